@@ -1,0 +1,25 @@
+# The two commands: `make demo` trains a small grid of soft prompts, `make test` runs every test. Both make .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY ?= passive
+export KMP_BLOCKTIME ?= 0
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/python -m promptgeo.train sweep=quickstart
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,37 @@
+"""promptgeo: train grids of soft prompts on frozen language models, and ask where they lie.
+
+    run = pg.train(task="country_capital", init="cat", seed=0)
+    runs = pg.load_runs("outputs/quickstart").query("task == 'country_capital'")
+    pg.evaluate(pg.FrozenLM.load("tiny"), runs.prompts(), pg.task("country_capital")).accuracy
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from promptgeo.errors import UserError
+
+# Before torch starts its threads: on a machine that does other work too, threads that spin while they wait made short
+# steps 4 to 58 times slower. Whoever sets these has the last word.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+if TYPE_CHECKING:
+    from promptgeo.evaluation import evaluate
+    from promptgeo.lm import FrozenLM
+    from promptgeo.python_face import task, train
+    from promptgeo.runs import Run, RunTable, load_runs
+
+_HOMES = {
+    "FrozenLM": "lm", "Run": "runs", "RunTable": "runs", "load_runs": "runs",
+    "evaluate": "evaluation", "task": "python_face", "train": "python_face",
+}  # fmt: skip
+
+__all__ = ["FrozenLM", "Run", "RunTable", "UserError", "evaluate", "load_runs", "task", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch and transformers take seconds to import: `--help` must not wait for them.
+    if name in _HOMES:
+        return getattr(import_module(f"promptgeo.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'promptgeo' has no attribute {name!r}")

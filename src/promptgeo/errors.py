@@ -1,0 +1,5 @@
+"""The one exception a user is meant to read."""
+
+
+class UserError(Exception):
+    """Something the user can mend: one line that names the key, file or example and the way out. Exit status 2."""

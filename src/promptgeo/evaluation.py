@@ -1,0 +1,194 @@
+"""Score soft prompts on a task: accuracy, loss and what the model wrote.
+
+One teacher-forced forward decides almost every row: where the arg-max is the label at every label position, greedy decoding
+writes exactly the label; where it first differs, the text so far mostly rules the label out. Only rows it leaves open are
+generated, so the verdict is the one that generating every row would give.
+
+Shapes: N prompts, P prompt tokens, d width, E examples, M label positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from promptgeo.batching import IGNORE, Row, collate, sum_by_row
+from promptgeo.config import Scoring, Template
+from promptgeo.errors import UserError
+from promptgeo.lm import FrozenLM
+from promptgeo.tasks import Example, Task
+
+MAX_TOKENS = 8192  # tokens of one forward
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    correct: np.ndarray
+    """[N, E] bool."""
+    losses: np.ndarray
+    """[N, E] float64: cross-entropy summed over the example's label tokens, in nats."""
+    tokens: np.ndarray
+    """[E] int64: label tokens of each example, terminator included."""
+    label_correct: np.ndarray | None
+    """[N, E] bool: the true label is the likeliest of the label set; None without one."""
+    outputs: list[list[str]] | None
+    """[N][E]: what the model wrote, up to the terminator; None if not asked for."""
+
+    @property
+    def n(self) -> int:
+        """Examples."""
+        return self.correct.shape[1]
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """[N] float64."""
+        return self.correct.mean(1)
+
+    @property
+    def loss(self) -> np.ndarray:
+        """[N] float64: mean cross-entropy of a label token, in nats."""
+        return self.losses.sum(1) / self.tokens.sum()
+
+    @property
+    def label_accuracy(self) -> np.ndarray | None:
+        return None if self.label_correct is None else self.label_correct.mean(1)
+
+
+@torch.no_grad()
+def evaluate(
+    lm: FrozenLM,
+    prompts_NPd: torch.Tensor | np.ndarray,
+    task: Task,
+    *,
+    split: str = "test",
+    max_new_tokens: int | None = None,
+    outputs: bool = False,
+) -> Evaluation:
+    """Score N soft prompts [N, P, d] on a split (train, validation or test); P = 0 scores the model without a prompt.
+
+    max_new_tokens: longest output, default the template's. outputs: also say what the model wrote (generates every wrong row).
+    Raises UserError if an example does not fit the model or the template's scoring.
+    """
+    prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
+    if prompts_NPd.ndim != 3 or prompts_NPd.shape[2] != lm.width:
+        raise UserError(f"prompts have shape {list(prompts_NPd.shape)}; [N, P, {lm.width}] is needed for this model")
+    examples = getattr(task, split)
+    if not examples:
+        raise UserError(f"task {task.name}: has no {split} examples")
+    limit = max_new_tokens or task.template.max_new_tokens
+    scorer = _Scorer(lm, task.template, examples, task.rows(lm, examples, prompts_NPd.shape[1]), limit, outputs)
+    label_rows = [row for e in examples for row in task.label_rows(lm, e, prompts_NPd.shape[1])] if task.labels else []
+
+    # A few prompts at a time: memory does not grow with N.
+    per_chunk = max(MAX_TOKENS // sum(row.length for row in scorer.rows), 1)
+    parts, label_parts = [], []
+    for chunk in prompts_NPd.split(per_chunk):
+        parts.append(scorer(chunk))
+        if task.labels:
+            label_parts.append(_likeliest(lm, chunk, label_rows, len(task.labels)))
+    truth = np.array([task.labels.index(e.label) for e in examples]) if task.labels else None
+    return Evaluation(
+        correct=np.concatenate([p.correct for p in parts]),
+        losses=np.concatenate([p.losses for p in parts]),
+        tokens=np.array([len(row.label) for row in scorer.rows]),
+        label_correct=np.concatenate(label_parts) == truth if task.labels else None,
+        outputs=[texts for p in parts for texts in p.outputs] if outputs else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Scores:
+    correct: np.ndarray
+    losses: np.ndarray
+    outputs: list[list[str]]
+
+
+class _Scorer:
+    """Scores a few prompts on fixed rows."""
+
+    def __init__(self, lm: FrozenLM, template: Template, examples: list[Example], rows: list[Row], limit: int, outputs: bool):
+        self.lm, self.template, self.examples, self.rows, self.limit, self.want_outputs = lm, template, examples, rows, limit, outputs
+        check_scoring(template, examples, rows)
+
+    def __call__(self, prompts_NPd: torch.Tensor) -> _Scores:
+        n, e = len(prompts_NPd), len(self.rows)
+        rows = self.rows * n
+        prompt_of = np.repeat(np.arange(n), e).tolist()
+        losses, predicted = _teacher_forced(self.lm, prompts_NPd, rows, prompt_of)
+        correct = np.zeros(n * e, dtype=bool)
+        texts = [""] * (n * e)
+        to_generate = []
+        for i, (row, tokens) in enumerate(zip(rows, predicted, strict=True)):
+            label = self.examples[i % e].label
+            wrong = next((k for k, (a, b) in enumerate(zip(tokens, row.label.tolist(), strict=True)) if a != b), None)
+            if self.template.scoring is Scoring.token:
+                correct[i], texts[i] = wrong is None, self.lm.decode(tokens[:1])
+            elif wrong is None and len(row.label) <= self.limit:
+                correct[i], texts[i] = True, self._line(self.lm.decode(row.label.tolist()))
+            elif self.want_outputs or wrong is None or self._open(row.label.tolist()[:wrong] + [tokens[wrong]], label):
+                to_generate.append(i)
+        if to_generate:
+            self._generate(prompts_NPd, rows, prompt_of, to_generate, correct, texts)
+        return _Scores(correct.reshape(n, e), losses.reshape(n, e), [texts[k * e : (k + 1) * e] for k in range(n)])
+
+    def _generate(self, prompts_NPd, rows, prompt_of, chosen: list[int], correct: np.ndarray, texts: list[str]) -> None:
+        labels = [self.examples[i % len(self.rows)].label for i in chosen]
+
+        def finished(j: int, tokens: list[int]) -> bool:
+            text = self.lm.decode(tokens)
+            if self.template.end and self.template.end in text:
+                return True
+            return not self.want_outputs and not self._open(tokens, labels[j])
+
+        written = self.lm.greedy(prompts_NPd, [rows[i] for i in chosen], [prompt_of[i] for i in chosen], self.limit, finished)
+        ends = self.lm._end_tokens()
+        for i, label, tokens in zip(chosen, labels, written, strict=True):
+            text = self.lm.decode(tokens)
+            texts[i] = self._line(text)
+            ended = tokens[-1] in ends or (bool(self.template.end) and self.template.end in text)
+            if self.template.scoring is Scoring.line:
+                correct[i] = ended and texts[i].strip() == label.strip()
+            else:
+                correct[i] = text.strip().startswith(label.strip())
+
+    def _line(self, text: str) -> str:
+        """The output: the text up to the terminator."""
+        return text.split(self.template.end, 1)[0] if self.template.end else text
+
+    def _open(self, tokens: list[int], label: str) -> bool:
+        """Whether a continuation of these tokens could still be scored as correct. False only if it cannot."""
+        text = self.lm.decode(tokens).rstrip("\ufffd").strip()  # a token may end inside a character
+        label = label.strip()
+        return label.startswith(text) or text.startswith(label)
+
+
+def check_scoring(template: Template, examples: list[Example], rows: list[Row]) -> None:
+    """Raises UserError naming the first example that the template's scoring cannot score."""
+    for example, row in zip(examples, rows, strict=True):
+        if template.scoring is Scoring.token and len(row.label) != 1:
+            raise UserError(f"template.scoring=token: the label of example {example.id} ({example.label[:60]!r}) is {len(row.label)} tokens for this model; use another template")
+        if template.scoring is Scoring.line and template.end in example.label:
+            raise UserError(f"example {example.id}: its label ({example.label[:60]!r}) holds the terminator template.end")
+
+
+def _teacher_forced(lm: FrozenLM, prompts_NPd: torch.Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> tuple[np.ndarray, list[list[int]]]:
+    """Each row's summed cross-entropy [rows] and, at each of its label positions, the likeliest token."""
+    losses = np.zeros(len(rows))
+    predicted: list[list[int]] = [[] for _ in rows]
+    for batch in collate(rows, prompt_of, prompts_NPd.shape[1], MAX_TOKENS):
+        logits_MV = lm.label_logits(prompts_NPd, batch)
+        ce_M = cross_entropy(logits_MV, batch.targets_M.to(lm.device), reduction="none", ignore_index=IGNORE)
+        losses[batch.rows] = sum_by_row(ce_M.cpu().double(), batch.row_M, len(rows)).numpy()[batch.rows]
+        for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
+            if row < len(rows):
+                predicted[row].append(token)
+    return losses, predicted
+
+
+def _likeliest(lm: FrozenLM, prompts_NPd: torch.Tensor, label_rows: list[Row], labels: int) -> np.ndarray:
+    """[N, E] int: index of the label with the largest likelihood. label_rows: E times `labels` rows."""
+    n = len(prompts_NPd)
+    losses, _ = _teacher_forced(lm, prompts_NPd, label_rows * n, np.repeat(np.arange(n), len(label_rows)).tolist())
+    return losses.reshape(n, -1, labels).argmin(-1)

@@ -1,0 +1,151 @@
+"""From a config to a run that is ready to train: everything that can be wrong is found here, before a folder is made."""
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptgeo import config as schema
+from promptgeo.batching import Row
+from promptgeo.config import InitKind, RunConfig
+from promptgeo.errors import UserError
+from promptgeo.evaluation import check_scoring
+from promptgeo.lm import FrozenLM, model_fingerprint, resolve_device, resolve_precision
+from promptgeo.prompts import initial_prompt
+from promptgeo.tasks import Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, ready to train."""
+
+    config: RunConfig
+    id: str
+    lm: FrozenLM
+    task: Task
+    seeds: dict[str, int]
+    p0_Pd: torch.Tensor
+    """fp32 on CPU."""
+    train_rows: list[Row]
+    total_steps: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.outputs) / self.config.name / folder_name(self.config, self.id)
+
+    @property
+    def split(self) -> str:
+        """The split that learning curves and predictions are made on."""
+        return self.config.evaluation.split.name
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train_rows) // self.config.training.batch_size)
+
+    def header(self) -> dict[str, Any]:
+        """What run.json says of the run before its results."""
+        return {
+            "format": 1,
+            "id": self.id,
+            "config": schema.to_dict(self.config),
+            "precision": resolved_precision(self.config),
+            "device": self.lm.device.type,
+            "seeds": self.seeds,
+            "versions": _versions(),
+            "fingerprints": {"model": self.lm.fingerprint, "data": self.task.fingerprint},
+            "examples": {split: len(getattr(self.task, split)) for split in ("train", "validation", "test")},
+        }
+
+
+def plan(config: RunConfig) -> Plan:
+    """Validate, load model and data, tokenise, make P0. Raises UserError for whatever the user must mend."""
+    run_id = run_identity(config)
+    require_writable(Path(config.outputs))
+    lm = FrozenLM.load(
+        config.model.name_or_path,
+        revision=config.model.revision,
+        precision=config.precision.name,
+        device=config.device.name,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    task = load_task(config)
+    seeds = schema.derived_seeds(config)
+    p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
+    length = len(p0_Pd)
+    train_rows = task.rows(lm, task.train, length)
+    evaluated = getattr(task, config.evaluation.split.name)
+    if not evaluated:
+        raise UserError(f"evaluation.split={config.evaluation.split.name}: task {task.name} has no such examples; set task.split.validation=0.1")
+    if config.training.early_stopping.patience is not None and not task.validation:
+        raise UserError(f"training.early_stopping.patience: task {task.name} has no validation examples; set task.split.validation=0.1")
+    for split in (task.train, task.validation, evaluated):
+        check_scoring(task.template, split, task.rows(lm, split, length))
+    steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
+    total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
+    return Plan(config, run_id, lm, task, seeds, p0_Pd, train_rows, total_steps)
+
+
+def run_identity(config: RunConfig) -> str:
+    """The run's 64-digit identity; model, data and init files enter by content."""
+    schema.validate(config)
+    contents = {
+        "model": model_fingerprint(config.model.name_or_path, config.model.revision, config.model.trust_remote_code),
+        "data": load_task(config).fingerprint,
+    }
+    if config.init.kind is InitKind.file:
+        import hashlib
+
+        path = Path(config.init.path).expanduser()
+        if not path.is_file():
+            raise UserError(f"init.path={config.init.path}: no such file")
+        contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif config.init.kind is InitKind.run:
+        from promptgeo.runs import Run
+
+        contents["init"] = Run.load(config.init.path).info["files"]["prompts.safetensors"]
+    return schema.identity(config, resolved_precision(config), contents)
+
+
+def folder_name(config: RunConfig, run_id: str) -> str:
+    """<model>-<task>-<init>-s<seed>-<id8>"""
+    fields = (config.model.name, config.task.name, config.init.name)
+    return "-".join([*map(schema.slug, fields), f"s{config.seed}", run_id[:8]])
+
+
+def load_task(config: RunConfig) -> Task:
+    return _load_task(_Hashable((config.task, config.template)))
+
+
+class _Hashable(tuple):
+    """Dataclasses that compare by value, as a cache key."""
+
+    def __hash__(self) -> int:
+        return hash(repr(tuple(self)))
+
+
+@lru_cache(maxsize=64)
+def _load_task(key: _Hashable) -> Task:
+    return Task.load(*key)
+
+
+def resolved_precision(config: RunConfig) -> str:
+    return resolve_precision(config.precision.name, resolve_device(config.device.name))
+
+
+def require_writable(folder: Path) -> None:
+    """Raises UserError unless results can be written below `folder`, which need not exist yet."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"outputs={folder}: {existing} is not a folder that can be written to; set outputs=<folder>")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("promptgeo", "torch", "transformers", "tokenizers", "lightning", "hydra-core", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+

@@ -1,0 +1,36 @@
+"""The commands as functions, for notebooks: pg.train and pg.task take what the command line takes."""
+
+import json
+from typing import Any
+
+from promptgeo import packing
+from promptgeo.compose import compose
+from promptgeo.config import RunConfig
+from promptgeo.planning import load_task, plan
+from promptgeo.runs import Run
+from promptgeo.tasks import Task
+
+
+def train(*overrides: str, **choices: Any) -> Run:
+    """Train one run by the same path as the command, or read it if it is complete.
+
+    choices: task="country_capital", init="cat", seed=0, ...; a key with dots as {"training.epochs": 5} (`**` it in) or as an
+    override, "training.epochs=5". Raises UserError for whatever the user must mend.
+    """
+    return packing.train(plan(_config(overrides, choices)))
+
+
+def task(name: str, *overrides: str, **choices: Any) -> Task:
+    """A task's examples, split and written in a template (template=..., default input_label)."""
+    return load_task(_config(overrides, {"task": name, **choices}))
+
+
+def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:
+    return compose([*(f"{key}={_literal(value)}" for key, value in choices.items()), *overrides])
+
+
+def _literal(value: Any) -> str:
+    """A Python value as Hydra's override grammar writes it. Plain words stay plain: they may choose a config group's option."""
+    if isinstance(value, str):
+        return value if value.replace("_", "").replace("-", "").replace(".", "").isalnum() else json.dumps(value, ensure_ascii=False)
+    return "null" if value is None else json.dumps(value)

@@ -1,0 +1,198 @@
+"""Where examples come from: bundled data, the function-vectors repository, a hub dataset, or the user's own file.
+
+Every reader gives {split name: [(input, label), ...]}; a source without splits of its own gives one, "all".
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from promptgeo.config import Source, SourceKind, Task
+from promptgeo.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Pairs = list[tuple[str, str]]
+
+FUNCTION_VECTORS = "https://raw.githubusercontent.com/ericwtodd/function_vectors/{commit}/dataset_files/abstractive/{file}"
+FUNCTION_VECTORS_COMMIT = "fb9eac7b6dc707ea1475a717379916007fe448d5"
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
+def read(task: Task) -> dict[str, Pairs]:
+    """The task's examples by split, as text. Raises UserError naming the file, column or example that is wrong."""
+    source = task.source
+    if source.kind is SourceKind.function_vectors:
+        table = {"all": _function_vectors(source)}
+    elif source.kind is SourceKind.hub:
+        table = _hub(source)
+    elif source.kind is SourceKind.file or source.path:
+        table = _own(source)
+    else:
+        table = {"all": _bundled(task)}
+    return {split: _pairs(rows, task, split) for split, rows in table.items()}
+
+
+def _bundled(task: Task) -> list[dict]:
+    if not task.source.bundled:
+        raise UserError(f"task={task.name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub")
+    with (files("promptgeo") / "datasets" / task.source.bundled).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _own(source: Source) -> dict[str, list[dict]]:
+    """One file, or a folder that holds train.*, test.* and perhaps validation.*."""
+    if not source.path:
+        raise UserError("task.source.path: name your data file (csv, tsv, json, jsonl or parquet)")
+    path = Path(source.path).expanduser()
+    if path.is_dir():
+        found = {p.stem: p for p in sorted(path.iterdir()) if p.stem in ("train", "validation", "test") and p.suffix in ENDINGS}
+        if not {"train", "test"} <= set(found):
+            raise UserError(f"task.source.path={path}: a folder must hold train and test files (one of {', '.join(ENDINGS)})")
+        return {split: _read_file(p, source) for split, p in found.items()}
+    return {"all": _read_file(path, source)}
+
+
+def _read_file(path: Path, source: Source) -> list[dict]:
+    if not path.is_file():
+        raise UserError(f"task.source.path={path}: no such file")
+    if path.suffix not in ENDINGS:
+        raise UserError(f"task.source.path={path}: unknown ending; one of {', '.join(ENDINGS)} is needed")
+    if path.stat().st_size == 0:
+        raise UserError(f"task.source.path={path}: the file is empty")
+    try:
+        rows = _parse(path)
+    except (ValueError, KeyError, TypeError, csv.Error, OSError) as error:
+        raise UserError(f"task.source.path={path}: cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    if not rows:
+        raise UserError(f"task.source.path={path}: the file holds no examples")
+    return rows
+
+
+def _parse(path: Path) -> list[dict]:
+    if path.suffix == ".parquet":
+        import pandas as pd
+
+        return pd.read_parquet(path).to_dict("records")
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix in (".csv", ".tsv"):
+        if "\0" in text:
+            raise ValueError("it is a binary file")
+        # strict: a quote left open or text after a closing quote is an error, not a guess.
+        reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        rows = list(reader)
+        for number, row in enumerate(rows, 2):
+            if None in row or None in row.values():
+                raise ValueError(f"line {number} has {'more' if None in row else 'fewer'} fields than the header")
+        return rows
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    else:
+        rows = json.loads(text)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a list of objects is needed")
+    return rows
+
+
+def _function_vectors(source: Source) -> list[dict]:
+    """One of the abstractive files of function_vectors (MIT), at a pinned commit and with its SHA-256 checked."""
+    if not source.function_vectors or not source.sha256:
+        raise UserError("task.source.kind=function_vectors: this task has no file there (only study 3's six tasks have)")
+    path = _fetch(source) if not source.path else Path(source.path).expanduser()
+    path = path / source.function_vectors if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"task.source.path={path}: no such file")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != source.sha256:
+        raise UserError(f"{path}: its SHA-256 is {found[:16]}..., the published file's is {source.sha256[:16]}...: not the pinned data")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _fetch(source: Source) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptgeo" / "function_vectors" / FUNCTION_VECTORS_COMMIT
+    path = cache / source.function_vectors
+    if not path.is_file():
+        import urllib.error
+        import urllib.request
+
+        url = FUNCTION_VECTORS.format(commit=FUNCTION_VECTORS_COMMIT, file=source.function_vectors)
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                content = response.read()
+        except (urllib.error.URLError, OSError) as error:
+            raise UserError(f"{url}: cannot be fetched ({error}); give a local copy with task.source.path=<file or folder>") from error
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as stream:
+            stream.write(content)
+        os.replace(stream.name, path)
+    return path
+
+
+def _hub(source: Source) -> dict[str, list[dict]]:
+    import datasets
+
+    name = source.path or source.dataset
+    if not name:
+        raise UserError("task.source.kind=hub needs task.source.dataset=<hub id>")
+    try:
+        found = datasets.load_dataset(name, source.subset, revision=source.revision)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if source.path:
+            raise UserError(f"task.source.path={source.path}: cannot be read as a dataset: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"task.source.dataset={name}: cannot be loaded (no network, no such dataset, or no access): "
+            "give a local copy with task.source.path=<file or folder>"
+        ) from error
+    table = {split: list(rows) for split, rows in found.items() if split in ("train", "validation", "test")}
+    return table if len(table) > 1 else {"all": [row for rows in table.values() for row in rows]}
+
+
+def _pairs(rows: Iterable[dict], task: Task, split: str) -> Pairs:
+    source = task.source
+    place = source.path or source.dataset or source.bundled
+    pairs = []
+    for number, row in enumerate(rows, 1):
+        columns = _columns(source, row, place)
+        text, label = (_text(row[c]) for c in columns)
+        label = _named_label(label, task.labels, f"{place}: example {number}")
+        for column, value in zip(columns, (text, label), strict=True):
+            if not value.strip():
+                raise UserError(f"{place}: example {number} of {split} has an empty {column}")
+        pairs.append((text, label))
+    if not pairs:
+        raise UserError(f"{place}: holds no examples")
+    return pairs
+
+
+def _columns(source: Source, row: dict, place: Any) -> tuple[str, str]:
+    # The function-vectors files call them input and output.
+    names = (source.input, "output" if source.kind is SourceKind.function_vectors and source.label == "label" else source.label)
+    for key, name in zip(("input", "label"), names, strict=True):
+        if name not in row:
+            raise UserError(f"{place}: has no column {name!r} (it has {', '.join(map(str, row))}); set task.source.{key}=<column>")
+    return names
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, float) and value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _named_label(label: str, labels: list[str] | None, example: str) -> str:
+    """Labels given as whole numbers index the label set; any label must be in the set, where there is one."""
+    if labels is None or label in labels:
+        return label
+    if label.isdigit() and int(label) < len(labels):
+        return labels[int(label)]
+    raise UserError(f"{example} has the label {label!r}, which is not in task.labels={labels}")
+

@@ -1,0 +1,114 @@
+"""Pretrain the embedded model: python -m promptgeo.tiny.pretrain
+
+About 25 minutes on two idle cores. The same seed gives the same weights on the same machine.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+# Before torch starts its threads: on a shared machine, spinning while they wait costs more than it saves.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from promptgeo.tiny import PATH
+from promptgeo.tiny.corpus import Corpus, pack
+from promptgeo.tiny.tokenizer import train_tokenizer
+
+N_POSITIONS = 128
+ROW = 64
+"""Tokens per row of most batches: about two documents, so that every second one begins where a soft prompt will stand."""
+BATCH = 4096
+"""Tokens per step, whatever the length of its rows."""
+LONG_EVERY = 8
+"""Every so many steps the rows are N_POSITIONS long: the later positions need to be learned too."""
+OTHERS = 0.1
+"""Share of the tokens that are no label but predicted all the same: most are inputs drawn at random, nothing to learn there."""
+
+
+def new_model(n_vocab: int, end: int) -> GPT2LMHeadModel:
+    config = GPT2Config(
+        vocab_size=n_vocab, n_positions=N_POSITIONS, n_embd=256, n_layer=4, n_head=4,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
+        # The fused kernel of the same function as GPT-2's own "gelu_new", whose name is what is saved.
+        activation_function="gelu_pytorch_tanh",
+        attn_implementation="eager",  # faster than SDPA's CPU kernel at this size
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def batches(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, steps: int):
+    """Per step: token ids and which to predict, both [rows, length]."""
+    end, documents = tokenizer.eos_token_id, corpus.documents(lambda text: tokenizer.encode(text), len(tokenizer))
+    for step in range(steps):
+        length = N_POSITIONS if step % LONG_EVERY == LONG_EVERY - 1 else ROW
+        ids, scored = pack(documents, corpus.rng, BATCH // length, length, end, OTHERS)
+        yield torch.from_numpy(ids), torch.from_numpy(scored)
+
+
+def loss_of(model: GPT2LMHeadModel, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats of the scored tokens; the head runs for those alone."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.transformer(ids, use_cache=False).last_hidden_state[:, :-1]
+        logits = model.lm_head(hidden[scored[:, 1:]])
+    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][scored[:, 1:]])
+
+
+def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
+    torch.manual_seed(seed)
+    torch.set_num_threads(2)  # a sum's order, and so the weights, depend on the number of threads
+    corpus = Corpus(np.random.default_rng(seed))
+    tokenizer = train_tokenizer(corpus.word_counts(), N_POSITIONS)
+    model = new_model(len(tokenizer), tokenizer.eos_token_id)
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True)
+
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+    warmup = max(1, steps // 25)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.02 + 0.98 * (steps - step) / (steps - warmup))
+    )
+    start, recent = time.monotonic(), []
+    for step, (ids, scored) in enumerate(batches(corpus, tokenizer, steps), 1):
+        loss = loss_of(model, ids, scored)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        recent.append(loss.item())
+        if step % 100 == 0 or step == steps:
+            spent = time.monotonic() - start
+            print(f"step {step}/{steps}  loss {np.mean(recent):.3f}  {spent / 60:.1f} min, {spent / step * (steps - step) / 60:.1f} left", flush=True)
+            recent = []
+    save(model, tokenizer, out)
+    print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
+
+
+def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Weights in fp16, half the size; computing in it is slow on a CPU, so the config asks for float32."""
+    model.half()
+    model.config.activation_function = "gelu_new"
+    model.save_pretrained(out)
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=PATH, help="the Hugging Face folder to write (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the corpus (%(default)s)")
+    parser.add_argument("--steps", type=int, default=5000, help=f"of {BATCH} tokens each (%(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (%(default)s)")
+    pretrain(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

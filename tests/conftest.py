@@ -1,0 +1,90 @@
+"""Random models of seven architectures and a small tokenizer, made from configs: the real loading code without a hub."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+FAMILIES = ("gpt2", "bloom", "gpt_neox", "opt", "llama", "qwen2", "gemma3")
+
+
+def needs_shared(name: str) -> Path:
+    """A folder of published data, or a skip that says why."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"needs the published data files in ../shared/data/{name}, which the project does not commit")
+    return SHARED / name
+
+
+def make_tokenizer():
+    """A byte-level BPE of 600 tokens from the bundled data; no pad token."""
+    from importlib.resources import files
+
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    text = []
+    for name in ("country_capital", "present_past", "plus_two"):
+        with (files("promptgeo") / "datasets" / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+            text += [f" {row['input']} {row['label']}" for row in csv.DictReader(stream)]
+    bpe = ByteLevelBPETokenizer()
+    words = "cat dog bird book house chair table pen paper water Input Label".split()
+    bpe.train_from_iterator(text + words * 200, vocab_size=600, special_tokens=["<|endoftext|>"], show_progress=False)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+
+
+def make_config(family: str, vocab: int):
+    import transformers as tf
+
+    small = {"vocab_size": vocab, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    rotary = small | ends | {"intermediate_size": 64, "max_position_embeddings": 64}
+    return {
+        "gpt2": lambda: tf.GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=64, **ends),
+        "bloom": lambda: tf.BloomConfig(vocab_size=vocab, hidden_size=32, n_layer=2, n_head=4, **ends),
+        "gpt_neox": lambda: tf.GPTNeoXConfig(**rotary),
+        # Embeddings narrower than the model, as in opt-350m: the soft prompt has the embeddings' width.
+        "opt": lambda: tf.OPTConfig(**small, **ends, ffn_dim=64, max_position_embeddings=64, word_embed_proj_dim=16, do_layer_norm_before=False, pad_token_id=1),
+        "llama": lambda: tf.LlamaConfig(**rotary),
+        "qwen2": lambda: tf.Qwen2Config(**rotary, num_key_value_heads=2),
+        # A window shorter than the rows: some layers must not see the prompt any more.
+        "gemma3": lambda: tf.Gemma3TextConfig(**rotary, num_key_value_heads=2, head_dim=8, sliding_window=8, pad_token_id=0, layer_types=["sliding_attention", "full_attention"]),
+    }[family]()  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory, tokenizer) -> dict[str, Path]:
+    """family -> a local folder as a hub repository has it."""
+    from transformers import AutoModelForCausalLM
+
+    folders = {}
+    for family in FAMILIES:
+        folder = tmp_path_factory.mktemp("models") / family
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(make_config(family, len(tokenizer)))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        folders[family] = folder
+    return folders
+
+
+@pytest.fixture(params=FAMILIES)
+def lm(request, model_folders):
+    """A FrozenLM of each family in turn."""
+    from promptgeo import FrozenLM
+
+    return FrozenLM.load(str(model_folders[request.param]), device="cpu")
+
+
+@pytest.fixture
+def gpt2(model_folders):
+    from promptgeo import FrozenLM
+
+    return FrozenLM.load(str(model_folders["gpt2"]), device="cpu")
