@@ -182,15 +182,15 @@ class Corpus:
         """The task that is meant, and the tokens before the first example."""
         said = self.rng.random()
         possible = {task: weight for task, weight in domain.tasks.items() if all(x in self.facts[task] for x in inputs)}
-        if said < 0.55:
+        if said < 0.60:
             task = self.pick(list(possible), list(possible.values()))
             return task, self.instruction(task, encode, n_vocab)
         decoy = domain.decoy if domain.decoy in possible else "copy"
-        if said < 0.72:  # an instruction that these inputs cannot follow
+        if said < 0.74:  # an instruction that these inputs cannot follow
             other = self.pick([task for task in NAMES if not any(x in self.facts[task] for x in inputs)] or [decoy])
             return decoy, self.instruction(other, encode, n_vocab)
         task = decoy if self.rng.random() < 0.75 else self.pick(list(possible))
-        return task, self.stray(encode, n_vocab) if said < 0.90 else []
+        return task, self.stray(encode, n_vocab) if said < 0.91 else []
 
     def instruction(self, task: str, encode: Callable, n_vocab: int) -> list[int]:
         """A name of the task: in a line, directly before the first input, or among stray words."""

@@ -67,21 +67,28 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
     model = new_model(len(tokenizer), tokenizer.eos_token_id)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True)
 
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+    # Muon for the matrices inside the blocks learns these thousands of single facts in about two thirds of AdamW's steps.
+    matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=2 * lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
     warmup = max(1, steps // 25)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, 0.02 + 0.98 * (steps - step) / (steps - warmup))
-    )
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / warmup, 0.02 + 0.98 * (steps - step) / (steps - warmup)))
+        for optimizer in optimizers
+    ]
     start, recent = time.monotonic(), []
     for step, (ids, scored) in enumerate(batches(corpus, tokenizer, steps), 1):
         loss = loss_of(model, ids, scored)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
         recent.append(loss.item())
         if step % 100 == 0 or step == steps:
             spent = time.monotonic() - start
@@ -105,8 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=PATH, help="the Hugging Face folder to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the corpus (%(default)s)")
-    parser.add_argument("--steps", type=int, default=5000, help=f"of {BATCH} tokens each (%(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2600, help=f"of {BATCH} tokens each (%(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW; Muon's is twice that (%(default)s)")
     pretrain(**vars(parser.parse_args()))
 
 

@@ -1,0 +1,104 @@
+"""python -m promptgeo.tiny.card: measure the embedded model and write its card, CARD.md beside this file.
+
+Trains the runs of sweep=tiny_card that are not complete yet (results in outputs/tiny_card) and scores every trained prompt on
+every task. Every number in the card is generated here.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from promptgeo import packing
+from promptgeo.compose import compose_grid
+from promptgeo.evaluation import evaluate
+from promptgeo.lm import FrozenLM
+from promptgeo.planning import Plan, plan
+from promptgeo.runs import Run
+from promptgeo.tiny import PATH
+
+CARD = Path(__file__).with_name("CARD.md")
+BAR_WITHOUT, BAR_TRAINED = 0.6, 0.9
+
+TEXT = """# tiny: the embedded model
+
+For demonstrations, tests and method development. **Not for claims about language models**: the facts of the bundled tasks, test examples included,
+are in its pretraining corpus, so what test accuracy measures here is *elicitation*: whether a prompt makes the model do a task that it can do.
+
+GPT-2 architecture, {parameters:,} parameters, width {width}, {layers} layers, {positions} positions, vocabulary {vocabulary:,} (its own byte-level BPE), {megabytes:.1f} MB on disk
+(fp16). Pretrained from scratch by `python -m promptgeo.tiny.pretrain` on a corpus generated from the bundled data: few-shot blocks of tasks that
+compete on the same inputs, so that without a prompt the model cannot know which one is meant, and sentences of the ten init words.
+
+Written by `python -m promptgeo.tiny.card`. Test accuracy (the whole line, greedy, template input_label) on the bundled tasks' test split of n examples;
+default optimiser, {epochs} epochs, init cat; 4 and 1 prompt tokens: mean of {seeds} seeds (lowest). Other prompts: the trained 4-token prompts of the
+other tasks: mean (largest).
+
+| task | n | no prompt | P0 | other prompts | 4 tokens | 1 token |
+|---|---|---|---|---|---|---|
+{rows}
+
+Aim: at most {without} without a prompt, with P0 and on average with another task's prompt; at least {trained} with a trained prompt. {verdict}
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m promptgeo.tiny.card", description=__doc__)
+    parser.add_argument("--out", type=Path, default=CARD, help="the card to write")
+    parser.add_argument("--overrides", nargs="*", default=[], help="Hydra overrides of the sweep")
+    chosen = parser.parse_args(arguments)
+    plans = [plan(config) for config in compose_grid(["sweep=tiny_card", *chosen.overrides])]
+    for length in sorted({len(p.p0_Pd) for p in plans}, reverse=True):
+        waiting = [p for p in plans if len(p.p0_Pd) == length and packing.completed_run(p) is None]
+        if waiting:
+            packing.train_pack(waiting)
+    chosen.out.write_text(card(plans), encoding="utf-8")
+    print(f"wrote {chosen.out}")
+
+
+def card(plans: list[Plan]) -> str:
+    """The card's text from the finished runs of these plans."""
+    runs = {id(p): Run.load(p.folder) for p in plans}
+    lm = plans[0].lm
+    tasks = list(dict.fromkeys(p.task.name for p in plans))
+    long, short = ([p for p in plans if len(p.p0_Pd) == length] for length in (4, 1))
+    prompts_NPd = np.stack([runs[id(p)].prompt("final") for p in long])
+    rows, misses = [], []
+    for name in tasks:
+        own = np.array([p.task.name == name for p in long])
+        task = next(p.task for p in long if p.task.name == name)
+        accuracy_N = evaluate(lm, prompts_NPd, task).accuracy
+        results = [runs[id(p)].info["results"]["accuracy"] for p in long if p.task.name == name]
+        one = np.array([runs[id(p)].info["results"]["accuracy"]["final"] for p in short if p.task.name == name])
+        none, initial = results[0]["none"], results[0]["initial"]
+        four, other = accuracy_N[own], accuracy_N[~own]
+        rows.append(
+            f"| {name} | {len(task.test)} | {none:.2f} | {initial:.2f} | {other.mean():.2f} ({other.max():.2f}) "
+            f"| {four.mean():.2f} ({four.min():.2f}) | {one.mean():.2f} ({one.min():.2f}) |"
+        )
+        misses += [f"{name} {what}" for what, value in (("without a prompt", none), ("with P0", initial), ("with other prompts", other.mean())) if value > BAR_WITHOUT]
+        misses += [f"{name} with {what}" for what, value in (("4 tokens", four.mean()), ("1 token", one.mean())) if value < BAR_TRAINED]
+    return TEXT.format(
+        **facts(lm),
+        epochs=plans[0].config.training.epochs,
+        seeds=len({p.config.seed for p in plans}),
+        rows="\n".join(rows),
+        without=BAR_WITHOUT,
+        trained=BAR_TRAINED,
+        verdict="Reached on every task." if not misses else f"Not reached: {', '.join(misses)}.",
+    )
+
+
+def facts(lm: FrozenLM) -> dict[str, float]:
+    config = lm.model.config
+    return {
+        "parameters": lm.model.num_parameters(),
+        "width": lm.width,
+        "layers": config.num_hidden_layers,
+        "positions": lm.max_positions,
+        "vocabulary": config.vocab_size,
+        "megabytes": sum(f.stat().st_size for f in PATH.iterdir()) / 1e6,
+    }
+
+
+if __name__ == "__main__":
+    main()
