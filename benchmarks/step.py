@@ -69,7 +69,7 @@ class WordPieces:
 
     def __call__(self, text: str, **_) -> dict[str, list[int]]:
         # GPT-2 has whole words mostly with their leading space: after " " a word is one or two pieces, else two or three.
-        pieces = [p for word in re.findall(r" ?[^\W_]+|\n| ?[^\w\s]| ", text) for p in re.findall(r" .{1,6}|[A-Z][a-z]?|.{1,4}|\n", word)]
+        pieces = [p for word in re.findall(r" ?[^\W_]+|\n| ?[^\w\s]| ", text) for p in re.findall(r"Input|Label| .{1,6}|[A-Z][a-z]?|.{1,4}|\n", word)]
         return {"input_ids": [self._id(piece) for piece in pieces]}
 
     def _id(self, piece: str) -> int:

@@ -9,16 +9,23 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import get_type_hints
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from promptgeo.config import RunConfig
 from promptgeo.errors import UserError
@@ -59,42 +66,78 @@ def interior_multirun_first(arguments: Sequence[str]) -> list[str]:
 def compose(overrides: Sequence[str]) -> RunConfig:
     """One run's config from overrides as on the command line."""
     with _composer():
-        return to_run_config(_compose(overrides))
+        _require_single(_checked(overrides))
+        return to_run_config(hydra_compose("train", list(overrides)))
 
 
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
     """Every config that a command line stands for; a sweep's file may make it a grid without -m."""
     with _composer():
-        with config_errors():
-            plain = [str(o.input_line) for o in OverridesParser.create().parse_overrides(list(overrides)) if not o.is_sweep_override()]
-        composed = _compose(plain, hydra_config=True)
-        multirun = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
-        with config_errors():
-            if not multirun:
-                for override in OverridesParser.create().parse_overrides(list(overrides)):
-                    if override.is_sweep_override():
-                        raise UserError(f"{override.input_line}: several values need -m")
-                return [to_run_config(composed)]
-            from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-            params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
-            parsed = OverridesParser.create().parse_overrides([*params, *overrides])
-            jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-        return [to_run_config(_compose(job)) for job in jobs]
+        given = _checked(overrides)
+        composed = hydra_compose("train", [o.input_line for o in given if not o.is_sweep_override()], return_hydra_config=True)
+        if not multirun and composed.hydra.mode is not RunMode.MULTIRUN:
+            _require_single(given)
+            return [to_run_config(composed)]
+        params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
+        jobs = BasicSweeper.split_arguments([*_checked(params), *given], None)
+        return [to_run_config(hydra_compose("train", job)) for batch in jobs for job in batch]
 
 
 @contextmanager
 def _composer() -> Iterator[None]:
     register()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"), config_errors():
+            yield
+    finally:
+        GlobalHydra.instance().clear()
 
 
-def _compose(overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
-    with config_errors():
-        return hydra_compose("train", overrides=list(overrides), return_hydra_config=hydra_config)
+def _require_single(overrides: Sequence[Override]) -> None:
+    for o in overrides:
+        if o.is_sweep_override():
+            raise UserError(f"{o.input_line}: several values need -m (one text with a comma is quoted twice: '{o.key_or_group}=\"...\"')")
+
+
+def _checked(lines: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra parses them. Raises UserError for a key or a group's option that does not exist."""
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    overrides = []
+    for line in lines:
+        if line.startswith("="):
+            raise UserError(f"{line}: has no key")
+        try:
+            overrides += parser.parse_overrides([line])
+        except OverrideParseException as error:
+            raise UserError(f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')") from error
+        if overrides[-1].is_interval_sweep():
+            raise UserError(f"{line}: a grid needs values that can be listed: a,b,c or range(0,3)")
+    searchpath = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
+    for override in overrides:
+        if not override.key_or_group.startswith(("hydra.", "hydra/")):
+            _check(override, searchpath)
+    return overrides
+
+
+def _check(override: Override, searchpath: list[str]) -> None:
+    key = override.get_key_element().lstrip("+~")
+    groups = _groups()
+    if key not in groups and key not in _sections() and key not in _keys():
+        raise UserError(_unknown_key(key))
+    if override.is_delete():
+        raise UserError(f"~{key}: a run needs every key, so none can be left out")
+    if override.is_add() or (override.type is not OverrideType.CHANGE and key in groups):
+        raise UserError(f"{override.input_line}: {key} exists already; write it without +")
+    if key in groups:
+        # Hydra would take the last of a list for a group, and say nothing.
+        options = GlobalHydra.instance().config_loader().get_group_options(key, config_name="train", overrides=searchpath)
+        values = [getattr(v, "text", v) for v in override.sweep_iterator()] if override.is_discrete_sweep() else [override.value()]
+        for value in values:
+            if value not in options:
+                raise UserError(_unknown_option(key, value, options))
+    elif key in _sections() and not isinstance(override.value(), dict):
+        raise UserError(f"{override.input_line}: {key} is a section; its keys: {', '.join(k for k in _keys() if k.startswith(f'{key}.'))}")
 
 
 @contextmanager
@@ -102,64 +145,72 @@ def config_errors() -> Iterator[None]:
     """Hydra's and OmegaConf's exceptions as one line that names the key and the nearest valid ones."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error
 
 
 def explain(error: BaseException) -> str:
-    """One line for an exception that Hydra or OmegaConf raised while composing."""
+    """One line for an exception that Hydra or OmegaConf raised while composing: the innermost one knows the key."""
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
     for link in reversed(chain):
         if isinstance(link, UserError):
             return str(link)
-    for link in chain:
-        missing = re.search(r"Could not find '([^']+)'|In '[^']+': Could not load '([^']+)'", str(link))
-        if missing:
-            return _unknown_option(missing[1] or missing[2])
-        group = re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", str(link))
-        if group:
-            return _unknown_key(group[1].split("@")[0])
+    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", str(error)):
+        return _unknown_option(missing[1], missing[2], GlobalHydra.instance().config_loader().get_group_options(missing[1]))
+    file = re.match(r"In '([^']+)'", str(error))
+    where = f"{file[1]}.yaml: " if file else ""
     for link in reversed(chain):
-        full_key = getattr(link, "full_key", None)
-        if full_key and re.search(r"not in struct|not in '|is not in|Key '.*' not", str(link)):
-            return _unknown_key(full_key)
-        if full_key:
-            return f"{full_key}: {_first_line(link)}"
-    unknown = re.search(r"Could not (?:override|append)[^']*'([^']+)'", str(error))
-    return _unknown_key(unknown[1]) if unknown and "not in struct" in str(error) else _first_line(error)
+        if key := getattr(link, "full_key", None):
+            return where + _at_key(key, link)
+    return " ".join(str(error).split()) if isinstance(error, YAMLError) else where + _first_line(error)
+
+
+def _at_key(key: str, error: BaseException) -> str:
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return _unknown_key(key)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key}: a value is needed"
+    if "is not a ListConfig" in str(error):
+        return f"{key}: a list is needed, as in '{key}=[a,b]'"
+    return f"{key}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _unknown_option(path: str) -> str:
-    group, _, option = path.rpartition("/")
-    options = sorted(p.stem for p in (Path(conf_dir()) / group).glob("*.yaml")) if group else []
-    if not options:
-        return f"{path}: no such config; {_nearest(path, _groups())}"
-    return f"{group}={option}: no such {group}; {_nearest(option, options)}"
+def _unknown_option(group: str, option: object, options: Sequence[str]) -> str:
+    option = "null" if option is None else str(option)
+    near = difflib.get_close_matches(option, options, n=3)
+    return f"{group}={option}: no such {group}; {_one_of(near, options)}"
 
 
 def _unknown_key(key: str) -> str:
-    key = key.lstrip("+~")
-    return f"{key}: no such key; {_nearest(key, [*_groups(), *_keys()])}"
+    """The same word in another section first, then what is spelt alike, else what stands in the key's own section."""
+    if key.startswith("hydra"):
+        return f"{key}: Hydra has no such key; --cfg hydra shows its own"
+    valid = [*_groups(), *_keys()]
+    last = key.rpartition(".")[2]
+    near = [k for k in valid if k.rpartition(".")[2] == last][:4] or difflib.get_close_matches(key, valid, n=3)
+    section = next((s for s in (key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1)) if s in _sections()), "")
+    inside = [k for k in _keys() if k.startswith(f"{section}.")] if section else sorted({k.partition(".")[0] for k in valid})
+    return f"{key}: no such key; {_one_of(near, inside)}"
 
 
-def _nearest(word: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, valid, n=3, cutoff=0.5) or difflib.get_close_matches(word.split(".")[-1], valid, n=3, cutoff=0.5)
+def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:
     return f"nearest: {', '.join(near)}" if near else f"one of {', '.join(valid)}"
 
 
+@lru_cache
 def _groups() -> list[str]:
     return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())
 
 
+@lru_cache
 def _keys() -> list[str]:
-    from dataclasses import fields, is_dataclass
-    from typing import get_type_hints
+    """Every key of the schema, with its sections: training.epochs."""
 
     def walk(cls: type, prefix: str) -> Iterator[str]:
         hints = get_type_hints(cls)
@@ -172,9 +223,15 @@ def _keys() -> list[str]:
     return list(walk(RunConfig, ""))
 
 
+@lru_cache
+def _sections() -> set[str]:
+    """training, training.early_stopping, ..."""
+    return {key[:at] for key in _keys() for at, character in enumerate(key) if character == "."}
+
+
 def exit_with(error: UserError) -> None:
     """One line on standard error, exit status 2."""
-    print(f"promptgeo: {error}", file=sys.stderr)
+    print("promptgeo:", " ".join(str(error).splitlines()), file=sys.stderr)
     sys.exit(2)
 
 

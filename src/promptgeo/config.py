@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING
@@ -195,8 +196,8 @@ def validate(config: RunConfig) -> None:
         "task.split.max_train": config.task.split.max_train,
         "task.split.max_test": config.task.split.max_test,
     }.items():
-        _require(value is None or value >= 1, key, value, "a whole number of at least 1")
-    _require(config.training.epochs >= 0, "training.epochs", config.training.epochs, "a whole number of at least 0")
+        _require(value is None or 1 <= value <= 10**6, key, value, "a whole number from 1 to 1,000,000")
+    _require(0 <= config.training.epochs <= 10**6, "training.epochs", config.training.epochs, "a whole number from 0 to 1,000,000")
     for key, value in {"optimizer.lr": config.optimizer.lr, "init.scale": config.init.scale, "optimizer.eps": config.optimizer.eps}.items():
         _require(value > 0, key, value, "greater than 0")
     _require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
@@ -211,7 +212,9 @@ def validate(config: RunConfig) -> None:
     _require(0 <= split.seed < 2**32, "task.split.seed", split.seed, "a whole number from 0 to 2^32 - 1")
     checkpoints = config.training.checkpoints
     _require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, "epoch, log, or a number of steps")
-    _require("/" not in config.name.strip("/") or ".." not in config.name, "name", config.name, "a folder name below outputs/")
+    name = PurePath(config.name)
+    _require(bool(name.parts) and not name.is_absolute() and ".." not in name.parts, "name", config.name, "a folder name below outputs/")
+    _require(bool(config.outputs), "outputs", config.outputs, "a folder")
     needs_validation = config.training.early_stopping.patience is not None or config.evaluation.split is EvaluationSplit.validation
     if needs_validation and split.validation == 0 and split.kind is not SplitKind.own:
         key = "evaluation.split=validation" if config.training.early_stopping.patience is None else "training.early_stopping.patience"
@@ -250,9 +253,10 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
+# The names of task and init do decide: the seed's three generators derive from them.
 _NOT_IDENTITY = re.compile(
-    r"name|outputs|overwrite|sweep|study\..*|study|device|precision|init\.(name|path)|template\.(name|max_new_tokens)|optimizer\.lr"
-    r"|model\..*|task\.(name|description)|task\.source\.(path|sha256|bundled|function_vectors)"
+    r"name|outputs|overwrite|sweep|study(\..*)?|device|precision|model\..*|init\.path|template\.(name|max_new_tokens)"
+    r"|task\.description|task\.source\.(path|sha256|bundled|function_vectors)"
 )
 
 
@@ -268,10 +272,7 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
 
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
     defaults = flatten(asdict(RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())))
-    fields = {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
-    fields["optimizer.lr"] = config.optimizer.lr
-    # The seed's three generators derive from (seed, task, init), so these two names decide numbers.
-    return fields | {"task.name": config.task.name, "init.name": config.init.name}
+    return {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
 
 
 def _digest(fields: dict[str, Any]) -> str:

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from promptgeo.batching import IGNORE, Row, collate, sum_by_row
+from promptgeo.batching import IGNORE, MAX_TOKENS, Row, sum_by_row
 from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.tasks import Example, Task
-
-MAX_TOKENS = 8192  # tokens of one forward
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ def evaluate(
 ) -> Evaluation:
     """Score N soft prompts [N, P, d] on a split (train, validation or test); P = 0 scores the model without a prompt.
 
-    max_new_tokens: longest output, default the template's. outputs: also say what the model wrote (generates every wrong row).
+    max_new_tokens: longest output, default the template's. outputs: also say what the model wrote (generates every row that
+    does not end with its label).
     Raises UserError if an example does not fit the model or the template's scoring.
     """
     prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
@@ -121,13 +120,13 @@ class _Scorer:
         texts = [""] * (n * e)
         to_generate = []
         for i, (row, tokens) in enumerate(zip(rows, predicted, strict=True)):
-            label = self.examples[i % e].label
-            wrong = next((k for k, (a, b) in enumerate(zip(tokens, row.label.tolist(), strict=True)) if a != b), None)
+            label, wanted = self.examples[i % e].label, row.label.tolist()
+            wrong = next((k for k, (a, b) in enumerate(zip(tokens, wanted, strict=True)) if a != b), None)
             if self.template.scoring is Scoring.token:
                 correct[i], texts[i] = wrong is None, self.lm.decode(tokens[:1])
-            elif wrong is None and len(row.label) <= self.limit:
-                correct[i], texts[i] = True, self._line(self.lm.decode(row.label.tolist()))
-            elif self.want_outputs or wrong is None or self._open(row.label.tolist()[:wrong] + [tokens[wrong]], label):
+            elif wrong is None and len(wanted) <= self.limit and (self.template.end or not self.want_outputs):
+                correct[i], texts[i] = self._verdict(wanted, label)
+            elif self.want_outputs or wrong is None or self._open([*wanted[:wrong], tokens[wrong]], label):
                 to_generate.append(i)
         if to_generate:
             self._generate(prompts_NPd, rows, prompt_of, to_generate, correct, texts)
@@ -137,31 +136,33 @@ class _Scorer:
         labels = [self.examples[i % len(self.rows)].label for i in chosen]
 
         def finished(j: int, tokens: list[int]) -> bool:
-            text = self.lm.decode(tokens)
-            if self.template.end and self.template.end in text:
+            if self.template.end and self.template.end in self.lm.decode(tokens):
                 return True
             return not self.want_outputs and not self._open(tokens, labels[j])
 
         written = self.lm.greedy(prompts_NPd, [rows[i] for i in chosen], [prompt_of[i] for i in chosen], self.limit, finished)
-        ends = self.lm._end_tokens()
         for i, label, tokens in zip(chosen, labels, written, strict=True):
-            text = self.lm.decode(tokens)
-            texts[i] = self._line(text)
-            ended = tokens[-1] in ends or (bool(self.template.end) and self.template.end in text)
-            if self.template.scoring is Scoring.line:
-                correct[i] = ended and texts[i].strip() == label.strip()
-            else:
-                correct[i] = text.strip().startswith(label.strip())
+            correct[i], texts[i] = self._verdict(tokens, label)
 
-    def _line(self, text: str) -> str:
-        """The output: the text up to the terminator."""
-        return text.split(self.template.end, 1)[0] if self.template.end else text
+    def _text(self, tokens: list[int]) -> tuple[str, bool]:
+        """What the tokens say, and whether they end with an end-of-sequence token (which says nothing)."""
+        ended = tokens[-1] in self.lm.end_tokens
+        return self.lm.decode(tokens[:-1] if ended else tokens), ended
+
+    def _verdict(self, tokens: list[int], label: str) -> tuple[bool, str]:
+        """Whether these tokens, all that was written, are correct; and the output: their text up to the terminator."""
+        text, ended = self._text(tokens)
+        output, terminator, _ = text.partition(self.template.end) if self.template.end else (text, "", "")
+        if self.template.scoring is Scoring.line:
+            return (ended or bool(terminator)) and output.strip() == label.strip(), output
+        return text.strip().startswith(label.strip()), output
 
     def _open(self, tokens: list[int], label: str) -> bool:
         """Whether a continuation of these tokens could still be scored as correct. False only if it cannot."""
-        text = self.lm.decode(tokens).rstrip("\ufffd").strip()  # a token may end inside a character
-        label = label.strip()
-        return label.startswith(text) or text.startswith(label)
+        text, label = self._text(tokens)[0].rstrip("\ufffd"), label.strip()  # a token may end inside a character
+        if self.template.scoring is Scoring.line:
+            return label.startswith(text.split(self.template.end, 1)[0].strip())
+        return label.startswith(text.strip()) or text.strip().startswith(label)
 
 
 def check_scoring(template: Template, examples: list[Example], rows: list[Row]) -> None:
@@ -177,10 +178,10 @@ def _teacher_forced(lm: FrozenLM, prompts_NPd: torch.Tensor, rows: Sequence[Row]
     """Each row's summed cross-entropy [rows] and, at each of its label positions, the likeliest token."""
     losses = np.zeros(len(rows))
     predicted: list[list[int]] = [[] for _ in rows]
-    for batch in collate(rows, prompt_of, prompts_NPd.shape[1], MAX_TOKENS):
+    for batch in lm.batches(rows, prompt_of, prompts_NPd.shape[1]):
         logits_MV = lm.label_logits(prompts_NPd, batch)
-        ce_M = cross_entropy(logits_MV, batch.targets_M.to(lm.device), reduction="none", ignore_index=IGNORE)
-        losses[batch.rows] = sum_by_row(ce_M.cpu().double(), batch.row_M, len(rows)).numpy()[batch.rows]
+        ce_M = cross_entropy(logits_MV, batch.targets_M, reduction="none", ignore_index=IGNORE)
+        losses[batch.rows] = sum_by_row(ce_M.double(), batch.row_M, len(rows)).cpu().numpy()[batch.rows]
         for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
             if row < len(rows):
                 predicted[row].append(token)

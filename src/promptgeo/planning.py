@@ -1,8 +1,9 @@
 """From a config to a run that is ready to train: everything that can be wrong is found here, before a folder is made."""
 
+import hashlib
 import importlib.metadata
-import os
 import platform
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,9 @@ from promptgeo.batching import Row
 from promptgeo.config import InitKind, RunConfig
 from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
-from promptgeo.lm import FrozenLM, model_fingerprint, resolve_device, resolve_precision
-from promptgeo.prompts import initial_prompt
+from promptgeo.hub import offline_if_unreachable
+from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision
+from promptgeo.prompts import initial_prompt, source_run
 from promptgeo.tasks import Task
 
 
@@ -66,6 +68,11 @@ def plan(config: RunConfig) -> Plan:
     """Validate, load model and data, tokenise, make P0. Raises UserError for whatever the user must mend."""
     run_id = run_identity(config)
     require_writable(Path(config.outputs))
+    if local_folder(config.model.name_or_path):
+        # Nothing to wait for, and the bar would stand before the one line of an error. A download keeps its bar.
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
     lm = FrozenLM.load(
         config.model.name_or_path,
         revision=config.model.revision,
@@ -73,6 +80,8 @@ def plan(config: RunConfig) -> Plan:
         device=config.device.name,
         trust_remote_code=config.model.trust_remote_code,
     )
+    if lm.max_positions is not None and (config.prompt.length or 0) >= lm.max_positions:
+        raise UserError(f"prompt.length={config.prompt.length}: the model has {lm.max_positions} positions for prompt and text")
     task = load_task(config)
     seeds = schema.derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
@@ -93,21 +102,19 @@ def plan(config: RunConfig) -> Plan:
 def run_identity(config: RunConfig) -> str:
     """The run's 64-digit identity; model, data and init files enter by content."""
     schema.validate(config)
+    if local_folder(config.model.name_or_path) is None:
+        offline_if_unreachable()
     contents = {
         "model": model_fingerprint(config.model.name_or_path, config.model.revision, config.model.trust_remote_code),
         "data": load_task(config).fingerprint,
     }
     if config.init.kind is InitKind.file:
-        import hashlib
-
         path = Path(config.init.path).expanduser()
         if not path.is_file():
             raise UserError(f"init.path={config.init.path}: no such file")
         contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
     elif config.init.kind is InitKind.run:
-        from promptgeo.runs import Run
-
-        contents["init"] = Run.load(config.init.path).info["files"]["prompts.safetensors"]
+        contents["init"] = source_run(config.init.path).info["files"]["prompts.safetensors"]
     return schema.identity(config, resolved_precision(config), contents)
 
 
@@ -118,7 +125,16 @@ def folder_name(config: RunConfig, run_id: str) -> str:
 
 
 def load_task(config: RunConfig) -> Task:
-    return _load_task(_Hashable((config.task, config.template)))
+    return _load_task(_Hashable((config.task, config.template, _stamps(config.task.source.path))))
+
+
+def _stamps(path: str | None) -> list[tuple[str, int, int]]:
+    """What tells that a user's own file or folder was edited since it was last read in this process."""
+    if path is None:
+        return []
+    source = Path(path).expanduser()
+    files = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
+    return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
 
 class _Hashable(tuple):
@@ -130,7 +146,7 @@ class _Hashable(tuple):
 
 @lru_cache(maxsize=64)
 def _load_task(key: _Hashable) -> Task:
-    return Task.load(*key)
+    return Task.load(*key[:2])
 
 
 def resolved_precision(config: RunConfig) -> str:
@@ -140,8 +156,12 @@ def resolved_precision(config: RunConfig) -> str:
 def require_writable(folder: Path) -> None:
     """Raises UserError unless results can be written below `folder`, which need not exist yet."""
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"outputs={folder}: {existing} is not a folder that can be written to; set outputs=<folder>")
+    try:
+        # Permission bits do not tell: root may everything, and a mount may be read-only.
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
+            pass
+    except OSError as error:
+        raise UserError(f"outputs={folder}: {existing} is not a folder that can be written to ({error.strerror}); set outputs=<folder>") from error
 
 
 def _versions() -> dict[str, str]:

@@ -26,10 +26,11 @@ class TrainingProgress:
 
     def update(self, state) -> None:
         """After each step of a run (promptgeo.tuning.RunState). The text changes only once an epoch: metrics are read then."""
-        if state.step % state.plan.steps_per_epoch:
+        steps = 1 if state.status is None else 1 + state.plan.total_steps - state.step  # a run that ends early leaves no steps behind
+        if state.step % state.plan.steps_per_epoch and state.status is None:
             self.bar.advance(self.task)
             return
         rows = state.metrics[-3:]
         shown = "  ".join(f"{row['split']} loss {row['loss']:.3f} acc {row['accuracy']:.3f}" for row in rows if row["step"] == state.step)
         total = -(-state.plan.total_steps // state.plan.steps_per_epoch)
-        self.bar.update(self.task, advance=1, state=f"epoch {state.epoch}/{total}  {shown}")
+        self.bar.update(self.task, advance=steps, state=f"epoch {state.epoch}/{total}  {shown}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from promptgeo.config import Init, InitKind, Prompt
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
+from promptgeo.runs import DamagedRun, Run
 from promptgeo.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -115,10 +116,20 @@ def file(lm: FrozenLM, path: str, which: str, length: int | None) -> Tensor:
 
 def run(lm: FrozenLM, path: str, which: str, length: int | None) -> Tensor:
     """Another run's prompt (soft-prompt transfer; Vu et al. 2022, SPoT): `which` is initial, final, best or a step."""
-    from promptgeo.runs import Run
+    source = source_run(path)
+    try:
+        found = source.prompt(int(which) if which.isdecimal() else which)
+    except UserError as error:
+        raise UserError(f"init.which={which}: {error}") from error
+    return _fitting(torch.from_numpy(found), lm, length, f"init.path={path}")
 
-    source = Run.load(path)
-    return _fitting(torch.from_numpy(source.prompt(int(which) if which.isdigit() else which)), lm, length, f"init.path={path}")
+
+def source_run(path: str) -> Run:
+    """The run that init.path names."""
+    try:
+        return Run.load(path)
+    except DamagedRun as error:
+        raise UserError(f"init.path={path}: {error}") from error
 
 
 def _embeddings(lm: FrozenLM, ids: list[int]) -> Tensor:
@@ -127,10 +138,13 @@ def _embeddings(lm: FrozenLM, ids: list[int]) -> Tensor:
 
 
 def _sample_ids(lm: FrozenLM, count: int, generator: torch.Generator) -> list[int]:
-    special = set(lm.tokenizer.all_special_ids)
+    # all_special_ids leaves out those without a role, such as Llama 3's reserved tokens.
+    special = {*lm.tokenizer.all_special_ids, *(i for i, token in lm.tokenizer.added_tokens_decoder.items() if token.special)}
     size = min(len(lm.tokenizer), lm.model.get_input_embeddings().weight.shape[0])
-    drawn = torch.randperm(size, generator=generator)[: count + len(special)].tolist()
-    return [i for i in drawn if i not in special][:count]
+    drawn = [i for i in torch.randperm(size, generator=generator).tolist() if i not in special]
+    if count > len(drawn):
+        raise UserError(f"prompt.length: {count} tokens cannot be drawn from a vocabulary of {len(drawn)}; set a smaller prompt.length")
+    return drawn[:count]
 
 
 def _fitting(found: Tensor, lm: FrozenLM, length: int | None, key: str) -> Tensor:

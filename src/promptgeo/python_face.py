@@ -1,7 +1,8 @@
 """The commands as functions, for notebooks: pg.train and pg.task take what the command line takes."""
 
-import json
 from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from promptgeo import packing
 from promptgeo.compose import compose
@@ -30,7 +31,9 @@ def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:
 
 
 def _literal(value: Any) -> str:
-    """A Python value as Hydra's override grammar writes it. Plain words stay plain: they may choose a config group's option."""
+    """A Python value as Hydra's override grammar writes it; texts are quoted, so that "null" or "1e3" stay texts."""
     if isinstance(value, str):
-        return value if value.replace("_", "").replace("-", "").replace(".", "").isalnum() else json.dumps(value, ensure_ascii=False)
-    return "null" if value is None else json.dumps(value)
+        return QuotedString(value, Quote.double).with_quotes()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_literal, value))}]"
+    return "null" if value is None else str(value)

@@ -1,6 +1,6 @@
 """The run folder: write it, read it, verify it; many of them as a RunTable.
 
-run.json is written last and marks completion; it holds the SHA-256 of the other files. No file holds a clock time, so the
+run.json is written last and marks completion; it holds the SHA-256 of the other files and of itself. No file holds a clock time, so the
 same command with the same seed on the same machine writes the same bytes.
 
 Shapes: N runs, C checkpoints, P prompt tokens, d width.
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 METRICS = ["step", "epoch", "split", "loss", "accuracy", "label_accuracy", "n", "lr", "prompt_norm", "distance_to_p0"]
 STATUSES = ("completed", "diverged", "failed", "interrupted")
+FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,14 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
         write_atomically(folder / name, content)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     summary = header | {"status": trained.status, "results": trained.results, "files": files}
+    summary["sha256"] = _own_digest(summary)
     write_atomically(folder / "run.json", (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def _own_digest(summary: dict[str, Any]) -> str:
+    """SHA-256 of what run.json says besides this digest, however it is laid out."""
+    text = json.dumps({k: v for k, v in summary.items() if k != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -112,11 +120,14 @@ class Run:
         folder = Path(folder).expanduser()
         try:
             info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            files = info["files"]
+            files = {name: info["files"][name] for name in FILES}
+            undamaged = info["sha256"] == _own_digest(info)
         except FileNotFoundError as error:
             raise DamagedRun(f"{folder}: no finished run lies here (no run.json)") from error
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise DamagedRun(f"{folder / 'run.json'}: cannot be read: {error}") from error
+        if verify and not undamaged:
+            raise DamagedRun(f"{folder / 'run.json'}: its SHA-256 is not the one it gives: the file was changed or damaged")
         for name, expected in files.items() if verify else ():
             path = folder / name
             if not path.is_file():

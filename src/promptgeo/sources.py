@@ -5,6 +5,7 @@ Every reader gives {split name: [(input, label), ...]}; a source without splits 
 
 import csv
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from promptgeo.config import Source, SourceKind, Task
 from promptgeo.errors import UserError
+from promptgeo.hub import offline_if_unreachable
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def _read_file(path: Path, source: Source) -> list[dict]:
     try:
         rows = _parse(path)
     except (ValueError, KeyError, TypeError, csv.Error, OSError) as error:
-        raise UserError(f"task.source.path={path}: cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        raise UserError(f"task.source.path={path}: cannot be read as {path.suffix[1:]}: {_first_line(error)}") from error
     if not rows:
         raise UserError(f"task.source.path={path}: the file holds no examples")
     return rows
@@ -86,14 +88,15 @@ def _parse(path: Path) -> list[dict]:
         if "\0" in text:
             raise ValueError("it is a binary file")
         # strict: a quote left open or text after a closing quote is an error, not a guess.
-        reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        # (Not str.splitlines: it also cuts at characters that may stand in a field, such as U+0085 in film reviews.)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
         rows = list(reader)
-        for number, row in enumerate(rows, 2):
+        for number, row in enumerate(rows, 1):
             if None in row or None in row.values():
-                raise ValueError(f"line {number} has {'more' if None in row else 'fewer'} fields than the header")
+                raise ValueError(f"example {number} has {'more' if None in row else 'fewer'} fields than the header")
         return rows
     if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     else:
         rows = json.loads(text)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -119,6 +122,7 @@ def _fetch(source: Source) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "promptgeo" / "function_vectors" / FUNCTION_VECTORS_COMMIT
     path = cache / source.function_vectors
     if not path.is_file():
+        import http.client
         import urllib.error
         import urllib.request
 
@@ -126,7 +130,7 @@ def _fetch(source: Source) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=30) as response:
                 content = response.read()
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise UserError(f"{url}: cannot be fetched ({error}); give a local copy with task.source.path=<file or folder>") from error
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache, delete=False) as stream:
@@ -136,6 +140,8 @@ def _fetch(source: Source) -> Path:
 
 
 def _hub(source: Source) -> dict[str, list[dict]]:
+    if not source.path:
+        offline_if_unreachable()
     import datasets
 
     name = source.path or source.dataset
@@ -145,7 +151,7 @@ def _hub(source: Source) -> dict[str, list[dict]]:
         found = datasets.load_dataset(name, source.subset, revision=source.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if source.path:
-            raise UserError(f"task.source.path={source.path}: cannot be read as a dataset: {str(error).splitlines()[0]}") from error
+            raise UserError(f"task.source.path={source.path}: cannot be read as a dataset: {_first_line(error)}") from error
         raise UserError(
             f"task.source.dataset={name}: cannot be loaded (no network, no such dataset, or no access): "
             "give a local copy with task.source.path=<file or folder>"
@@ -161,11 +167,11 @@ def _pairs(rows: Iterable[dict], task: Task, split: str) -> Pairs:
     for number, row in enumerate(rows, 1):
         columns = _columns(source, row, place)
         text, label = (_text(row[c]) for c in columns)
-        label = _named_label(label, task.labels, f"{place}: example {number}")
+        example = f"{place}: example {number}" + (f" of {split}" if split != "all" else "")
         for column, value in zip(columns, (text, label), strict=True):
             if not value.strip():
-                raise UserError(f"{place}: example {number} of {split} has an empty {column}")
-        pairs.append((text, label))
+                raise UserError(f"{example} has nothing in column {column!r}")
+        pairs.append((text, _named_label(label, task.labels, example)))
     if not pairs:
         raise UserError(f"{place}: holds no examples")
     return pairs
@@ -180,8 +186,12 @@ def _columns(source: Source, row: dict, place: Any) -> tuple[str, str]:
     return names
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _text(value: Any) -> str:
-    if value is None or isinstance(value, float) and value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -192,7 +202,7 @@ def _named_label(label: str, labels: list[str] | None, example: str) -> str:
     """Labels given as whole numbers index the label set; any label must be in the set, where there is one."""
     if labels is None or label in labels:
         return label
-    if label.isdigit() and int(label) < len(labels):
+    if label.isdecimal() and int(label) < len(labels):
         return labels[int(label)]
     raise UserError(f"{example} has the label {label!r}, which is not in task.labels={labels}")
 

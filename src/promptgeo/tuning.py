@@ -9,6 +9,7 @@ Shapes: R active runs, P prompt tokens, d width, M label positions.
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from promptgeo.batching import IGNORE, collate, sum_by_row
+from promptgeo.batching import IGNORE, sum_by_row
 from promptgeo.config import Every, Optimizer, OptimizerKind, Schedule
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.planning import Plan
@@ -40,7 +41,8 @@ class RunState:
         self.best = plan.p0_Pd.numpy().copy()
         self.best_loss = float("inf")
         self.epochs_without_gain = 0
-        self.lr = float("nan")
+        self.lr: float | None = None
+        """Learning rate of the last step; None before the first."""
         self._checkpoints = checkpoint_steps(plan.config.training.checkpoints, plan.steps_per_epoch, plan.total_steps)
         self._start_epoch()
 
@@ -115,6 +117,8 @@ class RunState:
         found = evaluate(plan.lm, prompt_Pd.detach()[None], plan.task, split=split, max_new_tokens=plan.config.evaluation.max_new_tokens)
         labels = None if found.label_accuracy is None else float(found.label_accuracy[0])
         self._log(split, prompt_Pd, float(found.loss[0]), float(found.accuracy[0]), labels, found.n)
+        if self.step > 0 and not np.isfinite(found.loss[0]):
+            self.status = "diverged"
         return found
 
     def _log(self, split: str, prompt_Pd: Tensor, loss: float, accuracy: float, label_accuracy: float | None, n: int) -> None:
@@ -190,13 +194,15 @@ class PromptTuning(L.LightningModule):
         self.dropout = plans[0].config.training.dropout
         if self.dropout and len(plans) > 1:
             raise ValueError("dropout draws from one generator: a run with dropout trains alone")
+        if len({plan.config.optimizer.name for plan in plans}) > 1:
+            raise ValueError("one optimiser serves all slots: runs with other optimisers train in a pack of their own")
 
     def train_dataloader(self) -> Iterator[int]:
         # A bare counter: the tick is composed in training_step, so prefetching cannot run ahead of an early stop.
         return itertools.count()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        first = next(iter(self.waiting)).plan.config.optimizer
+        first = self.waiting[0].plan.config.optimizer
         return make_optimizer(first, list(self.prompts))
 
     def on_train_start(self) -> None:
@@ -212,7 +218,8 @@ class PromptTuning(L.LightningModule):
         slots = [s for s, state in enumerate(self.active) if state is not None]
         optimizer = self.optimizers().optimizer
         optimizer.zero_grad(set_to_none=True)
-        self._backward(slots)
+        with self._dropout_on():
+            self._backward(slots)
         for s in slots:
             config = self.active[s].plan.config.optimizer
             self.active[s].lr = learning_rate(config, self.active[s].step, self.active[s].plan.total_steps)
@@ -240,13 +247,12 @@ class PromptTuning(L.LightningModule):
             ends.append(len(rows))
         ce_rows: Tensor | int = 0
         wrong_rows: Tensor | int = 0
-        self.lm.model.train(self.dropout)
-        for batch in collate(rows, prompt_of, prompts_RPd.shape[1]):
+        for batch in self.lm.batches(rows, prompt_of, prompts_RPd.shape[1]):
             logits_MV = self.lm.label_logits(prompts_RPd, batch)
-            targets_M, row_M = batch.targets_M.to(logits_MV.device), batch.row_M.to(logits_MV.device)
-            ce_M = cross_entropy(logits_MV, targets_M, reduction="none", ignore_index=IGNORE)
-            ce_rows = ce_rows + sum_by_row(ce_M, row_M, len(rows))
-            wrong_rows = wrong_rows + sum_by_row((logits_MV.detach().argmax(-1) != targets_M).float(), row_M, len(rows))
+            ce_M = cross_entropy(logits_MV, batch.targets_M, reduction="none", ignore_index=IGNORE)
+            ce_rows = ce_rows + sum_by_row(ce_M, batch.row_M, len(rows))
+            wrong_M = (logits_MV.detach().argmax(-1) != batch.targets_M).float()
+            wrong_rows = wrong_rows + sum_by_row(wrong_M, batch.row_M, len(rows))
         losses = []
         for s, start, end in zip(slots, [0, *ends], ends, strict=False):
             state = self.active[s]
@@ -258,7 +264,18 @@ class PromptTuning(L.LightningModule):
             state.tokens += tokens
             state.examples += end - start
         self.manual_backward(torch.stack(losses).sum())
-        self.lm.model.eval()
+
+    @contextmanager
+    def _dropout_on(self) -> Iterator[None]:
+        """The frozen model's own dropout during a step, where the run asks for it; the model is in eval mode at all other times."""
+        if not self.dropout:
+            yield
+            return
+        self.lm.model.train()
+        try:
+            yield
+        finally:
+            self.lm.model.eval()
 
     def _fill(self, slot: int) -> None:
         """Give the slot to the next waiting run: its P0, its optimiser settings, no optimiser state."""

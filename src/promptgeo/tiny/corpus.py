@@ -144,7 +144,7 @@ class Corpus:
         return counts
 
     def documents(self, encode: Callable[[str], list[int]], n_vocab: int) -> Iterator[Document]:
-        encode = lru_cache(maxsize=None)(encode)
+        encode = lru_cache(maxsize=1 << 16)(encode)  # holds every example; sentences pass through
         while True:
             kind = self.rng.random()
             if kind < 0.10:
