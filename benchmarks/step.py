@@ -26,7 +26,6 @@ import lightning as L  # isort: skip
 import torch  # isort: skip
 import transformers  # isort: skip
 
-from promptgeo.batching import collate
 from promptgeo.compose import compose
 from promptgeo.config import Every, derived_seeds
 from promptgeo.evaluation import evaluate
@@ -243,7 +242,7 @@ def loss_difference(plan: Plan, peft: Peft) -> float:
     with torch.no_grad():
         for i in range(4):
             rows = [plan.train_rows[i]]
-            batch = next(collate(rows, [0], PROMPT_LENGTH))
+            (batch,) = plan.lm.batches(rows, [0], PROMPT_LENGTH)
             logits_MV = plan.lm.label_logits(plan.p0_Pd[None].to(plan.lm.device), batch)
             ours = torch.nn.functional.cross_entropy(logits_MV, batch.targets_M.to(logits_MV.device))
             worst = max(worst, abs(float(ours / peft.loss([i])) - 1))
@@ -254,7 +253,7 @@ def token_counts(plan: Plan, peft: Peft) -> dict[str, float]:
     """Positions per step that each side's blocks and head work on, mean over an epoch; text lengths without the prompt."""
     state = RunState(plan)
     batches = [state.next_minibatch() for _ in range(plan.steps_per_epoch)]
-    ours = [list(collate([plan.train_rows[i] for i in chosen], [0] * len(chosen), PROMPT_LENGTH)) for chosen in batches]
+    ours = [list(plan.lm.batches([plan.train_rows[i] for i in chosen], [0] * len(chosen), PROMPT_LENGTH)) for chosen in batches]
     theirs = [len(chosen) * (PROMPT_LENGTH + max(sum(map(len, peft.train[i])) for i in chosen)) for chosen in batches]
     texts = sorted(len(text) for text, _ in peft.train)
     return {
@@ -262,7 +261,7 @@ def token_counts(plan: Plan, peft: Peft) -> dict[str, float]:
         "text_95": texts[int(0.95 * len(texts))],
         "text_and_label_mean": statistics.mean(len(text) + len(label) for text, label in peft.train),
         "peft_positions": statistics.mean(theirs),
-        "ours_positions": statistics.mean(sum(b.ids_BT.numel() for b in step) for step in ours),
+        "ours_positions": statistics.mean(sum(b.ids.numel() for b in step) for step in ours),
         "ours_head_positions": statistics.mean(sum(len(b.label_at_M) for b in step) for step in ours),
         "ours_forwards": statistics.mean(map(len, ours)),
         "real_positions": statistics.mean(sum(plan.train_rows[i].length for i in chosen) for chosen in batches),

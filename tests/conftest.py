@@ -35,7 +35,7 @@ def make_tokenizer():
         with (files("promptgeo") / "datasets" / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
             text += [f" {row['input']} {row['label']}" for row in csv.DictReader(stream)]
     bpe = ByteLevelBPETokenizer()
-    words = "cat dog bird book house chair table pen paper water Input Label".split()
+    words = ["cat", "dog", "bird", "book", "house", "chair", "table", "pen", "paper", "water", "Input", "Label"]
     bpe.train_from_iterator(text + words * 200, vocab_size=600, special_tokens=["<|endoftext|>"], show_progress=False)
     return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 

@@ -76,15 +76,55 @@ def test_a_row_is_bitwise_independent_of_neighbours_padding_and_order(lm):
             assert torch.equal(alone, shuffled[place]), f"row {i} in another order"
 
 
-def test_what_stands_in_the_padding_does_not_matter(lm):
+def test_what_stands_in_a_grids_padding_does_not_matter(lm):
     rows = reference.random_rows(6, PROMPT, len(lm.tokenizer), seed=2)
     prompts = random_prompts(lm, 1)
-    for batch in lm.batches(rows, [0] * 6, PROMPT):
+    for batch in collate(rows, [0] * 6, PROMPT):
         with torch.no_grad():
             before = lm.label_logits(prompts, batch)
             for b, i in enumerate(batch.rows):
-                batch.ids_BT[b, rows[i].length :] = 7
+                batch.ids[b, rows[i].length :] = 7
             assert torch.equal(lm.label_logits(prompts, batch)[batch.row_M < 6], before[batch.row_M < 6])
+
+
+def test_what_stands_in_a_trees_padding_does_not_matter(pair):
+    lm, _ = pair
+    if not lm._shares_prefixes:
+        pytest.skip("BLOOM's attention cannot be told: its batches are grids")
+    rows = reference.random_rows(6, PROMPT, len(lm.tokenizer), seed=2)
+    prompts = random_prompts(lm, 1)
+    (batch,) = collate(rows, [0] * 6, PROMPT, share_up_to=1000)
+    with torch.no_grad():
+        before = lm.label_logits(prompts, batch)
+        places = torch.cat([p.flatten() for p in batch.paths])
+        padding = places[batch.path_at] != torch.arange(batch.ids.shape[1])
+        assert padding.sum() == batch.ids.shape[1] - len(set(places.tolist()))
+        batch.ids[0, padding] = 7
+        lengths = {p.shape[1]: [rows[i].length for i in batch.rows if -(-rows[i].length // 16) * 16 == p.shape[1]] for p in batch.paths}
+        for paths_BT in batch.paths:
+            for path, length in zip(paths_BT, lengths[paths_BT.shape[1]], strict=True):
+                path[length:] = 5
+        assert torch.equal(lm.label_logits(prompts, batch)[batch.row_M < 6], before[batch.row_M < 6])
+
+
+def test_a_tree_holds_every_shared_position_once():
+    """4 rows of one prompt and 2 of another; distinct (prompt, prefix) counted by hand."""
+    rows = [reference.row([-1, -2, 10, 11, x], [20, 21]) for x in (12, 12, 13)] + [reference.row([-1, -2, 10, 14], [20])]
+    rows += [reference.row([-1, -2, 10, 11, 12], [20, 21])] * 2
+    prompt_of = [0, 0, 0, 0, 1, 1]
+    prefixes = {(p, *r.ids[: k + 1]) for p, r in zip(prompt_of, rows, strict=True) for k in range(len(r.ids))}
+    prefixes |= {(p, *r.ids, r.label[0]) for p, r in zip(prompt_of, rows, strict=True) if len(r.label) > 1}
+    (batch,) = collate(rows, prompt_of, 2, share_up_to=1000)
+    places = torch.cat([p.flatten() for p in batch.paths])
+    real = places[batch.path_at] == torch.arange(batch.ids.shape[1])
+    assert int(real.sum()) == len(prefixes) == 15
+    assert batch.ids.shape[1] == 16
+    assert len(batch.prompt_at) == 4 and sorted(batch.prompt_from.tolist()) == [0, 1, 2, 3]
+
+
+def test_every_family_but_bloom_shares_prefixes(model_folders):
+    found = {family: FrozenLM.load(str(folder), device="cpu")._shares_prefixes for family, folder in model_folders.items()}
+    assert found == {family: family != "bloom" for family in FAMILIES}
 
 
 def test_training_changes_no_weight_and_leaves_no_gradient(folder, tmp_path):
@@ -206,10 +246,9 @@ def test_the_head_sees_label_positions_only(lm):
         logits_by_row(lm, random_prompts(lm, 1), rows, [0] * 9)
     finally:
         hook.remove()
-    by_bucket: dict[int, int] = {}
-    for row in rows:
-        by_bucket[-(-row.length // 8)] = by_bucket.get(-(-row.length // 8), 0) + len(row.label)
-    assert seen == [-(-by_bucket[b] // 16) * 16 for b in sorted(by_bucket)]  # a multiple of 16 rows, at most 15 in excess
+    labels = [sum(len(rows[i].label) for i in batch.rows) for batch in lm.batches(rows, [0] * 9, PROMPT)]
+    assert sum(labels) == sum(len(row.label) for row in rows) < sum(row.length for row in rows) / 4
+    assert seen == [-(-count // 16) * 16 for count in labels]  # a multiple of 16 rows, at most 15 in excess
 
 
 def test_gradients_equal_those_of_a_naive_loss_over_full_logits(pair):

@@ -174,10 +174,10 @@ def test_prompts_of_different_shapes_are_not_stacked(grid):
 
 def test_prompts_from_elsewhere_are_a_table_too():
     rng = np.random.default_rng(0)
-    prompts = rng.normal(size=(3, 2, 5))
+    prompts = rng.normal(size=(3, 2, 5)).astype(np.float32)
     table = pd.DataFrame({"task": ["a", "b", "a"]}, index=[7, 8, 9])
     runs = RunTable.from_arrays(prompts, table, initial=np.zeros((3, 2, 5)))
-    kept = prompts.astype(np.float32)
+    kept = prompts.copy()
     prompts[:] = 0  # a copy was taken
     assert np.array_equal(runs.prompts(), kept)
     only = runs.query("task == 'a'")

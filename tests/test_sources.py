@@ -117,7 +117,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
 def test_every_kind_of_own_file_is_read_with_its_own_columns(tmp_path, ending):
-    awkward = [*ROWS, {"word": 'a "quoted", é\u0085\u2028one', "answer": "two\nlines"}]
+    awkward = [*ROWS, {"word": 'a "quoted", é\u0085one', "answer": "two\nlines"}, {"word": "bare\u0085\u2028\x0c", "answer": "x"}]
     path = write(tmp_path / f"my.{ending}", awkward)
     assert read(own(path, input="word", label="answer")) == {"all": [(row["word"], row["answer"]) for row in awkward]}
     assert read(own(path, input="answer", label="word"))["all"][0] == ("out 0", "in 0")

@@ -1,15 +1,17 @@
 """PromptTuning against a plain PyTorch loop, and packs against solo runs."""
 
 import csv
+import itertools
+import sys
 
 import numpy as np
 import pytest
-import reference
 import torch
 import transformers
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import reference
 from promptgeo import packing, tuning
 from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.packing import train_pack
@@ -68,7 +70,7 @@ def test_every_family_trains_as_the_plain_loop_does(make, family):
 
 
 def test_the_loss_is_the_mean_over_the_minibatchs_label_tokens_not_over_rows(make):
-    plan = make("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "training.max_steps=1")
+    plan = make("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "training.batch_size=11", "training.max_steps=1")
     model, prompt = reference.original(plan.config.model.name_or_path), plan.p0_Pd.clone().requires_grad_()
     rows = [plan.train_rows[i] for i in reference.minibatches(plan)[0]]
     losses = [reference.row_loss(model, prompt, row) for row in rows]
@@ -188,6 +190,14 @@ def test_a_run_that_diverges_says_so_in_a_folder_of_its_own(make, epochs):
     assert np.isfinite(run.prompt("initial")).all()
 
 
+def test_a_finite_prompt_whose_loss_is_not_finite_has_diverged(make, tmp_path):
+    np.save(tmp_path / "ones.npy", np.ones((4, 32), np.float32))
+    plan = make("init=file", f"init.path={tmp_path / 'ones.npy'}", "optimizer=sgd", "optimizer.lr=1e19", "optimizer.weight_decay=1e19", "training.max_steps=1")
+    run = packing.train(plan)
+    assert np.isfinite(run.prompt("final")).all() and run.status == "diverged"
+    assert metrics(run, "test")[-1]["loss"] == "nan"
+
+
 def test_the_order_of_the_data_does_not_depend_on_init_dropout_or_global_randomness(make):
     def order(plan):
         state = tuning.RunState(plan)
@@ -197,7 +207,7 @@ def test_the_order_of_the_data_does_not_depend_on_init_dropout_or_global_randomn
     found = order(plan)
     assert found == reference.minibatches(make("seeds.order=5", "training.epochs=3"))[:7]
     assert [len(minibatch) for minibatch in found] == [4, 4, 3, 4, 4, 3, 4]
-    assert sorted(sum(found[:3], [])) == sorted(sum(found[3:6], [])) == list(range(11)) and found[:3] != found[3:6]
+    assert sorted(itertools.chain(*found[:3])) == sorted(itertools.chain(*found[3:6])) == list(range(11)) and found[:3] != found[3:6]
     torch.manual_seed(99)
     assert order(make("init=uniform", "seeds.order=5", "seeds.init=8", "seeds.dropout=3")) == found
     assert order(make("init=normal", "seeds.order=6")) != found
@@ -229,8 +239,8 @@ def test_dropout_is_reproducible_and_has_a_generator_of_its_own(make):
 MIXED = (
     ("init=cat", "optimizer.lr=0.01"),
     ("task=present_past", "init=dog", "optimizer.lr=0.03", "training.epochs=3"),
-    (*WATCHED, "training.early_stopping.patience=1", "optimizer.lr=0.3"),
-    ("init=normal", "optimizer.lr=1e38", "training.epochs=5"),
+    (*WATCHED, "training.early_stopping.patience=1"),
+    ("init=normal", "optimizer.lr=1e25", "optimizer.weight_decay=1e10", "training.epochs=5"),
     ("task=country_capital", "training.batch_size=1", "training.max_steps=5", "optimizer.clip=0.1"),
     ("template=study3", "training.batch_size=11", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine"),
     ("training.epochs=0",),
@@ -239,12 +249,14 @@ MIXED = (
 
 @pytest.mark.parametrize("family", ["gpt2", "bloom"])
 def test_runs_in_a_pack_equal_the_same_runs_alone_bitwise(make, family):
-    solo = [packing.train(make(*overrides, family=family)) for overrides in MIXED]
+    too_fast = {"gpt2": 0.3, "bloom": 1.0}[family]  # a learning rate at which the third run stops early
+    mixed = [(*overrides, f"optimizer.lr={too_fast}") if overrides[: len(WATCHED)] == WATCHED else overrides for overrides in MIXED]
+    solo = [packing.train(make(*overrides, family=family)) for overrides in mixed]
     steps = [run.info["results"]["steps"] for run in solo]
     assert [run.status for run in solo] == ["completed"] * 3 + ["diverged"] + ["completed"] * 3
     assert steps[2] < 36 and steps[3] < 15 and len(set(steps)) >= 5  # one stopped early, one diverged, all of other lengths
-    for slots in (1, 2, len(MIXED)):
-        plans = [make(*overrides, family=family, outputs=f"pack{slots}") for overrides in MIXED]
+    for slots in (1, 2, len(mixed)):
+        plans = [make(*overrides, family=family, outputs=f"pack{slots}") for overrides in mixed]
         train_pack(plans, slots)
         for alone, plan in zip(solo, plans, strict=True):
             assert files(Run.load(plan.folder)) == files(alone), (slots, plan.folder.name)
@@ -270,7 +282,7 @@ def test_a_packs_runs_must_share_an_optimiser_and_have_no_dropout(make):
     with pytest.raises(ValueError, match="runs with other optimisers"):
         tuning.PromptTuning([make("optimizer=sgd"), make("optimizer=adamw")])
     with pytest.raises(ValueError, match="a run with dropout trains alone"):
-        tuning.PromptTuning([make("training.dropout=true"), make()])
+        tuning.PromptTuning([make(), make("training.dropout=true")])
 
 
 def test_a_saved_prompt_trains_on_and_can_move_to_another_task(make):
@@ -286,8 +298,6 @@ def test_a_saved_prompt_trains_on_and_can_move_to_another_task(make):
 
 def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
     """Reading one makes the host wait for a GPU. (The optimiser reads its own step counter, which lies on the host.)"""
-    import sys
-
     class Reads(TorchDispatchMode):
         found: list[str]
 

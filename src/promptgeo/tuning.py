@@ -191,7 +191,7 @@ class PromptTuning(L.LightningModule):
         self.on_done, self.on_step = on_done, on_step
         self.active: list[RunState | None] = [None] * min(slots or len(plans), len(plans))
         self.prompts = torch.nn.ParameterList(torch.nn.Parameter(torch.empty_like(plans[0].p0_Pd)) for _ in self.active)
-        self.dropout = plans[0].config.training.dropout
+        self.dropout = any(plan.config.training.dropout for plan in plans)
         if self.dropout and len(plans) > 1:
             raise ValueError("dropout draws from one generator: a run with dropout trains alone")
         if len({plan.config.optimizer.name for plan in plans}) > 1:
@@ -217,7 +217,7 @@ class PromptTuning(L.LightningModule):
             return
         slots = [s for s, state in enumerate(self.active) if state is not None]
         optimizer = self.optimizers().optimizer
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)  # None, not zero: an idle slot must not decay
         with self._dropout_on():
             self._backward(slots)
         for s in slots:
@@ -296,7 +296,6 @@ class PromptTuning(L.LightningModule):
     def _finish(self, slot: int) -> None:
         state = self.active[slot]
         self.on_done(state.plan, state.result(self.prompts[slot]))
-        self.prompts[slot].grad = None  # an idle slot must not decay
         self._fill(slot)
 
     def _stop_if_done(self) -> None:
