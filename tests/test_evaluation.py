@@ -16,7 +16,7 @@ LINE = Template("input_label", "Input: {input}\nLabel:", " {label}", "\n", Scori
 PREFIX = Template("study3", "Input: {input}\nLabel: ", "{label}", "", Scoring.prefix, 9)
 TOKEN = Template("bare", "{input}", "{label}", "", Scoring.token, 1)
 WORDS = ("France", "Japan", "Peru", "sing", "walk", "jump", "table")
-LABELS = ("Paris", "Tokyo", "Bogotá", "sang", "walked", "jumped", "Rome")
+LABELS = ("Paris", "Tokyo", "Bogotá", "sang", "walk", "jumped", "Rome")
 EXAMPLES = [Example(i, word, label) for i, (word, label) in enumerate(zip(WORDS, LABELS, strict=True))]
 
 
@@ -34,7 +34,7 @@ def ways_to_write(lm, template, label: str, other: str) -> list[list[int]]:
         [*written, lm.tokenizer.eos_token_id],  # the label, ended by an end-of-sequence token
         lm.encode(space) + letters + end,  # the label in other tokens
         lm.encode(space + other) + end,  # another label
-        written + lm.encode("s") + end,  # it only starts with the label
+        lm.encode(space + label + "ed") + end,  # it only starts with the label ("walk": w-al-k, "walked": w-al-ked)
         written * 3,  # no end
         written + lm.encode("  ") + end,  # the label and spaces
     ]

@@ -96,12 +96,13 @@ def test_the_space_before_a_label_belongs_to_the_label(gpt2):
 
 
 def test_an_example_beyond_the_models_positions_is_named_and_none_below(gpt2):
-    """Trap 7: the model has 64 positions; the label's last token is only predicted and takes none."""
-    fits = next(n for n in range(1, 70) if task("bare", EXAMPLE).rows(gpt2, [Example(0, "cat" * n, "dog")], 0)[0].length == 64 - P)
-    long = Example(12, "cat" * (fits + 1), "dog")
-    assert task("bare").rows(gpt2, [Example(0, "cat" * fits, "dog")], P)[0].length == 64
+    """Trap 7: the model has 64 positions; the label takes some too, but for its last token, which is only predicted."""
+    label = "dog bird"
+    assert len(gpt2.encode("catcat")) == 2 and len(gpt2.encode(label)) > 1
+    n = 64 - P - (len(gpt2.encode(label)) - 1)
+    assert task("bare").rows(gpt2, [Example(0, "cat" * n, label)], P)[0].length == 64
     with pytest.raises(UserError, match=r"^task t, example 12 \('catcatcat.*'\): prompt and text take 65 positions, the model has 64; shorten prompt.length or set task.max_input_tokens$"):
-        task("bare").rows(gpt2, [Example(0, "cat", "dog"), long], P)
+        task("bare").rows(gpt2, [Example(0, "cat", label), Example(12, "cat" * (n + 1), label)], P)
 
 
 def test_a_model_without_a_limit_of_positions_takes_any_length(model_folders):

@@ -217,7 +217,7 @@ class PromptTuning(L.LightningModule):
             return
         slots = [s for s, state in enumerate(self.active) if state is not None]
         optimizer = self.optimizers().optimizer
-        optimizer.zero_grad(set_to_none=True)  # None, not zero: an idle slot must not decay
+        optimizer.zero_grad(set_to_none=True)  # None, not zero: an idle slot takes no step
         with self._dropout_on():
             self._backward(slots)
         for s in slots:

@@ -111,11 +111,39 @@ NAMES = {
 }
 """task -> what it is called in an instruction. No two tasks share a name of one word."""
 
-LINES = ("{}\n", "{}:\n", "Give the {}.\n", "Write the {}.\n", "Task: {}\n", "What is the {}?\n", "Answer with the {}.\n", "Label each input: {}\n")
+LINES = (
+    "{}\n",
+    "{}:\n",
+    "Give the {}.\n",
+    "Write the {}.\n",
+    "Task: {}\n",
+    "What is the {}?\n",
+    "Answer with the {}.\n",
+    "Label each input: {}\n",
+)
 
-ADJECTIVES = "big little old new red blue green black white warm cold wet dry heavy light clean soft round".split()
-VERBS = "sees likes has wants finds needs carries keeps follows touches leaves takes".split()
-PLACES = "on under near behind beside with".split()
+ADJECTIVES = (
+    "big",
+    "little",
+    "old",
+    "new",
+    "red",
+    "blue",
+    "green",
+    "black",
+    "white",
+    "warm",
+    "cold",
+    "wet",
+    "dry",
+    "heavy",
+    "light",
+    "clean",
+    "soft",
+    "round",
+)
+VERBS = ("sees", "likes", "has", "wants", "finds", "needs", "carries", "keeps", "follows", "touches", "leaves", "takes")
+PLACES = ("on", "under", "near", "behind", "beside", "with")
 
 
 class Corpus:
@@ -129,13 +157,20 @@ class Corpus:
 
     def word_counts(self) -> Counter[str]:
         """What the tokenizer learns from: text -> how often. Words mostly follow a space; only `study3` has labels that do not."""
-        counts = Counter()
-        for task, pairs in self.facts.items():
+        counts: Counter[str] = Counter()
+        for pairs in self.facts.values():
             for x, y in pairs.items():
-                for word in {*x.split(), *y.split()}:
+                for word in dict.fromkeys((*x.split(), *y.split())):
                     counts[" " + word] += 3
                 counts[y.split()[0]] += 1
-        for text in (*(name for names in NAMES.values() for name in names), *LINES, *ADJECTIVES, *VERBS, *PLACES, "The and is"):
+        for text in (
+            *(name for names in NAMES.values() for name in names),
+            *LINES,
+            *ADJECTIVES,
+            *VERBS,
+            *PLACES,
+            "The and is",
+        ):
             for word in text.replace("{}", "").split():
                 counts[" " + word] += 100
                 counts[word] += 100
@@ -224,7 +259,9 @@ class Corpus:
             return " ".join(self.pick(INIT_WORDS) for _ in range(self.rng.integers(2, 9)))
 
         def noun() -> str:
-            return f"{self.pick(ADJECTIVES)} {self.pick(INIT_WORDS)}" if self.rng.random() < 0.5 else self.pick(INIT_WORDS)
+            return (
+                f"{self.pick(ADJECTIVES)} {self.pick(INIT_WORDS)}" if self.rng.random() < 0.5 else self.pick(INIT_WORDS)
+            )
 
         if kind < 0.6:
             return f"The {noun()} {self.pick(VERBS)} the {noun()}."
@@ -239,7 +276,9 @@ class Corpus:
         return items[int(np.searchsorted(np.cumsum(weights), self.rng.random() * sum(weights), side="right"))]
 
 
-def pack(documents: Iterator[Document], rng: np.random.Generator, rows: int, length: int, end: int, others: float) -> tuple[np.ndarray, np.ndarray]:
+def pack(
+    documents: Iterator[Document], rng: np.random.Generator, rows: int, length: int, end: int, others: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Token ids [rows, length] and which to predict [rows, length]: the labels, and the share `others` of the remaining tokens.
 
     Each row begins with a document and never with its end token: that is where a soft prompt will stand. The last one is cut."""

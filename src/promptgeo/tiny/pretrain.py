@@ -1,11 +1,12 @@
 """Pretrain the embedded model: python -m promptgeo.tiny.pretrain
 
-About 25 minutes on two idle cores. The same seed gives the same weights on the same machine.
+About half an hour on two cores shared with other work. The same seed gives the same weights on the same machine.
 """
 
 import argparse
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch starts its threads: on a shared machine, spinning while they wait costs more than it saves.
@@ -42,7 +43,9 @@ def new_model(n_vocab: int, end: int) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def batches(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, steps: int):
+def batches(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, steps: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Per step: token ids and which to predict, both [rows, length]."""
     end, documents = tokenizer.eos_token_id, corpus.documents(lambda text: tokenizer.encode(text), len(tokenizer))
     for step in range(steps):
@@ -65,7 +68,9 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
     corpus = Corpus(np.random.default_rng(seed))
     tokenizer = train_tokenizer(corpus.word_counts(), N_POSITIONS)
     model = new_model(len(tokenizer), tokenizer.eos_token_id)
-    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True)
+    print(
+        f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True
+    )
 
     # Muon for the matrices inside the blocks learns these thousands of single facts in about two thirds of AdamW's steps.
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
@@ -76,10 +81,12 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
         torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
     warmup = max(1, steps // 25)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / warmup, 0.02 + 0.98 * (steps - step) / (steps - warmup)))
-        for optimizer in optimizers
-    ]
+
+    def scale(step: int) -> float:
+        """Of the peak learning rate: a linear rise, then a linear decay to a fiftieth."""
+        return min((step + 1) / warmup, 0.02 + 0.98 * (steps - step) / max(1, steps - warmup))
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, scale) for optimizer in optimizers]
     start, recent = time.monotonic(), []
     for step, (ids, scored) in enumerate(batches(corpus, tokenizer, steps), 1):
         loss = loss_of(model, ids, scored)
@@ -92,7 +99,11 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
         recent.append(loss.item())
         if step % 100 == 0 or step == steps:
             spent = time.monotonic() - start
-            print(f"step {step}/{steps}  loss {np.mean(recent):.3f}  {spent / 60:.1f} min, {spent / step * (steps - step) / 60:.1f} left", flush=True)
+            left = spent / step * (steps - step)
+            print(
+                f"step {step}/{steps}  loss {np.mean(recent):.3f}  {spent / 60:.1f} min, {left / 60:.1f} left",
+                flush=True,
+            )
             recent = []
     save(model, tokenizer, out)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
@@ -103,6 +114,7 @@ def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, out: Path) 
     model.half()
     model.config.activation_function = "gelu_new"
     model.save_pretrained(out)
+    (out / "generation_config.json").unlink(missing_ok=True)  # it would only repeat the config
     model.config.dtype = torch.float32
     model.config.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -113,7 +125,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PATH, help="the Hugging Face folder to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the corpus (%(default)s)")
     parser.add_argument("--steps", type=int, default=2600, help=f"of {BATCH} tokens each (%(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW; Muon's is twice that (%(default)s)")
+    parser.add_argument(
+        "--lr", type=float, default=2e-3, help="peak learning rate of AdamW; Muon's is twice that (%(default)s)"
+    )
     pretrain(**vars(parser.parse_args()))
 
 

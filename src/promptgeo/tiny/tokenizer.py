@@ -30,7 +30,11 @@ def train_tokenizer(counts: Mapping[str, int], n_positions: int) -> PreTrainedTo
     certain += [form for number in NUMBERS for form in (number, " " + number)] * 100
     tokenizer.train_from_iterator([*certain, *(text for text, n in counts.items() for _ in range(n))], trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=n_positions, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        model_max_length=n_positions,
+        clean_up_tokenization_spaces=False,
     )
     check_tokenizer(fast)
     return fast
@@ -41,11 +45,15 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     for word in (*INIT_WORDS, *NUMBERS):
         for form in (word, " " + word):
             if len(tokenizer.encode(form)) != 1:
-                raise ValueError(f"{form!r} is {len(tokenizer.encode(form))} tokens, not one: {tokenizer.tokenize(form)}")
+                raise ValueError(
+                    f"{form!r} is {len(tokenizer.encode(form))} tokens, not one: {tokenizer.tokenize(form)}"
+                )
     for first in INIT_WORDS:
         for second in INIT_WORDS:
             for text, n in ((first + second, 2), (f"{first} {second}", 2), (first + second * 3, 4)):
                 if len(tokenizer.encode(text)) != n:
-                    raise ValueError(f"{text!r} is {len(tokenizer.encode(text))} tokens, not {n}: {tokenizer.tokenize(text)}")
+                    raise ValueError(
+                        f"{text!r} is {len(tokenizer.encode(text))} tokens, not {n}: {tokenizer.tokenize(text)}"
+                    )
     if len(tokenizer) > SIZE:
         raise ValueError(f"the vocabulary has {len(tokenizer)} tokens, more than {SIZE}")
