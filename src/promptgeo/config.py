@@ -199,7 +199,7 @@ def validate(config: RunConfig) -> None:
         _require(value is None or 1 <= value <= 10**6, key, value, "a whole number from 1 to 1,000,000")
     _require(0 <= config.training.epochs <= 10**6, "training.epochs", config.training.epochs, "a whole number from 0 to 1,000,000")
     for key, value in {"optimizer.lr": config.optimizer.lr, "init.scale": config.init.scale, "optimizer.eps": config.optimizer.eps}.items():
-        _require(value > 0, key, value, "greater than 0")
+        _require(0 < value <= 1e30, key, value, "greater than 0, at most 1e30")  # beyond it Adam raises, and takes a pack down
     _require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
     _require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "from 0 to below 1")
     _require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps", config.optimizer.warmup_steps, "at least 0")

@@ -31,7 +31,7 @@ compete on the same inputs, so that without a prompt the model cannot know which
 
 Written by `python -m promptgeo.tiny.card`. Test accuracy (the whole line, greedy, template input_label) on the bundled tasks' test split of n examples;
 default optimiser, {epochs} epochs, init cat; 4 and 1 prompt tokens: mean of {seeds} seeds (lowest). Other prompts: the trained 4-token prompts of the
-other tasks: mean (largest).
+other tasks: mean (largest). In its corpus a mismatched instruction leaves the input with a decoy task, so transfer between tasks is near 0 by construction.
 
 | task | n | no prompt | P0 | other prompts | 4 tokens | 1 token |
 |---|---|---|---|---|---|---|
