@@ -1,8 +1,6 @@
 # The two commands: `make demo` trains a small grid of soft prompts, `make test` runs every test. Both make .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_WAIT_POLICY ?= passive
-export KMP_BLOCKTIME ?= 0
 
 .PHONY: demo test lint clean
 

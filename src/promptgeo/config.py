@@ -129,7 +129,7 @@ class EarlyStopping:
 
 @dataclass
 class Training:
-    epochs: int = 20
+    epochs: int = 10
     max_steps: int | None = None  # stop after this many steps whatever the epochs
     batch_size: int = 8  # examples per step
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)

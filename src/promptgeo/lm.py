@@ -251,6 +251,9 @@ def _load(name_or_path: str, revision: str | None, precision: str, device: str, 
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         raise UserError(f"model.name_or_path={name_or_path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        # transformers makes an empty tokenizer of the model's type where a folder holds none.
+        raise UserError(f"model.name_or_path={name_or_path}: its tokenizer cannot be loaded: there is none beside the model")
     fingerprint = model_fingerprint(name_or_path, revision, trust_remote_code)
     lm = FrozenLM(model.to(device), tokenizer, name=name_or_path, fingerprint=fingerprint)
     _require_causal(lm)
