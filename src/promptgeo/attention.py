@@ -12,7 +12,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding  # gathers rows; the backward of index_select takes ten times as long on two threads
+from torch.nn.functional import (
+    embedding,  # gathers rows; the backward of index_select takes ten times as long on two threads
+)
 
 from promptgeo.batching import Batch
 
