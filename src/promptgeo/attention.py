@@ -12,9 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    embedding,  # gathers rows; the backward of index_select takes ten times as long on two threads
-)
+from torch.nn.functional import embedding
 
 from promptgeo.batching import Batch
 
@@ -62,6 +60,7 @@ class TreeAttention:
         self.calls += 1
         options["is_causal"] = True
         flat = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)]  # [F, h * w]
+        # embedding, as a gather of rows: the backward of index_select takes ten times as long on two threads.
         parts = []
         for paths_BT in self._batch.paths:
             along = (
