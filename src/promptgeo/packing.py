@@ -62,9 +62,9 @@ def table_of_results(runs: Iterable[Run]):
     from rich.table import Table
 
     frame = pd.DataFrame([run.row() | {"split": run.info["results"]["split"]} for run in runs])
-    table = Table(title=f"{' / '.join(sorted(frame['split'].unique()))} accuracy, mean over seeds (standard deviation)")
+    table = Table(title=f"{' / '.join(sorted(frame['split'].unique()))} accuracy, mean over seeds (standard deviation)", padding=(0, 0))
     for column in ("task", "init"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for column in ("seeds", "examples", "no prompt", "P0", "trained"):
         table.add_column(column, justify="right")
     for (task, init), group in frame.groupby(["task", "init"], sort=False):
