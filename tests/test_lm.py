@@ -10,7 +10,7 @@ from torch import nn
 import reference
 from conftest import FAMILIES, make_config
 from promptgeo import FrozenLM, UserError, batching, packing
-from promptgeo.batching import collate
+from promptgeo.batching import GEMM_ROWS, collate
 
 PROMPT = 3
 SMALL = ("training.batch_size=4", "task.split.max_train=8", "task.split.max_test=3", "optimizer.lr=0.05", "evaluation.max_new_tokens=4")
@@ -248,7 +248,7 @@ def test_the_head_sees_label_positions_only(lm):
         hook.remove()
     labels = [sum(len(rows[i].label) for i in batch.rows) for batch in lm.batches(rows, [0] * 9, PROMPT)]
     assert sum(labels) == sum(len(row.label) for row in rows) < sum(row.length for row in rows) / 4
-    assert seen == [-(-count // 16) * 16 for count in labels]  # a multiple of 16 rows, at most 15 in excess
+    assert seen == [-(-count // GEMM_ROWS) * GEMM_ROWS for count in labels]
 
 
 def test_gradients_equal_those_of_a_naive_loss_over_full_logits(pair):

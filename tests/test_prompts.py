@@ -195,19 +195,23 @@ def test_a_file_that_is_no_prompt_is_named(gpt2, tmp_path):
     assert of("absent.npy") == "PATH: no such file"
 
 
-def finished(folder, arrays: dict[str, np.ndarray]) -> str:
+def finished(folder, arrays: dict[str, np.ndarray], model: str) -> str:
     trained = Trained("completed", **arrays, trajectory=np.stack([arrays["initial"], arrays["best"]]), steps=np.array([5, 10]), metrics=[], predictions=[], results={})
-    write_run(folder, {"id": "x"}, trained)
+    write_run(folder, {"id": "x", "config": {"model": {"name": "elsewhere"}}, "fingerprints": {"model": model}}, trained)
     return str(folder)
 
 
-def test_a_run_is_the_prompt_that_it_trained(gpt2, tmp_path):
+def test_a_run_is_the_prompt_that_it_trained(gpt2, tmp_path, caplog):
     """Soft-prompt transfer (SPoT): from the source's prompt alone; task and template are the target's own (trap 9)."""
     rng = np.random.default_rng(0)
     arrays = {which: rng.normal(size=(3, 32)).astype(np.float32) for which in ("initial", "final", "best")}
-    path = finished(tmp_path / "run", arrays)
+    path = finished(tmp_path / "run", arrays, gpt2.fingerprint)
     for which, expected in {"final": "final", "best": "best", "initial": "initial", "0": "initial", "5": "initial", "10": "best"}.items():
         assert np.array_equal(make(gpt2, "run", None, path=path, which=which).numpy(), arrays[expected])
+    assert not caplog.messages
+    other = finished(tmp_path / "other", arrays, "sha256:another")
+    assert np.array_equal(make(gpt2, "run", None, path=other).numpy(), arrays["final"])
+    assert caplog.messages == [f"init.path={other}: that prompt was trained on another model (elsewhere): its directions mean nothing here"]
     assert said(gpt2, "run", None, path=path, which="7") == f"init.which=7: {path}: has no checkpoint of step 7 (it has 5, 10)"
     assert said(gpt2, "run", None, path=path, which="last").startswith("init.which=last: which=last: one of initial, final, best or a step")
     assert said(gpt2, "run", 4, path=path) == f"init.path={path} is 3 tokens, but prompt.length=4; set prompt.length=3"

@@ -197,7 +197,9 @@ def test_the_listing_shows_every_run_and_names_what_is_damaged(grid, capsys):
     damaged = grid / "run1" / "metrics.csv"
     damaged.write_text("step\n")
     assert [len(found) for found in find_runs(grid)] == [4, 1]
-    runs_cli.main([str(grid)])
+    with pytest.raises(SystemExit) as stop:
+        runs_cli.main([str(grid)])
+    assert stop.value.code == 1
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if " run3 " in line)
     cells = [cell.strip() for cell in row.split("│")][1:-1]

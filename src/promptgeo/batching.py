@@ -4,7 +4,7 @@ A tree (the usual case): positions that several rows share, the soft prompt and 
 once. All positions of a batch lie flat in one sequence, and attention alone gathers each row's path from root to leaf.
 A grid (models whose attention cannot be told, dropout, long rows under a sliding window): rows padded on the right.
 
-A row's padded length depends on the row alone, and every matrix product has a multiple of 16 rows: below that, a BLAS
+A row's padded length depends on the row alone, and every matrix product has a multiple of 8 rows: below that, a BLAS
 picks other kernels for other row counts. For small models that makes an example's result bitwise independent of its
 neighbours; wide products (1024 x 1024, two threads, 144 rows) change kernels above it too, by some 1e-6.
 
@@ -21,7 +21,7 @@ import torch
 
 BUCKET = 8  # padded lengths of a grid's rows are multiples of this many tokens
 PATH = 16  # likewise of a tree's paths: below it, attention kernels change with the length
-GEMM_ROWS = 16  # rows of every matrix product are a multiple of this
+GEMM_ROWS = 8  # rows of every matrix product are a multiple of this
 MAX_TOKENS = 8192  # tokens of one forward
 IGNORE = -100
 

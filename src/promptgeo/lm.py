@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from promptgeo.attention import TreeAttention
 from promptgeo.batching import IGNORE, Batch, Row, collate
 from promptgeo.errors import UserError
+from promptgeo.hub import offline_if_unreachable
 
 log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -263,7 +264,10 @@ def _load(name_or_path: str, revision: str | None, precision: str, device: str, 
 def _read_config(name_or_path: str, revision: str | None, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    source = str(local_folder(name_or_path) or name_or_path)
+    folder = local_folder(name_or_path)
+    if folder is None:
+        offline_if_unreachable()
+    source = str(folder or name_or_path)
     try:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

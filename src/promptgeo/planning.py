@@ -16,7 +16,6 @@ from promptgeo.batching import Row
 from promptgeo.config import InitKind, RunConfig
 from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
-from promptgeo.hub import offline_if_unreachable
 from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision
 from promptgeo.prompts import initial_prompt, source_run
 from promptgeo.tasks import Task
@@ -102,8 +101,6 @@ def plan(config: RunConfig) -> Plan:
 def run_identity(config: RunConfig) -> str:
     """The run's 64-digit identity; model, data and init files enter by content."""
     schema.validate(config)
-    if local_folder(config.model.name_or_path) is None:
-        offline_if_unreachable()
     contents = {
         "model": model_fingerprint(config.model.name_or_path, config.model.revision, config.model.trust_remote_code),
         "data": load_task(config).fingerprint,

@@ -121,6 +121,8 @@ def run(lm: FrozenLM, path: str, which: str, length: int | None) -> Tensor:
         found = source.prompt(int(which) if which.isdecimal() else which)
     except UserError as error:
         raise UserError(f"init.which={which}: {error}") from error
+    if source.info["fingerprints"]["model"] != lm.fingerprint:
+        log.warning("init.path=%s: that prompt was trained on another model (%s): its directions mean nothing here", path, source.info["config"]["model"]["name"])
     return _fitting(torch.from_numpy(found), lm, length, f"init.path={path}")
 
 

@@ -1,6 +1,7 @@
-"""promptgeo-runs PATH: what runs lie at or below a folder."""
+"""promptgeo-runs PATH: what runs lie at or below a folder. Exit status 1 if one is damaged."""
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"{len(runs)} runs, {len(damaged)} damaged", highlight=False)
     for error in damaged:
         console.print(f"damaged: {error}", soft_wrap=True, highlight=False)
+    if damaged:
+        sys.exit(1)
 
 
 def _shown(value: object) -> str:
