@@ -236,6 +236,8 @@ def _load(name_or_path: str, revision: str | None, precision: str, device: str, 
     config = _read_config(name_or_path, revision, trust_remote_code)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(f"model.name_or_path={name_or_path}: an encoder-decoder; promptgeo needs a causal language model")
+    if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        log.warning("precision=bf16: this CPU has no instructions for it; fp32 is faster here")
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         # Pinned dtype: transformers otherwise loads whatever the checkpoint was saved in.
