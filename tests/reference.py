@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from promptgeo.batching import Row
 from promptgeo.compose import compose
+from promptgeo.packing import train_pack
 from promptgeo.planning import Plan, plan
+from promptgeo.runs import Run
 
 
 def original(folder):
@@ -21,6 +23,12 @@ def original(folder):
 def make_plan(model_folder, outputs, *overrides: str) -> Plan:
     """A run on a model folder, through the real configuration."""
     return plan(compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", "device=cpu", *overrides]))
+
+
+def trained(plan: Plan) -> Run:
+    """The run, trained alone by promptgeo."""
+    assert train_pack([plan]) == {}
+    return Run.load(plan.folder)
 
 
 def row(ids, label) -> Row:

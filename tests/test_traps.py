@@ -34,7 +34,6 @@ import numpy as np
 import torch
 
 import reference
-from promptgeo import packing
 from promptgeo.packing import train_pack
 from promptgeo.runs import Run
 
@@ -60,7 +59,7 @@ def test_the_best_prompt_is_chosen_without_a_look_at_the_test_split(model_folder
                 csv.writer(stream).writerows([("input", "label"), *rows])
         task = ("task=custom", f"task.source.path={folder}", "task.split.kind=own", "task.split.validation=0.3", "task.split.test_size=0.5")
         stopping = ("training.early_stopping.patience=1", "training.epochs=15", "training.batch_size=8", "optimizer.lr=0.5", "evaluation.max_new_tokens=4")
-        runs.append(packing.train(reference.make_plan(model_folders["gpt2"], tmp_path, *task, *stopping)))
+        runs.append(reference.trained(reference.make_plan(model_folders["gpt2"], tmp_path, *task, *stopping)))
     assert runs[0].id != runs[1].id
     assert runs[0].info["results"]["steps"] == runs[1].info["results"]["steps"]
     for which in ("final", "best"):
@@ -73,14 +72,14 @@ def test_the_best_prompt_is_chosen_without_a_look_at_the_test_split(model_folder
 
 def test_a_transferred_prompt_is_trained_and_scored_in_the_targets_template_and_labels(model_folders, tmp_path):
     """Trap 9."""
-    source = packing.train(reference.make_plan(model_folders["gpt2"], tmp_path, *SMALL, "task=plus_two", "template=study3"))
+    source = reference.trained(reference.make_plan(model_folders["gpt2"], tmp_path, *SMALL, "task=plus_two", "template=study3"))
     target = (*SMALL, "task=sentiment", "template=input_label", "task.max_input_tokens=8")
     moved = reference.make_plan(model_folders["gpt2"], tmp_path, *target, "init=run", f"init.path={source.folder}")
     fresh = reference.make_plan(model_folders["gpt2"], tmp_path, *target)
     assert moved.task == fresh.task and moved.task.labels == ["negative", "positive"] and moved.task.template.name == "input_label"
     for a, b in zip(moved.train_rows, fresh.train_rows, strict=True):
         assert a.ids.tolist() == b.ids.tolist() and a.label.tolist() == b.label.tolist()
-    run = packing.train(moved)
+    run = reference.trained(moved)
     assert {row["label"] for row in run.predictions} <= {"negative", "positive"} and "final" in run.info["results"]["label_accuracy"]
 
 

@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
-from promptgeo import packing, tuning
+from promptgeo import tuning
 from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.packing import train_pack
+from promptgeo.progress import SweepView
 from promptgeo.runs import Run
 
 # 11 training examples in minibatches of 4: the last of an epoch has 3. Labels have 2 to 4 tokens.
@@ -54,7 +55,7 @@ RECIPES = {
 def test_every_step_equals_a_plain_pytorch_loop_over_single_rows(make, recipe):
     plan = make(*RECIPES[recipe], "training.epochs=3", "training.checkpoints=1")
     assert len({len(row.label) for row in plan.train_rows}) > 1  # or the loss scale would not be tested
-    run = packing.train(plan)
+    run = reference.trained(plan)
     expected = reference.train(plan, reference.original(plan.config.model.name_or_path))
     assert run.tensors["steps"].tolist() == list(range(1, 10))
     np.testing.assert_allclose(run.tensors["trajectory"], expected, rtol=0, atol=2e-5)
@@ -66,7 +67,7 @@ def test_every_step_equals_a_plain_pytorch_loop_over_single_rows(make, recipe):
 def test_every_family_trains_as_the_plain_loop_does(make, family):
     plan = make("optimizer=sgd", "optimizer.lr=0.1", "training.max_steps=4", family=family)
     expected = reference.train(plan, reference.original(plan.config.model.name_or_path))
-    np.testing.assert_allclose(packing.train(plan).prompt("final"), expected[-1], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(reference.trained(plan).prompt("final"), expected[-1], rtol=0, atol=2e-5)
 
 
 def test_the_loss_is_the_mean_over_the_minibatchs_label_tokens_not_over_rows(make):
@@ -77,7 +78,7 @@ def test_the_loss_is_the_mean_over_the_minibatchs_label_tokens_not_over_rows(mak
     by_token = sum(losses) / sum(len(row.label) for row in rows)
     by_row = sum(loss / len(row.label) for loss, row in zip(losses, rows, strict=True)) / len(rows)
     right, wrong = (torch.autograd.grad(loss, prompt, retain_graph=True)[0].numpy() for loss in (by_token, by_row))
-    run = packing.train(plan)
+    run = reference.trained(plan)
     step = run.prompt("initial") - run.prompt("final")
     np.testing.assert_allclose(step, right, rtol=0, atol=1e-5)
     assert np.abs(step - wrong).max() > 1e-3
@@ -101,8 +102,8 @@ def test_learning_rates_are_those_of_transformers_schedules(schedule, warmup):
     [("epoch", [3, 6, 9, 10]), ("log", [1, 2, 4, 8, 10]), ("4", [4, 8, 10]), ("1", list(range(1, 11))), ("99", [10])],
 )
 def test_checkpoints_lie_where_asked_and_at_the_end(make, kept, steps):
-    run = packing.train(make(f"training.checkpoints={kept}", "training.max_steps=10", "evaluation.every=end"))
-    every = packing.train(make("training.checkpoints=1", "training.max_steps=10", "evaluation.every=end", outputs="every"))
+    run = reference.trained(make(f"training.checkpoints={kept}", "training.max_steps=10", "evaluation.every=end"))
+    every = reference.trained(make("training.checkpoints=1", "training.max_steps=10", "evaluation.every=end", outputs="every"))
     assert run.tensors["steps"].tolist() == steps
     # Copies: each is the prompt as it was at that step.
     assert np.array_equal(run.tensors["trajectory"], every.tensors["trajectory"][np.array(steps) - 1])
@@ -111,7 +112,7 @@ def test_checkpoints_lie_where_asked_and_at_the_end(make, kept, steps):
 
 def test_metrics_hold_the_losses_and_accuracies_of_the_definition(make):
     plan = make("training.checkpoints=1", "optimizer.lr=0.05", "optimizer.schedule=linear")
-    run = packing.train(plan)
+    run = reference.trained(plan)
     model = reference.original(plan.config.model.name_or_path)
     prompts = [run.prompt("initial"), *run.tensors["trajectory"]]
     train, test = metrics(run, "train"), metrics(run, "test")
@@ -145,7 +146,7 @@ WATCHED = ("task.split.max_train=16", "task.split.validation=0.3", "training.epo
 
 def test_early_stopping_keeps_the_prompt_of_the_lowest_validation_loss(make):
     plan = make(*WATCHED, "training.early_stopping.patience=2", "optimizer.lr=0.3")
-    run = packing.train(plan)
+    run = reference.trained(plan)
     losses = [float(row["loss"]) for row in metrics(run, "validation")][1:]  # without P0's
     best = int(np.argmin(losses))
     assert len(losses) < 12, "it never stopped: choose another learning rate"
@@ -157,34 +158,34 @@ def test_early_stopping_keeps_the_prompt_of_the_lowest_validation_loss(make):
 
 
 def test_without_patience_a_watched_run_trains_on_and_still_keeps_its_best(make):
-    run = packing.train(make(*WATCHED, "optimizer.lr=0.3"))
+    run = reference.trained(make(*WATCHED, "optimizer.lr=0.3"))
     losses = [float(row["loss"]) for row in metrics(run, "validation")][1:]
     assert len(losses) == 12
     assert np.array_equal(run.prompt("best"), run.tensors["trajectory"][int(np.argmin(losses))])
 
 
 def test_without_a_validation_split_best_is_final(make):
-    run = packing.train(make())
+    run = reference.trained(make())
     assert np.array_equal(run.prompt("best"), run.prompt("final"))
     assert {row["prompt"] for row in run.predictions} == {"none", "initial", "final"}
 
 
 def test_max_steps_ends_a_run_inside_an_epoch(make):
     plan = make("training.max_steps=4", "training.epochs=9")
-    run = packing.train(plan)
+    run = reference.trained(plan)
     assert run.info["results"]["steps"] == 4 and run.tensors["steps"].tolist() == [3, 4]
     assert [(row["step"], row["n"]) for row in metrics(run, "train")] == [("3", "11"), ("4", "4")]
 
 
 def test_no_epochs_leave_p0_as_it_is(make):
-    run = packing.train(make("training.epochs=0"))
+    run = reference.trained(make("training.epochs=0"))
     assert run.status == "completed" and run.tensors["steps"].tolist() == []
     assert np.array_equal(run.prompt("final"), run.prompt("initial"))
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_that_diverges_says_so_in_a_folder_of_its_own(make, epochs):
-    run = packing.train(make("optimizer=sgd", "optimizer.lr=1e30", f"training.epochs={epochs}"))
+    run = reference.trained(make("optimizer=sgd", "optimizer.lr=1e30", f"training.epochs={epochs}"))
     assert Run.load(run.folder).status == "diverged"  # complete, and its checksums match
     assert set(run.info["results"]["accuracy"]) == {"none", "initial"}
     assert np.isfinite(run.prompt("initial")).all()
@@ -193,7 +194,7 @@ def test_a_run_that_diverges_says_so_in_a_folder_of_its_own(make, epochs):
 def test_a_finite_prompt_whose_loss_is_not_finite_has_diverged(make, tmp_path):
     np.save(tmp_path / "ones.npy", np.ones((4, 32), np.float32))
     plan = make("init=file", f"init.path={tmp_path / 'ones.npy'}", "optimizer=sgd", "optimizer.lr=1e19", "optimizer.weight_decay=1e19", "training.max_steps=1")
-    run = packing.train(plan)
+    run = reference.trained(plan)
     assert np.isfinite(run.prompt("final")).all() and run.status == "diverged"
     assert metrics(run, "test")[-1]["loss"] == "nan"
 
@@ -219,19 +220,19 @@ def test_the_order_of_the_data_does_not_depend_on_init_dropout_or_global_randomn
 
 def test_the_same_seed_writes_the_same_bytes_whatever_the_global_generator(make):
     torch.manual_seed(1)
-    first = packing.train(make("init=normal", "seed=3"))
+    first = reference.trained(make("init=normal", "seed=3"))
     torch.manual_seed(2)
-    second = packing.train(make("init=normal", "seed=3", outputs="again"))
+    second = reference.trained(make("init=normal", "seed=3", outputs="again"))
     assert files(first) == files(second) and len(files(first)) == 3
-    assert files(packing.train(make("init=normal", "seed=4"))) != files(first)
+    assert files(reference.trained(make("init=normal", "seed=4"))) != files(first)
 
 
 def test_dropout_is_reproducible_and_has_a_generator_of_its_own(make):
-    first = packing.train(make("training.dropout=true", "optimizer.lr=0.1"))
+    first = reference.trained(make("training.dropout=true", "optimizer.lr=0.1"))
     torch.manual_seed(1234)
-    assert files(packing.train(make("training.dropout=true", "optimizer.lr=0.1", outputs="again"))) == files(first)
-    other = packing.train(make("training.dropout=true", "optimizer.lr=0.1", "seeds.dropout=5"))
-    without = packing.train(make("optimizer.lr=0.1"))
+    assert files(reference.trained(make("training.dropout=true", "optimizer.lr=0.1", outputs="again"))) == files(first)
+    other = reference.trained(make("training.dropout=true", "optimizer.lr=0.1", "seeds.dropout=5"))
+    without = reference.trained(make("optimizer.lr=0.1"))
     finals = {run.prompt("final").tobytes() for run in (first, other, without)}
     assert len(finals) == 3
 
@@ -251,7 +252,7 @@ MIXED = (
 def test_runs_in_a_pack_equal_the_same_runs_alone_bitwise(make, family):
     too_fast = {"gpt2": 0.3, "bloom": 1.0}[family]  # a learning rate at which the third run stops early
     mixed = [(*overrides, f"optimizer.lr={too_fast}") if overrides[: len(WATCHED)] == WATCHED else overrides for overrides in MIXED]
-    solo = [packing.train(make(*overrides, family=family)) for overrides in mixed]
+    solo = [reference.trained(make(*overrides, family=family)) for overrides in mixed]
     steps = [run.info["results"]["steps"] for run in solo]
     assert [run.status for run in solo] == ["completed"] * 3 + ["diverged"] + ["completed"] * 3
     assert steps[2] < 36 and steps[3] < 15 and len(set(steps)) >= 5  # one stopped early, one diverged, all of other lengths
@@ -263,7 +264,7 @@ def test_runs_in_a_pack_equal_the_same_runs_alone_bitwise(make, family):
 
 
 def test_a_pack_on_a_wide_model_is_bitwise_too(make, tmp_path, tokenizer):
-    """Wide matrix products change kernels with their number of rows (test_gemm.py): on a CPU runs share no product."""
+    """Wide matrix products may change kernels with their number of rows (test_gemm.py): where they do, runs share no product."""
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=600, n_embd=512, n_layer=1, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0))
     model.save_pretrained(tmp_path / "wide")
@@ -272,7 +273,7 @@ def test_a_pack_on_a_wide_model_is_bitwise_too(make, tmp_path, tokenizer):
     def wide(seed, outputs):
         return reference.make_plan(tmp_path / "wide", tmp_path / outputs, *SMALL, f"seed={seed}", "training.batch_size=8", "training.max_steps=2", "optimizer=sgd")
 
-    alone = [packing.train(wide(seed, "alone")) for seed in range(4)]
+    alone = [reference.trained(wide(seed, "alone")) for seed in range(4)]
     plans = [wide(seed, "pack") for seed in range(4)]
     train_pack(plans)
     assert [files(Run.load(plan.folder)) for plan in plans] == [files(run) for run in alone]
@@ -286,10 +287,10 @@ def test_a_packs_runs_must_share_an_optimiser_and_have_no_dropout(make):
 
 
 def test_a_saved_prompt_trains_on_and_can_move_to_another_task(make):
-    first = packing.train(make("optimizer.lr=0.05"))
+    first = reference.trained(make("optimizer.lr=0.05"))
     plan = make("init=run", f"init.path={first.folder}", "task=present_past", "optimizer.lr=0.05", "training.checkpoints=1")
     assert np.array_equal(plan.p0_Pd.numpy(), first.prompt("final"))
-    run = packing.train(plan)
+    run = reference.trained(plan)
     assert np.array_equal(run.prompt("initial"), first.prompt("final"))
     expected = reference.train(plan, reference.original(plan.config.model.name_or_path))
     np.testing.assert_allclose(run.tensors["trajectory"], expected, rtol=0, atol=2e-5)
@@ -319,21 +320,20 @@ def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
             step(self, batch, index)
 
     monkeypatch.setattr(tuning.PromptTuning, "training_step", watched)
-    packing.train(make("training.epochs=2", "optimizer.clip=1.0"))
+    reference.trained(make("training.epochs=2", "optimizer.clip=1.0"))
     assert [reads[i] for i in (0, 1, 3, 4)] == [[]] * 4
     assert reads[2] and reads[5]  # at the end of an epoch the metrics are read
 
 
-def test_the_progress_bar_ends_full_when_a_run_stops_early(make, monkeypatch):
-    from promptgeo.progress import TrainingProgress
-
-    seen = []
-    leave = TrainingProgress.__exit__
-    monkeypatch.setattr(TrainingProgress, "__exit__", lambda self, *e: (seen.append(self.bar.tasks[0]), leave(self, *e))[1])
-    run = packing.train(make(*WATCHED, "training.early_stopping.patience=1", "optimizer.lr=0.3"))
+def test_the_progress_view_ends_full_when_a_run_stops_early(make):
+    with SweepView(1, "a run") as view:
+        view.tell("planned", 36)
+        plan = make(*WATCHED, "training.early_stopping.patience=1", "optimizer.lr=0.3")
+        assert train_pack([plan], tell=view.tell) == {}
+    run = Run.load(plan.folder)
     assert run.info["results"]["steps"] < 36
-    assert seen[0].completed == seen[0].total == 36
-    assert seen[0].fields["state"].startswith(f"epoch {run.info['results']['steps'] // 3}/12")
+    assert (view.made, view.steps, view.done, view.active, view.failed) == (36, 36, 1, 0, 0)
+    assert view.text.startswith(f"epoch {run.info['results']['steps'] // 3}/12")
 
 
 @pytest.mark.parametrize("kind", OptimizerKind)

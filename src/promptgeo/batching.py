@@ -22,7 +22,7 @@ import torch
 BUCKET = 8  # padded lengths of a grid's rows are multiples of this many tokens
 PATH = 16  # likewise of a tree's paths: below it, attention kernels change with the length
 GEMM_ROWS = 8  # rows of every matrix product are a multiple of this
-MAX_TOKENS = 8192  # tokens of one forward
+MAX_TOKENS = 8192  # tokens of one forward, at most
 IGNORE = -100
 
 
@@ -153,6 +153,7 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
     for length, members_of in sorted(paths.items()):
         grid = np.zeros((len(members_of), length), dtype=np.int64)
         for b, path in enumerate(members_of):
+            grid[b] = path[0]  # padding is the row's own: a run's NaN, times no gradient, is NaN wherever padding stands
             grid[b, : len(path)] = path
             path_at[path] = start + b * length + np.arange(len(path))
         grids.append(grid)

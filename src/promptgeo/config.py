@@ -154,6 +154,23 @@ class Seeds:
 
 
 @dataclass
+class Packing:
+    """How the runs of a grid share the frozen model. Decides how long it takes, never a number."""
+
+    max_runs: int | None = None  # runs trained at once; null: as many as the device's memory holds
+    devices: int = 1  # processes, each with its own device and its share of the runs
+
+
+@dataclass
+class Wandb:
+    """Where logger=wandb sends runs."""
+
+    project: str = "promptgeo"
+    entity: str | None = None
+    mode: str | None = None  # online, offline or disabled; null: online where there is a key, else offline
+
+
+@dataclass
 class RunConfig:
     name: str = "adhoc"  # results land in outputs/<name>/
     model: Model = MISSING
@@ -170,6 +187,10 @@ class RunConfig:
     device: Device = Device.auto
     outputs: str = "outputs"  # folder that holds all results
     overwrite: bool = False  # train again what is complete
+    preview: bool = False  # say what would be trained, and stop
+    packing: Packing = field(default_factory=Packing)
+    logger: Any = None  # null (metrics.csv is always written), tensorboard, wandb, or [tensorboard,wandb]
+    wandb: Wandb = field(default_factory=Wandb)
     sweep: str | None = None  # the stored grid this run belongs to
     study: dict[str, Any] = field(default_factory=dict)  # what a study says beyond its runs: analyses, published numbers
 
@@ -215,12 +236,25 @@ def validate(config: RunConfig) -> None:
     name = PurePath(config.name)
     _require(bool(name.parts) and not name.is_absolute() and ".." not in name.parts, "name", config.name, "a folder name below outputs/")
     _require(bool(config.outputs), "outputs", config.outputs, "a folder")
+    for key, value in {"packing.max_runs": config.packing.max_runs, "packing.devices": config.packing.devices}.items():
+        _require(value is None or 1 <= value <= 10**5, key, value, "a whole number from 1 to 100,000")
+    for logger in loggers(config):
+        _require(logger in LOGGERS, "logger", logger, f"null, {' or '.join(LOGGERS)}, or a list of them")
+    _require(config.wandb.mode in (None, "online", "offline", "disabled"), "wandb.mode", config.wandb.mode, "online, offline or disabled")
     needs_validation = config.training.early_stopping.patience is not None or config.evaluation.split is EvaluationSplit.validation
     if needs_validation and split.validation == 0 and split.kind is not SplitKind.own:
         key = "evaluation.split=validation" if config.training.early_stopping.patience is None else "training.early_stopping.patience"
         raise UserError(f"{key} needs validation examples: set task.split.validation=0.1 (a fraction of the training examples)")
     _validate_template(config.template)
     _validate_init(config.init)
+
+
+LOGGERS = ("tensorboard", "wandb")
+
+
+def loggers(config: RunConfig) -> list[str]:
+    """The loggers that the config asks for."""
+    return [config.logger] if isinstance(config.logger, str) else list(config.logger or [])
 
 
 def _validate_template(template: Template) -> None:
@@ -255,7 +289,8 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
 # The names of task and init do decide: the seed's three generators derive from them.
 _NOT_IDENTITY = re.compile(
-    r"name|outputs|overwrite|sweep|study(\..*)?|device|precision|model\..*|init\.path|template\.(name|max_new_tokens)"
+    r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision|model\..*|init\.path"
+    r"|template\.(name|max_new_tokens)"
     r"|task\.description|task\.source\.(path|sha256|bundled|function_vectors)"
 )
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from promptgeo.batching import IGNORE, MAX_TOKENS, Row, sum_by_row
+from promptgeo.batching import IGNORE, Row, sum_by_row
 from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
@@ -33,6 +33,12 @@ class Evaluation:
     """[N, E] bool: the true label is the likeliest of the label set; None without one."""
     outputs: list[list[str]] | None
     """[N][E]: what the model wrote, up to the terminator; None if not asked for."""
+
+    def of(self, k: int) -> "Evaluation":
+        """The scores of prompt k alone."""
+        labels = None if self.label_correct is None else self.label_correct[k : k + 1]
+        outputs = None if self.outputs is None else self.outputs[k : k + 1]
+        return Evaluation(self.correct[k : k + 1], self.losses[k : k + 1], self.tokens, labels, outputs)
 
     @property
     def n(self) -> int:
@@ -81,7 +87,7 @@ def evaluate(
     label_rows = [row for e in examples for row in task.label_rows(lm, e, prompts_NPd.shape[1])] if task.labels else []
 
     # A few prompts at a time: memory does not grow with N.
-    per_chunk = max(MAX_TOKENS // sum(row.length for row in scorer.rows), 1)
+    per_chunk = max(lm.max_tokens // sum(row.length for row in scorer.rows), 1)
     parts, label_parts = [], []
     for chunk in prompts_NPd.split(per_chunk):
         parts.append(scorer(chunk))

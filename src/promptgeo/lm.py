@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from promptgeo.attention import TreeAttention
-from promptgeo.batching import IGNORE, Batch, Row, collate
+from promptgeo.batching import GEMM_ROWS, IGNORE, MAX_TOKENS, Batch, Row, collate
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
 
 log = logging.getLogger(__name__)
+CPU_BYTES = 2**29
+"""Of activations in one forward on a CPU."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -94,13 +96,31 @@ class FrozenLM:
     def batches(self, rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int) -> Iterator[Batch]:
         """The rows as batches on the model's device; arguments as for `collate`.
 
-        On a CPU no batch holds rows of two prompts. Sharing one gains next to nothing there, and every matrix product
-        then has the very shape it has when a prompt is alone: equality with that is bitwise for any width and thread count.
+        On a CPU a batch holds rows of several prompts only where that changes no bit: a run in a pack equals the run alone.
         """
         # With dropout on, rows that shared a position would share its mask.
         share_up_to = self._tree.longest if self._shares_prefixes and not self.model.training else 0
-        apart = self.device.type == "cpu"
-        return (batch.to(self.device) for batch in collate(rows, prompt_of, prompt_length, apart=apart, share_up_to=share_up_to))
+        several = bool(prompt_of) and prompt_of[0] != prompt_of[-1]
+        apart = several and self.device.type == "cpu" and not self.mixes_prompts
+        found = collate(rows, prompt_of, prompt_length, self.max_tokens, apart=apart, share_up_to=share_up_to)
+        return (batch.to(self.device) for batch in found)
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """Positions of one forward: on a CPU as many as keep its activations within a budget, beyond which nothing gets faster."""
+        if self.device.type != "cpu":
+            return MAX_TOKENS
+        config = self.model.config.get_text_config()
+        per_token = 34 * config.hidden_size * config.num_hidden_layers * self.dtype.itemsize
+        return min(max(CPU_BYTES // per_token, 1024), MAX_TOKENS)
+
+    @cached_property
+    def mixes_prompts(self) -> bool:
+        """Whether this processor gives a row of each of the model's matrix products the same bits whatever other rows there are.
+
+        Asked of the processor, product by product: it depends on the CPU, the BLAS, the width and the threads.
+        """
+        return all(map(_rows_are_independent, {tuple(w.shape): w for w in self.model.parameters() if w.ndim == 2}.values()))
 
     def label_logits(self, prompts_NPd: Tensor, batch: Batch) -> Tensor:
         """[M, V] fp32 logits at the batch's label positions. prompts_NPd: fp32 soft prompts, differentiable."""
@@ -302,6 +322,20 @@ def _require_causal(lm: FrozenLM) -> None:
     # Both rows have one shape, so even in bf16 the two differ by nothing but what lies ahead.
     if (logits[0] - logits[1]).abs().max() > 1e-3 * logits[0].std():
         raise UserError(f"model.name_or_path={lm.name}: a token's prediction depends on later tokens, so this is no causal language model")
+
+
+@torch.no_grad()
+def _rows_are_independent(weight_IO: Tensor) -> bool:
+    """Whether x @ weight and x @ weight.T have the same bits for rows of x that stand among few or many others."""
+    sizes = [k * GEMM_ROWS for k in (1, 2, 3, 5, 9, 10, 17, 18, 33, 66)]
+    generator = torch.Generator().manual_seed(0)
+    for weight in (weight_IO, weight_IO.t()):
+        x = torch.randn(sizes[-1], weight.shape[0], generator=generator).to(weight.dtype)
+        whole = x @ weight
+        for rows in sizes[: 5 if weight_IO.numel() > 2**24 else None]:  # the head of a large model: label positions are few
+            if not (torch.equal(x[:rows] @ weight, whole[:rows]) and torch.equal(x[-rows:] @ weight, whole[-rows:])):
+                return False
+    return True
 
 
 def _fuse_gelu(model: nn.Module) -> None:

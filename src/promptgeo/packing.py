@@ -1,51 +1,179 @@
-"""Train planned runs: the one training path, from plans to run folders."""
+"""The one training path, from configs to run folders: which runs share a pack, and what keeps each of them."""
 
+import itertools
 import logging
+import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+
+from promptgeo.config import RunConfig
 from promptgeo.errors import UserError
-from promptgeo.planning import Plan
-from promptgeo.runs import DamagedRun, Run, write_run
+from promptgeo.interruption import Interrupted, StopRequest, interruptible
+from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
+from promptgeo.progress import Reporter, SweepView, Tell
+from promptgeo.run_state import RunState, discard_state
+from promptgeo.runs import DamagedRun, Run, Trained, write_run
+from promptgeo.tuning import PromptTuning, Watcher
 
 log = logging.getLogger(__name__)
 
 
-def train(plan: Plan) -> Run:
-    """Train one run to a finished folder. A run that is complete already is read, not trained, unless overwrite=true."""
-    if not plan.config.overwrite and (finished := completed_run(plan)) is not None:
-        log.info("%s is complete already: skipped (overwrite=true trains it again)", plan.folder)
-        return finished
-    train_pack([plan])
-    return Run.load(plan.folder)
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a command ended."""
+
+    folder: Path
+    run: Run
+    error: str | None = None
+    """Why it failed."""
+    skipped: bool = False
+    """It was complete already."""
 
 
-def completed_run(plan: Plan) -> Run | None:
-    """The run's folder, if it is complete and undamaged and holds this very run."""
-    if not (plan.folder / "run.json").exists():
+class RunFailed(Exception):
+    """A run failed; the others of its command are complete."""
+
+
+def train_all(configs: Sequence[RunConfig]) -> list[Outcome]:
+    """Train every run that is not complete yet, packed; one outcome per config, in order (equal configs are one run).
+
+    Raises UserError where a config is wrong, Interrupted where Ctrl-C or SIGTERM stopped training.
+    """
+    ids = [run_identity(config) for config in configs]
+    distinct = dict(zip(ids, configs, strict=True))
+    skipped = {i: run for i, config in distinct.items() if (run := finished_run(config, i)) is not None}
+    todo = {i: config for i, config in distinct.items() if i not in skipped}
+    if skipped:
+        what = f"{len(skipped)} of {len(distinct)} runs are" if len(distinct) > 1 else f"{folder_of(*next(iter(distinct.items()))[::-1])} is"
+        log.info("%s complete already: skipped (overwrite=true trains again)", what)
+    errors: dict[str, str] = {}
+    if todo:
+        devices = next(iter(todo.values())).packing.devices
+        if devices > 1 and len(todo) > 1:
+            from promptgeo.devices import train_on_devices
+
+            errors = train_on_devices(list(todo.values()), devices)
+        else:
+            with SweepView(len(todo), folder_of(*next(iter(todo.items()))[::-1]).name) as view:
+                errors = train_configs(list(todo.values()), view.tell)
+    outcomes = {i: Outcome(folder, run, errors.get(i), i in skipped) for i, run in skipped.items() if (folder := run.folder)}
+    for i, config in todo.items():
+        folder = folder_of(config, i)
+        outcomes[i] = Outcome(folder, Run.load(folder), errors.get(i))
+    return [outcomes[i] for i in ids]
+
+
+_outcomes: dict[str, Outcome] = {}
+
+
+def train_ahead(configs: Sequence[RunConfig]) -> None:
+    """Train all runs of a grid now; outcome_of then knows how each ended."""
+    _outcomes.update((run_identity(c), outcome) for c, outcome in zip(configs, train_all(configs), strict=True))
+
+
+def outcome_of(config: RunConfig) -> Outcome:
+    """How this run ended, if it was trained ahead; else it is trained now."""
+    ahead = _outcomes.get(run_identity(config))
+    return ahead if ahead is not None else train_all([config])[0]
+
+
+def finished_run(config: RunConfig, run_id: str) -> Run | None:
+    """The run's folder, if it is over (completed, diverged), undamaged and to be kept."""
+    folder = folder_of(config, run_id)
+    if config.overwrite or not (folder / "run.json").exists():
         return None
     try:
-        run = Run.load(plan.folder)
+        run = Run.load(folder)
     except DamagedRun as error:
         raise UserError(f"{error}; nothing was overwritten: overwrite=true trains this run again") from error
-    return run if run.id == plan.id and run.status == "completed" else None
+    if run.id != run_id or run.status not in ("completed", "diverged"):
+        return None
+    discard_state(folder)  # a process that was killed after its last file may have left it
+    return run
 
 
-def train_pack(plans: list[Plan], slots: int | None = None) -> None:
-    """Train runs that share a frozen model and a prompt length, in at most `slots` slots; writes each folder as its run ends."""
+def train_configs(configs: Sequence[RunConfig], tell: Tell) -> dict[str, str]:
+    """Train runs model by model, pack by pack, and tell how it goes. Returns the runs that failed: id -> reason."""
+    errors: dict[str, str] = {}
+    for _, same_model in itertools.groupby(sorted(configs, key=model_key), key=model_key):
+        plans = [plan(config) for config in same_model]
+        tell("planned", sum(p.total_steps for p in plans))
+        for pack in packs(plans):
+            errors |= train_pack(pack, tell=tell)
+    return errors
+
+
+def packs(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Runs of one model that train together: one prompt length, batch size and optimiser; a run with dropout trains alone.
+
+    Task, template, init, seed, learning rate, schedule and epochs may differ within a pack.
+    """
+    together: dict[tuple, list[Plan]] = {}
+    for p in plans:
+        training = p.config.training
+        key = (len(p.p0_Pd), training.batch_size, p.config.optimizer.name.name, p.id if training.dropout else "")
+        together.setdefault(key, []).append(p)
+    alone = sum(p.config.training.dropout for p in plans)
+    if alone and len(plans) > 1:
+        log.info("%d runs train alone: training.dropout=true draws from one generator, which a pack cannot share", alone)
+    return list(together.values())
+
+
+def default_slots(pack: Sequence[Plan]) -> int:
+    """How many runs to train at once: packing.max_runs, else what the device's free memory holds.
+
+    On a CPU runs take turns within a tick, so memory holds any number of them; a few at a time finish early and are safe.
+    """
+    first = pack[0]
+    if first.config.packing.max_runs is not None:
+        return first.config.packing.max_runs
+    if first.lm.device.type == "cpu":
+        return CPU_SLOTS
+    free = torch.cuda.mem_get_info()[0]
+    return max(int(0.8 * free / memory_per_run(first)), 1)
+
+
+CPU_SLOTS = 32
+
+
+def memory_per_run(p: Plan) -> int:
+    """Bytes of activations that a run's minibatch holds until its backward (an estimate from above): measured as about
+    34 numbers of the model's width per position and layer, and three of the vocabulary's size per label position."""
+    config = p.lm.model.config.get_text_config()
+    longest = sorted((row.length for row in p.train_rows), reverse=True)[: p.config.training.batch_size]
+    labels = sorted((len(row.label) for row in p.train_rows), reverse=True)[: p.config.training.batch_size]
+    element = p.lm.dtype.itemsize
+    return sum(longest) * config.num_hidden_layers * 34 * config.hidden_size * element + sum(labels) * config.vocab_size * (3 * 4 + element)
+
+
+def _nobody(what: str, steps: int = 0, text: str = "") -> None:
+    """No one looks on."""
+
+
+def train_pack(plans: list[Plan], slots: int | None = None, *, tell: Tell = _nobody) -> dict[str, str]:
+    """Train runs that share a frozen model and a prompt length, in at most `slots` slots; writes each folder as its run ends.
+
+    Returns the runs that failed: id -> reason. Raises Interrupted where a signal stopped it.
+    """
     import lightning as L
+    from lightning.pytorch.plugins.environments import LightningEnvironment
 
-    from promptgeo.progress import TrainingProgress
-    from promptgeo.tuning import PromptTuning
+    from promptgeo.loggers import RunLoggers
 
-    with TrainingProgress(plans) as progress, warnings.catch_warnings():
+    recorder, keeper = Recorder(), Keeper()
+    watchers = [recorder, RunLoggers(), Reporter(tell), keeper]
+    with warnings.catch_warnings(), interruptible():
         # The loader is a counter and the metrics are ours: what Lightning would advise here does not apply.
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        module = PromptTuning(plans, slots, on_done=lambda plan, trained: write_run(plan.folder, plan.header(), trained), on_step=progress.update)
         trainer = L.Trainer(
             accelerator="gpu" if plans[0].lm.device.type == "cuda" else "cpu",
-            devices=1,
+            devices=[plans[0].lm.device.index or 0] if plans[0].lm.device.type == "cuda" else 1,
+            plugins=LightningEnvironment(),  # one process, also inside a Slurm job
             precision="32-true",
             max_epochs=1,
             logger=False,
@@ -53,26 +181,56 @@ def train_pack(plans: list[Plan], slots: int | None = None) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module)
+        try:
+            trainer.fit(PromptTuning(plans, slots or default_slots(plans), watchers))
+        finally:
+            for watcher in watchers:
+                watcher.closed()
+    if keeper.stop.signum is not None:
+        raise Interrupted(keeper.stop.signum)
+    return recorder.errors
 
 
-def table_of_results(runs: Iterable[Run]):
-    """task x init: accuracy with no prompt, with P0 and after training, mean over seeds, as a rich table."""
-    import pandas as pd
-    from rich.table import Table
+class Recorder(Watcher):
+    """Writes each run's folder when the run is over."""
 
-    frame = pd.DataFrame([run.row() | {"split": run.info["results"]["split"]} for run in runs])
-    table = Table(title=f"{' / '.join(sorted(frame['split'].unique()))} accuracy, mean over seeds (standard deviation)", padding=(0, 0))
-    for column in ("task", "init"):
-        table.add_column(column, no_wrap=True)
-    for column in ("seeds", "examples", "no prompt", "P0", "trained"):
-        table.add_column(column, justify="right")
-    for (task, init), group in frame.groupby(["task", "init"], sort=False):
-        trained = group["accuracy_final"].dropna()
-        spread = f" ({trained.std():.3f})" if len(trained) > 1 else ""
-        shown = f"{trained.mean():.3f}{spread}" if len(trained) else ", ".join(sorted(group["status"].unique()))
-        table.add_row(
-            task, init, str(len(group)), str(group["n"].iloc[0]), f"{group['accuracy_none'].mean():.3f}",
-            f"{group['accuracy_initial'].mean():.3f}", shown,
-        )  # fmt: skip
-    return table
+    def __init__(self) -> None:
+        self.errors: dict[str, str] = {}
+
+    def ended(self, state: RunState, trained: Trained) -> None:
+        write_run(state.plan.folder, state.plan.header(), trained)
+        discard_state(state.plan.folder)
+
+    def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self.errors[state.plan.id] = reason
+        log.error("%s failed: %s", state.plan.folder.name, reason)
+        log.debug("", exc_info=error)
+        try:
+            write_run(state.plan.folder, state.plan.header() | {"error": reason}, trained)
+        except OSError as again:
+            log.error("%s: cannot be written: %s", state.plan.folder, again)
+
+
+class Keeper(Watcher):
+    """Saves what resuming needs now and then, and stops after the tick in which a signal came."""
+
+    SECONDS = 2.0
+    SHARE = 0.02
+    """Of the time, at most, is spent on saving."""
+
+    def __init__(self) -> None:
+        self.stop = StopRequest()
+
+    def begun(self, tuning: PromptTuning) -> None:
+        self.tuning = tuning
+        self.next = time.monotonic() + self.SECONDS
+        self.stop.listen()  # now: Lightning set a handler of its own when it started
+
+    def ticked(self) -> bool:
+        now = time.monotonic()
+        if self.stop.signum is not None or now >= self.next:
+            self.tuning.save()
+            spent = time.monotonic() - now
+            self.next = now + max(self.SECONDS, spent / self.SHARE)
+        return self.stop.signum is not None

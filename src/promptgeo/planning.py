@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        return Path(self.config.outputs) / self.config.name / folder_name(self.config, self.id)
+        return folder_of(self.config, self.id)
 
     @property
     def split(self) -> str:
@@ -119,6 +119,16 @@ def folder_name(config: RunConfig, run_id: str) -> str:
     """<model>-<task>-<init>-s<seed>-<id8>"""
     fields = (config.model.name, config.task.name, config.init.name)
     return "-".join([*map(schema.slug, fields), f"s{config.seed}", run_id[:8]])
+
+
+def folder_of(config: RunConfig, run_id: str) -> Path:
+    return Path(config.outputs) / config.name / folder_name(config, run_id)
+
+
+def model_key(config: RunConfig) -> tuple[str, ...]:
+    """What runs have in common that share a loaded model."""
+    model = config.model
+    return model.name_or_path, model.revision or "", resolved_precision(config), resolve_device(config.device.name)
 
 
 def load_task(config: RunConfig) -> Task:

@@ -1,36 +1,101 @@
-"""What a person watches while prompts are trained: runs, epoch, loss, accuracy, time left."""
+"""What a person sees while runs train: how many are done, how fast, how long still."""
+
+import sys
+import time
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from promptgeo.planning import Plan
+from promptgeo.run_state import RunState
+from promptgeo.runs import Trained
+from promptgeo.tuning import Watcher
+
+EVERY = 30.0
+"""Seconds between two lines where standard error is no terminal."""
 
 
-class TrainingProgress:
-    """A progress bar over the run-steps of a pack. Shows nothing where standard error is no terminal."""
+class Tell(Protocol):
+    """Where a Reporter's news go: a SweepView, or a queue to the process that has one."""
 
-    def __init__(self, plans: list[Plan]):
-        self.plans = plans
+    def __call__(self, what: str, steps: int = 0, text: str = "") -> None: ...
+
+
+class SweepView:
+    """One bar for all runs of a command. Where standard error is no terminal, a line now and then instead."""
+
+    def __init__(self, runs: int, name: str):
+        """runs: to train; name: shown where there is one run."""
+        self.runs, self.steps = runs, 0
+        self.done = self.failed = self.active = self.made = 0
+        self.text = name if runs == 1 else ""
         console = Console(stderr=True)
+        self.live = console.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bar = Progress(*columns, console=console, disable=not self.live)
+        self.started = self.said = time.monotonic()
+        self.resumed = 0
 
-    def __enter__(self) -> "TrainingProgress":
+    def __enter__(self) -> "SweepView":
         self.bar.start()
-        first = self.plans[0].folder.name if len(self.plans) == 1 else f"{len(self.plans)} runs"
-        self.task = self.bar.add_task(first, total=sum(plan.total_steps for plan in self.plans), state="")
+        self.task = self.bar.add_task(self._runs(), total=None, state=self.text)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
-    def update(self, state) -> None:
-        """After each step of a run (promptgeo.tuning.RunState). The text changes only once an epoch: metrics are read then."""
-        steps = 1 if state.status is None else 1 + state.plan.total_steps - state.step  # a run that ends early leaves no steps behind
-        if state.step % state.plan.steps_per_epoch and state.status is None:
-            self.bar.advance(self.task)
-            return
-        rows = state.metrics[-3:]
-        shown = "  ".join(f"{row['split']} loss {row['loss']:.3f} acc {row['accuracy']:.3f}" for row in rows if row["step"] == state.step)
+    def tell(self, what: str, steps: int = 0, text: str = "") -> None:
+        """what: planned (steps: to make), started, stepped, ended or failed (steps: that are now behind; on start, by an earlier process)."""
+        if what == "planned":
+            self.steps += steps
+        else:
+            self.made += steps
+        self.text = text or self.text
+        if what == "started":
+            self.active += 1
+            self.resumed += steps
+        elif what in ("ended", "failed"):
+            self.active -= 1
+            self.done += what == "ended"
+            self.failed += what == "failed"
+        if self.live:
+            self.bar.update(self.task, total=self.steps, completed=self.made, description=self._runs(), state=self._rate())
+        elif time.monotonic() - self.said > EVERY:
+            self.said = time.monotonic()
+            left = (self.steps - self.made) / max(self._per_second(), 1e-9)
+            print(f"{self._runs()}  {self._rate()}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+
+    def _runs(self) -> str:
+        if self.runs == 1:
+            return "training"
+        waiting = self.runs - self.done - self.failed - self.active
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done}/{self.runs} runs done, {self.active} active, {waiting} waiting{failed}"
+
+    def _per_second(self) -> float:
+        return (self.made - self.resumed) / max(time.monotonic() - self.started, 1e-9)
+
+    def _rate(self) -> str:
+        return f"{self._per_second():.1f} run-steps/s" + (f"  {self.text}" if self.text and self.runs == 1 else "")
+
+
+class Reporter(Watcher):
+    """Tells what happens to the runs of a pack."""
+
+    def __init__(self, tell: Tell):
+        self.tell = tell
+
+    def started(self, state: RunState) -> None:
+        self.tell("started", state.step)
+
+    def stepped(self, state: RunState) -> None:
         total = -(-state.plan.total_steps // state.plan.steps_per_epoch)
-        self.bar.update(self.task, advance=steps, state=f"epoch {state.epoch}/{total}  {shown}")
+        rows = [row for row in state.metrics[-3:] if row["step"] == state.step] if state.metrics else []
+        shown = "  ".join(f"{row['split']} loss {row['loss']:.3f} acc {row['accuracy']:.3f}" for row in rows)
+        self.tell("stepped", 1, f"epoch {state.epoch}/{total}  {shown}" if rows else "")
+
+    def ended(self, state: RunState, trained: Trained) -> None:
+        self.tell("ended", state.plan.total_steps - state.step)  # a run that ends early leaves no steps behind
+
+    def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
+        self.tell("failed", state.plan.total_steps - state.step)

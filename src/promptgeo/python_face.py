@@ -7,7 +7,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from promptgeo import packing
 from promptgeo.compose import compose
 from promptgeo.config import RunConfig
-from promptgeo.planning import load_task, plan
+from promptgeo.planning import load_task
 from promptgeo.runs import Run
 from promptgeo.tasks import Task
 
@@ -16,9 +16,12 @@ def train(*overrides: str, **choices: Any) -> Run:
     """Train one run by the same path as the command, or read it if it is complete.
 
     choices: task="country_capital", init="cat", seed=0, ...; a key with dots as {"training.epochs": 5} (`**` it in) or as an
-    override, "training.epochs=5". Raises UserError for whatever the user must mend.
+    override, "training.epochs=5". Raises UserError for whatever the user must mend, RunFailed where training failed.
     """
-    return packing.train(plan(_config(overrides, choices)))
+    (outcome,) = packing.train_all([_config(overrides, choices)])
+    if outcome.error is not None:
+        raise packing.RunFailed(outcome.error)
+    return outcome.run
 
 
 def task(name: str, *overrides: str, **choices: Any) -> Task:

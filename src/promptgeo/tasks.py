@@ -5,7 +5,9 @@ import json
 import logging
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -37,6 +39,7 @@ class Task:
     template: Template
     labels: list[str] | None = None
     max_input_tokens: int | None = None
+    _rows: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, config: TaskConfig, template: Template) -> "Task":
@@ -53,7 +56,7 @@ class Task:
                 log.warning("task %s: %d inputs occur in both train and test, for instance %r", config.name, len(both), min(both)[:80])
         return cls(config.name, train, validation, test, template, config.labels, config.max_input_tokens)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all examples of all splits, in order."""
         splits = [[(e.id, e.input, e.label) for e in split] for split in (self.train, self.validation, self.test)]
@@ -64,11 +67,19 @@ class Task:
 
         Raises UserError naming the example that does not fit the model's positions.
         """
-        return [self._row(lm, example, example.label, prompt_length) for example in examples]
+        known = self._rows.setdefault(lm, {})  # the runs of a grid share their rows, in memory too
+        return [self._known(known, lm, example, example.label, prompt_length) for example in examples]
 
     def label_rows(self, lm, example: Example, prompt_length: int) -> list[Row]:
         """One row per label of the task's label set, to compare their likelihoods."""
-        return [self._row(lm, example, label, prompt_length) for label in self.labels or []]
+        known = self._rows.setdefault(lm, {})
+        return [self._known(known, lm, example, label, prompt_length) for label in self.labels or []]
+
+    def _known(self, known: dict, lm, example: Example, label: str, prompt_length: int) -> Row:
+        key = (example, label, prompt_length)
+        if key not in known:
+            known[key] = self._row(lm, example, label, prompt_length)
+        return known[key]
 
     def _row(self, lm, example: Example, label: str, prompt_length: int) -> Row:
         prompt = [-1 - k for k in range(prompt_length)]

@@ -13,11 +13,14 @@ from omegaconf import DictConfig
 from promptgeo import compose
 from promptgeo.config import validate
 from promptgeo.errors import UserError
+from promptgeo.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
+    from promptgeo.config import RunConfig
+    from promptgeo.packing import Outcome
     from promptgeo.runs import Run
 
-_finished = []
+_finished: list["Outcome"] = []
 
 
 class _AlsoTheFunction(ModuleType):
@@ -35,25 +38,38 @@ sys.modules[__name__].__class__ = _AlsoTheFunction
 @hydra.main(config_path=compose.conf_dir(), config_name="train", version_base="1.3")
 def _job(composed: DictConfig) -> str:
     from promptgeo import packing
-    from promptgeo.planning import plan
 
-    run = packing.train(plan(compose.to_run_config(composed)))
-    _finished.append(run)
-    return str(run.folder)
+    outcome = packing.outcome_of(compose.to_run_config(composed))
+    _finished.append(outcome)
+    if outcome.error is not None:
+        raise packing.RunFailed(outcome.error)
+    return str(outcome.folder)
 
 
 def main() -> None:
-    """The console entry point. Whatever the user must mend is one line and exit status 2, before anything is written."""
+    """The console entry point.
+
+    Exit status 2: the user must mend something; one line, nothing was written. 1: a run failed, the others are complete.
+    130, 143: stopped by Ctrl-C, SIGTERM.
+    """
     compose.register()
     compose.show_full_errors()
     sys.argv[1:] = compose.interior_multirun_first(sys.argv[1:])
     _finished.clear()
-    try:
-        _check_all(_arguments())
-        with compose.config_errors():
-            _job()
-    except UserError as error:
-        compose.exit_with(error)
+    with interruptible():
+        try:
+            configs = _check_all(_arguments())
+            if configs is None or not _answered(configs):
+                with compose.config_errors():
+                    _job()
+        except UserError as error:
+            compose.exit_with(error)
+        except Interrupted as stop:
+            print(f"promptgeo: stopped by {stop}; the same command goes on from here", file=sys.stderr)
+            sys.exit(stop.exit_status)
+        except Exception as error:
+            if type(error).__name__ != "RunFailed":
+                raise
     if _finished:
         _report()
 
@@ -67,10 +83,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _check_all(arguments: argparse.Namespace) -> None:
-    """Compose and plan every run of the command: bad input anywhere in a grid stops it before its first run."""
+def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
+    """Compose every run of the command and plan those that are not complete: bad input anywhere in a grid stops it before its first run.
+
+    None where the command only asks Hydra something (--help, --cfg, ...).
+    """
     if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
-        return
+        return None
     searchpath = []
     if arguments.config_dir:
         if not Path(arguments.config_dir).is_dir():
@@ -78,27 +97,57 @@ def _check_all(arguments: argparse.Namespace) -> None:
         searchpath = [f"hydra.searchpath=[file://{arguments.config_dir}]"]
     configs = compose.compose_grid([*arguments.overrides, *searchpath], arguments.multirun)
     if arguments.cfg:
-        return
+        return None
     for config in configs:
         validate(config)
-    from promptgeo import packing
-    from promptgeo.planning import plan
+    from promptgeo import planning
+    from promptgeo.devices import check_devices
+    from promptgeo.loggers import check_loggers
+    from promptgeo.packing import finished_run
 
-    for config in configs:
-        planned = plan(config)
-        if not config.overwrite:
-            packing.completed_run(planned)  # raises for a damaged folder
+    for config in sorted(configs, key=planning.model_key):  # each model is loaded once
+        check_loggers(config)
+        check_devices(config)
+        if finished_run(config, planning.run_identity(config)) is None:
+            planning.plan(config)
+    return configs
+
+
+def _answered(configs: "list[RunConfig]") -> bool:
+    """Whether the command is done without Hydra: a preview, or runs that are all complete (composing a grid again takes long)."""
+    from promptgeo.packing import Outcome, finished_run
+    from promptgeo.planning import run_identity
+
+    if configs[0].preview:
+        from promptgeo.preview import show
+
+        show(configs)
+        return True
+    runs = [finished_run(config, run_identity(config)) for config in configs]
+    if not all(run is not None and (run.folder / ".hydra" / "overrides.yaml").exists() for run in runs):
+        return False
+    _finished.extend({run.id: Outcome(run.folder, run, skipped=True) for run in runs}.values())
+    print(f"promptgeo: complete already: {len(_finished)} of {len(_finished)} runs, skipped (overwrite=true trains again)", file=sys.stderr)
+    return True
 
 
 def _report() -> None:
     from rich.console import Console
 
-    from promptgeo.packing import table_of_results
+    from promptgeo.summary import recommendation, table_of_results
 
     console = Console()
-    console.print(table_of_results(_finished))
-    for folder in sorted({str(run.folder.parent) for run in _finished}):
+    outcomes = list({outcome.folder: outcome for outcome in _finished}.values())
+    console.print(table_of_results([outcome.run for outcome in outcomes]))
+    for line in recommendation([outcome.run for outcome in outcomes]):
+        console.print(line, soft_wrap=True, highlight=False)
+    for folder in sorted({str(outcome.folder.parent) for outcome in outcomes}):
         console.print(f"results: {folder}/", soft_wrap=True, highlight=False)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        print(f"promptgeo: {outcome.folder} failed: {outcome.error}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

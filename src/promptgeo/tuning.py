@@ -3,12 +3,13 @@
 A *tick* is one optimiser step of every active run. A *slot* holds one run's prompt (one Parameter [P, d], one optimiser group)
 and takes the next waiting run when its run is done. A solo run is one slot.
 
-Shapes: R active runs, P prompt tokens, d width, M label positions.
+Shapes: R runs of one forward, P prompt tokens, d width, M label positions.
 """
 
 import itertools
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,179 +20,55 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from promptgeo.batching import IGNORE, sum_by_row
-from promptgeo.config import Every, Optimizer, OptimizerKind, Schedule
+from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.planning import Plan
+from promptgeo.run_state import RunState, copy_of
 from promptgeo.runs import Trained
 
+log = logging.getLogger(__name__)
 
-class RunState:
-    """What one run has done so far: its place in the data, its curves, its checkpoints, its best prompt."""
 
-    def __init__(self, plan: Plan):
-        self.plan = plan
-        self.step = 0
-        self.status: str | None = None
-        """None while it trains."""
-        self.order = torch.Generator().manual_seed(plan.seeds["order"])
-        self.queue: deque[int] = deque()
-        self.metrics: list[dict[str, Any]] = []
-        self.trajectory: list[np.ndarray] = []
-        self.steps: list[int] = []
-        self.best = plan.p0_Pd.numpy().copy()
-        self.best_loss = float("inf")
-        self.epochs_without_gain = 0
-        self.lr: float | None = None
-        """Learning rate of the last step; None before the first."""
-        self._checkpoints = checkpoint_steps(plan.config.training.checkpoints, plan.steps_per_epoch, plan.total_steps)
-        self._start_epoch()
+class Watcher:
+    """Hears what happens to each run of a pack. Nothing it does changes a number."""
 
-    def _start_epoch(self) -> None:
-        # Sums stay on the device: reading them at every step would make the host wait for it.
-        self.ce_sum: Tensor | float = 0.0
-        self.correct: Tensor | int = 0
-        self.tokens = 0
-        self.examples = 0
+    def begun(self, tuning: "PromptTuning") -> None:
+        """Before the first tick."""
 
-    @property
-    def epoch(self) -> int:
-        """Epochs completed."""
-        return self.step // self.plan.steps_per_epoch
+    def started(self, state: RunState) -> None:
+        """The run has a slot; where state.step > 0, it goes on from there."""
 
-    def next_minibatch(self) -> list[int]:
-        """Indices of the next minibatch; a new order each epoch, the last minibatch of an epoch may be smaller."""
-        if not self.queue:
-            self.queue.extend(torch.randperm(len(self.plan.train_rows), generator=self.order).tolist())
-        size = min(self.plan.config.training.batch_size, len(self.queue))
-        return [self.queue.popleft() for _ in range(size)]
+    def stepped(self, state: RunState) -> None:
+        """After each step. Rows of state.metrics are added at the end of an epoch only."""
 
-    def stepped(self, prompt_Pd: Tensor) -> None:
-        """Book-keeping after a step: checkpoint, end of epoch, end of run."""
-        self.step += 1
-        last = self.step >= self.plan.total_steps
-        if self.step in self._checkpoints:
-            self._keep(prompt_Pd)
-        if self.step % self.plan.steps_per_epoch == 0 or last:
-            self._end_epoch(prompt_Pd)
-        if last and self.status is None:
-            self.status = "completed"
-        if self.status is not None and (not self.steps or self.steps[-1] != self.step):
-            self._keep(prompt_Pd)
+    def ended(self, state: RunState, trained: Trained) -> None:
+        """The run is over: completed or diverged."""
 
-    def _keep(self, prompt_Pd: Tensor) -> None:
-        self.steps.append(self.step)
-        self.trajectory.append(_copy(prompt_Pd))
+    def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
+        """The run cannot go on. trained: what it did so far, without predictions."""
 
-    def _end_epoch(self, prompt_Pd: Tensor) -> None:
-        loss = float(self.ce_sum) / max(self.tokens, 1)
-        self._log("train", prompt_Pd, loss, int(self.correct) / max(self.examples, 1), None, self.examples)
-        self._start_epoch()
-        if not (np.isfinite(loss) and bool(torch.isfinite(prompt_Pd).all())):
-            self.status = "diverged"
-            return
-        self.evaluate(prompt_Pd)
+    def ticked(self) -> bool:
+        """After each tick of all active runs; whether to stop training here."""
+        return False
 
-    def evaluate(self, prompt_Pd: Tensor) -> None:
-        """Score the prompt on validation (where there is one) and on the evaluated split; may end the run early."""
-        plan = self.plan
-        done = self.step >= plan.total_steps
-        if plan.task.validation:
-            found = self._score(prompt_Pd, "validation")
-            if self.step > 0:
-                self._watch(float(found.loss[0]), prompt_Pd)
-                done = done or self.status is not None
-        if plan.split != "validation" and (self.step == 0 or done or plan.config.evaluation.every is Every.epoch):
-            self._score(prompt_Pd, plan.split)
-
-    def _watch(self, loss: float, prompt_Pd: Tensor) -> None:
-        patience = self.plan.config.training.early_stopping.patience
-        if loss < self.best_loss:
-            self.best_loss, self.best, self.epochs_without_gain = loss, _copy(prompt_Pd), 0
-        else:
-            self.epochs_without_gain += 1
-        if patience is not None and self.epochs_without_gain >= patience:
-            self.status = "completed"
-
-    def _score(self, prompt_Pd: Tensor, split: str) -> Evaluation:
-        plan = self.plan
-        found = evaluate(plan.lm, prompt_Pd.detach()[None], plan.task, split=split, max_new_tokens=plan.config.evaluation.max_new_tokens)
-        labels = None if found.label_accuracy is None else float(found.label_accuracy[0])
-        self._log(split, prompt_Pd, float(found.loss[0]), float(found.accuracy[0]), labels, found.n)
-        if self.step > 0 and not np.isfinite(found.loss[0]):
-            self.status = "diverged"
-        return found
-
-    def _log(self, split: str, prompt_Pd: Tensor, loss: float, accuracy: float, label_accuracy: float | None, n: int) -> None:
-        prompt_Pd = prompt_Pd.detach().float().cpu()
-        self.metrics.append(
-            {
-                "step": self.step,
-                "epoch": self.epoch,
-                "split": split,
-                "loss": loss,
-                "accuracy": accuracy,
-                "label_accuracy": label_accuracy,
-                "n": n,
-                "lr": self.lr,
-                "prompt_norm": float(prompt_Pd.norm()),
-                "distance_to_p0": float((prompt_Pd - self.plan.p0_Pd).norm()),
-            }
-        )
-
-    def result(self, prompt_Pd: Tensor) -> Trained:
-        """Everything the run folder holds, with the predictions of no prompt, P0, the final and the best prompt."""
-        plan, final = self.plan, _copy(prompt_Pd)
-        initial = plan.p0_Pd.numpy().copy()
-        watched = bool(plan.task.validation) and np.isfinite(self.best_loss)
-        best = self.best if watched else final.copy()
-        prompts = {"none": np.zeros((0, plan.lm.width), np.float32), "initial": initial}
-        if self.status == "completed":
-            prompts |= {"final": final} | ({"best": best} if watched else {})
-        predictions, accuracy, loss, label_accuracy = [], {}, {}, {}
-        for which, array in prompts.items():
-            found = evaluate(
-                plan.lm, array[None], plan.task, split=plan.split, max_new_tokens=plan.config.evaluation.max_new_tokens, outputs=True
-            )
-            predictions += _predictions(which, plan, found)
-            accuracy[which], loss[which] = float(found.accuracy[0]), float(found.loss[0])
-            if found.label_accuracy is not None:
-                label_accuracy[which] = float(found.label_accuracy[0])
-        n = len(getattr(plan.task, plan.split))
-        results = {"split": plan.split, "n": n, "steps": self.step, "prompt_length": len(final), "accuracy": accuracy, "loss": loss}
-        return Trained(
-            status=self.status or "interrupted",
-            initial=initial,
-            trajectory=np.stack(self.trajectory) if self.trajectory else np.zeros((0, *final.shape), np.float32),
-            steps=np.array(self.steps, dtype=np.int64),
-            final=final,
-            best=best,
-            metrics=self.metrics,
-            predictions=predictions,
-            results=results | ({"label_accuracy": label_accuracy} if label_accuracy else {}),
-        )
+    def closed(self) -> None:
+        """No tick follows, for whatever reason."""
 
 
 class PromptTuning(L.LightningModule):
-    """Trains the prompts of `plans`, all on one frozen model with one prompt length, in at most `slots` slots at a time.
+    """Trains the prompts of `plans`, all on one frozen model with one prompt length, in at most `slots` slots at a time."""
 
-    on_done(plan, trained) is called as each run ends; on_step(state) after each step of each run.
-    """
-
-    def __init__(
-        self,
-        plans: list[Plan],
-        slots: int | None = None,
-        on_done: Callable[[Plan, Trained], None] = lambda plan, trained: None,
-        on_step: Callable[[RunState], None] = lambda state: None,
-    ):
+    def __init__(self, plans: list[Plan], slots: int | None = None, watchers: list[Watcher] | None = None):
         super().__init__()
         self.automatic_optimization = False
         self.lm = plans[0].lm  # no nn.Module: Lightning neither casts nor saves it
-        self.waiting = deque(RunState(plan) for plan in plans)
-        self.on_done, self.on_step = on_done, on_step
+        self.waiting = deque(plans)
+        self.watchers = watchers or []
         self.active: list[RunState | None] = [None] * min(slots or len(plans), len(plans))
         self.prompts = torch.nn.ParameterList(torch.nn.Parameter(torch.empty_like(plans[0].p0_Pd)) for _ in self.active)
+        self.runs_per_forward = len(self.active)
         self.dropout = any(plan.config.training.dropout for plan in plans)
+        self._without_prompt: dict[tuple, Evaluation] = {}
         if self.dropout and len(plans) > 1:
             raise ValueError("dropout draws from one generator: a run with dropout trains alone")
         if len({plan.config.optimizer.name for plan in plans}) > 1:
@@ -202,48 +79,115 @@ class PromptTuning(L.LightningModule):
         return itertools.count()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        first = self.waiting[0].plan.config.optimizer
-        return make_optimizer(first, list(self.prompts))
+        return make_optimizer(self.waiting[0].config.optimizer, list(self.prompts))
 
     def on_train_start(self) -> None:
         if self.dropout:
-            torch.manual_seed(self.waiting[0].plan.seeds["dropout"])
-        for slot in range(len(self.active)):
-            self._fill(slot)
-        self._stop_if_done()
+            torch.manual_seed(self.waiting[0].seeds["dropout"])
+        for watcher in self.watchers:
+            watcher.begun(self)
+        self._refill()
 
     def training_step(self, batch: int, batch_index: int) -> None:
-        if not any(self.active):
+        slots = self._taken()
+        if not slots:
             return
-        slots = [s for s, state in enumerate(self.active) if state is not None]
         optimizer = self.optimizers().optimizer
         optimizer.zero_grad(set_to_none=True)  # None, not zero: an idle slot takes no step
+        chosen = self._minibatches(slots)
         with self._dropout_on():
-            self._backward(slots)
-        for s in slots:
-            config = self.active[s].plan.config.optimizer
-            self.active[s].lr = learning_rate(config, self.active[s].step, self.active[s].plan.total_steps)
-            optimizer.param_groups[s]["lr"] = self.active[s].lr
+            for part in self._parts(chosen):
+                self._backward(part)
+        for s in self._taken():
+            state, config = self.active[s], self.active[s].plan.config.optimizer
+            state.lr = learning_rate(config, state.step, state.plan.total_steps)
+            optimizer.param_groups[s]["lr"] = state.lr
             if config.clip is not None:
                 torch.nn.utils.clip_grad_norm_([self.prompts[s]], config.clip)
         self.optimizers().step()
-        for s in slots:
-            state = self.active[s]
-            state.stepped(self.prompts[s])
-            self.on_step(state)
-            if state.status is not None:
-                self._finish(s)
-        self._stop_if_done()
+        taken = self._taken()
+        self._score([s for s in taken if self.active[s].stepped(self.prompts[s])])
+        for s in self._taken():
+            self.active[s].settle(self.prompts[s])
+            for watcher in self.watchers:
+                watcher.stepped(self.active[s])
+        over = [s for s in self._taken() if self.active[s].status is not None]
+        if over:
+            self._finish(over)
+        self._refill()
+        if any([watcher.ticked() for watcher in self.watchers]):  # a list: every watcher hears of it
+            self.trainer.should_stop = True
 
-    def _backward(self, slots: list[int]) -> None:
-        """Gradients of each run's own token-mean cross-entropy; the runs' losses are summed, never averaged."""
-        prompts_RPd = torch.stack([self.prompts[s] for s in slots])
+    def rehearse(self, plans: list[Plan]) -> None:
+        """One forward and backward of all plans' first minibatches, to see how long it takes."""
+        for s, plan in enumerate(plans):
+            self.active[s] = RunState(plan)
+            with torch.no_grad():
+                self.prompts[s].copy_(plan.p0_Pd)
+        for part in self._parts(self._minibatches(self._taken())):
+            self._forward_backward(part)
+
+    def save(self) -> None:
+        """Write every active run's state, so that training can go on from this tick."""
+        for s in self._taken():
+            self.active[s].save(self.prompts[s], self.optimizers().optimizer.state[self.prompts[s]])
+
+    def _taken(self) -> list[int]:
+        return [s for s, state in enumerate(self.active) if state is not None]
+
+    def _backward(self, chosen: dict[int, list[int]]) -> None:
+        """Gradients of these slots' minibatches. What fails for several runs is tried again by halves, so one run's fault stays its own."""
+        try:
+            self._forward_backward(chosen)
+            return
+        except torch.OutOfMemoryError as error:
+            failure: Exception = error.with_traceback(None)  # its frames hold the tensors that filled the memory
+        except Exception as error:
+            failure = error
+        slots = list(chosen)
+        for s in slots:
+            self.prompts[s].grad = None
+        if len(slots) == 1:
+            self._fail(slots[0], failure)
+            return
+        half = len(slots) // 2
+        if isinstance(failure, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            self.runs_per_forward = half
+            log.info("out of memory: from here on %d runs in a forward, not %d", half, len(slots))
+        self._backward({s: chosen[s] for s in slots[:half]})
+        self._backward({s: chosen[s] for s in slots[half:]})
+
+    def _parts(self, chosen: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
+        """Slots that go through one forward and backward: no more activations are held than a forward may have tokens."""
+        part: dict[int, list[int]] = {}
+        tokens = 0
+        for s, indices in chosen.items():
+            own = sum(self.active[s].plan.train_rows[i].length for i in indices)
+            if part and (tokens + own > self.lm.max_tokens or len(part) >= self.runs_per_forward):
+                yield part
+                part, tokens = {}, 0
+            part[s] = indices
+            tokens += own
+        if part:
+            yield part
+
+    def _minibatches(self, slots: list[int]) -> dict[int, list[int]]:
+        chosen = {}
+        for s in slots:
+            try:
+                chosen[s] = self.active[s].next_minibatch()
+            except Exception as error:
+                self._fail(s, error)
+        return chosen
+
+    def _forward_backward(self, chosen: dict[int, list[int]]) -> None:
+        """Backward of each run's own token-mean cross-entropy; the runs' losses are summed, never averaged."""
+        prompts_RPd = torch.stack([self.prompts[s] for s in chosen])
         rows, prompt_of, ends = [], [], []
-        for r, s in enumerate(slots):
-            plan = self.active[s].plan
-            chosen = [plan.train_rows[i] for i in self.active[s].next_minibatch()]
-            rows += chosen
-            prompt_of += [r] * len(chosen)
+        for r, (s, indices) in enumerate(chosen.items()):
+            rows += [self.active[s].plan.train_rows[i] for i in indices]
+            prompt_of += [r] * len(indices)
             ends.append(len(rows))
         ce_rows: Tensor | int = 0
         wrong_rows: Tensor | int = 0
@@ -253,17 +197,15 @@ class PromptTuning(L.LightningModule):
             ce_rows = ce_rows + sum_by_row(ce_M, batch.row_M, len(rows))
             wrong_M = (logits_MV.detach().argmax(-1) != batch.targets_M).float()
             wrong_rows = wrong_rows + sum_by_row(wrong_M, batch.row_M, len(rows))
-        losses = []
-        for s, start, end in zip(slots, [0, *ends], ends, strict=False):
-            state = self.active[s]
+        counted, losses = [], []
+        for start, end in zip([0, *ends], ends, strict=False):
             tokens = sum(len(row.label) for row in rows[start:end])
             ce = ce_rows[start:end].sum()
             losses.append(ce / tokens)
-            state.ce_sum = state.ce_sum + ce.detach()
-            state.correct = state.correct + (wrong_rows[start:end] == 0).sum()
-            state.tokens += tokens
-            state.examples += end - start
-        self.manual_backward(torch.stack(losses).sum())
+            counted.append((ce.detach(), (wrong_rows[start:end] == 0).sum(), tokens, end - start))
+        torch.stack(losses).sum().backward()  # no scaler, no strategy: nothing of Lightning's is needed here
+        for s, sums in zip(chosen, counted, strict=True):
+            self.active[s].learned(*sums)
 
     @contextmanager
     def _dropout_on(self) -> Iterator[None]:
@@ -277,30 +219,112 @@ class PromptTuning(L.LightningModule):
         finally:
             self.lm.model.eval()
 
-    def _fill(self, slot: int) -> None:
-        """Give the slot to the next waiting run: its P0, its optimiser settings, no optimiser state."""
-        self.active[slot] = None
-        while self.waiting and self.active[slot] is None:
-            state = self.waiting.popleft()
-            with torch.no_grad():
-                self.prompts[slot].copy_(state.plan.p0_Pd)
-            optimizer = self.optimizers().optimizer
-            optimizer.state.pop(self.prompts[slot], None)
-            optimizer.param_groups[slot].update(group_settings(state.plan.config.optimizer))
-            state.evaluate(self.prompts[slot])
-            self.active[slot] = state
-            if state.plan.total_steps == 0:
-                state.status = "completed"
-                self._finish(slot)
+    def _score(self, slots: list[int]) -> None:
+        """Score the prompts of these slots on the splits that their runs want, all runs of a task in one evaluation."""
+        for split in ("validation", "test"):
+            groups: dict[tuple, list[int]] = {}
+            for s in slots:
+                if self.active[s] is not None and self.active[s].wants(split):
+                    groups.setdefault(_scoring(self.active[s].plan, split), []).append(s)
+            for group in groups.values():
+                self._score_group(group, split)
 
-    def _finish(self, slot: int) -> None:
-        state = self.active[slot]
-        self.on_done(state.plan, state.result(self.prompts[slot]))
-        self._fill(slot)
+    def _score_group(self, slots: list[int], split: str) -> None:
+        prompts = [self.prompts[s].detach() for s in slots]
+        try:
+            found = _evaluate(self.active[slots[0]].plan, torch.stack(prompts), split)
+            for k, s in enumerate(slots):
+                self.active[s].scored(split, prompts[k], found.of(k))
+        except Exception as error:
+            if len(slots) == 1:
+                self._fail(slots[0], error)
+                return
+            for s in slots:  # one by one, to see whose fault it is
+                self._score_group([s], split)
 
-    def _stop_if_done(self) -> None:
-        if not any(self.active):
+    def _refill(self) -> None:
+        """Give free slots to waiting runs: P0 or what a stopped run left, the run's optimiser settings, no other's optimiser state."""
+        while self.waiting and None in self.active:
+            fresh = []
+            for s in [s for s, state in enumerate(self.active) if state is None][: len(self.waiting)]:
+                state = self.active[s] = RunState(self.waiting.popleft())
+                optimizer = self.optimizers().optimizer
+                optimizer.param_groups[s].update(group_settings(state.plan.config.optimizer))
+                with torch.no_grad():
+                    self.prompts[s].copy_(state.plan.p0_Pd)
+                optimizer.state.pop(self.prompts[s], None)
+                resumed = state.resume(self.prompts[s])
+                if resumed is None:
+                    fresh.append(s)
+                elif resumed:
+                    # Adam's step counter stays on the host, its moments beside the prompt.
+                    optimizer.state[self.prompts[s]] = {k: x if k == "step" else x.to(self.prompts[s].device) for k, x in resumed.items()}
+                for watcher in self.watchers:
+                    watcher.started(state)
+            self._score(fresh)
+            for s in fresh:
+                if self.active[s] is not None and self.active[s].plan.total_steps == 0:
+                    self.active[s].status = "completed"
+            self._finish([s for s in fresh if self.active[s] is not None and self.active[s].status is not None])
+        if not self._taken():
             self.trainer.should_stop = True
+
+    def _finish(self, slots: list[int]) -> None:
+        """Hand over the results of runs that are over; runs of one task are scored together."""
+        groups: dict[tuple, list[int]] = {}
+        for s in slots:
+            groups.setdefault(_scoring(self.active[s].plan, self.active[s].plan.split), []).append(s)
+        for group in groups.values():
+            self._finish_group(group)
+
+    def _finish_group(self, slots: list[int]) -> None:
+        finals = {s: copy_of(self.prompts[s]) for s in slots}
+        try:
+            results = {s: self.active[s].result(finals[s], scores) for s, scores in self._final_scores(finals).items()}
+        except Exception as error:
+            if len(slots) == 1:
+                self._fail(slots[0], error)
+            else:
+                for s in slots:
+                    self._finish_group([s])
+            return
+        for s, trained in results.items():
+            state = self.active[s]
+            try:
+                for watcher in self.watchers:
+                    watcher.ended(state, trained)
+                self.active[s] = None
+            except Exception as error:
+                self._fail(s, error)
+
+    def _final_scores(self, finals: dict[int, np.ndarray]) -> dict[int, dict[str, Evaluation]]:
+        """Of each slot's run: no prompt and every prompt it keeps, with outputs. Equal prompts (P0 of one word) are scored once."""
+        first = self.active[next(iter(finals))].plan
+        key = _scoring(first, first.split)
+        if key not in self._without_prompt:
+            self._without_prompt[key] = _evaluate(first, np.zeros((1, 0, self.lm.width), np.float32), first.split, outputs=True)
+        named = {s: self.active[s].prompts(final) for s, final in finals.items()}
+        distinct = {array.tobytes(): array for prompts in named.values() for array in prompts.values()}
+        found = _evaluate(first, np.stack(list(distinct.values())), first.split, outputs=True)
+        scores = {content: found.of(k) for k, content in enumerate(distinct)}
+        return {s: {"none": self._without_prompt[key]} | {which: scores[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
+
+    def _fail(self, slot: int, error: Exception) -> None:
+        state, self.active[slot] = self.active[slot], None
+        self.prompts[slot].grad = None
+        state.status = "failed"
+        trained = state.result(copy_of(self.prompts[slot]), {})
+        for watcher in self.watchers:
+            watcher.failed(state, trained, error)
+
+
+def _scoring(plan: Plan, split: str) -> tuple:
+    """What runs have in common whose prompts can be scored together."""
+    return id(plan.task), split, plan.config.evaluation.max_new_tokens
+
+
+def _evaluate(plan: Plan, prompts_NPd: Tensor | np.ndarray, split: str, outputs: bool = False) -> Evaluation:
+    return evaluate(plan.lm, prompts_NPd, plan.task, split=split, max_new_tokens=plan.config.evaluation.max_new_tokens, outputs=outputs)
 
 
 OPTIMIZERS = {
@@ -335,27 +359,3 @@ def learning_rate(config: Optimizer, step: int, total_steps: int) -> float:
     if config.schedule is Schedule.cosine:
         return config.lr * max(0.5 * (1 + float(np.cos(np.pi * progress))), 0.0)
     return config.lr
-
-
-def checkpoint_steps(kept: str, steps_per_epoch: int, total_steps: int) -> set[int]:
-    """The steps whose prompt is kept: each epoch's last, 1, 2, 4, 8, ... (log), or every n-th; always the last."""
-    if kept == "log":
-        return {2**k for k in range(total_steps.bit_length()) if 2**k <= total_steps} | {total_steps}
-    every = steps_per_epoch if kept == "epoch" else int(kept)
-    return set(range(every, total_steps + 1, every)) | {total_steps}
-
-
-def _copy(prompt_Pd: Tensor) -> np.ndarray:
-    # .numpy() of a CPU tensor shares its memory: without a copy every checkpoint would become the last.
-    return prompt_Pd.detach().float().cpu().numpy().copy()
-
-
-def _predictions(which: str, plan: Plan, found: Evaluation) -> list[dict[str, Any]]:
-    rows = []
-    for k, example in enumerate(getattr(plan.task, plan.split)):
-        row = {"prompt": which, "id": example.id, "input": example.input, "label": example.label, "output": found.outputs[0][k]}
-        row |= {"correct": bool(found.correct[0, k]), "loss": float(f"{found.losses[0, k] / found.tokens[k]:.9g}")}
-        if found.label_correct is not None:
-            row["label_correct"] = bool(found.label_correct[0, k])
-        rows.append(row)
-    return rows

@@ -46,11 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=CARD, help="the card to write")
     parser.add_argument("--overrides", nargs="*", default=[], help="Hydra overrides of the sweep")
     chosen = parser.parse_args(arguments)
-    plans = [plan(config) for config in compose_grid(["sweep=tiny_card", *chosen.overrides])]
-    for length in sorted({len(p.p0_Pd) for p in plans}, reverse=True):
-        waiting = [p for p in plans if len(p.p0_Pd) == length and packing.completed_run(p) is None]
-        if waiting:
-            packing.train_pack(waiting)
+    configs = compose_grid(["sweep=tiny_card", *chosen.overrides])
+    packing.train_all(configs)
+    plans = [plan(config) for config in configs]
     chosen.out.write_text(card(plans), encoding="utf-8")
     print(f"wrote {chosen.out}")
 

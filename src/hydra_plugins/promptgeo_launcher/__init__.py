@@ -1,0 +1,61 @@
+"""hydra/launcher=packed: all runs of a grid that can share a frozen model train as one batch.
+
+Hydra imports this package whenever it starts, so torch is imported only when runs are launched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+
+@dataclass
+class PackedLauncherConf:
+    _target_: str = "hydra_plugins.promptgeo_launcher.PackedLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConf, provider="promptgeo")
+
+
+class PackedLauncher(Launcher):
+    """Trains all jobs together, then runs each as Hydra's basic launcher does; the job finds its run complete."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """One JobReturn per job, in order, and what the basic launcher leaves: a folder with .hydra/ per job."""
+        from promptgeo import packing
+        from promptgeo.compose import to_run_config
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        jobs = []
+        for index, overrides in enumerate(job_overrides, initial_job_idx):
+            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(job):
+                job.hydra.job.id = index
+                job.hydra.job.num = index
+            jobs.append(job)
+        packing.train_ahead([to_run_config(job) for job in jobs])
+        returns = []
+        for job in jobs:
+            returns.append(
+                run_job(
+                    hydra_context=self.hydra_context,
+                    task_function=self.task_function,
+                    config=job,
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+            )
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return returns
+
+

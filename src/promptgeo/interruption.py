@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM: the first asks training to stop after the tick, the second stops at once."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """Training was asked to stop. No Exception: nothing that deals with a run's failure may take it for one."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        """130 for Ctrl-C, 143 for SIGTERM, as shells have it."""
+        return 128 + self.signum
+
+
+class StopRequest:
+    """What signal asked to stop, if one did."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None = None) -> None:
+        if self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
+
+    def listen(self) -> None:
+        _install(self)
+
+
+def _raise(signum: int, frame: FrameType | None = None) -> None:
+    raise Interrupted(signum)
+
+
+def _install(handler) -> None:
+    if threading.current_thread() is threading.main_thread():  # nowhere else may handlers be set
+        for signum in SIGNALS:
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, both signals raise Interrupted (or ask a StopRequest that listens); the handlers of before come back after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    _install(_raise)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

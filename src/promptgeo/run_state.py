@@ -1,0 +1,262 @@
+"""What one run has done so far: its place in the data, its curves, its checkpoints; and how it is saved and taken up again.
+
+Shapes: P prompt tokens, d width, C checkpoints.
+"""
+
+import json
+import logging
+import shutil
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from promptgeo.config import Every
+from promptgeo.evaluation import Evaluation
+from promptgeo.planning import Plan
+from promptgeo.runs import Trained, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class RunState:
+    """The book-keeping of one run. The prompt and its optimiser state belong to the slot that trains them."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.step = 0
+        self.status: str | None = None
+        """None while it trains."""
+        self.order = torch.Generator().manual_seed(plan.seeds["order"])
+        self.queue: deque[int] = deque()
+        self.metrics: list[dict[str, Any]] = []
+        self.trajectory: list[np.ndarray] = []
+        self.steps: list[int] = []
+        self.best = plan.p0_Pd.numpy().copy()
+        self.best_loss = float("inf")
+        self.epochs_without_gain = 0
+        self.lr: float | None = None
+        """Learning rate of the last step; None before the first."""
+        self._checkpoints = checkpoint_steps(plan.config.training.checkpoints, plan.steps_per_epoch, plan.total_steps)
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        # Sums stay on the device: reading them at every step would make the host wait for it.
+        self.ce_sum: Tensor | float = 0.0
+        self.correct: Tensor | int = 0
+        self.tokens = 0
+        self.examples = 0
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.plan.steps_per_epoch
+
+    def next_minibatch(self) -> list[int]:
+        """Indices of the next minibatch; a new order each epoch, the last minibatch of an epoch may be smaller."""
+        if not self.queue:
+            self.queue.extend(torch.randperm(len(self.plan.train_rows), generator=self.order).tolist())
+        size = min(self.plan.config.training.batch_size, len(self.queue))
+        return [self.queue.popleft() for _ in range(size)]
+
+    def learned(self, ce_sum: Tensor, correct: Tensor, tokens: int, examples: int) -> None:
+        """Count a minibatch: its summed cross-entropy and its rows that were predicted right, both on the device."""
+        self.ce_sum = self.ce_sum + ce_sum
+        self.correct = self.correct + correct
+        self.tokens += tokens
+        self.examples += examples
+
+    def stepped(self, prompt_Pd: Tensor) -> bool:
+        """Book-keeping right after a step; whether the prompt is to be scored now."""
+        self.step += 1
+        if self.step in self._checkpoints:
+            self._keep(prompt_Pd)
+        if self.step % self.plan.steps_per_epoch and not self._last:
+            return False
+        loss = float(self.ce_sum) / max(self.tokens, 1)
+        self._log("train", prompt_Pd, loss, int(self.correct) / max(self.examples, 1), None, self.examples)
+        self._start_epoch()
+        if not (np.isfinite(loss) and bool(torch.isfinite(prompt_Pd).all())):
+            self.status = "diverged"
+        return self.status is None
+
+    def settle(self, prompt_Pd: Tensor) -> None:
+        """Once a step's scores are in: whether the run is over, and its last checkpoint."""
+        if self._last and self.status is None:
+            self.status = "completed"
+        if self.status is not None and self.step > 0 and (not self.steps or self.steps[-1] != self.step):
+            self._keep(prompt_Pd)
+
+    @property
+    def _last(self) -> bool:
+        return self.step >= self.plan.total_steps
+
+    def _keep(self, prompt_Pd: Tensor) -> None:
+        self.steps.append(self.step)
+        self.trajectory.append(copy_of(prompt_Pd))
+
+    def wants(self, split: str) -> bool:
+        """Whether the prompt is to be scored on `split` now (validation first: it may end the run, and the end is scored)."""
+        if split == "validation":
+            return bool(self.plan.task.validation)
+        ends = self.step == 0 or self._last or self.status is not None
+        return split == self.plan.split and (ends or self.plan.config.evaluation.every is Every.epoch)
+
+    def scored(self, split: str, prompt_Pd: Tensor, found: Evaluation) -> None:
+        """Log the scores of this one prompt; on validation, keep the best and stop where patience ends."""
+        loss = float(found.loss[0])
+        labels = None if found.label_accuracy is None else float(found.label_accuracy[0])
+        self._log(split, prompt_Pd, loss, float(found.accuracy[0]), labels, found.n)
+        if self.step == 0:
+            return
+        if not np.isfinite(loss):
+            self.status = "diverged"
+        elif split == "validation":
+            self._watch(loss, prompt_Pd)
+
+    def _watch(self, loss: float, prompt_Pd: Tensor) -> None:
+        patience = self.plan.config.training.early_stopping.patience
+        if loss < self.best_loss:
+            self.best_loss, self.best, self.epochs_without_gain = loss, copy_of(prompt_Pd), 0
+        else:
+            self.epochs_without_gain += 1
+        if patience is not None and self.epochs_without_gain >= patience:
+            self.status = "completed"
+
+    def _log(self, split: str, prompt_Pd: Tensor, loss: float, accuracy: float, label_accuracy: float | None, n: int) -> None:
+        prompt_Pd = prompt_Pd.detach().float().cpu()
+        self.metrics.append(
+            {
+                "step": self.step,
+                "epoch": self.epoch,
+                "split": split,
+                "loss": loss,
+                "accuracy": accuracy,
+                "label_accuracy": label_accuracy,
+                "n": n,
+                "lr": self.lr,
+                "prompt_norm": float(prompt_Pd.norm()),
+                "distance_to_p0": float((prompt_Pd - self.plan.p0_Pd).norm()),
+            }
+        )
+
+    @property
+    def watched(self) -> bool:
+        """Whether `best` was chosen on validation; else it is the final prompt."""
+        return bool(self.plan.task.validation) and bool(np.isfinite(self.best_loss))
+
+    def prompts(self, final: np.ndarray) -> dict[str, np.ndarray]:
+        """The prompts [P, d] whose predictions the run folder holds, by name."""
+        prompts = {"initial": self.plan.p0_Pd.numpy()}
+        if self.status == "completed":
+            prompts |= {"final": final} | ({"best": self.best} if self.watched else {})
+        return prompts
+
+    def result(self, final: np.ndarray, scores: dict[str, Evaluation]) -> Trained:
+        """Everything the run folder holds. scores: of no prompt ("none") and of each of `prompts`, with outputs."""
+        plan = self.plan
+        results = {"split": plan.split, "n": len(getattr(plan.task, plan.split)), "steps": self.step, "prompt_length": len(final)}
+        results["accuracy"] = {which: float(found.accuracy[0]) for which, found in scores.items()}
+        results["loss"] = {which: float(found.loss[0]) for which, found in scores.items()}
+        labels = {which: float(found.label_accuracy[0]) for which, found in scores.items() if found.label_accuracy is not None}
+        return Trained(
+            status=self.status or "interrupted",
+            initial=plan.p0_Pd.numpy().copy(),
+            trajectory=np.stack(self.trajectory) if self.trajectory else np.zeros((0, *final.shape), np.float32),
+            steps=np.array(self.steps, dtype=np.int64),
+            final=final,
+            best=self.best if self.watched else final.copy(),
+            metrics=self.metrics,
+            predictions=[row for which, found in scores.items() for row in _predictions(which, plan, found)],
+            results=results | ({"label_accuracy": labels} if labels else {}),
+        )
+
+    def save(self, prompt_Pd: Tensor, optimizer: dict[str, Any]) -> None:
+        """Write what taking the run up again needs to state/, in one atomic file. optimizer: the prompt's optimiser state."""
+        tensors = {"prompt": prompt_Pd.detach(), "order": self.order.get_state(), "best": torch.from_numpy(self.best)}
+        if self.trajectory:
+            tensors["trajectory"] = torch.from_numpy(np.stack(self.trajectory))
+        tensors |= {name: x for name in ("ce_sum", "correct") if isinstance(x := getattr(self, name), Tensor)}
+        tensors |= {f"optimizer.{name}": x for name, x in optimizer.items() if isinstance(x, Tensor)}
+        if self.plan.config.training.dropout:
+            tensors["dropout"] = torch.get_rng_state()
+            if prompt_Pd.is_cuda:
+                tensors["dropout.cuda"] = torch.cuda.get_rng_state()
+        facts = {name: getattr(self, name) for name in _FACTS} | {"id": self.plan.id, "queue": list(self.queue)}
+        path = state_file(self.plan.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contiguous = {name: x.cpu().contiguous() for name, x in tensors.items()}
+        write_atomically(path, safetensors.torch.save(contiguous, metadata={"run": json.dumps(facts)}))
+
+    def resume(self, prompt_Pd: Tensor) -> dict[str, Tensor] | None:
+        """Take up what state/ holds of this very run: fills the prompt, returns its optimiser state. None: nothing to take up."""
+        path = state_file(self.plan.folder)
+        if not path.is_file():
+            return None
+        try:
+            with safetensors.safe_open(path, "pt") as stream:
+                facts = json.loads(stream.metadata()["run"])
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+            if facts["id"] != self.plan.id:
+                return None
+            values = {name: facts[name] for name in _FACTS}
+            order = tensors["order"]
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            log.warning("%s: cannot be read (%s): the run starts anew", path, error)
+            return None
+        vars(self).update(values)
+        self.queue = deque(facts["queue"])
+        self.order.set_state(order)
+        self.best = tensors["best"].numpy()
+        self.trajectory = list(tensors["trajectory"].numpy()) if "trajectory" in tensors else []
+        for name in ("ce_sum", "correct"):
+            if name in tensors:
+                setattr(self, name, tensors[name].to(prompt_Pd.device))
+        if "dropout" in tensors:
+            torch.set_rng_state(tensors["dropout"])
+            if "dropout.cuda" in tensors:
+                torch.cuda.set_rng_state(tensors["dropout.cuda"])
+        with torch.no_grad():
+            prompt_Pd.copy_(tensors["prompt"])
+        return {name.removeprefix("optimizer."): x for name, x in tensors.items() if name.startswith("optimizer.")}
+
+
+_FACTS = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", "tokens", "examples")
+
+
+def state_file(folder: Path) -> Path:
+    return folder / "state" / "state.safetensors"
+
+
+def discard_state(folder: Path) -> None:
+    """Nothing is left to resume: the run is complete."""
+    shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def checkpoint_steps(kept: str, steps_per_epoch: int, total_steps: int) -> set[int]:
+    """The steps whose prompt is kept: each epoch's last, 1, 2, 4, 8, ... (log), or every n-th; always the last."""
+    if kept == "log":
+        return {2**k for k in range(total_steps.bit_length()) if 2**k <= total_steps} | {total_steps}
+    every = steps_per_epoch if kept == "epoch" else int(kept)
+    return set(range(every, total_steps + 1, every)) | {total_steps}
+
+
+def copy_of(prompt_Pd: Tensor) -> np.ndarray:
+    # .numpy() of a CPU tensor shares its memory: without a copy every checkpoint would become the last.
+    return prompt_Pd.detach().float().cpu().numpy().copy()
+
+
+def _predictions(which: str, plan: Plan, found: Evaluation) -> list[dict[str, Any]]:
+    rows = []
+    for k, example in enumerate(getattr(plan.task, plan.split)):
+        row = {"prompt": which, "id": example.id, "input": example.input, "label": example.label, "output": found.outputs[0][k]}
+        row |= {"correct": bool(found.correct[0, k]), "loss": float(f"{found.losses[0, k] / found.tokens[k]:.9g}")}
+        if found.label_correct is not None:
+            row["label_correct"] = bool(found.label_correct[0, k])
+        rows.append(row)
+    return rows
