@@ -7,9 +7,8 @@ from typing import Any
 
 from promptgeo.config import RunConfig, loggers, to_dict
 from promptgeo.errors import UserError
-from promptgeo.run_state import RunState
+from promptgeo.run_state import RunState, Watcher
 from promptgeo.runs import METRICS, Trained
-from promptgeo.tuning import Watcher
 
 log = logging.getLogger(__name__)
 

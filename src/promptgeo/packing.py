@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +16,11 @@ from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, StopRequest, interruptible
 from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
 from promptgeo.progress import Reporter, SweepView, Tell
-from promptgeo.run_state import RunState, discard_state
+from promptgeo.run_state import RunState, Watcher, discard_state
 from promptgeo.runs import DamagedRun, Run, Trained, write_run
-from promptgeo.tuning import PromptTuning, Watcher
+
+if TYPE_CHECKING:
+    from promptgeo.tuning import PromptTuning
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +166,7 @@ def train_pack(plans: list[Plan], slots: int | None = None, *, tell: Tell = _nob
     from lightning.pytorch.plugins.environments import LightningEnvironment
 
     from promptgeo.loggers import RunLoggers
+    from promptgeo.tuning import PromptTuning
 
     recorder, keeper = Recorder(), Keeper()
     watchers = [recorder, RunLoggers(), Reporter(tell), keeper]
@@ -222,7 +226,7 @@ class Keeper(Watcher):
     def __init__(self) -> None:
         self.stop = StopRequest()
 
-    def begun(self, tuning: PromptTuning) -> None:
+    def begun(self, tuning: "PromptTuning") -> None:
         self.tuning = tuning
         self.next = time.monotonic() + self.SECONDS
         self.stop.listen()  # now: Lightning set a handler of its own when it started

@@ -7,9 +7,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from promptgeo.run_state import RunState
+from promptgeo.run_state import RunState, Watcher
 from promptgeo.runs import Trained
-from promptgeo.tuning import Watcher
 
 EVERY = 30.0
 """Seconds between two lines where standard error is no terminal."""

@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -20,6 +20,9 @@ from promptgeo.config import Every
 from promptgeo.evaluation import Evaluation
 from promptgeo.planning import Plan
 from promptgeo.runs import Trained, write_atomically
+
+if TYPE_CHECKING:
+    from promptgeo.tuning import PromptTuning
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +227,32 @@ class RunState:
         with torch.no_grad():
             prompt_Pd.copy_(tensors["prompt"])
         return {name.removeprefix("optimizer."): x for name, x in tensors.items() if name.startswith("optimizer.")}
+
+
+class Watcher:
+    """Hears what happens to each run of a pack. Nothing it does changes a number."""
+
+    def begun(self, tuning: "PromptTuning") -> None:
+        """Before the first tick."""
+
+    def started(self, state: RunState) -> None:
+        """The run has a slot; where state.step > 0, it goes on from there."""
+
+    def stepped(self, state: RunState) -> None:
+        """After each step. Rows of state.metrics are added at the end of an epoch only."""
+
+    def ended(self, state: RunState, trained: Trained) -> None:
+        """The run is over: completed or diverged."""
+
+    def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
+        """The run cannot go on. trained: what it did so far, without predictions."""
+
+    def ticked(self) -> bool:
+        """After each tick of all active runs; whether to stop training here."""
+        return False
+
+    def closed(self) -> None:
+        """No tick follows, for whatever reason."""
 
 
 _FACTS = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", "tokens", "examples")

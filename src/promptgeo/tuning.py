@@ -23,36 +23,9 @@ from promptgeo.batching import IGNORE, sum_by_row
 from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.planning import Plan
-from promptgeo.run_state import RunState, copy_of
-from promptgeo.runs import Trained
+from promptgeo.run_state import RunState, Watcher, copy_of
 
 log = logging.getLogger(__name__)
-
-
-class Watcher:
-    """Hears what happens to each run of a pack. Nothing it does changes a number."""
-
-    def begun(self, tuning: "PromptTuning") -> None:
-        """Before the first tick."""
-
-    def started(self, state: RunState) -> None:
-        """The run has a slot; where state.step > 0, it goes on from there."""
-
-    def stepped(self, state: RunState) -> None:
-        """After each step. Rows of state.metrics are added at the end of an epoch only."""
-
-    def ended(self, state: RunState, trained: Trained) -> None:
-        """The run is over: completed or diverged."""
-
-    def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
-        """The run cannot go on. trained: what it did so far, without predictions."""
-
-    def ticked(self) -> bool:
-        """After each tick of all active runs; whether to stop training here."""
-        return False
-
-    def closed(self) -> None:
-        """No tick follows, for whatever reason."""
 
 
 class PromptTuning(L.LightningModule):

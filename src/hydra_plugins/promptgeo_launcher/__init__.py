@@ -1,4 +1,5 @@
-"""hydra/launcher=packed: all runs of a grid that can share a frozen model train as one batch.
+"""hydra/launcher=packed: all runs of a grid that can share a frozen model train as one batch. hydra/sweeper=checked: Hydra's own, which
+does not compose every job once more to see whether it can be composed: promptgeo has checked them by then.
 
 Hydra imports this package whenever it starts, so torch is imported only when runs are launched.
 """
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -19,7 +21,18 @@ class PackedLauncherConf:
     _target_: str = "hydra_plugins.promptgeo_launcher.PackedLauncher"
 
 
+@dataclass
+class CheckedSweeperConf(BasicSweeperConf):
+    _target_: str = "hydra_plugins.promptgeo_launcher.CheckedSweeper"
+
+
 ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConf, provider="promptgeo")
+ConfigStore.instance().store(group="hydra/sweeper", name="checked", node=CheckedSweeperConf, provider="promptgeo")
+
+
+class CheckedSweeper(BasicSweeper):
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """promptgeo.train composed and checked every job before Hydra made a folder."""
 
 
 class PackedLauncher(Launcher):
