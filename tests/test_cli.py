@@ -89,9 +89,12 @@ def test_a_complete_run_is_skipped_and_that_is_said(cli, model):
     # Marked, so that a second training would show: what is complete is not even written again.
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in (*FILES, "run.json")}
     again = cli(*line, "-m", "seed=0,1")
-    assert again.status == 0 and again.out.count("is complete already: skipped (overwrite=true trains it again)") == 1
+    assert again.status == 0 and again.out.count("1 of 2 runs are complete already: skipped (overwrite=true trains again)") == 1
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert len(runs_below(Path("outputs"))) == 2
+    for same in (line, (*line, "-m", "seed=0,1")):
+        complete = cli(*same)
+        assert complete.status == 0 and "skipped (overwrite=true trains again)" in complete.err and "plus_one" in complete.out
     before = bytes_of(Path("outputs"))
     assert "skipped" not in cli(*line, "overwrite=true").out
     assert all(path.stat().st_mtime_ns > stamp for path, stamp in stamps.items()) and bytes_of(Path("outputs")) == before

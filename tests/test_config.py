@@ -331,6 +331,7 @@ DOES_NOT = {
     "model.name": "x", "model.name_or_path": "x", "model.revision": "x", "model.learning_rate": 1.0, "model.trust_remote_code": True,
     "task.description": "x", "task.source.path": "x", "task.source.bundled": "x", "task.source.function_vectors": "x",
     "task.source.sha256": "x", "init.path": "x", "template.name": "x", "template.max_new_tokens": 1, "study": {"published": 1},
+    "preview": True, "logger": "wandb", "packing.max_runs": 3, "packing.devices": 2, "wandb.project": "x", "wandb.entity": "x", "wandb.mode": "offline",
 }  # fmt: skip
 
 

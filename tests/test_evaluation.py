@@ -178,8 +178,8 @@ def test_an_end_token_that_the_tokenizer_does_not_call_special_ends_a_line(taugh
 
 
 def test_many_prompts_at_once_equal_one_at_a_time_bitwise(taught, monkeypatch):
-    monkeypatch.setattr("promptgeo.evaluation.MAX_TOKENS", 250)  # so that the prompts take more than one chunk
     lm, _ = taught
+    monkeypatch.setattr(lm, "max_tokens", 250)  # so that the prompts take more than one chunk
     prompts = torch.randn(8, 2, 32, generator=torch.Generator().manual_seed(5))
     task = task_of(LINE, [replace(e, label=LABELS[i % 3]) for i, e in enumerate(EXAMPLES)], labels=list(LABELS[:3]))
     together = evaluate(lm, prompts, task)

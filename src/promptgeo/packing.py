@@ -4,7 +4,8 @@ import itertools
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,9 +74,14 @@ def train_all(configs: Sequence[RunConfig]) -> list[Outcome]:
 _outcomes: dict[str, Outcome] = {}
 
 
-def train_ahead(configs: Sequence[RunConfig]) -> None:
-    """Train all runs of a grid now; outcome_of then knows how each ended."""
+@contextmanager
+def trained_ahead(configs: Sequence[RunConfig]) -> Iterator[None]:
+    """Train all runs of a grid now; within, outcome_of knows how each ended."""
     _outcomes.update((run_identity(c), outcome) for c, outcome in zip(configs, train_all(configs), strict=True))
+    try:
+        yield
+    finally:
+        _outcomes.clear()
 
 
 def outcome_of(config: RunConfig) -> Outcome:

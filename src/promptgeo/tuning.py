@@ -128,8 +128,11 @@ class PromptTuning(L.LightningModule):
             torch.cuda.empty_cache()
             self.runs_per_forward = half
             log.info("out of memory: from here on %d runs in a forward, not %d", half, len(slots))
-        self._backward({s: chosen[s] for s in slots[:half]})
-        self._backward({s: chosen[s] for s in slots[half:]})
+            for part in self._parts(chosen):
+                self._backward(part)
+        else:
+            self._backward({s: chosen[s] for s in slots[:half]})
+            self._backward({s: chosen[s] for s in slots[half:]})
 
     def _parts(self, chosen: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
         """Slots that go through one forward and backward: no more activations are held than a forward may have tokens."""

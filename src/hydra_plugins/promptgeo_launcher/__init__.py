@@ -56,19 +56,16 @@ class PackedLauncher(Launcher):
                 job.hydra.job.id = index
                 job.hydra.job.num = index
             jobs.append(job)
-        packing.train_ahead([to_run_config(job) for job in jobs])
-        returns = []
-        for job in jobs:
-            returns.append(
-                run_job(
-                    hydra_context=self.hydra_context,
-                    task_function=self.task_function,
-                    config=job,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                )
-            )
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return returns
+        with packing.trained_ahead([to_run_config(job) for job in jobs]):
+            return [self._run(job) for job in jobs]
 
-
+    def _run(self, job: DictConfig) -> JobReturn:
+        found = run_job(
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            config=job,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return found
