@@ -102,6 +102,8 @@ def _grid(overrides: Sequence[Override]) -> list[RunConfig]:
     def alone(index: int, option: str) -> Any:
         if option not in own:
             job, key = [*first[:index], option, *first[index + 1 :]], option.partition("=")[0]
+            if key.startswith("hydra"):
+                return own.setdefault(option, _JOINT)
             raw = OmegaConf.to_container(hydra_compose("train", job), resolve=False)
             asked = re.findall(r"\$\{([^:}]*)", str(raw))  # keys that something interpolates
             related = (k for k in (*asked, *axes - {key}) if k.startswith((".", f"{key}.")) or f"{key}.".startswith(f"{k}."))

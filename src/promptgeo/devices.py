@@ -71,6 +71,8 @@ def train_on_devices(configs: Sequence[RunConfig], devices: int) -> dict[str, st
                 view.tell(what, *rest)
         for worker in workers:
             worker.join()
+            worker.close()
+        news.close()
     if stopped is not None:
         raise stopped
     return errors
