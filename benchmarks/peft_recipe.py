@@ -1,4 +1,4 @@
-"""What benchmarks share: study 3's recipe written with PEFT, random models in the shapes of known ones, clocks and reports.
+"""What benchmarks share: study 3's recipe written with PEFT, random models in known shapes, clocks and reports.
 
 Imported by step.py and sweep.py; not run by itself.
 """
@@ -29,17 +29,35 @@ PROMPT_LENGTH = 4
 NEW_TOKENS = 5
 BATCH_SIZE = 8
 RECIPE = {
-    "batch_size": BATCH_SIZE, "prompt_length": PROMPT_LENGTH, "max_new_tokens": NEW_TOKENS, "dropout": 0.0, "optimizer": "adamw, lr 1e-3, linear decay",
-}  # fmt: skip
+    "batch_size": BATCH_SIZE,
+    "prompt_length": PROMPT_LENGTH,
+    "max_new_tokens": NEW_TOKENS,
+    "dropout": 0.0,
+    "optimizer": "adamw, lr 1e-3, linear decay",
+}
+PACKAGES = ("promptgeo", "torch", "transformers", "peft", "lightning")
 # Dropout is off on both sides: it is promptgeo's default, and drawing masks would only slow the other side.
-NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}, "bloom": {"hidden_dropout": 0.0, "attention_dropout": 0.0}}
-TINY = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 256, "vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 0}
+NO_DROPOUT = {
+    "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "bloom": {"hidden_dropout": 0.0, "attention_dropout": 0.0},
+}
+TINY = {
+    "n_embd": 256,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 256,
+    "vocab_size": 4096,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 GPT2 = {"gpt2": {}, "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25}, "tiny": TINY}
 
 
 def make_config(shape: str) -> transformers.PretrainedConfig:
     if shape == "bloomz-560m":
-        return transformers.BloomConfig(vocab_size=250880, hidden_size=1024, n_layer=24, n_head=16, **NO_DROPOUT["bloom"])
+        return transformers.BloomConfig(
+            vocab_size=250880, hidden_size=1024, n_layer=24, n_head=16, **NO_DROPOUT["bloom"]
+        )
     return transformers.GPT2Config(**GPT2[shape], **NO_DROPOUT["gpt2"])
 
 
@@ -60,8 +78,12 @@ class WordPieces:
         return self.size
 
     def __call__(self, text: str, **_) -> dict[str, list[int]]:
-        # GPT-2 has whole words mostly with their leading space: after " " a word is one or two pieces, else two or three.
-        pieces = [p for word in re.findall(r" ?[^\W_]+|\n| ?[^\w\s]| ", text) for p in re.findall(r"Input|Label| .{1,6}|[A-Z][a-z]?|.{1,4}|\n", word)]
+        # GPT-2 has whole words mostly with their leading space: after " " one or two pieces, else two or three.
+        pieces = [
+            p
+            for word in re.findall(r" ?[^\W_]+|\n| ?[^\w\s]| ", text)
+            for p in re.findall(r"Input|Label| .{1,6}|[A-Z][a-z]?|.{1,4}|\n", word)
+        ]
         return {"input_ids": [self._id(piece) for piece in pieces]}
 
     def _id(self, piece: str) -> int:
@@ -102,12 +124,14 @@ def make_plan(lm: FrozenLM, *overrides: str, run_id: str = "benchmark", publishe
 
 
 class Peft:
-    """Study 3's recipe: PEFT's prompt tuning, full logits with labels=, [prompt][padding][text], generate() to evaluate."""
+    """Study 3's recipe: PEFT's prompt tuning, full logits with labels=, [prompt][padding][text], generate()."""
 
     def __init__(self, model: torch.nn.Module, plan: Plan):
         from peft import PromptTuningConfig, TaskType, get_peft_model
 
-        self.model = get_peft_model(model, PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT_LENGTH))
+        self.model = get_peft_model(
+            model, PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT_LENGTH)
+        )
         self.prompt = next(p for p in self.model.parameters() if p.requires_grad)
         assert self.prompt.shape == plan.p0_Pd.shape and self.prompt.dtype == torch.float32
         with torch.no_grad():
@@ -147,15 +171,22 @@ class Peft:
             rows = self.test[start : start + BATCH_SIZE]
             ids, mask = self._left_padded(rows, self.pad), self._left_padded([[1] * len(row) for row in rows], 0)
             written = self.model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=self.pad, eos_token_id=self.pad
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                pad_token_id=self.pad,
+                eos_token_id=self.pad,
             )
-            for label, tokens in zip(self.labels[start : start + BATCH_SIZE], written[:, ids.shape[1] :].tolist(), strict=True):
+            for label, tokens in zip(
+                self.labels[start : start + BATCH_SIZE], written[:, ids.shape[1] :].tolist(), strict=True
+            ):
                 correct += self.tokenizer.decode(tokens, skip_special_tokens=True).strip().startswith(label.strip())
         return correct
 
 
 def loss_difference(plan: Plan, peft: Peft) -> float:
-    """Largest relative difference of the two sides' losses on single rows, where PEFT has no padding: the same function."""
+    """Largest relative difference of the sides' losses on single rows, where PEFT has no padding: the same function."""
     worst = 0.0
     with torch.no_grad():
         for i in range(4):
@@ -175,9 +206,15 @@ def now(device: torch.device) -> float:
 
 
 def compare(sides: dict[str, list[float]]) -> dict:
-    summary = {side: {"min": min(t), "median": statistics.median(t), "max": max(t), "n": len(t)} for side, t in sides.items()}
+    summary = {
+        side: {"min": min(t), "median": statistics.median(t), "max": max(t), "n": len(t)} for side, t in sides.items()
+    }
     ratios = [b / a for a, b in zip(sides["ours"], sides["peft"], strict=True)]
-    return {"seconds": summary, "ratio": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)}, "ratios": ratios}
+    return {
+        "seconds": summary,
+        "ratio": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)},
+        "ratios": ratios,
+    }
 
 
 def environment(device: str) -> dict[str, dict]:
@@ -187,7 +224,7 @@ def environment(device: str) -> dict[str, dict]:
             "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
             "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load_average": os.getloadavg()[0],
         },
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in ("promptgeo", "torch", "transformers", "peft", "lightning")},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
     }  # fmt: skip
 
 
