@@ -124,7 +124,7 @@ class _Scorer:
         losses, predicted = _teacher_forced(self.lm, prompts_NPd, rows, prompt_of)
         correct = np.zeros(n * e, dtype=bool)
         texts = [""] * (n * e)
-        to_generate = []
+        to_generate: dict[int, list[int]] = {}  # row -> the tokens it is known to begin with
         for i, (row, tokens) in enumerate(zip(rows, predicted, strict=True)):
             label, wanted = self.examples[i % e].label, row.label.tolist()
             wrong = next((k for k, (a, b) in enumerate(zip(tokens, wanted, strict=True)) if a != b), None)
@@ -132,13 +132,21 @@ class _Scorer:
                 correct[i], texts[i] = wrong is None, self.lm.decode(tokens[:1])
             elif wrong is None and len(wanted) <= self.limit and (self.template.end or not self.want_outputs):
                 correct[i], texts[i] = self._verdict(wanted, label)
-            elif self.want_outputs or wrong is None or self._open([*wanted[:wrong], tokens[wrong]], label):
-                to_generate.append(i)
+            else:
+                known = self._greedy_so_far(wanted if wrong is None else [*wanted[:wrong], tokens[wrong]])
+                if self.want_outputs or wrong is None or self._open(known, label):
+                    to_generate[i] = known
         if to_generate:
             self._generate(prompts_NPd, rows, prompt_of, to_generate, correct, texts)
         return _Scores(correct.reshape(n, e), losses.reshape(n, e), [texts[k * e : (k + 1) * e] for k in range(n)])
 
-    def _generate(self, prompts_NPd, rows, prompt_of, chosen: list[int], correct: np.ndarray, texts: list[str]) -> None:
+    def _greedy_so_far(self, tokens: list[int]) -> list[int]:
+        """Where greedy decoding would have stopped among tokens that it would have written."""
+        end = next((k + 1 for k, token in enumerate(tokens) if token in self.lm.end_tokens), None)
+        return tokens[: min(end or len(tokens), self.limit)]
+
+    def _generate(self, prompts_NPd, rows, prompt_of, begun: dict[int, list[int]], correct: np.ndarray, texts: list[str]) -> None:
+        chosen = list(begun)
         labels = [self.examples[i % len(self.rows)].label for i in chosen]
 
         def finished(j: int, tokens: list[int]) -> bool:
@@ -146,7 +154,7 @@ class _Scorer:
                 return True
             return not self.want_outputs and not self._open(tokens, labels[j])
 
-        written = self.lm.greedy(prompts_NPd, [rows[i] for i in chosen], [prompt_of[i] for i in chosen], self.limit, finished)
+        written = self.lm.greedy(prompts_NPd, [rows[i] for i in chosen], [prompt_of[i] for i in chosen], self.limit, finished, list(begun.values()))
         for i, label, tokens in zip(chosen, labels, written, strict=True):
             correct[i], texts[i] = self._verdict(tokens, label)
 

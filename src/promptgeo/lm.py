@@ -26,8 +26,8 @@ from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
 
 log = logging.getLogger(__name__)
-CPU_BYTES = 2**29
-"""Of activations in one forward on a CPU."""
+CPU_BYTES = 2**30
+"""Of activations in one forward on a CPU (about half of it in fact: rows share positions)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -169,18 +169,24 @@ class FrozenLM:
         prompt_of: Sequence[int],
         max_new_tokens: int,
         finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+        begun: Sequence[list[int]] | None = None,
     ) -> list[list[int]]:
         """The greedy continuation of each row's text (its label is not looked at), as token ids.
+
+        begun: each row's first tokens, where they are known (from a teacher-forced forward).
 
         Row i uses prompt prompt_of[i] and stops after max_new_tokens, at an end-of-sequence token (kept), or when
         finished(i, its tokens so far). Every step runs the whole row again: rows are short, and no cache can go stale.
         """
         ends = self.end_tokens
-        continuations: list[list[int]] = [[] for _ in rows]
-        active = list(range(len(rows)))
-        for _ in range(max_new_tokens):
-            if not active:
-                break
+        continuations: list[list[int]] = [list(tokens) for tokens in begun] if begun else [[] for _ in rows]
+
+        def goes_on(i: int) -> bool:
+            tokens = continuations[i]
+            return not tokens or (len(tokens) < max_new_tokens and tokens[-1] not in ends and not finished(i, tokens))
+
+        active = [i for i in range(len(rows)) if goes_on(i)]
+        while active:
             # The row so far, with one token to predict (whose value no logit depends on).
             grown = [Row(np.concatenate([rows[i].ids, np.array(continuations[i], dtype=np.int64)]), np.zeros(1, np.int64)) for i in active]
             for batch in self.batches(grown, [prompt_of[i] for i in active], prompts_NPd.shape[1]):
@@ -188,7 +194,7 @@ class FrozenLM:
                 for j, token in zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True):
                     if j < len(grown):
                         continuations[active[j]].append(token)
-            active = [i for i in active if continuations[i][-1] not in ends and not finished(i, continuations[i])]
+            active = [i for i in active if goes_on(i)]
         return continuations
 
     @property

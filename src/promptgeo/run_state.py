@@ -45,6 +45,8 @@ class RunState:
         self.epochs_without_gain = 0
         self.lr: float | None = None
         """Learning rate of the last step; None before the first."""
+        self.written: dict[bytes, Evaluation] = {}
+        """Scores with outputs, by the prompt's bytes. Not saved: a resumed run scores again."""
         self._checkpoints = checkpoint_steps(plan.config.training.checkpoints, plan.steps_per_epoch, plan.total_steps)
         self._start_epoch()
 
@@ -110,8 +112,14 @@ class RunState:
         ends = self.step == 0 or self._last or self.status is not None
         return split == self.plan.split and (ends or self.plan.config.evaluation.every is Every.epoch)
 
+    def keeps_outputs(self, split: str) -> bool:
+        """Whether what the model writes with this prompt is part of the run's predictions."""
+        return split == self.plan.split and (self.step == 0 or self._last or self.status is not None)
+
     def scored(self, split: str, prompt_Pd: Tensor, found: Evaluation) -> None:
         """Log the scores of this one prompt; on validation, keep the best and stop where patience ends."""
+        if found.outputs is not None:
+            self.written[copy_of(prompt_Pd).tobytes()] = found
         loss = float(found.loss[0])
         labels = None if found.label_accuracy is None else float(found.label_accuracy[0])
         self._log(split, prompt_Pd, loss, float(found.accuracy[0]), labels, found.n)

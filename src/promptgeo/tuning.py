@@ -201,16 +201,21 @@ class PromptTuning(L.LightningModule):
             groups: dict[tuple, list[int]] = {}
             for s in slots:
                 if self.active[s] is not None and self.active[s].wants(split):
-                    groups.setdefault(_scoring(self.active[s].plan, split), []).append(s)
+                    key = _scoring(self.active[s].plan, split), self.active[s].keeps_outputs(split)
+                    groups.setdefault(key, []).append(s)
             for group in groups.values():
                 self._score_group(group, split)
 
     def _score_group(self, slots: list[int], split: str) -> None:
         prompts = [self.prompts[s].detach() for s in slots]
         try:
-            found = _evaluate(self.active[slots[0]].plan, torch.stack(prompts), split)
-            for k, s in enumerate(slots):
-                self.active[s].scored(split, prompts[k], found.of(k))
+            # What the first and the last prompt write is kept in the run folder; all others are only scored.
+            outputs = any(self.active[s].keeps_outputs(split) for s in slots)
+            distinct = {copy_of(prompt).tobytes(): prompt for prompt in prompts}  # P0 of a word is the same for every seed
+            place = {content: k for k, content in enumerate(distinct)}
+            found = _evaluate(self.active[slots[0]].plan, torch.stack(list(distinct.values())), split, outputs)
+            for s, prompt in zip(slots, prompts, strict=True):
+                self.active[s].scored(split, prompt, found.of(place[copy_of(prompt).tobytes()]))
         except Exception as error:
             if len(slots) == 1:
                 self._fail(slots[0], error)
@@ -274,16 +279,18 @@ class PromptTuning(L.LightningModule):
                 self._fail(s, error)
 
     def _final_scores(self, finals: dict[int, np.ndarray]) -> dict[int, dict[str, Evaluation]]:
-        """Of each slot's run: no prompt and every prompt it keeps, with outputs. Equal prompts (P0 of one word) are scored once."""
+        """Of each slot's run: no prompt and every prompt it keeps, with outputs; those that were scored with them already are not again."""
         first = self.active[next(iter(finals))].plan
         key = _scoring(first, first.split)
         if key not in self._without_prompt:
             self._without_prompt[key] = _evaluate(first, np.zeros((1, 0, self.lm.width), np.float32), first.split, outputs=True)
         named = {s: self.active[s].prompts(final) for s, final in finals.items()}
-        distinct = {array.tobytes(): array for prompts in named.values() for array in prompts.values()}
-        found = _evaluate(first, np.stack(list(distinct.values())), first.split, outputs=True)
-        scores = {content: found.of(k) for k, content in enumerate(distinct)}
-        return {s: {"none": self._without_prompt[key]} | {which: scores[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
+        known = {content: found for s in finals for content, found in self.active[s].written.items()}
+        missing = {a.tobytes(): a for prompts in named.values() for a in prompts.values() if a.tobytes() not in known}
+        if missing:
+            found = _evaluate(first, np.stack(list(missing.values())), first.split, outputs=True)
+            known |= {content: found.of(k) for k, content in enumerate(missing)}
+        return {s: {"none": self._without_prompt[key]} | {which: known[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
 
     def _fail(self, slot: int, error: Exception) -> None:
         state, self.active[slot] = self.active[slot], None
