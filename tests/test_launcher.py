@@ -131,7 +131,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 def test_three_kills_change_no_byte():
     benchmark = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    found = subprocess.run([sys.executable, benchmark, "--kills", "3", "--small"], capture_output=True, text=True, timeout=400, check=False)
+    found = subprocess.run([sys.executable, benchmark, "--kills", "3", "training.epochs=1", "task.split.max_train=32", "task.split.max_test=2"], capture_output=True, text=True, timeout=400, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
     assert json.loads(found.stdout)["identical"] is True
 

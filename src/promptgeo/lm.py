@@ -26,7 +26,7 @@ from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
 
 log = logging.getLogger(__name__)
-CPU_BYTES = 2**30
+CPU_BYTES = 2**29
 """Of activations in one forward on a CPU (about half of it in fact: rows share positions)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -136,15 +136,16 @@ class PromptTuning(L.LightningModule):
 
     def _parts(self, chosen: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
         """Slots that go through one forward and backward: no more activations are held than a forward may have tokens."""
+        sizes = {s: sum(self.active[s].plan.train_rows[i].length for i in indices) for s, indices in chosen.items()}
+        fair = sum(sizes.values()) / -(-sum(sizes.values()) // self.lm.max_tokens)  # no small rest: it would take as long as a large part
         part: dict[int, list[int]] = {}
         tokens = 0
         for s, indices in chosen.items():
-            own = sum(self.active[s].plan.train_rows[i].length for i in indices)
-            if part and (tokens + own > self.lm.max_tokens or len(part) >= self.runs_per_forward):
+            if part and (tokens + sizes[s] / 2 > fair or tokens + sizes[s] > self.lm.max_tokens or len(part) >= self.runs_per_forward):
                 yield part
                 part, tokens = {}, 0
             part[s] = indices
-            tokens += own
+            tokens += sizes[s]
         if part:
             yield part
 

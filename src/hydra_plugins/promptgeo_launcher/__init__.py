@@ -57,7 +57,7 @@ class PackedLauncher(Launcher):
                 job.hydra.job.num = index
             jobs.append(job)
         with packing.trained_ahead([to_run_config(job) for job in jobs]):
-            return [self._run(job) for job in jobs]
+            return [self._run(jobs.pop(0)) for _ in job_overrides]  # popped: each holds Hydra's whole configuration
 
     def _run(self, job: DictConfig) -> JobReturn:
         found = run_job(
