@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/python -m promptgeo.train sweep=quickstart
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -22,25 +22,32 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import safetensors
 
+from promptgeo.compose import compose_grid
 from promptgeo.run_state import state_file
 
 SWEEP = Path("outputs") / "kills"  # relative: run.json holds the outputs folder, and must not tell the two sweeps apart
 GRID = ("task=country_capital,present_past", "init=cat,vocab,normal", "seed=0,1,2,3")
-RUNS = 24
 EARLIEST = 2.0
 """Seconds: no kill comes sooner."""
 TIMEOUT = 1800.0
+
+
+@lru_cache
+def count_runs(overrides: tuple[str, ...]) -> int:
+    """24, or fewer where an override replaces one of the grid's axes (seed=0)."""
+    return len(compose_grid([*GRID, *overrides], multirun=True))
 
 
 class Command:
     """The sweep's command, at work in a folder, in a process group of its own."""
 
     def __init__(self, folder: Path, overrides: list[str]):
-        self.folder, self.began = folder, time.time()
+        self.folder, self.began, self.runs = folder, time.time(), count_runs(tuple(overrides))
         self.log = folder / "output.txt"
         command = [sys.executable, "-m", "promptgeo.train", *GRID, *overrides]
         command += [f"outputs={SWEEP.parent}", f"name={SWEEP.name}", "-m"]
@@ -75,7 +82,7 @@ class Command:
     @property
     def phase(self) -> str:
         """before, during or after training. Hydra writes multirun.yaml as it begins the sweep; run.json ends a run."""
-        if len(finished(self.folder)) == RUNS:
+        if len(finished(self.folder)) == self.runs:
             return "after"
         begun = self.folder / SWEEP / "multirun.yaml"
         return "during" if begun.exists() and begun.stat().st_mtime >= self.began else "before"
@@ -143,7 +150,7 @@ def kill_again_and_again(
     """One record for each command: when it was to be killed, and what that hit."""
     records: list[dict] = []
     while (count := sum(record["killed"] for record in records)) < kills:
-        deleted = delete_half(folder, chance) if len(finished(folder)) == RUNS else 0
+        deleted = delete_half(folder, chance) if len(finished(folder)) == len(undisturbed.steps) else 0
         left = undisturbed.seconds_left(folder)
         startup = max(undisturbed.startup, EARLIEST)
         early = chance.random() < 0.2
@@ -186,8 +193,8 @@ def main() -> None:
     for name in ("undisturbed", "killed"):
         (work / name).mkdir()
     undisturbed = run_undisturbed(work / "undisturbed", arguments.overrides)
-    if len(undisturbed.steps) != RUNS:
-        sys.exit(f"the undisturbed sweep has {len(undisturbed.steps)} runs instead of {RUNS}: {work}")
+    if len(undisturbed.steps) != (runs := count_runs(tuple(arguments.overrides))):
+        sys.exit(f"the undisturbed sweep has {len(undisturbed.steps)} runs instead of {runs}: {work}")
     print(
         f"undisturbed: training from {undisturbed.startup:.1f} s, for {undisturbed.training:.1f} s",
         file=sys.stderr,
@@ -207,7 +214,7 @@ def main() -> None:
         "too_late": sum(not record["killed"] for record in records),
         "identical": not wrong,
         "differing_files": wrong,
-        "runs": RUNS,
+        "runs": runs,
         "files": len(undisturbed.files),
         "overrides": arguments.overrides,
         "seed": arguments.seed,

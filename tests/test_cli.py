@@ -1,6 +1,7 @@
 """The command line: the users' own line, the same bytes twice, what is complete is skipped, bad input is one line."""
 
 import importlib
+import importlib.util
 import json
 import logging
 import re
@@ -185,6 +186,12 @@ BAD = {
     "task=custom task.source.path=absent.csv": ("absent.csv: no such file",),
     "template=bare": ("template.scoring=token", "example", "tokens"),
     "device=cuda": ("device=cuda",),
+    "packing.max_runs=0": ("packing.max_runs=0: must be a whole number from 1",),
+    "logger=wandbb": ("logger=wandbb: must be null, tensorboard or wandb",),
+    "logger=[wandb,mlflow]": ("logger=mlflow: must be",),
+    "logger=3": ("logger=3: must be",),
+    "wandb.mode=sometimes": ("wandb.mode=sometimes: must be online, offline or disabled",),
+    "logger=tensorboard": ("logger=tensorboard: needs its package: pip install tensorboard",),
     "--config-dir absent": ("--config-dir absent: no such folder",),
     # In a grid, after runs that could be trained.
     "-m seed=0,-1": ("seed=-1",),
@@ -198,6 +205,8 @@ BAD = {
 def test_bad_input_is_one_line_that_names_it_and_nothing_is_written(cli, model, tmp_path, line):
     if line == "device=cuda" and torch.cuda.is_available():
         pytest.skip("this machine has the device that the test says is missing")
+    if line == "logger=tensorboard" and importlib.util.find_spec("tensorboard"):
+        pytest.skip("this environment has the package that the test says is missing")
     assert_refused(cli(*model, *line.split()), *BAD[line])
     assert list(tmp_path.iterdir()) == []
 

@@ -69,7 +69,7 @@ def test_twelve_mixed_runs_in_packs_equal_the_same_runs_alone_bitwise(make, fami
     steps = [run.info["results"]["steps"] for run in runs]
     assert steps[7] < solo[7].total_steps and steps[8] < solo[8].total_steps and len(set(steps)) >= 5
     # Pack size, slots, order. All of them at one length; at the others one that has everything.
-    for size, slots, backwards in ((12, 12, False), (5, 2, False), (1, 1, True), (12, 5, True))[0 if length == 3 else 3 :]:
+    for size, slots, backwards in ((12, 12, False), (5, 2, False), (12, 5, True))[0 if length == 3 else 2 :]:
         packed = plans(f"{size}-{slots}")
         ordered = packed[::-1] if backwards else packed
         for start in range(0, 12, size):
@@ -104,6 +104,7 @@ def test_runs_that_can_share_a_model_share_a_pack(make, caplog):
         make(), make("init=dog", "seed=1", "optimizer.lr=0.5", "training.epochs=1", "optimizer.schedule=cosine"), make("task=present_past", "template=study3"),
         make("prompt.length=3"), make("training.batch_size=2"), make("optimizer=sgd"), make("training.dropout=true"), make("training.dropout=true", "seed=1"),
     ]  # fmt: skip
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         found = packs(plans)
     assert [[plans.index(plan) for plan in pack] for pack in found] == [[0, 1, 2], [3], [4], [5], [6], [7]]

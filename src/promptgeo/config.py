@@ -254,7 +254,8 @@ LOGGERS = ("tensorboard", "wandb")
 
 def loggers(config: RunConfig) -> list[str]:
     """The loggers that the config asks for."""
-    return [config.logger] if isinstance(config.logger, str) else list(config.logger or [])
+    given = config.logger
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _validate_template(template: Template) -> None:

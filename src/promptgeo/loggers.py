@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from promptgeo.config import RunConfig, loggers, to_dict
@@ -23,23 +25,30 @@ def check_loggers(config: RunConfig) -> None:
 
 
 class RunLoggers(Watcher):
-    """Each run's loggers, opened with the run and finished with it, also where it fails or training stops."""
+    """Each run's loggers, opened with the run and finished with it, also where it fails or training stops.
+
+    A logger that fails is left out from there on, with a warning: it must not cost the run that it follows.
+    """
 
     def __init__(self) -> None:
         self.open: dict[str, list[_Wandb | _TensorBoard]] = {}
         self.logged: dict[str, int] = {}
 
     def started(self, state: RunState) -> None:
-        self.open[state.plan.id] = [KINDS[kind](state) for kind in loggers(state.plan.config)]
+        run = self.open[state.plan.id] = []
         self.logged[state.plan.id] = 0
+        for kind in loggers(state.plan.config):
+            with _warned(f"logger={kind}"):
+                run.append(KINDS[kind](state))
 
     def stepped(self, state: RunState) -> None:
         """Log the rows of metrics.csv that are new; a resumed run logs them from its first."""
         new = state.metrics[self.logged[state.plan.id] :]
         self.logged[state.plan.id] += len(new)
-        for logger in self.open[state.plan.id]:
-            for row in new:
-                logger.row(row)
+        for logger in list(self.open[state.plan.id]) if new else ():
+            with _warned(type(logger).__name__, lambda logger=logger: self.open[state.plan.id].remove(logger)):
+                for row in new:
+                    logger.row(row)
 
     def ended(self, state: RunState, trained: Trained) -> None:
         self._finish(state, trained)
@@ -52,13 +61,24 @@ class RunLoggers(Watcher):
             return
         self.stepped(state)
         for logger in self.open.pop(state.plan.id):
-            logger.finish(trained)
+            with _warned(type(logger).__name__):
+                logger.finish(trained)
 
     def closed(self) -> None:
         for running in self.open.values():
             for logger in running:
-                logger.finish(None)
+                with _warned(type(logger).__name__):
+                    logger.finish(None)
         self.open.clear()
+
+
+@contextmanager
+def _warned(what: str, then: Callable[[], None] = lambda: None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s: left out from here on: %s", what.strip("_"), " ".join(f"{type(error).__name__}: {error}".split()))
+        then()
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:

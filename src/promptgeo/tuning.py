@@ -137,7 +137,8 @@ class PromptTuning(L.LightningModule):
     def _parts(self, chosen: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
         """Slots that go through one forward and backward: no more activations are held than a forward may have tokens."""
         sizes = {s: sum(self.active[s].plan.train_rows[i].length for i in indices) for s, indices in chosen.items()}
-        fair = sum(sizes.values()) / -(-sum(sizes.values()) // self.lm.max_tokens)  # no small rest: it would take as long as a large part
+        total = sum(sizes.values())
+        fair = total / max(-(-total // self.lm.max_tokens), 1)  # no small rest: it would take as long as a large part
         part: dict[int, list[int]] = {}
         tokens = 0
         for s, indices in chosen.items():
