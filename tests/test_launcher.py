@@ -94,7 +94,7 @@ def test_a_preview_says_what_would_be_trained_and_writes_nothing(cli, model):  #
     assert [(row[1], row[4], row[6]) for row in rows] == [("1", "2", "4"), ("3", "2", "4")]
 
 
-STOPPED = ("task=plus_two", "init=cat", "training.epochs=3", "task.split.max_train=96", "task.split.max_test=8", "outputs=out", "-m", "seed=0,1")
+STOPPED = ("task=plus_two", "init=cat", "training.epochs=12", "task.split.max_train=96", "task.split.max_test=8", "outputs=out", "-m", "seed=0,1")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
 def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, undisturbed, signum, status):
     process = shell(*STOPPED, cwd=tmp_path)
     wait_for(lambda: list(tmp_path.rglob("multirun.yaml")), process)
-    time.sleep(3)  # it trains, or is about to
+    time.sleep(1.5)  # it trains, or is about to, for seconds more
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err

@@ -54,23 +54,24 @@ def train_all(configs: Sequence[RunConfig]) -> list[Outcome]:
     skipped = {i: run for i, config in distinct.items() if (run := finished_run(config, i)) is not None}
     todo = {i: config for i, config in distinct.items() if i not in skipped}
     if skipped:
-        what = f"{len(skipped)} of {len(distinct)} runs are" if len(distinct) > 1 else f"{folder_of(*next(iter(distinct.items()))[::-1])} is"
-        log.info("%s complete already: skipped (overwrite=true trains again)", what)
-    errors: dict[str, str] = {}
-    if todo:
-        devices = next(iter(todo.values())).packing.devices
-        if devices > 1 and len(todo) > 1:
-            from promptgeo.devices import train_on_devices
-
-            errors = train_on_devices(list(todo.values()), devices)
-        else:
-            with SweepView(len(todo), folder_of(*next(iter(todo.items()))[::-1]).name) as view:
-                errors = train_configs(list(todo.values()), view.tell)
-    outcomes = {i: Outcome(folder, run, errors.get(i), i in skipped) for i, run in skipped.items() if (folder := run.folder)}
+        log.info("%d of %d runs are complete already: skipped (overwrite=true trains again)", len(skipped), len(distinct))
+    errors = _train(todo) if todo else {}
+    outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
     for i, config in todo.items():
         folder = folder_of(config, i)
         outcomes[i] = Outcome(folder, Run.load(folder), errors.get(i))
     return [outcomes[i] for i in ids]
+
+
+def _train(todo: dict[str, RunConfig]) -> dict[str, str]:
+    """Train the runs, by their id, here or in several processes. Returns those that failed: id -> reason."""
+    configs = list(todo.values())
+    if configs[0].packing.devices > 1 and len(configs) > 1:
+        from promptgeo.devices import train_on_devices
+
+        return train_on_devices(configs, configs[0].packing.devices)
+    with SweepView(len(configs), folder_of(configs[0], next(iter(todo))).name) as view:
+        return train_configs(configs, view.tell)
 
 
 _outcomes: dict[str, Outcome] = {}
