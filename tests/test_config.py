@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -362,6 +363,19 @@ def test_identity_leaves_the_config_as_it_was():
     identity(one, "fp32", CONTENTS)
     assert one == before
     assert to_dict(one)["optimizer"]["name"] == "adamw"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("task=country_capital,plus_two", "init=cat,vocab", "seed=0,1"),
+        ("model=tiny,gpt2", "model.learning_rate=0.5,0.7", "optimizer=adamw,study3"),  # the learning rate comes from the model
+        ("template=bare,study3", "template.max_new_tokens=3,5", "init=word", "init.text=cat,dog"),  # a section and a key in it
+    ],
+)
+def test_a_grid_composed_option_by_option_equals_each_run_composed_whole(line):
+    axes = [[f"{part.partition('=')[0]}={value}" for value in part.partition("=")[2].split(",")] for part in line]
+    assert compose_grid(line, multirun=True) == [compose(job) for job in itertools.product(*axes)]
 
 
 # ------------------------------------------------------------------------------------------------- seeds

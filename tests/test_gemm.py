@@ -1,7 +1,7 @@
 """A property of this CPU on which bitwise promises rest: what a matrix product's rows depend on.
 
 Rows come in multiples of 8. For narrow models a row's result then does not depend on how many rows there are. For wide
-ones it does (here from 144 rows on with two threads), so on a CPU no batch holds rows of two prompts: FrozenLM.batches.
+ones it does (here from 144 rows on with two threads), so FrozenLM.mixes_prompts asks the processor before a batch holds rows of two prompts.
 """
 
 import pytest

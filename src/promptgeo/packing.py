@@ -40,10 +40,6 @@ class Outcome:
     """It was complete already."""
 
 
-class RunFailed(Exception):
-    """A run failed; the others of its command are complete."""
-
-
 def train_all(configs: Sequence[RunConfig]) -> list[Outcome]:
     """Train every run that is not complete yet, packed; one outcome per config, in order (equal configs are one run).
 
@@ -155,8 +151,8 @@ CPU_SLOTS = 48
 
 
 def memory_per_run(p: Plan) -> int:
-    """Bytes of activations that a run's minibatch holds until its backward (an estimate from above): measured as about
-    34 numbers of the model's width per position and layer, and three of the vocabulary's size per label position."""
+    """Bytes of activations that a run's minibatch holds until its backward: an estimate meant to be high, not measured. 34 numbers of
+    the model's width per position and layer, and three fp32 numbers of the vocabulary's size, with the logits, per label position."""
     config = p.lm.model.config.get_text_config()
     longest = sorted((row.length for row in p.train_rows), reverse=True)[: p.config.training.batch_size]
     labels = sorted((len(row.label) for row in p.train_rows), reverse=True)[: p.config.training.batch_size]

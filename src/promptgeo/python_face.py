@@ -7,6 +7,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from promptgeo import packing
 from promptgeo.compose import compose
 from promptgeo.config import RunConfig
+from promptgeo.errors import RunFailed
 from promptgeo.planning import load_task
 from promptgeo.runs import Run
 from promptgeo.tasks import Task
@@ -20,7 +21,7 @@ def train(*overrides: str, **choices: Any) -> Run:
     """
     (outcome,) = packing.train_all([_config(overrides, choices)])
     if outcome.error is not None:
-        raise packing.RunFailed(outcome.error)
+        raise RunFailed(outcome.error)
     return outcome.run
 
 

@@ -176,7 +176,7 @@ class RunState:
         results["loss"] = {which: float(found.loss[0]) for which, found in scores.items()}
         labels = {which: float(found.label_accuracy[0]) for which, found in scores.items() if found.label_accuracy is not None}
         return Trained(
-            status=self.status or "interrupted",
+            status=self.status,
             initial=plan.p0_Pd.numpy().copy(),
             trajectory=np.stack(self.trajectory) if self.trajectory else np.zeros((0, *final.shape), np.float32),
             steps=np.array(self.steps, dtype=np.int64),

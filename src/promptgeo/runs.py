@@ -26,7 +26,6 @@ from promptgeo.errors import UserError
 log = logging.getLogger(__name__)
 
 METRICS = ["step", "epoch", "split", "loss", "accuracy", "label_accuracy", "n", "lr", "prompt_norm", "distance_to_p0"]
-STATUSES = ("completed", "diverged", "failed", "interrupted")
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from promptgeo import compose
 from promptgeo.config import validate
-from promptgeo.errors import UserError
+from promptgeo.errors import RunFailed, UserError
 from promptgeo.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _job(composed: DictConfig) -> str:
     outcome = packing.outcome_of(compose.to_run_config(composed))
     _finished.append(outcome)
     if outcome.error is not None:
-        raise packing.RunFailed(outcome.error)
+        raise RunFailed(outcome.error)
     return str(outcome.folder)
 
 
@@ -67,9 +67,8 @@ def main() -> None:
         except Interrupted as stop:
             print(f"promptgeo: stopped by {stop}; the same command goes on from here", file=sys.stderr)
             sys.exit(stop.exit_status)
-        except Exception as error:
-            if type(error).__name__ != "RunFailed":
-                raise
+        except RunFailed:
+            pass  # _report lists it
     if _finished:
         _report()
 
