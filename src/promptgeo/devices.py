@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 from multiprocessing.queues import Queue
 from queue import Empty
+from threading import Thread
 
 import torch
 
@@ -84,9 +85,16 @@ def _terminate(workers: Sequence[multiprocessing.Process]) -> None:
             os.kill(worker.pid, signal.SIGTERM)
 
 
+def _stop_with_parent() -> None:
+    """A first process that was killed stops its workers: the same command, given again, must not meet them."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _work(configs: list[RunConfig], index: int, threads: int, news: Queue) -> None:
     from promptgeo import packing
 
+    Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format=f"device {index}: %(message)s")
     torch.set_num_threads(threads)
     if resolve_device(configs[0].device.name) == "cuda":
