@@ -90,8 +90,6 @@ def test_what_stands_in_a_grids_padding_does_not_matter(lm):
 
 def test_what_stands_in_a_trees_padding_does_not_matter(pair):
     lm, _ = pair
-    if not lm._shares_prefixes:
-        pytest.skip("BLOOM's attention cannot be told: its batches are grids")
     rows = reference.random_rows(6, PROMPT, len(lm.tokenizer), seed=2)
     prompts = random_prompts(lm, 1)
     (batch,) = collate(rows, [0] * 6, PROMPT, share_up_to=1000)
@@ -123,9 +121,9 @@ def test_a_tree_holds_every_shared_position_once():
     assert len(batch.prompt_at) == 4 and sorted(batch.prompt_from.tolist()) == [0, 1, 2, 3]
 
 
-def test_every_family_but_bloom_shares_prefixes(model_folders):
+def test_every_family_shares_prefixes(model_folders):
     found = {family: FrozenLM.load(str(folder), device="cpu")._shares_prefixes for family, folder in model_folders.items()}
-    assert found == {family: family != "bloom" for family in FAMILIES}
+    assert found == dict.fromkeys(FAMILIES, True)
 
 
 def test_training_changes_no_weight_and_leaves_no_gradient(folder, tmp_path):
@@ -291,13 +289,42 @@ def test_gradients_equal_finite_differences(model_folders):
 
 
 def test_greedy_equals_generate_with_and_without_a_cache(pair):
+    """Twelve rows of which the longest outgrow a padded length while they are written."""
     lm, model = pair
-    rows = reference.random_rows(4, PROMPT, len(lm.tokenizer), seed=5)
+    rows = reference.random_rows(12, PROMPT, len(lm.tokenizer), seed=5)
     prompts = random_prompts(lm, 2)
-    prompt_of = [0, 0, 1, 1]
-    found = lm.greedy(prompts, rows, prompt_of, 5)
+    prompt_of = [0] * 5 + [1] * 7
+    found = lm.greedy(prompts, rows, prompt_of, 9)
+    assert any(row.length <= 16 < row.length + 8 for row in rows)
     for use_cache in (True, False):
-        assert found == [reference.written(model, prompts[n], row, 5, use_cache) for row, n in zip(rows, prompt_of, strict=True)]
+        assert found == [reference.written(model, prompts[n], row, 9, use_cache) for row, n in zip(rows, prompt_of, strict=True)]
+
+
+def test_greedy_writes_the_same_where_prefixes_are_not_shared(pair, monkeypatch):
+    lm, _ = pair
+    rows = reference.random_rows(12, PROMPT, len(lm.tokenizer), seed=5)
+    prompts = random_prompts(lm, 2)
+    trees = lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6)
+    monkeypatch.setattr(lm, "_shares_prefixes", False)
+    assert lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6) == trees
+
+
+def test_a_token_more_costs_one_position_of_each_row(pair, monkeypatch):
+    lm, _ = pair
+    if lm._tree.longest < 16:
+        pytest.skip("rows that outgrow the model's window run whole for every token")
+    rows = [reference.row([-1, -2, -3, 5, 6, 7, k], [1]) for k in range(8, 17)]
+    positions = []
+    label_logits = lm.label_logits
+
+    def counting(prompts, batch, *memory):
+        positions.append(batch.ids.numel())
+        return label_logits(prompts, batch, *memory)
+
+    monkeypatch.setattr(lm, "label_logits", counting)
+    monkeypatch.setattr(type(lm), "end_tokens", set())
+    lm.greedy(random_prompts(lm, 1), rows, [0] * 9, 4)
+    assert positions == [16, 16, 16, 16]  # 6 shared and 9 of their own; then 9: all padded to a multiple of 8
 
 
 def test_generation_does_not_ignore_the_prompt(lm):

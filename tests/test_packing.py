@@ -83,10 +83,10 @@ def test_a_pack_is_bitwise_where_matrix_products_depend_on_their_rows(make, monk
     batches = []
     real = FrozenLM.label_logits
 
-    def watched(self, prompts_NPd, batch):
+    def watched(self, prompts_NPd, batch, memory=None):
         if torch.is_grad_enabled():
             batches.append(batch)
-        return real(self, prompts_NPd, batch)
+        return real(self, prompts_NPd, batch, memory)
 
     monkeypatch.setattr(FrozenLM, "label_logits", watched)
     plans = [make(f"seed={seed}") for seed in range(3)]
@@ -133,12 +133,12 @@ def test_memory_that_runs_out_halves_a_forward_and_changes_no_number(make, monke
         train_pack([plan])
     real, sizes = FrozenLM.label_logits, []
 
-    def small(self, prompts_NPd, batch):
+    def small(self, prompts_NPd, batch, memory=None):
         if torch.is_grad_enabled():
             if len(prompts_NPd) > holds:
                 raise torch.OutOfMemoryError("out of memory")
             sizes.append(len(prompts_NPd))
-        return real(self, prompts_NPd, batch)
+        return real(self, prompts_NPd, batch, memory)
 
     monkeypatch.setattr(FrozenLM, "label_logits", small)
     plans = [make(f"seed={seed}") for seed in range(5)]
@@ -150,7 +150,7 @@ def test_memory_that_runs_out_halves_a_forward_and_changes_no_number(make, monke
 
 
 def test_a_run_too_large_for_the_memory_fails_alone(make, monkeypatch):
-    def full(self, prompts_NPd, batch):
+    def full(self, prompts_NPd, batch, memory=None):
         raise torch.OutOfMemoryError("out of memory")
 
     plan = make()

@@ -9,6 +9,8 @@ Shapes: B rows, T positions of a row, F flat positions of a batch, h heads, w wi
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,24 @@ from promptgeo.batching import Batch
 _NAME = "promptgeo_tree"
 
 
+class Memory:
+    """The keys and values of every layer, for the batches that go on from a batch's rows (batching.next_tokens)."""
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def grown(self, layer: int, key_Fd: Tensor, value_Fd: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep these too; returns all of the layer's so far."""
+        if layer == len(self._layers):
+            self._layers.append((key_Fd, value_Fd))
+        else:
+            key, value = self._layers[layer]
+            self._layers[layer] = torch.cat([key, key_Fd]), torch.cat([value, value_Fd])
+        return self._layers[layer]
+
+
 class TreeAttention:
-    """Switches a model that attends by transformers' SDPA function to a batch's tree, for one forward."""
+    """Switches a model to a batch's tree, for one forward: a model that attends by transformers' SDPA function, or BLOOM."""
 
     def __init__(self, model: nn.Module):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -28,7 +46,16 @@ class TreeAttention:
 
         self._sdpa = sdpa_attention_forward
         self._config = model.config.get_text_config()
+        self._implementation = self._config._attn_implementation
+        self._bloom = [m for m in model.modules() if type(m).__name__ == "BloomAttention" and not m.slow_but_exact]
+        self._slopes_h: Tensor | None = None
+        if self._bloom:
+            from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+            at = next(model.parameters()).device
+            self._slopes_h = build_alibi_tensor(torch.ones(1, 2, device=at), self._config.n_head, torch.float32)[:, 0, 1]
         self._batch: Batch | None = None
+        self._memory: Memory | None = None
         self.calls = 0
         """Of the attention function in the last forward: one per layer, if the model's attention can be told."""
         self._functions = ALL_ATTENTION_FUNCTIONS
@@ -41,32 +68,60 @@ class TreeAttention:
 
     @property
     def possible(self) -> bool:
-        return self._config._attn_implementation == "sdpa"
+        return self._implementation == "sdpa" or bool(self._bloom)
 
     @contextmanager
-    def over(self, batch: Batch) -> Iterator[None]:
-        """Within: the model's forward attends along the batch's paths."""
+    def over(self, batch: Batch, memory: Memory | None = None) -> Iterator[None]:
+        """Within: the model's forward attends along the batch's paths, and leaves its keys and values in `memory`."""
         self._functions.register(_NAME, self._attend)  # the last registered serves: one model runs at a time
-        self._batch, self.calls = batch, 0
+        self._batch, self._memory, self.calls = batch, memory, 0
         self._config._attn_implementation = _NAME
+        for module in self._bloom:
+            module.forward = partial(self._attend_bloom, module)
         try:
             yield
         finally:
-            self._config._attn_implementation = "sdpa"
-            self._batch = None
+            self._config._attn_implementation = self._implementation
+            for module in self._bloom:
+                del module.forward
+            self._batch = self._memory = None
 
-    def _attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options) -> tuple[Tensor, None]:
+    def _attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any) -> tuple[Tensor, None]:
         """query, key, value: [1, h, F, w] -> [1, F, h, w]. Whatever mask the model made for one flat sequence does not apply."""
-        self.calls += 1
+        batch = self._batch
         options["is_causal"] = True
-        flat = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)]  # [F, h * w]
-        # embedding, as a gather of rows: the backward of index_select takes ten times as long on two threads.
+        query_Fd, key_Fd, value_Fd = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
+        if self._memory is not None:
+            key_Fd, value_Fd = self._memory.grown(self.calls, key_Fd, value_Fd)
+        self.calls += 1
         parts = []
-        for paths_BT in self._batch.paths:
+        for k, paths_BT in enumerate(batch.paths):
+            reach_B = batch.reach[k] if batch.reach else None
+            asked = paths_BT if reach_B is None else batch.asked[k][:, None]
             along = (
-                embedding(paths_BT, f).unflatten(-1, (-1, x.shape[-1])).transpose(1, 2)
-                for f, x in zip(flat, (query, key, value), strict=True)
+                # embedding, as a gather of rows: the backward of index_select takes ten times as long on two threads.
+                embedding(at, flat).unflatten(-1, (-1, x.shape[-1])).transpose(1, 2)
+                for at, flat, x in ((asked, query_Fd, query), (paths_BT, key_Fd, key), (paths_BT, value_Fd, value))
             )
-            out_BThw, _ = self._sdpa(module, *along, None, **options)
+            out_BThw, _ = self._sdpa(module, *along, self._mask(paths_BT.shape[1], reach_B, query.dtype), **options)
             parts.append(out_BThw.flatten(0, 1))
-        return embedding(self._batch.path_at, torch.cat(parts).flatten(1)).unflatten(-1, parts[0].shape[1:])[None], None
+        return embedding(batch.path_at, torch.cat(parts).flatten(1)).unflatten(-1, parts[0].shape[1:])[None], None
+
+    def _mask(self, length: int, reach_B: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """What the scores of paths of this length are masked by, ALiBi included; None: they are causal and nothing more.
+
+        reach_B: only the last of this many positions of each path asks.
+        """
+        if self._slopes_h is None and reach_B is None:
+            return None
+        at_T = torch.arange(length, device=self._batch.ids.device)
+        seen = at_T <= at_T[:, None] if reach_B is None else (at_T < reach_B[:, None])[:, None, None]
+        if self._slopes_h is None:
+            return seen
+        alibi_h1T = (self._slopes_h[:, None, None] * at_T).to(dtype)
+        return alibi_h1T.where(seen, torch.finfo(dtype).min).expand(len(seen) if seen.ndim == 4 else 1, -1, -1, -1)
+
+    def _attend_bloom(self, module: nn.Module, hidden: Tensor, residual: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        """BLOOM's attention, which asks no attention function: the same module with the scores and their ALiBi taken along the paths."""
+        out, _ = self._attend(module, *module._reshape(module.query_key_value(hidden)), None, scaling=module.inv_norm_factor)
+        return module.dense(out.flatten(2)) + residual, None

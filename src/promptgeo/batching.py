@@ -14,7 +14,7 @@ Shapes: B rows, T positions of a row (prompt included), F flat positions of a ba
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Batch:
     targets_M: torch.Tensor
     """int64: the label token to predict, IGNORE at padding."""
     row_M: torch.Tensor
-    """int64: the caller's row of each label position; the number of the caller's rows at padding."""
+    """int64: the caller's row of each label position; at padding the number of the caller's rows, or -1."""
     rows: list[int]
     """The caller's rows in this batch."""
     position_ids: torch.Tensor | None = None
@@ -65,12 +65,21 @@ class Batch:
     """Per padded length T, [B, T] int64: the flat positions on each row's path. Empty in a grid."""
     path_at: torch.Tensor | None = None
     """[F] int64: where, in all the paths one after another, a flat position is read back."""
+    path_of: dict[int, list[int]] = field(default_factory=dict)
+    """A tree: the flat positions of each of the caller's rows, from the root on."""
+    remembered: int = 0
+    """Flat positions that batches before this one computed, which these rows go on from: paths count through them all."""
+    asked: tuple[torch.Tensor, ...] = ()
+    """Of rows that go on, per padded length, [B] int64: the position of `ids` that stands at the end of each path."""
+    reach: tuple[torch.Tensor, ...] = ()
+    """Of rows that go on, per padded length, [B] int64: positions of each path; what follows is padding."""
 
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved, paths=tuple(p.to(device, non_blocking=True) for p in self.paths))
+        tuples = {k: tuple(x.to(device, non_blocking=True) for x in v) for k, v in vars(self).items() if isinstance(v, tuple)}
+        return replace(self, **moved, **tuples)
 
 
 def padded_length(length: int, multiple: int = BUCKET) -> int:
@@ -126,7 +135,7 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
     ids: list[int] = []
     depths: list[int] = []
     prompt_at, prompt_from, label_at, targets, owners = [], [], [], [], []
-    paths: dict[int, list[list[int]]] = defaultdict(list)
+    path_of: dict[int, list[int]] = {}
     for i in members:
         row = rows[i]
         node, path = -1 - prompt_of[i], []
@@ -141,7 +150,7 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
                 depths.append(depth)
             path.append(here)
             node = here
-        paths[padded_length(row.length, PATH)].append(path)
+        path_of[i] = path
         first = len(row.ids) - 1
         label_at += path[first : first + len(row.label)]
         targets += row.label.tolist()
@@ -150,12 +159,10 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
     nodes = np.array(ids + padding)
     path_at = np.zeros(len(nodes), dtype=np.int64)
     grids, start = [], 0
-    for length, members_of in sorted(paths.items()):
-        grid = np.zeros((len(members_of), length), dtype=np.int64)
-        for b, path in enumerate(members_of):
-            grid[b] = path[0]  # padding is the row's own: a run's NaN, times no gradient, is NaN wherever padding stands
-            grid[b, : len(path)] = path
-            path_at[path] = start + b * length + np.arange(len(path))
+    for same_length in _by_length(path_of).values():
+        grid = _padded([path_of[i] for i in same_length])
+        for b, path in enumerate(path_of[i] for i in same_length):
+            path_at[path] = start + b * grid.shape[1] + np.arange(len(path))
         grids.append(grid)
         start += grid.size
     missing = -len(label_at) % GEMM_ROWS
@@ -170,7 +177,55 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
         position_ids=torch.tensor(depths + padding)[None],
         paths=tuple(map(torch.from_numpy, grids)),
         path_at=torch.from_numpy(path_at),
+        path_of=path_of,
     )
+
+
+def next_tokens(batch: Batch, tokens: dict[int, int]) -> Batch:
+    """The batch that goes on from a tree, or from such a batch: one more token of each of these rows, and the one after it to predict.
+
+    Its forward needs the keys and values of all batches before it.
+    """
+    before = batch.remembered + batch.ids.numel()
+    path_of = {i: [*batch.path_of[i], before + k] for k, i in enumerate(tokens)}
+    place = {i: k for k, i in enumerate(tokens)}
+    missing = -len(tokens) % GEMM_ROWS
+    groups = _by_length(path_of).values()
+    path_at = np.zeros(len(tokens) + missing, dtype=np.int64)
+    path_at[[place[i] for group in groups for i in group]] = np.arange(len(tokens))
+    return Batch(
+        ids=torch.tensor([*tokens.values()] + [0] * missing)[None],
+        prompt_at=torch.zeros(0, dtype=torch.long),
+        prompt_from=torch.zeros(0, dtype=torch.long),
+        label_at_M=torch.arange(len(path_at)),
+        targets_M=torch.full((len(path_at),), IGNORE),
+        row_M=torch.tensor([*tokens] + [-1] * missing),
+        rows=[*tokens],
+        position_ids=torch.tensor([len(path) - 1 for path in path_of.values()] + [0] * missing)[None],
+        paths=tuple(torch.from_numpy(_padded([path_of[i] for i in group])) for group in groups),
+        path_at=torch.from_numpy(path_at),
+        path_of=path_of,
+        remembered=before,
+        asked=tuple(torch.tensor([place[i] for i in group]) for group in groups),
+        reach=tuple(torch.tensor([len(path_of[i]) for i in group]) for group in groups),
+    )
+
+
+def _by_length(path_of: dict[int, list[int]]) -> dict[int, list[int]]:
+    """Padded length -> rows, shortest first."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, path in path_of.items():
+        groups[padded_length(len(path), PATH)].append(i)
+    return dict(sorted(groups.items()))
+
+
+def _padded(paths: list[list[int]]) -> np.ndarray:
+    """[B, T] int64: paths of one padded length."""
+    grid = np.zeros((len(paths), padded_length(len(paths[0]), PATH)), dtype=np.int64)
+    for b, path in enumerate(paths):
+        grid[b] = path[0]  # padding is the row's own: a run's NaN, times no gradient, is NaN wherever padding stands
+        grid[b, : len(path)] = path
+    return grid
 
 
 def _grid(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, members: list[int]) -> Batch:

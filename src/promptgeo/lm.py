@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promptgeo.attention import TreeAttention
-from promptgeo.batching import GEMM_ROWS, IGNORE, MAX_TOKENS, Batch, Row, collate
+from promptgeo.attention import Memory, TreeAttention
+from promptgeo.batching import GEMM_ROWS, IGNORE, MAX_TOKENS, Batch, Row, collate, next_tokens
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
 
@@ -122,8 +122,11 @@ class FrozenLM:
         """
         return all(map(_rows_are_independent, {tuple(w.shape): w for w in self.model.parameters() if w.ndim == 2}.values()))
 
-    def label_logits(self, prompts_NPd: Tensor, batch: Batch) -> Tensor:
-        """[M, V] fp32 logits at the batch's label positions. prompts_NPd: fp32 soft prompts, differentiable."""
+    def label_logits(self, prompts_NPd: Tensor, batch: Batch, memory: Memory | None = None) -> Tensor:
+        """[M, V] fp32 logits at the batch's label positions. prompts_NPd: fp32 soft prompts, differentiable.
+
+        memory: keeps a tree's keys and values, and has those of the batches that this one goes on from.
+        """
         embeds = self.embed(batch.ids)
         if len(batch.prompt_at):
             flat_Fd = embeds.reshape(-1, self.width)
@@ -131,7 +134,7 @@ class FrozenLM:
             embeds = flat_Fd.index_copy(0, batch.prompt_at, tokens).view_as(embeds)
         self._label_at = batch.label_at_M
         try:
-            with self._tree.over(batch) if batch.paths else nullcontext():
+            with self._tree.over(batch, memory) if batch.paths else nullcontext():
                 logits = self.model(inputs_embeds=embeds, position_ids=batch.position_ids, use_cache=False).logits
         finally:
             self._label_at = None
@@ -176,7 +179,7 @@ class FrozenLM:
         begun: each row's first tokens, where they are known (from a teacher-forced forward).
 
         Row i uses prompt prompt_of[i] and stops after max_new_tokens, at an end-of-sequence token (kept), or when
-        finished(i, its tokens so far). Every step runs the whole row again: rows are short, and no cache can go stale.
+        finished(i, its tokens so far). A tree's rows go on from its keys and values; a grid's run whole for every token.
         """
         ends = self.end_tokens
         continuations: list[list[int]] = [list(tokens) for tokens in begun] if begun else [[] for _ in rows]
@@ -190,10 +193,17 @@ class FrozenLM:
             # The row so far, with one token to predict (whose value no logit depends on).
             grown = [Row(np.concatenate([rows[i].ids, np.array(continuations[i], dtype=np.int64)]), np.zeros(1, np.int64)) for i in active]
             for batch in self.batches(grown, [prompt_of[i] for i in active], prompts_NPd.shape[1]):
-                likeliest_M = self.label_logits(prompts_NPd, batch).argmax(-1)
-                for j, token in zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True):
-                    if j < len(grown):
+                longest = max(grown[j].length for j in batch.rows) + max_new_tokens
+                memory = Memory() if batch.paths and longest <= self._tree.longest else None
+                while True:
+                    likeliest_M = self.label_logits(prompts_NPd, batch, memory).argmax(-1)
+                    said = {j: token for j, token in zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True) if 0 <= j < len(grown)}
+                    for j, token in said.items():
                         continuations[active[j]].append(token)
+                    said = {j: token for j, token in said.items() if goes_on(active[j])}
+                    if memory is None or not said:
+                        break
+                    batch = next_tokens(batch, said).to(self.device)
             active = [i for i in active if goes_on(i)]
         return continuations
 
