@@ -88,7 +88,9 @@ class TreeAttention:
 
     def _attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any) -> tuple[Tensor, None]:
         """query, key, value: [1, h, F, w] -> [1, F, h, w]. Whatever mask the model made for one flat sequence does not apply."""
-        batch = self._batch
+        batch, dtype = self._batch, query.dtype
+        if query.device.type == "cpu" and dtype is torch.bfloat16:
+            query, key, value = query.float(), key.float(), value.float()  # in bf16 the backward takes eight times as long
         options["is_causal"] = True
         query_Fd, key_Fd, value_Fd = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
         if self._memory is not None:
@@ -105,7 +107,7 @@ class TreeAttention:
             )
             out_BThw, _ = self._sdpa(module, *along, self._mask(paths_BT.shape[1], reach_B, query.dtype), **options)
             parts.append(out_BThw.flatten(0, 1))
-        return embedding(batch.path_at, torch.cat(parts).flatten(1)).unflatten(-1, parts[0].shape[1:])[None], None
+        return embedding(batch.path_at, torch.cat(parts).flatten(1)).unflatten(-1, parts[0].shape[1:])[None].to(dtype), None
 
     def _mask(self, length: int, reach_B: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What the scores of paths of this length are masked by, ALiBi included; None: they are causal and nothing more.

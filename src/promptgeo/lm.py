@@ -155,7 +155,7 @@ class FrozenLM:
             log.debug("model %s cannot share prefixes: %s", self.name, error)
             return False
         tolerance = 1e-4 if self.dtype is torch.float32 else 5e-2
-        return self._tree.calls == self.model.config.get_text_config().num_hidden_layers and bool((tree - grid).abs().max() <= tolerance * grid.std())
+        return self._tree.calls == self.model.config.get_text_config().num_hidden_layers and bool((tree - grid).square().mean().sqrt() <= tolerance * grid.std())
 
     def _keep_label_positions(self, head: nn.Module, args: tuple) -> tuple | None:
         # The head alone is a third to a half of a small model's work; most positions predict nothing we score.
