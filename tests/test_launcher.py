@@ -187,6 +187,22 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
     shutil.rmtree("outputs")
 
 
+def test_every_run_has_a_tensorboard_folder_equal_to_its_metrics(cli, model):  # noqa: F811
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = cli(*model, *SMALL, "logger=tensorboard", "task=plus_two", "init=cat,normal", "-m")
+    assert found.status == 0, found.err
+    runs = runs_below(Path("outputs"))
+    assert len(runs) == 2
+    for run in map(pg.Run.load, runs):
+        events = EventAccumulator(str(run.folder.parent / "tensorboard" / run.folder.name))
+        events.Reload()
+        for split, rows in run.metrics.groupby("split"):
+            for name in ("loss", "accuracy", "prompt_norm"):
+                logged = {event.step: event.value for event in events.Scalars(f"{split}/{name}")}
+                assert logged == pytest.approx(dict(zip(rows["step"], rows[name], strict=True)), rel=1e-6)
+
+
 def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F811
     from promptgeo import loggers
 

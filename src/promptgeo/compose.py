@@ -254,7 +254,7 @@ def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:
 
 @lru_cache
 def _groups() -> list[str]:
-    return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())
+    return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir() and p.name != "analysis")  # those are promptgeo.analyze's
 
 
 @lru_cache

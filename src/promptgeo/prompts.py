@@ -5,6 +5,7 @@ Shapes: P prompt tokens, d width of the input embeddings, V vocabulary.
 """
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,6 +18,12 @@ from promptgeo.runs import DamagedRun, Run
 from promptgeo.tasks import Task
 
 log = logging.getLogger(__name__)
+
+
+@cache
+def _say(message: str) -> None:
+    """Once a process: the runs of a grid share their inits."""
+    log.info(message)
 
 
 def initial_prompt(init: Init, prompt: Prompt, lm: FrozenLM, task: Task, seed: int) -> Tensor:
@@ -45,14 +52,14 @@ def word(lm: FrozenLM, text: str, length: int) -> Tensor:
     ids = lm.encode(text)
     if not ids or length % len(ids):
         raise UserError(f"init.text={text!r} is {len(ids)} tokens for this model, which does not go into prompt.length={length}; set prompt.length={max(len(ids), 1)}")
-    log.info("init: %r is %d token%s, %d times", text, len(ids), "s" * (len(ids) > 1), length // len(ids))
+    _say(f"init: {text!r} is {len(ids)} token{'s' * (len(ids) > 1)}, {length // len(ids)} times")
     return _embeddings(lm, ids * (length // len(ids)))
 
 
 def text(lm: FrozenLM, text: str, length: int | None) -> Tensor:
     """The embeddings of a text's tokens, no special tokens added; its token count is the prompt length."""
     ids = lm.encode(text)
-    log.info("init: %r is %d tokens", text, len(ids))
+    _say(f"init: {text!r} is {len(ids)} tokens")
     _require_length(len(ids), length, f"init.text={text!r}")
     return _embeddings(lm, ids)
 
@@ -83,7 +90,7 @@ def labels(lm: FrozenLM, task: Task, length: int | None, generator: torch.Genera
         raise UserError(f"init=labels: {len(task.labels)} labels do not fit prompt.length={length}; set prompt.length={len(task.labels)}")
     rows = [_embeddings(lm, lm.encode(task.template.label.replace("{label}", label))).mean(0) for label in task.labels]
     if rest := length - len(rows):
-        log.info("init: %d labels, then %d tokens drawn from the vocabulary", len(rows), rest)
+        _say(f"init: {len(rows)} labels, then {rest} tokens drawn from the vocabulary")
         rows += list(_embeddings(lm, _sample_ids(lm, rest, generator)))
     return torch.stack(rows)
 

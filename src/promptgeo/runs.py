@@ -239,6 +239,20 @@ class RunTable:
             raise UserError("there are no runs")
         return np.stack(prompts)
 
+    def trajectory(self) -> tuple[np.ndarray, np.ndarray]:
+        """[N, C, P, d] float32 and steps [C] int64: the checkpoints that all runs have, P0 (step 0) first.
+
+        Raises UserError where runs have no common checkpoints, or prompts from elsewhere none at all.
+        """
+        if self.runs is None:
+            if "trajectory" not in self.arrays:
+                raise UserError("these prompts have no checkpoints")
+            return self.arrays["trajectory"], self.arrays["steps"]
+        steps = sorted(set.intersection(*(set(run.tensors["steps"].tolist()) for run in self.runs)))
+        if not steps:
+            raise UserError("these runs have no checkpoint at a common step; choose runs of one task with .query(...), or fix training.max_steps")
+        return np.stack([self.prompts(step) for step in (0, *steps)], axis=1), np.array([0, *steps])
+
 
 def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     """Finished runs at or below `path`, by folder name, and what was damaged."""
