@@ -186,6 +186,7 @@ BAD = {
     "task=custom task.source.path=absent.csv": ("absent.csv: no such file",),
     "template=bare": ("template.scoring=token", "example", "tokens"),
     "device=cuda": ("device=cuda",),
+    "packing.compile=true device=cpu": ("packing.compile=true: is for CUDA",),
     "packing.max_runs=0": ("packing.max_runs=0: must be a whole number from 1",),
     "logger=wandbb": ("logger=wandbb: must be null, tensorboard or wandb",),
     "logger=[wandb,mlflow]": ("logger=mlflow: must be",),

@@ -309,6 +309,24 @@ def test_greedy_writes_the_same_where_prefixes_are_not_shared(pair, monkeypatch)
     assert lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6) == trees
 
 
+def test_a_compiled_model_says_the_same_for_whatever_shapes_come(model_folders):
+    """Dynamo's own backend: what the graph holds, without minutes of code generation."""
+    lm = FrozenLM(reference.original(model_folders["gpt2"]), FrozenLM.load(str(model_folders["gpt2"])).tokenizer)
+    prompts = random_prompts(lm, 3)
+    packs = [reference.random_rows(n, PROMPT, len(lm.tokenizer), seed=n) for n in (6, 9, 12, 15, 21)]
+    places = [[i * 3 // len(rows) for i in range(len(rows))] for rows in packs]
+    with torch.no_grad():
+        before = [logits_by_row(lm, prompts, rows, at) for rows, at in zip(packs, places, strict=True)]
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        lm.compile(backend="eager")
+        for rows, at, expected in zip(packs, places, before, strict=True):
+            for found, logits in zip(logits_by_row(lm, prompts, rows, at), expected, strict=True):
+                torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+
+
 def test_a_token_more_costs_one_position_of_each_row(pair, monkeypatch):
     lm, _ = pair
     if lm._tree.longest < 16:

@@ -155,10 +155,11 @@ class Seeds:
 
 @dataclass
 class Packing:
-    """How the runs of a grid share the frozen model. Decides how long it takes, never a number."""
+    """How the runs of a grid share the frozen model. Decides how long it takes, never a number (but for the rounding of `compile`)."""
 
     max_runs: int | None = None  # runs trained at once; null: as many as the device's memory holds
     devices: int = 1  # processes, each with its own device and its share of the runs
+    compile: bool = False  # torch.compile the frozen model (CUDA): minutes once, then faster ticks; equal up to rounding
 
 
 @dataclass

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def check_devices(config: RunConfig) -> None:
-    """Raises UserError where fewer devices are there than packing.devices asks for."""
+    """Raises UserError where fewer devices are there than packing.devices asks for, or where packing.compile would cost the CPU's bits."""
+    if config.packing.compile and resolve_device(config.device.name) == "cpu":
+        raise UserError("packing.compile=true: is for CUDA; on a CPU a run in a pack would no longer equal the run alone bit by bit")
     if resolve_device(config.device.name) == "cuda" and config.packing.devices > torch.cuda.device_count():
         raise UserError(f"packing.devices={config.packing.devices}: there are {torch.cuda.device_count()} CUDA devices here")
 

@@ -42,6 +42,7 @@ class FrozenLM:
         self.name = name
         self.fingerprint = fingerprint
         self._label_at: Tensor | None = None
+        self._compiled = False
         head = model.get_output_embeddings()
         if head is None:
             raise UserError(f"model {name}: has no causal language-model head")
@@ -121,6 +122,13 @@ class FrozenLM:
         Asked of the processor, product by product: it depends on the CPU, the BLAS, the width and the threads.
         """
         return all(map(_rows_are_independent, {tuple(w.shape): w for w in self.model.parameters() if w.ndim == 2}.values()))
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch.compile fuse the model's forward, for whatever shapes come. The same numbers up to rounding, no longer bit by bit."""
+        if not self._compiled:
+            # Without the head: its hook's label positions would be compiled as fixed, anew for every batch.
+            self.model.base_model.compile(dynamic=True, backend=backend)
+            self._compiled = True
 
     def label_logits(self, prompts_NPd: Tensor, batch: Batch, memory: Memory | None = None) -> Tensor:
         """[M, V] fp32 logits at the batch's label positions. prompts_NPd: fp32 soft prompts, differentiable.

@@ -185,6 +185,8 @@ def train_pack(plans: list[Plan], slots: int | None = None, *, tell: Tell = _nob
 
     if plans[0].lm.device.type == "cpu":
         _keep_freed_memory()
+    elif plans[0].config.packing.compile:
+        plans[0].lm.compile()
     recorder, keeper = Recorder(), Keeper()
     watchers = [recorder, RunLoggers(), Reporter(tell), keeper]
     with warnings.catch_warnings(), interruptible():
