@@ -30,20 +30,39 @@ def bootstrap_mean(values: np.ndarray, groups: np.ndarray | None = None, draws: 
 def run_bootstrap_pairs(distances_KK: np.ndarray, run_K: np.ndarray, chosen_KK: np.ndarray, draws: int = 500, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean distance over chosen pairs of tokens, runs drawn with replacement.
 
-    Pairs share runs, so they are not independent: drawing pairs would make the interval far too narrow. A run drawn a times and one
-    drawn b times weigh their pairs a * b. chosen_KK: bool, symmetric; pairs of one run should not be in it.
+    Pairs share runs, so they are not independent: drawing pairs would make the interval far too narrow (see pair_means).
+    chosen_KK: bool, symmetric.
     """
     runs = int(run_K.max()) + 1
     pair_sum, pair_count = np.zeros((runs, runs)), np.zeros((runs, runs))
     rows, columns = np.nonzero(chosen_KK)
     np.add.at(pair_sum, (run_K[rows], run_K[columns]), distances_KK[rows, columns])
     np.add.at(pair_count, (run_K[rows], run_K[columns]), 1.0)
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
-    sums = np.einsum("br,rs,bs->b", weights, pair_sum, weights, optimize=True)
-    counts = np.einsum("br,rs,bs->b", weights, pair_count, weights, optimize=True)
-    low, high = np.nanpercentile(sums[counts > 0] / counts[counts > 0], [2.5, 97.5])
+    low, high = np.nanpercentile(pair_means(run_weights(runs, draws, seed), pair_sum, pair_count), [2.5, 97.5])
     return float(low), float(high)
+
+
+def run_weights(runs: int, draws: int, seed: int) -> np.ndarray:
+    """[B, N] float64: how often each run is in each of B bootstrap draws."""
+    return np.random.default_rng(seed).multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
+
+
+def pair_means(weights_BN: np.ndarray, sum_NN: np.ndarray, count_NN: np.ndarray) -> np.ndarray:
+    """[B] float64: the mean over pairs of tokens in each bootstrap draw of runs; NaN where a draw has no such pair.
+
+    sum_NN, count_NN: symmetric, over the chosen pairs between two runs. A run drawn a times and one drawn b times weigh their pairs
+    a * b; pairs within a run weigh a: every copy brings its own.
+    """
+    members = np.flatnonzero(count_NN.any(axis=1))
+    weights_BM = weights_BN[:, members]
+
+    def weighted(pairs_NN: np.ndarray) -> np.ndarray:
+        pairs_MM = pairs_NN[np.ix_(members, members)]
+        within_M = np.diag(pairs_MM)
+        return np.einsum("bm,bm->b", weights_BM @ (pairs_MM - np.diag(within_M)), weights_BM) + weights_BM @ within_M
+
+    sums_B, counts_B = weighted(np.asarray(sum_NN, dtype=np.float64)), weighted(np.asarray(count_NN, dtype=np.float64))
+    return np.divide(sums_B, counts_B, out=np.full(len(weights_BN), np.nan), where=counts_B > 0)
 
 
 def permuted_within(strata_N: np.ndarray, generator: np.random.Generator) -> np.ndarray:
