@@ -1,11 +1,12 @@
 """The model's own token embeddings, in chunks: distances from prompt tokens to a vocabulary too large to compare at once.
 
-Shapes: V vocabulary, K prompt tokens, d width, k nearest.
+Shapes: V vocabulary, K prompt tokens, d width, k nearest, E radii.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -17,11 +18,24 @@ CHUNK_BYTES = 2**27
 
 
 @dataclass(frozen=True)
+class Near:
+    """What one pass over the vocabulary found around K vectors."""
+
+    counts_EK: np.ndarray
+    """int64: tokens closer than each radius."""
+    nearest_Kk: np.ndarray
+    """int64: the nearest tokens, nearest first; of those equally near the lower number first."""
+    distances_Kk: np.ndarray
+    """float32: their cosine distances."""
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     embeddings_Vd: np.ndarray
     """float32, as the first layer gets them."""
     tokens: list[str]
     """What each token says, decoded on its own."""
+    _last: dict[str, Near] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, lm: FrozenLM) -> "Vocabulary":
@@ -34,18 +48,60 @@ class Vocabulary:
     @cached_property
     def norms_V(self) -> np.ndarray:
         """float32 [V]; 1 where a token's embedding is zero, so that its cosine with anything is 0."""
-        norms = np.linalg.norm(self.embeddings_Vd, axis=1)
-        return np.where(norms > 0, norms, 1.0).astype(np.float32)
+        norms = torch.linalg.vector_norm(torch.from_numpy(self.embeddings_Vd), dim=1)  # numpy's norm would copy all embeddings
+        return torch.where(norms > 0, norms, 1.0).float().numpy()
 
     def cosine_distances(self, unit_Kd: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """1 - cosine to the prompt tokens, a part of the vocabulary at a time: (which tokens, [part, K] float32)."""
-        right_dK = torch.from_numpy(np.ascontiguousarray(unit_Kd.T, dtype=np.float32))
-        size = max(CHUNK_BYTES // (4 * max(unit_Kd.shape[0], unit_Kd.shape[1])), 1)
+        left_Kd = torch.from_numpy(np.ascontiguousarray(unit_Kd, dtype=np.float32))
+        size = max(CHUNK_BYTES // (4 * max(unit_Kd.shape)), 1)
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))
-            cosines = torch.from_numpy(self.embeddings_Vd[part]) @ right_dK
-            cosines /= torch.from_numpy(self.norms_V[part])[:, None]
-            yield part, cosines.neg_().add_(1.0).numpy()
+            cosines = left_Kd @ torch.from_numpy(self.embeddings_Vd[part]).T
+            cosines /= torch.from_numpy(self.norms_V[part])
+            yield part, cosines.neg_().add_(1.0).numpy().T
+            del cosines  # or two chunks would lie in memory while the next is made
+
+    def near(self, unit_Kd: np.ndarray, radii: Sequence[float] = (), nearest: int = 1, own_K: np.ndarray | None = None) -> Near:
+        """Everything that lies near the K vectors, in one pass over the chunks; no [K, V] array is made.
+
+        own_K: [K] int64, the token that a vector itself is (-1: none); it is neither counted nor nearest.
+        Fewer than `nearest` columns where the vocabulary has fewer tokens. The last answer is kept: both conventions ask the same.
+        """
+        own_K = np.full(len(unit_Kd), -1) if own_K is None else np.asarray(own_K)
+        key = sha256(np.ascontiguousarray(unit_Kd)).hexdigest() + repr((unit_Kd.dtype, unit_Kd.shape, tuple(radii), nearest, own_K.tolist()))
+        if key not in self._last:
+            self._last.clear()
+            self._last[key] = self._near(unit_Kd, radii, nearest, own_K)
+        return self._last[key]
+
+    def _near(self, unit_Kd: np.ndarray, radii: Sequence[float], nearest: int, own_K: np.ndarray) -> Near:
+        k = min(nearest, len(self) - bool((own_K >= 0).any()))
+        counts_EK = np.zeros((len(radii), len(unit_Kd)), dtype=np.int64)
+        best = torch.empty(len(unit_Kd), 0), torch.empty(len(unit_Kd), 0, dtype=torch.int64)
+        for part, distances_VK in self.cosine_distances(unit_Kd):
+            distances_KV = torch.from_numpy(distances_VK.T)
+            rows = np.flatnonzero((own_K >= part.start) & (own_K < part.stop))
+            distances_KV[rows, own_K[rows] - part.start] = torch.inf
+            for e, radius in enumerate(radii):
+                counts_EK[e] += np.count_nonzero(radius > distances_VK.T, axis=1)  # torch's sum would widen the mask to 8 bytes
+            values, at = distances_KV.topk(min(k, distances_KV.shape[1]), dim=1, largest=False)
+            values, tokens = torch.cat([best[0], values], 1), torch.cat([best[1], at + part.start], 1)
+            values, at = values.topk(min(k, values.shape[1]), dim=1, largest=False)
+            best = values, tokens.gather(1, at)
+            del distances_VK, distances_KV
+        distances_Kk, nearest_Kk = (b.numpy() for b in best)
+        order = np.lexsort((nearest_Kk, distances_Kk), axis=1)
+        return Near(counts_EK, np.take_along_axis(nearest_Kk, order, 1), np.take_along_axis(distances_Kk, order, 1))
+
+    def unit(self, tokens: np.ndarray) -> np.ndarray:
+        """[K, d] float32: embeddings of these tokens at length 1; a zero embedding stays zero."""
+        return self.embeddings_Vd[tokens] / self.norms_V[tokens][:, None]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The number of the first token with each text."""
+        return {text: i for i, text in reversed(list(enumerate(self.tokens)))}
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """[n] int64: tokens drawn without replacement."""
