@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import PurePath
@@ -307,6 +308,19 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
     return _digest(_identity_fields(config) | {"precision": precision} | {f"content.{k}": v for k, v in contents.items()})
 
 
+def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[str, tuple[list, list]]:
+    """What decides numbers and is not the same in two grids: key -> the values in ours and in theirs, each value once."""
+
+    def values(grid: Sequence[RunConfig]) -> dict[str, list]:
+        flat = [flatten(asdict(config)) for config in grid]
+        keys = [k for k in flat[0] if k in ("model.name", "template.name") or not _NOT_IDENTITY.fullmatch(k)]
+        return {k: list({str(f[k]): f[k] for f in flat}.values()) for k in keys}
+
+    ours_by_key, theirs_by_key = values(ours), values(theirs)
+    found = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items() if set(map(str, v)) != set(map(str, theirs_by_key[k]))}
+    return {k: v for k, v in found.items() if k != "init.text" or "init.name" not in found}  # a word init's text is its name
+
+
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
     defaults = flatten(asdict(RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())))
     return {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
@@ -336,14 +350,14 @@ def _derive(use: str, config: RunConfig) -> int:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The resolved config as plain data for run.json (enums by name)."""
+    """The resolved config as plain data for run.json (enums by name), without what a study says beyond its runs."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         return value.name if isinstance(value, Enum) else value
 
-    return plain(asdict(config))
+    return plain({k: v for k, v in asdict(config).items() if k != "study"})
 
 
 def slug(text: str) -> str:

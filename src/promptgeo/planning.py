@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from promptgeo import config as schema
 from promptgeo.batching import Row
@@ -18,6 +19,7 @@ from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
 from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision
 from promptgeo.prompts import initial_prompt, source_run
+from promptgeo.runs import Run
 from promptgeo.tasks import Task
 
 
@@ -133,6 +135,21 @@ def model_key(config: RunConfig) -> tuple[str, ...]:
 
 def load_task(config: RunConfig) -> Task:
     return _load_task(_Hashable((config.task, config.template, _stamps(config.task.source.path))))
+
+
+def task_of(run: Run) -> Task:
+    """The task that a finished run was trained on, made again from the config in its folder.
+
+    Raises UserError where the run was trained elsewhere (no such config), or its data are gone or no longer the same.
+    """
+    config = run.info["config"]
+    if "source" not in config["task"] or "text" not in config["template"]:
+        raise UserError(f"{run.folder}: was trained elsewhere; the examples of its task {config['task']['name']} are not known")
+    parts = {name: OmegaConf.merge(OmegaConf.structured(kind), config[name]) for name, kind in {"task": schema.Task, "template": schema.Template}.items()}
+    task = load_task(RunConfig(**{name: OmegaConf.to_object(part) for name, part in parts.items()}))
+    if task.fingerprint != run.info["fingerprints"]["data"]:
+        raise UserError(f"{run.folder}: the data of task {task.name} are not those that it was trained on; they have changed since")
+    return task
 
 
 def _stamps(path: str | None) -> list[tuple[str, int, int]]:

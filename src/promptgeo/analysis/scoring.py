@@ -1,0 +1,178 @@
+"""Prompts that no run has trained, scored on the runs' own test examples, with intervals that draw runs and test examples anew.
+
+Shapes: N runs, P prompt tokens, d width, E test examples of a task, S scored prompts, B bootstrap draws.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from promptgeo.analysis.stats import wilson
+from promptgeo.errors import UserError
+from promptgeo.evaluation import evaluate
+from promptgeo.lm import FrozenLM
+from promptgeo.planning import task_of
+from promptgeo.runs import RunTable
+from promptgeo.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Test examples that prompts are scored on, as the runs of their task were scored."""
+
+    task: Task
+    """Its test split holds only the examples that are asked."""
+    max_new_tokens: int
+    of: int
+    """Test examples that the task has."""
+
+    @property
+    def n(self) -> int:
+        return len(self.task.test)
+
+
+def exams(runs: RunTable, what: str, max_examples: int | None = None, seed: int = 0) -> list[Exam]:
+    """The exam of each run; runs of the same task share one. max_examples: so many test examples of a task, drawn by seed; null: all.
+
+    Raises UserError for prompts that were trained elsewhere, or where a run's data have changed.
+    """
+    if runs.runs is None:
+        raise UserError(f"{what}: needs runs trained here; prompts from elsewhere do not say what their task's examples are")
+    made: dict[tuple[int, int], Exam] = {}
+    found = []
+    for run in runs.runs:
+        task, limit = task_of(run), run.info["config"]["evaluation"]["max_new_tokens"]
+        if (id(task), limit) not in made:
+            test, total = task.test, len(task.test)
+            if max_examples is not None and total > max_examples:
+                test = [test[i] for i in np.sort(np.random.default_rng(seed).choice(total, max_examples, replace=False))]
+            # Whether the label is the likeliest of a label set is not asked here, and would cost a forward per label.
+            made[id(task), limit] = Exam(replace(task, test=test, labels=None), limit, total)
+        found.append(made[id(task), limit])
+    return found
+
+
+def score(lm: FrozenLM, prompts_S: Sequence[np.ndarray], exams_S: Sequence[Exam]) -> list[np.ndarray]:
+    """What each prompt [P, d] gets right in its exam: S arrays [E] bool. Those of one exam are scored together."""
+    together: dict[tuple[int, int], list[int]] = {}
+    for s, (prompt_Pd, exam) in enumerate(zip(prompts_S, exams_S, strict=True)):
+        together.setdefault((id(exam), len(prompt_Pd)), []).append(s)
+    correct_S: list[np.ndarray] = [np.empty(0)] * len(prompts_S)
+    for members in together.values():
+        exam = exams_S[members[0]]
+        scored = evaluate(lm, np.stack([prompts_S[s] for s in members]), exam.task, max_new_tokens=exam.max_new_tokens)
+        for s, correct_E in zip(members, scored.correct, strict=True):
+            correct_S[s] = correct_E
+    return correct_S
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scored prompts of one kind, whose mean accuracy is asked for."""
+
+    correct_S: list[np.ndarray]
+    """[E] bool each."""
+    exams_S: list[Exam]
+    runs_S: list[tuple[int, ...]]
+    """The runs that each prompt is made of; () for a mean of all runs of a task, which is scored as it is."""
+    tasks_equal: bool = False
+    """Whether each task weighs the same in the mean, else each prompt."""
+
+    def __len__(self) -> int:
+        return len(self.correct_S)
+
+    def where(self, holds: Callable[[int], bool]) -> "Scored":
+        """The prompts of some numbers."""
+        chosen = [s for s in range(len(self)) if holds(s)]
+        return Scored(*([values[s] for s in chosen] for values in (self.correct_S, self.exams_S, self.runs_S)))
+
+    def on(self, exam: Exam) -> "Scored":
+        return self.where(lambda s: self.exams_S[s] is exam)
+
+    @cached_property
+    def parts(self) -> list["Scored"]:
+        """What weighs the same in the mean: the tasks, or all prompts in one."""
+        return [self.on(exam) for exam in dict.fromkeys(self.exams_S)] if self.tasks_equal else [self]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean([np.mean([c.mean() for c in part.correct_S]) for part in self.parts]))
+
+    @property
+    def examples(self) -> int:
+        """Different test examples among them."""
+        return sum(exam.n for exam in dict.fromkeys(self.exams_S))
+
+
+class Bootstrap:
+    """Draws runs and, within each task, test examples with replacement; the same draws for all that is compared.
+
+    Prompts made of two runs share runs, so they are not drawn themselves: a prompt of runs drawn a and b times weighs a * b.
+    """
+
+    def __init__(self, runs: int, draws: int = 1000, seed: int = 0):
+        self._generator = np.random.default_rng(seed)
+        self._runs_BN = self._generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
+        self._examples: dict[Exam, np.ndarray] = {}
+
+    def means(self, scored: Scored) -> np.ndarray:
+        """[B] float64: the mean accuracy in each draw; nan where a draw holds none of the prompts' runs."""
+        if scored.tasks_equal:
+            return np.mean([self.means(part) for part in scored.parts], axis=0)
+        accuracies_BS = np.stack([self._drawn(exam) @ correct_E for exam, correct_E in zip(scored.exams_S, scored.correct_S, strict=True)], axis=1)
+        weights_BS = np.stack([self._runs_BN[:, list(members)].prod(1) for members in scored.runs_S], axis=1)
+        totals_B = weights_BS.sum(1)
+        return (weights_BS * accuracies_BS).sum(1) / np.where(totals_B > 0, totals_B, np.nan)
+
+    def _drawn(self, exam: Exam) -> np.ndarray:
+        if exam not in self._examples:
+            n, draws = exam.n, len(self._runs_BN)
+            self._examples[exam] = self._generator.multinomial(n, np.full(n, 1 / n), size=draws) / n
+        return self._examples[exam]
+
+    def interval(self, scored: Scored) -> tuple[float, float]:
+        """95 % interval of the mean accuracy.
+
+        Wilson's for a single prompt; also where every prompt gets everything right, or nothing, so that draws cannot vary: then for as many
+        examples as there are different ones.
+        """
+        if len(scored) == 1:
+            return wilson(int(scored.correct_S[0].sum()), scored.examples)
+        means_B = self.means(scored)
+        if not _vary(means_B):
+            return wilson(round(scored.mean * scored.examples), scored.examples)
+        return _percentiles(means_B)
+
+    def difference(self, scored: Scored, control: Scored) -> tuple[float, float, float]:
+        """(first mean - second, its 95 % interval), both in the same draws.
+
+        Where neither varies: Newcombe's interval from the two of Wilson (Newcombe 1998, method 10).
+        """
+        difference = scored.mean - control.mean
+        drawn_B = self.means(scored) - self.means(control)
+        if _vary(drawn_B):
+            return difference, *_percentiles(drawn_B)
+        (low, high), (control_low, control_high) = self.interval(scored), self.interval(control)
+        down = np.hypot(scored.mean - low, control_high - control.mean)
+        up = np.hypot(high - scored.mean, control.mean - control_low)
+        return difference, float(max(difference - down, -1.0)), float(min(difference + up, 1.0))
+
+
+def _vary(values_B: np.ndarray) -> bool:
+    return bool(np.nanmax(values_B) - np.nanmin(values_B) > 1e-9)
+
+
+def _percentiles(values_B: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanpercentile(values_B, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def percent(value: float, low: float, high: float) -> str:
+    return f"{value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def points(difference: float, low: float, high: float) -> str:
+    """A difference of two accuracies, in percentage points."""
+    return f"{100 * difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

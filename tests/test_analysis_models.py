@@ -1,0 +1,254 @@
+"""Analyses that run the model: prompts made of trained runs are scored as the runs were, and planted structure is found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import promptgeo as pg
+import reference
+from promptgeo.analysis import scoring
+from promptgeo.analysis.mean_prompts import mean_prompts
+from promptgeo.analysis.scoring import Bootstrap, Exam, Scored
+from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.transplant import _random_like, _spread, transplant
+from promptgeo.errors import UserError
+from promptgeo.packing import train_pack
+from promptgeo.planning import task_of
+from promptgeo.runs import Run, RunTable, Trained, table_of, write_run
+from promptgeo.tiny import PATH as TINY
+
+SMALL = ("task.split.max_train=64", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "training.checkpoints=100")
+TASKS, INITS = ("country_capital", "present_past"), ("cat", "vocab")
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
+    out = tmp_path_factory.mktemp("models")
+    made = [reference.make_plan(TINY, out, f"task={task}", f"init={init}", *SMALL) for task in TASKS for init in INITS]
+    assert train_pack(made) == {}
+    return made
+
+
+@pytest.fixture(scope="module")
+def runs(plans):
+    return table_of([Run.load(plan.folder) for plan in plans])
+
+
+@pytest.fixture(scope="module")
+def tiny(plans):
+    return plans[0].lm
+
+
+@pytest.fixture(scope="module")
+def moved(runs, tiny):
+    return transplant(runs, lm=tiny, max_examples=None, alphas=(0.5,))
+
+
+def accuracy(lm, prompt_Pd, plan) -> float:
+    return float(pg.evaluate(lm, prompt_Pd[None], plan.task, max_new_tokens=plan.config.evaluation.max_new_tokens).accuracy[0])
+
+
+def table_row(result, **where):
+    found = result.tables["accuracies"]
+    for column, value in where.items():
+        found = found[found[column] == value]
+    (row,) = found.to_dict("records")
+    return row
+
+
+def test_a_runs_task_is_made_again_from_its_folder(plans, runs, tmp_path):
+    for plan, run in zip(plans, runs.runs, strict=True):
+        assert task_of(run) == plan.task
+    changed = Run(runs.runs[0].folder, runs.runs[0].info | {"fingerprints": {"data": "sha256:0"}})
+    with pytest.raises(UserError, match="the data of task country_capital are not those"):
+        task_of(changed)
+
+
+def test_the_diagonal_is_the_run_itself(runs, moved):
+    assert runs.table["accuracy_final"].min() > 0.5 > runs.table["accuracy_initial"].max()
+    for row in runs.table.itertuples():
+        for alpha, logged in ((0.0, row.accuracy_initial), (1.0, row.accuracy_final)):
+            cell = table_row(moved, kind="own", alpha=alpha, task=row.task, recipient=row.init)
+            assert cell["accuracy"] == logged and cell["n"] == row.n == 9
+            assert (cell["low"], cell["high"]) == wilson(round(9 * logged), 9)
+    assert moved.value("own") == pytest.approx(runs.table["accuracy_final"].mean())
+
+
+def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
+    p0, final = runs.prompts("initial"), runs.prompts()
+    expected = []
+    for a, b in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        for alpha in (0.5, 1.0):
+            by_hand = accuracy(tiny, p0[b] + alpha * (final[a] - p0[a]), plans[b])
+            cell = table_row(moved, kind="transplant", alpha=alpha, task=TASKS[b // 2], donor=INITS[a % 2], recipient=INITS[b % 2])
+            assert cell["accuracy"] == by_hand
+        expected.append(by_hand)
+        other = (a + 2) % 4
+        cell = table_row(moved, kind="other_task_delta", task=TASKS[b // 2], donor=INITS[a % 2], recipient=INITS[b % 2])
+        assert cell["accuracy"] == accuracy(tiny, p0[b] + final[other] - p0[other], plans[b])
+        cell = table_row(moved, kind="composition.sum", task=TASKS[b // 2], recipient=INITS[b % 2])
+        assert cell["accuracy"] == accuracy(tiny, final[b] + final[(b + 2) % 4] - p0[(b + 2) % 4], plans[b])
+    assert moved.value("transplant") == pytest.approx(np.mean(expected))
+    assert moved.value("difference.initial") == pytest.approx(np.mean(expected) - runs.table["accuracy_initial"].mean())
+    heat = moved.tables["heatmap"].set_index(["donor", "recipient"])["accuracy"]
+    assert heat["cat", "vocab"] == pytest.approx((expected[0] + expected[2]) / 2)
+    assert {"heatmap", "alpha"} == set(moved.figures) and not moved.omissions
+
+
+def planted(source: Run, folder, inits: dict[str, tuple[np.ndarray, np.ndarray]]) -> RunTable:
+    """Run folders whose P0 and final prompt were put there, all else as in a real run."""
+    made = []
+    for init, (initial, final) in inits.items():
+        info = {k: v for k, v in source.info.items() if k not in ("files", "sha256", "status", "results")}
+        info["config"] = info["config"] | {"init": info["config"]["init"] | {"name": init}}
+        initial, final = initial.astype(np.float32), final.astype(np.float32)
+        write_run(folder / init, info, Trained("completed", initial, final[None], np.array([1]), final, final, [], [], source.info["results"]))
+        made.append(Run.load(folder / init))
+    return table_of(made)
+
+
+def sentence(result, with_words: str) -> str:
+    (found,) = [f.sentence for f in result.findings if with_words in f.sentence]
+    return found
+
+
+def test_a_shared_direction_carries_over_and_a_shared_end_point_does_not(runs, tiny, tmp_path):
+    generator = np.random.default_rng(0)
+    source = runs.runs[2]
+    solved, length = source.prompt(), source.prompt().shape
+    far = 10 * np.abs(solved).max()  # what is left of P0[b] - P0[a] then drowns the prompt
+    near = {f"near{i}": generator.normal(0, 1e-3, length) for i in range(3)}
+    apart = {f"far{i}": generator.normal(0, far, length) for i in range(3)}
+    shared = transplant(planted(source, tmp_path / "shared", {k: (p0, p0 + solved) for k, p0 in near.items()}), lm=tiny)
+    own_way = transplant(planted(source, tmp_path / "own", {k: (p0, solved) for k, p0 in apart.items()}), lm=tiny)
+    assert shared.value("transplant") == shared.value("own") == own_way.value("own") > 0.5
+    assert shared.value("random_delta") < 0.2 and own_way.value("transplant") < own_way.value("own") - 0.3
+    assert "so the delta carries over (n = 6 pairs of runs" in sentence(shared, "P0 alone")
+    assert "so its direction matters" in sentence(shared, "a random delta")
+    assert "so it cannot be told from the prompt trained from there" in sentence(shared, "own trained prompt")
+    assert "so nothing shows that the delta carries over" in sentence(own_way, "P0 alone")
+    assert "so part of the delta holds only for its own init" in sentence(own_way, "own trained prompt")
+    for result in (shared, own_way):
+        assert result.omissions == ["transplant: another task's delta as a control, and composition, need runs of two tasks with the same init and seed."]
+
+
+def test_what_was_drawn_is_named_and_the_same_each_time(runs, tiny):
+    first, again = (transplant(runs, lm=tiny, alphas=(1,), max_examples=4, max_pairs=2, max_compositions=1) for _ in range(2))
+    assert first.omissions[0] == "transplant: 2 of 4 pairs of runs were scored, drawn by seed 0 (max_pairs=null scores all)."
+    assert "4 test examples of a task, drawn by seed 0, stand for all of country_capital (9), present_past (9)" in first.omissions[1]
+    assert first.numbers == again.numbers and first.figures == again.figures
+    assert set(first.tables["accuracies"]["n"]) == {4}
+    assert (first.tables["accuracies"]["kind"] == "composition.sum").sum() == 2
+
+
+def test_pairs_are_drawn_evenly_over_inits(runs):
+    table = runs.table.loc[[0] * 12].reset_index(drop=True).assign(init=[f"i{k % 4}" for k in range(12)])
+    pairs = [(a, b) for a in range(12) for b in range(12) if a % 4 != b % 4]
+    for most in (12, 24, 30):
+        chosen = _spread(pairs, table, most, np.random.default_rng(1))
+        counts = np.zeros((4, 4), dtype=int)
+        for a, b in chosen:
+            counts[a % 4, b % 4] += 1
+        off = counts[~np.eye(4, dtype=bool)]
+        assert len(set(chosen)) == most == off.sum() and off.max() - off.min() <= 1
+
+
+def test_a_random_delta_is_as_long_as_the_delta_token_by_token():
+    delta = np.random.default_rng(0).normal(size=(4, 50)) * np.array([[0.0], [1.0], [5.0], [0.1]])
+    noise = _random_like(delta, np.random.default_rng(1))
+    np.testing.assert_allclose(np.linalg.norm(noise, axis=1), np.linalg.norm(delta, axis=1), rtol=1e-12)
+    assert abs((noise[1] @ delta[1]) / (delta[1] @ delta[1])) < 0.5
+
+
+def test_what_cannot_be_transplanted_says_why(runs, tiny):
+    with pytest.raises(UserError, match="transplant: needs runs with at least 2 inits; these have 1"):
+        transplant(runs.query("init == 'cat'"), lm=tiny)
+    with pytest.raises(UserError, match="needs two runs of one task and seed that differ in init"):
+        transplant(runs.query("(task == 'country_capital') == (init == 'cat')"), lm=tiny)
+    elsewhere = RunTable.from_arrays(runs.prompts(), runs.table, runs.prompts("initial"))
+    for analysis in (transplant, mean_prompts):
+        with pytest.raises(UserError, match="needs runs trained here"):
+            analysis(elsewhere, lm=tiny)
+
+
+def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
+    result = mean_prompts(runs, lm=tiny)
+    final, initial = runs.prompts().astype(np.float64), runs.prompts("initial").astype(np.float64)
+    expected = {}
+    for t, task in enumerate(TASKS):
+        plan, mean, other = plans[2 * t], (final[2 * t] + final[2 * t + 1]) / 2, (final[2 - 2 * t] + final[3 - 2 * t]) / 2
+        start = (initial[2 * t] + initial[2 * t + 1]) / 2
+        expected[task] = {
+            "mean_prompt": accuracy(tiny, mean, plan), "mean_token": accuracy(tiny, sum(mean)[None] / len(mean), plan),
+            "other_task": accuracy(tiny, other, plan), "other_task_token": accuracy(tiny, sum(other)[None] / len(other), plan),
+            "mean_initial": accuracy(tiny, start, plan), "mean_initial_token": accuracy(tiny, sum(start)[None] / len(start), plan),
+            "runs": runs.table["accuracy_final"][[2 * t, 2 * t + 1]].mean(), "initial": runs.table["accuracy_initial"][[2 * t, 2 * t + 1]].mean(),
+        }  # fmt: skip
+        for kind, value in expected[task].items():
+            assert result.value(f"{kind}.{task}") == pytest.approx(value), (kind, task)
+    row = next(r for r in result.numbers if r["quantity"] == "mean_token.present_past")
+    assert (row["low"], row["high"]) == wilson(round(9 * row["value"]), 9) and row["n"] == 9
+    means = {kind: np.mean([expected[task][kind] for task in TASKS]) for kind in expected[TASKS[0]]}
+    for kind in ("mean_prompt", "mean_token"):
+        assert result.value(f"difference.{kind}.runs") == pytest.approx(means[kind] - means["runs"])
+    assert [f.n for f in result.findings] == [18] * 6 and not result.omissions
+    alone = mean_prompts(runs.query("task == 'present_past'"), lm=tiny)
+    assert alone.omissions == ["mean_prompts: another task's mean prompt as a control needs runs of two tasks."]
+    assert not any("other_task" in row["quantity"] for row in alone.numbers)
+
+
+# The intervals.
+
+
+def exam(plan, n: int) -> Exam:
+    return Exam(dataclasses.replace(plan.task, test=plan.task.test[:n]), 6, n)
+
+
+def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plans):
+    generator = np.random.default_rng(3)
+    exams = [exam(plans[0], 9), exam(plans[2], 5)]
+    members = [(0, 1), (1, 0), (0, 2), (2, 2), ()]
+    cells = Scored([generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [exams[s % 2] for s in range(5)], members)
+    bootstrap = Bootstrap(3, draws=20, seed=5)
+    means = bootstrap.means(cells)
+    for b in range(20):
+        weights, total = 0.0, 0.0
+        for correct, of, runs_of in zip(cells.correct_S, cells.exams_S, members, strict=True):
+            weight = np.prod([bootstrap._runs_BN[b, r] for r in runs_of])
+            weights, total = weights + weight, total + weight * sum(w * c for w, c in zip(bootstrap._drawn(of)[b], correct, strict=True))
+        assert means[b] == pytest.approx(total / weights)
+    equal = dataclasses.replace(cells, tasks_equal=True)
+    assert equal.mean == pytest.approx((np.mean([cells.correct_S[s].mean() for s in (0, 2, 4)]) + np.mean([cells.correct_S[s].mean() for s in (1, 3)])) / 2)
+    assert bootstrap.difference(cells, cells)[0] == 0
+
+
+def test_intervals_where_nothing_varies_are_those_of_the_examples(plans):
+    nine = exam(plans[0], 9)
+    right, wrong = (Scored([np.full(9, value)] * 4, [nine] * 4, [(r,) for r in range(4)]) for value in (True, False))
+    bootstrap = Bootstrap(4)
+    assert bootstrap.interval(right) == wilson(9, 9) and bootstrap.interval(wrong) == wilson(0, 9)
+    difference, low, high = bootstrap.difference(right, wrong)
+    # Newcombe 1998, method 10: 1 - sqrt((1 - .7009)^2 + .2991^2), by hand
+    assert (difference, high) == (1.0, 1.0) and low == pytest.approx(1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), abs=1e-9)
+
+
+def test_intervals_hold_the_true_mean_about_as_often_as_they_say(plans):
+    """Runs differ, examples differ: an interval over runs alone, or over examples alone, would miss far more often."""
+    generator, held = np.random.default_rng(0), 0
+    nine = exam(plans[0], 9)
+    nine = dataclasses.replace(nine, task=dataclasses.replace(nine.task, test=nine.task.test * 4))
+    for trial in range(200):
+        chance = np.clip(0.5 + 0.2 * generator.normal(size=(20, 1)) + 0.2 * generator.normal(size=36), 0, 1)
+        correct = list(generator.random((20, 36)) < chance)
+        low, high = Bootstrap(20, draws=300, seed=trial).interval(Scored(correct, [nine] * 20, [(r,) for r in range(20)]))
+        held += low <= 0.5 <= high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_prompts_of_one_exam_are_scored_together(runs, tiny, monkeypatch):
+    calls = []
+    real = scoring.evaluate
+    monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: calls.append(len(prompts)) or real(lm, prompts, *a, **k))
+    transplant(runs, lm=tiny, alphas=(0.5,), max_examples=3)
+    assert len(calls) == 2
