@@ -3,6 +3,7 @@
     run = pg.train(task="country_capital", init="cat", seed=0)
     runs = pg.load_runs("outputs/quickstart").query("task == 'country_capital'")
     pg.evaluate(pg.FrozenLM.load("tiny"), runs.prompts(), pg.task("country_capital")).accuracy
+    pg.analyze(runs="outputs/quickstart", analysis=["curves"])
 """
 
 import os
@@ -17,6 +18,7 @@ from promptgeo.errors import UserError
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from promptgeo.analyze import analyze
     from promptgeo.evaluation import evaluate
     from promptgeo.lm import FrozenLM
     from promptgeo.python_face import task, train
@@ -27,11 +29,13 @@ _HOMES = {
     "evaluate": "evaluation", "task": "python_face", "train": "python_face",
 }  # fmt: skip
 
-__all__ = ["FrozenLM", "Run", "RunTable", "UserError", "evaluate", "load_runs", "task", "train"]
+__all__ = ["FrozenLM", "Run", "RunTable", "UserError", "analyze", "evaluate", "load_runs", "task", "train"]
 
 
 def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import: `--help` must not wait for them.
     if name in _HOMES:
         return getattr(import_module(f"promptgeo.{_HOMES[name]}"), name)
+    if name == "analyze":
+        return import_module("promptgeo.analyze")  # a module that can be called
     raise AttributeError(f"module 'promptgeo' has no attribute {name!r}")

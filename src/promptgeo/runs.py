@@ -34,16 +34,16 @@ class Trained:
     """What training one run produced. Arrays are copies: no later step changes them."""
 
     status: str
-    initial: np.ndarray
-    """[P, d] float32: P0."""
+    initial: np.ndarray | None
+    """[P, d] float32: P0; None where an imported prompt's is not known."""
     trajectory: np.ndarray
     """[C, P, d] float32: the kept checkpoints."""
     steps: np.ndarray
     """[C] int64: the step of each checkpoint."""
     final: np.ndarray
     """[P, d] float32."""
-    best: np.ndarray
-    """[P, d] float32: lowest validation loss; the final prompt where there is no validation split."""
+    best: np.ndarray | None
+    """[P, d] float32: lowest validation loss; the final prompt where there is no validation split; None where an imported prompt's is not known."""
     metrics: list[dict[str, Any]]
     """Rows of metrics.csv."""
     predictions: list[dict[str, Any]]
@@ -54,7 +54,7 @@ class Trained:
 
 def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
     """Write a run folder; each file atomically, run.json last. header: id, config, seeds, versions, fingerprints."""
-    tensors = {k: np.ascontiguousarray(getattr(trained, k)) for k in ("initial", "trajectory", "steps", "final", "best")}
+    tensors = {k: np.ascontiguousarray(a) for k in ("initial", "trajectory", "steps", "final", "best") if (a := getattr(trained, k)) is not None}
     contents = {
         "prompts.safetensors": safetensors.numpy.save(tensors),
         "metrics.csv": _csv(trained.metrics),
@@ -143,16 +143,18 @@ class Run:
 
     @cached_property
     def tensors(self) -> dict[str, np.ndarray]:
-        """prompts.safetensors: initial, trajectory, steps, final, best."""
+        """prompts.safetensors: trajectory, steps, final; initial and best where they are known."""
         return safetensors.numpy.load_file(self.folder / "prompts.safetensors")
 
     def prompt(self, which: str | int = "final") -> np.ndarray:
-        """[P, d] float32: initial, final, best, or the checkpoint of a step (0: initial)."""
+        """[P, d] float32: initial, final, best, or the checkpoint of a step (0: initial). Raises UserError for what the run has not."""
         if which == 0:
             which = "initial"
         if isinstance(which, str):
             if which not in ("initial", "final", "best"):
                 raise UserError(f"which={which}: one of initial, final, best or a step is needed")
+            if which not in self.tensors:
+                raise UserError(f"{self.folder}: {_NOT_IMPORTED[which]}")
             return self.tensors[which]
         at = np.flatnonzero(self.tensors["steps"] == which)
         if not len(at):
@@ -192,6 +194,12 @@ class Run:
         }
 
 
+_NOT_IMPORTED = {
+    "initial": "was imported without P0: it has no initial prompt and no delta (promptgeo-runs import takes --initial P0.npy, or --steps 0:1 where the first checkpoint is P0)",
+    "best": "was imported without its best prompt; it has its final one",
+}
+
+
 @dataclass(frozen=True)
 class RunTable:
     """Runs as a pandas table (one row each) beside their prompts."""
@@ -201,11 +209,22 @@ class RunTable:
     runs: list[Run] | None = None
     """In the table's order; None for prompts that were trained elsewhere."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    """Prompts from elsewhere: final and perhaps initial, [N, P, d]."""
+    """Prompts from elsewhere: final and perhaps initial, [N, P, d]; perhaps trajectory [N, C, P, d] and steps [C], P0 (step 0) first."""
 
     @classmethod
-    def from_arrays(cls, prompts: np.ndarray, table: Any, initial: np.ndarray | None = None) -> "RunTable":
-        """Prompts [N, P, d] that were trained elsewhere, with one table row each."""
+    def from_arrays(
+        cls,
+        prompts: np.ndarray,
+        table: Any,
+        initial: np.ndarray | None = None,
+        trajectory: np.ndarray | None = None,
+        steps: Sequence[int] | None = None,
+    ) -> "RunTable":
+        """Prompts [N, P, d] that were trained elsewhere, with one table row each.
+
+        initial: P0, [N, P, d]. trajectory: checkpoints [N, C, P, d] at the steps [C] (1 to C where they are not given; step 0 is P0).
+        Raises UserError where shapes do not fit, steps do not rise, or checkpoints come without P0.
+        """
         prompts = np.asarray(prompts, dtype=np.float32)
         if prompts.ndim != 3 or len(prompts) != len(table):
             raise UserError(f"prompts have shape {list(prompts.shape)} for {len(table)} table rows; [N, P, d] with one row per prompt is needed")
@@ -214,6 +233,8 @@ class RunTable:
             arrays["initial"] = np.array(initial, dtype=np.float32)
             if arrays["initial"].shape != prompts.shape:
                 raise UserError(f"initial has shape {list(arrays['initial'].shape)}, prompts {list(prompts.shape)}")
+        if trajectory is not None:
+            arrays |= _with_p0(arrays.get("initial"), np.array(trajectory, dtype=np.float32), steps, prompts.shape)
         return cls(table.reset_index(drop=True), None, arrays)
 
     def __len__(self) -> int:
@@ -223,14 +244,13 @@ class RunTable:
         """The runs for which a pandas query over the table's columns holds."""
         chosen = self.table.query(expression).index.tolist()
         runs = None if self.runs is None else [self.runs[i] for i in chosen]
-        return RunTable(self.table.loc[chosen].reset_index(drop=True), runs, {k: v[chosen] for k, v in self.arrays.items()})
+        arrays = {k: v if k == "steps" else v[chosen] for k, v in self.arrays.items()}
+        return RunTable(self.table.loc[chosen].reset_index(drop=True), runs, arrays)
 
     def prompts(self, which: str | int = "final") -> np.ndarray:
         """[N, P, d] float32: initial, final, best, or the checkpoint of a step. Raises UserError where shapes differ."""
         if self.runs is None:
-            if which not in self.arrays:
-                raise UserError(f"which={which}: these prompts only have {', '.join(self.arrays)}")
-            return self.arrays[which]
+            return self._from_arrays(which)
         prompts = [run.prompt(which) for run in self.runs]
         shapes = sorted({p.shape for p in prompts})
         if len(shapes) > 1:
@@ -239,19 +259,49 @@ class RunTable:
             raise UserError("there are no runs")
         return np.stack(prompts)
 
+    def _from_arrays(self, which: str | int) -> np.ndarray:
+        which = "initial" if which == 0 else which
+        steps = self.arrays.get("steps", np.empty(0, int))
+        if not isinstance(which, str) and which in steps:
+            return self.arrays["trajectory"][:, np.flatnonzero(steps == which)[0]]
+        if which not in (named := [k for k in self.arrays if k not in ("trajectory", "steps")]):
+            checkpoints = f", and steps {', '.join(map(str, steps[:20]))}" if len(steps) else ""
+            raise UserError(f"which={which}: these prompts only have {', '.join(named)}{checkpoints}")
+        return self.arrays[which]
+
     def trajectory(self) -> tuple[np.ndarray, np.ndarray]:
         """[N, C, P, d] float32 and steps [C] int64: the checkpoints that all runs have, P0 (step 0) first.
 
-        Raises UserError where runs have no common checkpoints, or prompts from elsewhere none at all.
+        Raises UserError where runs have no common checkpoints, or prompts from elsewhere none at all or no P0.
         """
         if self.runs is None:
             if "trajectory" not in self.arrays:
                 raise UserError("these prompts have no checkpoints")
             return self.arrays["trajectory"], self.arrays["steps"]
         steps = sorted(set.intersection(*(set(run.tensors["steps"].tolist()) for run in self.runs)))
+        if not any(len(run.tensors["steps"]) for run in self.runs):
+            raise UserError("these runs have no checkpoints")
         if not steps:
             raise UserError("these runs have no checkpoint at a common step; choose runs of one task with .query(...), or fix training.max_steps")
         return np.stack([self.prompts(step) for step in (0, *steps)], axis=1), np.array([0, *steps])
+
+
+def _with_p0(initial_NPd: np.ndarray | None, trajectory_NCPd: np.ndarray, steps: Sequence[int] | None, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """initial, trajectory and steps, with P0 as step 0 before the others."""
+    if trajectory_NCPd.ndim != 4 or (trajectory_NCPd.shape[0], *trajectory_NCPd.shape[2:]) != tuple(shape):
+        raise UserError(f"trajectory has shape {list(trajectory_NCPd.shape)}, prompts {list(shape)}; [N, C, P, d] is needed")
+    steps_C = np.arange(1, trajectory_NCPd.shape[1] + 1) if steps is None else np.array(steps, dtype=np.int64)
+    if steps_C.shape != trajectory_NCPd.shape[1:2] or (steps_C < 0).any() or (np.diff(steps_C) <= 0).any():
+        raise UserError(f"steps: {trajectory_NCPd.shape[1]} rising numbers are needed, one per checkpoint; these are {steps_C.tolist()}")
+    if len(steps_C) and steps_C[0] == 0:
+        if initial_NPd is not None and not np.array_equal(initial_NPd, trajectory_NCPd[:, 0]):
+            raise UserError("initial differs from the checkpoint of step 0; both are P0: leave one out")
+    elif initial_NPd is None:
+        raise UserError("trajectory: P0 is needed with it: initial=..., or steps that begin with 0 where the first checkpoint is P0")
+    else:
+        trajectory_NCPd = np.concatenate([initial_NPd[:, None], trajectory_NCPd], axis=1)
+        steps_C = np.concatenate([[0], steps_C])
+    return {"initial": trajectory_NCPd[:, 0], "trajectory": trajectory_NCPd, "steps": steps_C}
 
 
 def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:

@@ -1,7 +1,11 @@
-"""promptgeo-runs PATH: what runs lie at or below a folder. Exit status 1 if one is damaged."""
+"""promptgeo-runs PATH: what runs lie at or below a folder. promptgeo-runs import: prompts trained elsewhere become runs.
+
+Exit status 1 if a run is damaged, 2 if the user must mend something.
+"""
 
 import argparse
 import sys
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -12,15 +16,43 @@ from promptgeo.runs import find_runs
 
 COLUMNS = ("status", "task", "init", "seed", "accuracy_none", "accuracy_initial", "accuracy_final", "accuracy_best", "n", "steps")
 
+IMPORT_HELP = """\
+Soft prompts trained elsewhere become run folders that every analysis reads.
+
+FILE is one of
+  prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table
+  run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d]; the last is the final prompt
+  prompts.safetensors    the same: one tensor, or final and perhaps initial (P0), trajectory, steps, best
+  adapter/ ...           PEFT adapters (prompt tuning)
+TABLE is a CSV file with one row per prompt: task, init; perhaps seed, model, template, accuracy (0 to 1), n (test examples), file, steps.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="promptgeo-runs", description="A table of the runs at or below PATH: status, accuracies, checksums.")
-    parser.add_argument("path", metavar="PATH", nargs="?", default="outputs")
-    path = parser.parse_args(arguments).path
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        runs, damaged = find_runs(path)
+        if arguments[:1] == ["import"]:
+            _import(arguments[1:])
+        else:
+            _list(arguments)
     except UserError as error:
         exit_with(error)
+
+
+def _list(arguments: list[str]) -> None:
+    parser = _Parser(
+        prog="promptgeo-runs",
+        usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
+        description="A table of the runs at or below PATH: status, accuracies, checksums.",
+        epilog="promptgeo-runs import makes runs of prompts that were trained elsewhere: promptgeo-runs import --help (a folder of that name: ./import)",
+    )
+    parser.add_argument("path", metavar="PATH", nargs="?", default="outputs")
+    runs, damaged = find_runs(parser.parse_args(arguments).path)
     table = Table(*("run", *COLUMNS, "checksums"))
     for run in runs:
         row = run.row()
@@ -32,6 +64,22 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(f"damaged: {error}", soft_wrap=True, highlight=False)
     if damaged:
         sys.exit(1)
+
+
+def _import(arguments: list[str]) -> None:
+    parser = _Parser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", metavar="FILE", nargs="+")
+    parser.add_argument("--table", metavar="TABLE.csv", required=True)
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="where the runs go, as outputs/<name>; it must not exist yet")
+    parser.add_argument("--initial", metavar="P0.npy", help="P0 of every row, [N, P, d]; without P0 there is no delta")
+    parser.add_argument("--steps", metavar="FIRST:BY", help="steps of the checkpoints, or all of them with commas; 1:1 if nothing says them; 0:1: the first is P0")
+    given = parser.parse_intermixed_args(arguments)
+    from promptgeo.importing import import_prompts, unused_columns
+
+    folders = import_prompts(given.files, given.table, given.out, given.initial, given.steps)
+    if unused := unused_columns(given.table):
+        print(f"not used: {', '.join(unused)} (columns of {given.table})", file=sys.stderr)
+    print(f"{len(folders)} imported runs lie in {given.out}/")
 
 
 def _shown(value: object) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +95,31 @@ def digest(*what: Any) -> str:
 
 
 def store(folder: Path, name: str, key: str, info: dict[str, Any], results: Sequence[tuple[dict[str, str], Result]]) -> Stored:
-    """Write the results of one analysis, each with {"of": ..., "convention": ...} where it has them; result.json last."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    """Write the results of one analysis, each with {"of": ..., "convention": ...} where it has them.
+
+    The folder is replaced as a whole: whatever fails or is stopped on the way, the earlier results lie there as before.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not folder.exists():  # a process was killed between the two renames
+        old.rename(folder)
+    for rest in (new, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        _write(new, name, key, info, results)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    return read(folder)
+
+
+def _write(folder: Path, name: str, key: str, info: dict[str, Any], results: Sequence[tuple[dict[str, str], Result]]) -> None:
     rows, findings, claims, omissions = [], [], [], []
     for variant, result in results:
         prefix = "_".join(variant.values())
@@ -115,7 +136,6 @@ def store(folder: Path, name: str, key: str, info: dict[str, Any], results: Sequ
     write_atomically(folder / "numbers.csv", numbers.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
     whole = info | {"analysis": name, "key": key, "findings": findings, "claims": claims, "omissions": omissions}
     write_atomically(folder / "result.json", (json.dumps(whole, indent=1, ensure_ascii=False, default=str) + "\n").encode())
-    return read(folder)
 
 
 def read(folder: Path) -> Stored:
