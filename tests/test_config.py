@@ -69,7 +69,7 @@ def with_value(key: str, value) -> RunConfig:
         ("init=cta", "init=cta: no such init; nearest: cat"),
         ("model=gpt3", "model=gpt3: no such model; nearest: gpt2"),
         ("model=3", "model=3: no such model; "),
-        ("sweep=nope", "sweep=nope: no such sweep; one of learning_rate, quickstart, tiny_card"),
+        ("sweep=nope", "sweep=nope: no such sweep; one of init_vs_task, learning_rate, quickstart, tiny_card"),
         ("template=null", "template=null: no such template; one of bare, input_label, study3"),
         ("init=[cat,dog]", "init=['cat', 'dog']: no such init; "),
         ("tsak=country_capital", "tsak: no such key; nearest: task"),
