@@ -349,7 +349,6 @@ def _figure(means: _Means, metric: str, of: Of) -> str:
             axis.set_xticks(range(len(bars)), list(bars), rotation=0 if factor == "position" else 90, fontsize=7)
             axis.set_title(f"same {factor}", fontsize=9)
             axis.grid(axis="x", visible=False)
-        what = "of prompt tokens" if of == Of.prompt else "of deltas"
-        axes[0, 0].set_ylabel(f"mean {METRICS[metric]} distance {what}")
+        axes[0, 0].set_ylabel(f"mean {METRICS[metric]} distance" + ("" if of == Of.prompt else " of deltas"))
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
         return svg(figure)
