@@ -254,8 +254,8 @@ def _enrichment(
     if null is not None:
         null_low, null_high = np.percentile(null / pairs_found, [2.5, 97.5])
         result.number(f"{name}.expected", expected, len(null), "permutations", null_low, null_high)
-    apart = p is not None and p < 0.05 and not low <= 1 <= high
-    how = "no more often than by chance can be told" if not apart else "more often than by chance" if share > expected else "less often than by chance"
+    apart = p is not None and p < 0.05
+    how = "no more or less often than by chance, as far as can be told" if not apart else "more often than by chance" if share > expected else "less often than by chance"
     exchanged = {"init": "runs exchange inits within a task", "task": "runs exchange tasks within an init", "position": "positions are exchanged within runs"}[factor]
     shown = "" if p is None else f"; {expected:.1%} where {exchanged}, p = {p:.3g}"
     result.findings.append(
