@@ -7,7 +7,6 @@ own; its peak memory is the kernel's maximum resident set size. The largest is t
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import time
 from pathlib import Path
 
 from peft_recipe import environment, write_report
-
 from promptgeo.runs import load_runs
 
 TASKS = "country_capital,present_past,singular_plural,capitalize_first_letter"

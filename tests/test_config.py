@@ -211,6 +211,7 @@ def test_a_users_own_config_folder_adds_options_and_its_errors_name_the_file(tmp
 
 OPTIONS = sorted((p.parent.name, p.stem) for p in Path(conf_dir()).glob("*/*.yaml") if p.parent.name != "analysis")  # those: test_analyze.py
 NEEDS = {
+    ("regulariser", "orthogonal"): ["regulariser.seeds=[0,1]"],
     ("init", "word"): ["init.text=tree"],
     ("init", "text"): ["init.text=a tree"],
     ("init", "file"): ["init.path=p.npy"],
@@ -234,6 +235,7 @@ def test_the_listing_of_conf_is_complete():
     } == groups["model"]  # fmt: skip
     assert {"input_label", "study3", "bare"} == groups["template"]
     assert {"adamw", "adam", "sgd", "adafactor", "study3"} == groups["optimizer"]
+    assert {"none", "orthogonal"} == groups["regulariser"]
     assert "quickstart" in groups["sweep"]
 
 
@@ -247,6 +249,8 @@ def test_every_file_of_conf_composes_is_valid_and_says_what_it_provides(group, o
     if group == "sweep":
         assert {(c.name, c.sweep) for c in grid} == {(option, option)}
         assert len(grid) == RUNS.get(option, len(grid)) >= 1
+    elif group == "regulariser":
+        assert grid[0].regulariser.name.name == option
     elif group == "optimizer":
         assert grid[0].optimizer.name.name == ("adamw" if option == "study3" else option)
     else:
@@ -324,7 +328,7 @@ DECIDES = {
     "optimizer.warmup_steps": 1, "prompt.length": 5, "training.epochs": 1, "training.max_steps": 1, "training.batch_size": 1,
     "training.early_stopping.patience": 1, "training.checkpoints": "log", "training.dropout": True, "evaluation.max_new_tokens": 1,
     "evaluation.split": EvaluationSplit.validation, "evaluation.every": config.Every.end, "seed": 1, "seeds.init": 0,
-    "seeds.order": 0, "seeds.dropout": 0,
+    "seeds.order": 0, "seeds.dropout": 0, "regulariser.name": config.RegulariserKind.orthogonal, "regulariser.weight": 2.0, "regulariser.seeds": [0, 1],
 }  # fmt: skip
 # What enters by content, or after it is resolved, does not enter by name.
 DOES_NOT = {

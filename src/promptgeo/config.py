@@ -25,6 +25,7 @@ InitKind = Enum("InitKind", "word text vocab normal uniform labels file run")
 Scoring = Enum("Scoring", "line prefix token")
 OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor")
 Schedule = Enum("Schedule", "constant linear cosine")
+RegulariserKind = Enum("RegulariserKind", "none orthogonal")
 Precision = Enum("Precision", "auto fp32 bf16")
 Device = Enum("Device", "auto cpu cuda")
 EvaluationSplit = Enum("EvaluationSplit", "test validation")
@@ -124,6 +125,15 @@ class Optimizer:
 
 
 @dataclass
+class Regulariser:
+    """What a run's loss has beside the task's; see promptgeo.coupling."""
+
+    name: RegulariserKind = RegulariserKind.none
+    weight: float = 1.0
+    seeds: list[int] = field(default_factory=list)  # orthogonal: the runs that are coupled, all else equal; they need one command
+
+
+@dataclass
 class EarlyStopping:
     patience: int | None = None  # epochs without a better validation loss; null: never stop early
 
@@ -180,6 +190,7 @@ class RunConfig:
     init: Init = MISSING
     template: Template = MISSING
     optimizer: Optimizer = MISSING
+    regulariser: Regulariser = field(default_factory=Regulariser)
     prompt: Prompt = field(default_factory=Prompt)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -247,6 +258,7 @@ def validate(config: RunConfig) -> None:
     if needs_validation and split.validation == 0 and split.kind is not SplitKind.own:
         key = "evaluation.split=validation" if config.training.early_stopping.patience is None else "training.early_stopping.patience"
         raise UserError(f"{key} needs validation examples: set task.split.validation=0.1 (a fraction of the training examples)")
+    _validate_regulariser(config)
     _validate_template(config.template)
     _validate_init(config.init)
 
@@ -258,6 +270,19 @@ def loggers(config: RunConfig) -> list[str]:
     """The loggers that the config asks for."""
     given = config.logger
     return given if isinstance(given, list) else [] if given is None else [given]
+
+
+def _validate_regulariser(config: RunConfig) -> None:
+    regulariser = config.regulariser
+    _require(0 <= regulariser.weight <= 1e30, "regulariser.weight", regulariser.weight, "at least 0")
+    if regulariser.name is RegulariserKind.none:
+        _require(not regulariser.seeds, "regulariser.seeds", regulariser.seeds, "empty with regulariser=none")
+        return
+    seeds = regulariser.seeds
+    if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds) or config.seed not in seeds:
+        raise UserError(f"regulariser=orthogonal needs the seeds of the runs it couples, this run's ({config.seed}) among them: 'regulariser.seeds=[0,1,2,3]' -m seed=0,1,2,3")
+    if config.training.early_stopping.patience is not None:
+        raise UserError("regulariser=orthogonal: coupled runs end together; leave training.early_stopping.patience=null")
 
 
 def _validate_template(template: Template) -> None:

@@ -15,6 +15,7 @@ from threading import Thread
 import torch
 
 from promptgeo.config import RunConfig
+from promptgeo.coupling import together
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted
 from promptgeo.planning import resolve_device
@@ -35,7 +36,8 @@ def train_on_devices(configs: Sequence[RunConfig], devices: int) -> dict[str, st
     """Train the runs in `devices` processes. Returns the runs that failed: id -> reason. Raises Interrupted if a signal stopped it."""
     context = multiprocessing.get_context("spawn")  # a forked CUDA context does not work
     news = context.Queue()
-    shares = [list(configs[k::devices]) for k in range(min(devices, len(configs)))]
+    groups = together(configs)
+    shares = [[config for group in groups[k::devices] for config in group] for k in range(min(devices, len(groups)))]
     # The same number of threads in each: on a CPU it decides the bits of a sum.
     workers = [
         context.Process(target=_work, args=(share, k, torch.get_num_threads(), news), name=f"device {k}", daemon=True) for k, share in enumerate(shares)

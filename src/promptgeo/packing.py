@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from promptgeo.config import RunConfig
+from promptgeo.coupling import check_complete, group_of, is_coupled, partners
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, StopRequest, interruptible
 from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
 from promptgeo.progress import Reporter, SweepView, Tell
-from promptgeo.run_state import RunState, Watcher, discard_state
+from promptgeo.run_state import RunState, Watcher, discard_state, saved_step
 from promptgeo.runs import DamagedRun, Run, Trained, write_run
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def train_all(configs: Sequence[RunConfig]) -> list[Outcome]:
     """
     ids = [run_identity(config) for config in configs]
     distinct = dict(zip(ids, configs, strict=True))
-    skipped = {i: run for i, config in distinct.items() if (run := finished_run(config, i)) is not None}
+    check_complete(list(distinct.values()))
+    finished = {i: run for i, config in distinct.items() if (run := finished_run(config, i)) is not None}
+    skipped = {i: run for i, run in finished.items() if all(partner in finished for partner in map(run_identity, partners(distinct[i])))}
     todo = {i: config for i, config in distinct.items() if i not in skipped}
     if skipped:
         log.info("%d of %d runs are complete already: skipped (overwrite=true trains again)", len(skipped), len(distinct))
@@ -116,14 +119,15 @@ def train_configs(configs: Sequence[RunConfig], tell: Tell) -> dict[str, str]:
 
 
 def packs(plans: Sequence[Plan]) -> list[list[Plan]]:
-    """Runs of one model that train together: one prompt length, batch size and optimiser; a run with dropout trains alone.
+    """Runs of one model that train together: one prompt length, batch size and optimiser; a run with dropout trains alone, coupled runs apart.
 
     Task, template, init, seed, learning rate, schedule and epochs may differ within a pack.
     """
     together: dict[tuple, list[Plan]] = {}
     for p in plans:
         training = p.config.training
-        key = (len(p.p0_Pd), training.batch_size, p.config.optimizer.name.name, p.id if training.dropout else "")
+        apart = p.id if training.dropout else group_of(p.config)
+        key = (len(p.p0_Pd), training.batch_size, p.config.optimizer.name.name, apart)
         together.setdefault(key, []).append(p)
     alone = sum(p.config.training.dropout for p in plans)
     if alone and len(plans) > 1:
@@ -137,6 +141,8 @@ def default_slots(pack: Sequence[Plan]) -> int:
     On a CPU a forward holds no more than FrozenLM.max_tokens, so memory holds any number of runs; a few at a time are done earlier.
     """
     first = pack[0]
+    if is_coupled(first.config):
+        return len(pack)
     if first.config.packing.max_runs is not None:
         return first.config.packing.max_runs
     if first.lm.device.type == "cpu":
@@ -187,6 +193,11 @@ def train_pack(plans: list[Plan], slots: int | None = None, *, tell: Tell = _nob
         _keep_freed_memory()
     elif plans[0].config.packing.compile:
         plans[0].lm.compile()
+    if is_coupled(plans[0].config):
+        slots = len(plans)
+        if len({saved_step(p) for p in plans}) > 1:  # killed while they were saved: none can go on without the others
+            for p in plans:
+                discard_state(p.folder)
     recorder, keeper = Recorder(), Keeper()
     watchers = [recorder, RunLoggers(), Reporter(tell), keeper]
     with warnings.catch_warnings(), interruptible():

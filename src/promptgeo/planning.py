@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import platform
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ class Plan:
     def steps_per_epoch(self) -> int:
         return -(-len(self.train_rows) // self.config.training.batch_size)
 
+    def coupled_with(self) -> dict[str, list[str]]:
+        """The ids of the runs that this one was trained for one another with (coupling.py); nothing for any other run."""
+        seeds = self.config.regulariser.seeds
+        return {"coupled_with": [run_identity(replace(self.config, seed=seed)) for seed in seeds if seed != self.config.seed]} if seeds else {}
+
     def header(self) -> dict[str, Any]:
         """What run.json says of the run before its results."""
         return {
@@ -61,6 +66,7 @@ class Plan:
             "seeds": self.seeds,
             "versions": _versions(),
             "fingerprints": {"model": self.lm.fingerprint, "data": self.task.fingerprint},
+            **self.coupled_with(),
             "examples": {split: len(getattr(self.task, split)) for split in ("train", "validation", "test")},
         }
 

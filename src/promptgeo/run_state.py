@@ -263,6 +263,16 @@ class Watcher:
         """No tick follows, for whatever reason."""
 
 
+def saved_step(plan: Plan) -> int | None:
+    """The step after which this very run's state was saved; None where there is none."""
+    try:
+        with safetensors.safe_open(state_file(plan.folder), "pt") as stream:
+            facts = json.loads(stream.metadata()["run"])
+            return facts["step"] if facts["id"] == plan.id else None
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        return None
+
+
 _FACTS = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", "tokens", "examples")
 
 

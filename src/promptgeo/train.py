@@ -100,10 +100,12 @@ def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
     for config in configs:
         validate(config)
     from promptgeo import planning
+    from promptgeo.coupling import check_complete
     from promptgeo.devices import check_devices
     from promptgeo.loggers import check_loggers
     from promptgeo.packing import finished_run
 
+    check_complete(configs)
     for config in sorted(configs, key=planning.model_key):  # each model is loaded once
         check_loggers(config)
         check_devices(config)

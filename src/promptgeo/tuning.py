@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from promptgeo.batching import IGNORE, sum_by_row
 from promptgeo.config import Optimizer, OptimizerKind, Schedule
+from promptgeo.coupling import is_coupled, penalty
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.planning import Plan
 from promptgeo.run_state import RunState, Watcher, copy_of
@@ -41,6 +42,7 @@ class PromptTuning(L.LightningModule):
         self.prompts = torch.nn.ParameterList(torch.nn.Parameter(torch.empty_like(plans[0].p0_Pd)) for _ in self.active)
         self.runs_per_forward = len(self.active)
         self.dropout = any(plan.config.training.dropout for plan in plans)
+        self.coupled = is_coupled(plans[0].config)
         self._without_prompt: dict[tuple, Evaluation] = {}
         if self.dropout and len(plans) > 1:
             raise ValueError("dropout draws from one generator: a run with dropout trains alone")
@@ -71,6 +73,8 @@ class PromptTuning(L.LightningModule):
         with self._dropout_on():
             for part in self._parts(chosen):
                 self._backward(part)
+        if self.coupled:
+            self._push_apart()
         for s in self._taken():
             state, config = self.active[s], self.active[s].plan.config.optimizer
             state.lr = learning_rate(config, state.step, state.plan.total_steps)
@@ -184,6 +188,12 @@ class PromptTuning(L.LightningModule):
         torch.stack(losses).sum().backward()  # no scaler, no strategy: nothing of Lightning's is needed here
         for s, sums in zip(chosen, counted, strict=True):
             self.active[s].learned(*sums)
+
+    def _push_apart(self) -> None:
+        """Add the gradient of what couples these runs; one that failed or whose prompt is no longer finite drops out."""
+        pushed = [self.prompts[s] for s in self._taken() if self.prompts[s].grad is not None and bool(torch.isfinite(self.prompts[s]).all())]
+        if len(pushed) > 1:
+            penalty(torch.stack(pushed), self.active[self._taken()[0]].plan.config.regulariser.weight).backward()
 
     @contextmanager
     def _dropout_on(self) -> Iterator[None]:
