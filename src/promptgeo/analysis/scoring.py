@@ -9,13 +9,16 @@ from functools import cached_property
 
 import numpy as np
 
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
 from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
 from promptgeo.tasks import Task
+
+BLOCK = 32
+"""Prompts that are scored between two moves of the progress bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,8 @@ def score(lm: FrozenLM, prompts_S: Sequence[np.ndarray], exams_S: Sequence[Exam]
     for s, (prompt_Pd, exam) in enumerate(zip(prompts_S, exams_S, strict=True)):
         together.setdefault((id(exam), len(prompt_Pd)), []).append(s)
     correct_S: list[np.ndarray] = [np.empty(0)] * len(prompts_S)
-    for members in together.values():
+    blocks = [members[k : k + BLOCK] for members in together.values() for k in range(0, len(members), BLOCK)]
+    for members in progress(blocks, "scoring prompts"):
         exam = exams_S[members[0]]
         scored = evaluate(lm, np.stack([prompts_S[s] for s in members]), exam.task, max_new_tokens=exam.max_new_tokens)
         for s, correct_E in zip(members, scored.correct, strict=True):
