@@ -226,7 +226,7 @@ def test_runs_that_cannot_support_an_analysis_get_the_reason_and_the_others_are_
 def test_one_init_alone_is_refused_by_what_compares_inits(cli):
     found = cli("runs=runs", "analysis=[init_vs_task]", "where=init == 'cat'")
     assert found.status == 1 and found.out == "" and not Path("runs/analysis/init_vs_task").exists()
-    assert "init_vs_task: left out: init_vs_task: needs runs with at least 2 inits; these have 1" in found.err
+    assert "init_vs_task: left out: needs runs with at least 2 inits; these have 1" in found.err
 
 
 def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
@@ -311,10 +311,15 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "training.epochs=3"], "training.epochs: no such key; one of runs, analysis, where, convention,"),
         (["runs=runs", "+of=delta"], "+of=delta: of exists already; write of=<value>"),
         (["runs=runs", "analysis=[curvs]"], "analysis=curvs: no such analysis; nearest: curves"),
-        (["runs=runs", "analysis=[qqq]"], "analysis=qqq: no such analysis; one of curves, "),
+        (["runs=runs", "analysis=[qqq]"], "analysis=qqq: no such analysis; one of bezier, "),
         (["runs=runs", "analysis=[curves]", "analysis.curves.foo=3"], "analysis.curves.foo: no such option; curves has none"),
         (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutation=3"], "analysis.init_vs_task.permutation: no such option; nearest: permutations"),
         (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.of=delta"], "analysis.init_vs_task.of: no such option; one of "),
+        (["runs=[runs,runs]", "analysis=[curves]"], "runs: several folders have no place in common for their results; name one with out="),
+        (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=abc"], "analysis.init_vs_task.permutations=abc: must be a whole number from 1"),
+        (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=0"], "analysis.init_vs_task.permutations=0: must be a whole number from 1"),
+        (["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilons=3"], "analysis.neighbours.epsilons=3: must be a list"),
+        (["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilon=x"], "analysis.neighbours.epsilon=x: must be a number"),
         (["runs=runs", "analysis=[curves]", "analysis.neighbours.seed=3"], "analysis.neighbours.seed: analysis neighbours is not asked; 'analysis=[neighbours]' asks it"),
         (["runs=runs", "analysis=[curves]", "analysis.curves=3"], "analysis.curves=3: options are set one by one"),
         (["runs=runs"], "analysis: name the questions: 'analysis=["),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import signal
 
 import numpy as np
@@ -12,9 +13,10 @@ import reference
 from promptgeo import packing, run_state
 from promptgeo.batching import Row
 from promptgeo.compose import compose
+from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted
 from promptgeo.lm import FrozenLM
-from promptgeo.packing import packs, train_pack
+from promptgeo.packing import packs, train_all, train_pack
 from promptgeo.runs import Run
 from promptgeo.tiny import PATH as TINY
 
@@ -97,6 +99,22 @@ def test_a_pack_is_bitwise_where_matrix_products_depend_on_their_rows(make, monk
     together = [make(f"seed={seed}", outputs="together") for seed in range(3)]
     assert train_pack(together) == {}
     assert max(len(set((batch.prompt_from // 4).tolist())) for batch in batches) == 3
+
+
+def test_a_run_that_another_process_trains_is_named_and_left_alone(make):
+    import fcntl
+
+    plan = make()
+    plan.folder.mkdir(parents=True)
+    descriptor = os.open(plan.folder, os.O_RDONLY)  # another open file, as another process has it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is training this run"):
+            train_all([plan.config])
+        assert list(plan.folder.iterdir()) == []
+    finally:
+        os.close(descriptor)
+    assert train_all([plan.config])[0].run.status == "completed"
 
 
 def test_runs_that_can_share_a_model_share_a_pack(make, caplog):

@@ -104,6 +104,8 @@ def run_analyses(config: AnalyzeConfig, tell: Callable[[str], None] = lambda lin
     runs, left_out = _runs(folders, config.where)
     for line in left_out:
         tell(f"left out: {line}")
+    if len(folders) > 1 and not config.out:
+        raise UserError("runs: several folders have no place in common for their results; name one with out=<folder>")
     out = Path(config.out) if config.out else Path(folders[0]).expanduser() / "analysis"
     for name in functions:
         if (out / name).exists() and stored_key(out / name) is None and not _unfinished(out / name):
@@ -124,8 +126,9 @@ def run_analyses(config: AnalyzeConfig, tell: Callable[[str], None] = lambda lin
         try:
             results = _results(function, runs, materials, variants, partial(_tell_variant, tell, name))
         except UserError as error:
-            answers.append(Answered(name, None, refused=str(error)))
-            tell(f"{name}: left out: {error}")
+            reason = str(error).removeprefix(f"{name}: ")
+            answers.append(Answered(name, None, refused=reason))
+            tell(f"{name}: left out: {reason}")
             continue
         except Exception as error:  # an analysis that fails costs none of the others
             log.debug("", exc_info=error)
@@ -315,7 +318,25 @@ def _function(name: str, options: Any, allowed: Sequence[str]) -> partial:
     for option in given:
         if option not in valid:
             raise UserError(f"analysis.{name}.{option}: no such option; {_nearest(option, valid) if valid else f'{name} has none'}")
+        _check_value(f"analysis.{name}.{option}", given[option], parameters[option].default)
     return partial(function, **given)
+
+
+def _check_value(key: str, value: Any, default: Any) -> None:
+    """Raises UserError for a value of another kind than the default's: a wrong option stops a command before it begins."""
+    if isinstance(default, bool):
+        ok, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        least = 0 if key.endswith(".seed") else 1
+        ok, wanted = isinstance(value, int) and not isinstance(value, bool) and value >= least, f"a whole number from {least}"
+    elif isinstance(default, float):
+        ok, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    elif isinstance(default, tuple | list):
+        ok, wanted = isinstance(value, tuple | list), f"a list, as in '{key}=[a,b]'"
+    else:
+        return
+    if not ok:
+        raise UserError(f"{key}={value}: must be {wanted}")
 
 
 def _source(function: partial) -> dict[str, str]:

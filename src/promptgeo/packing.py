@@ -3,11 +3,12 @@
 import ctypes
 import itertools
 import logging
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,9 +114,35 @@ def train_configs(configs: Sequence[RunConfig], tell: Tell) -> dict[str, str]:
     for _, same_model in itertools.groupby(sorted(configs, key=model_key), key=model_key):
         plans = [plan(config) for config in same_model]
         tell("planned", sum(p.total_steps for p in plans))
-        for pack in packs(plans):
-            errors |= train_pack(pack, tell=tell)
+        with _held([p.folder for p in plans]):
+            for pack in packs(plans):
+                errors |= train_pack(pack, tell=tell)
     return errors
+
+
+@contextmanager
+def _held(folders: Sequence[Path]) -> Iterator[None]:
+    """Within, no other process trains these runs. Raises UserError where one does."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with ExitStack() as held:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(folder, os.O_RDONLY)
+            except OSError:
+                break  # more runs than a process may have files open
+            held.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{folder}: another process is training this run; the same command, once that is done, goes on from there") from error
+            except OSError as error:
+                log.debug("%s: cannot be locked: %s", folder, error)  # some network file systems
+        yield
 
 
 def packs(plans: Sequence[Plan]) -> list[list[Plan]]:

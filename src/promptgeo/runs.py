@@ -310,6 +310,9 @@ def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
     runs, damaged = [], []
+    for left in sorted(path.rglob("prompts.safetensors")):
+        if not (left.parent / "run.json").exists():
+            damaged.append(DamagedRun(f"{left.parent}: was not finished, or lost its run.json"))
     for marker in sorted(path.rglob("run.json")):
         try:
             runs.append(Run.load(marker.parent))

@@ -57,7 +57,7 @@ def init_vs_task(runs: RunTable, *, of: Of = Of.prompt, permutations: int = 1000
     shares = _shares(unit_NPd, inner, codes, permutations, redraws, seed, result)
     rows = _decomposition(inner, codes, shares, result)
     for factor in ("init", "task", "position"):
-        if isinstance(shares.get(factor), Share):
+        if isinstance(shares.get(factor), Share) and _testable(factor, codes):
             result.findings.append(_finding(factor, shares[factor], n, inner.tokens, of))
     if of == Of.prompt:
         _beyond_p0(runs, codes, redraws, seed, result)
@@ -195,11 +195,16 @@ def _finding(factor: str, share: Share, n: int, count: int, of: Of) -> Finding:
     return Finding(sentence, share.size, n, "runs", p=share.p)
 
 
+def _testable(factor: str, codes: dict[str, np.ndarray]) -> bool:
+    """Whether the permutations can give a p below LEVEL at all."""
+    return factor not in OTHER or assignments(codes[factor], codes[OTHER[factor]]) * LEVEL >= 1
+
+
 def _claims(shares: dict[str, Share | float], codes: dict[str, np.ndarray], n: int, result: Result) -> None:
     """Left out where no p could be small enough: too few runs say nothing against a claim."""
-    for factor, other in OTHER.items():
+    for factor in OTHER:
         share = shares[factor]
-        if isinstance(share, Share) and assignments(codes[factor], codes[other]) * LEVEL >= 1:
+        if isinstance(share, Share) and _testable(factor, codes):
             verdict = "explains more" if share.p < LEVEL else "does not detectably explain more"
             result.claims.append(Claim(f"{factor}_matters", share.p < LEVEL, f"The {factor} {verdict} of the variance than chance does: {_found(share)} (n = {n} runs)."))
 

@@ -18,7 +18,7 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.neighbours import init_words, require_width
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.stats import bootstrap_mean
-from promptgeo.analysis.vectors import Of, order_of_appearance, tokens
+from promptgeo.analysis.vectors import Of, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
@@ -33,6 +33,7 @@ def neighbour_words(runs: RunTable, *, vocabulary: Vocabulary, epsilon: float = 
     `.enrichment` (their ratio). Intervals: 95 %, whole runs drawn with replacement. Raises UserError for a zero vector or a vocabulary
     of another width.
     """
+    require_runs(runs, 3, "neighbour_words")
     if top < 1 or not 0 < epsilon <= 2:
         raise UserError(f"neighbour_words: top={top}, epsilon={epsilon}: at least one neighbour and a cosine distance between 0 and 2 are needed")
     found = tokens(runs, Of.prompt)

@@ -17,7 +17,7 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.stats import bootstrap_mean, permutation_p, permuted_within
-from promptgeo.analysis.vectors import Convention, Of, Tokens, order_of_appearance, tokens
+from promptgeo.analysis.vectors import Convention, Of, Tokens, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.config import InitKind
 from promptgeo.errors import UserError
@@ -49,6 +49,7 @@ def neighbours(
     Intervals: 95 %, whole runs drawn with replacement. p: labels of whole runs permuted (inits within a task, tasks within an
     init), positions within each run. Raises UserError for fewer than 3 runs, a zero vector, or a vocabulary of another width.
     """
+    require_runs(runs, 3, "neighbours")
     radii = _radii(epsilons, epsilon)
     if len(runs) < 3:
         raise UserError(f"neighbours: needs at least 3 runs; there are {len(runs)}")
@@ -491,7 +492,7 @@ def _nearest(result: Result, words: _Words, pairs: _Pairs, found: Tokens, conven
     except KeyError:
         return
     number = next(row for row in result.numbers if row["quantity"] == "nearest.prompts.to_words")
-    over = f"over the {number['n']} prompt tokens that have one within {pairs.epsilon:g}" if convention == Convention.paper else f"over all {k} prompt tokens"
+    over = f"n = {number['n']} prompt tokens" + (f" that have one within {pairs.epsilon:g}" if convention == Convention.paper else "")
     sentence = (
         f"The nearest word of a prompt token lies at cosine distance {mean:.3f} ({number['low']:.3f} to {number['high']:.3f}; {over}); "
         f"{int(alone.sum())} of {k} have none within {pairs.epsilon:g} ({low * k:.0f} to {high * k:.0f})."

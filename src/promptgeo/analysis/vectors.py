@@ -95,5 +95,11 @@ def require_levels(runs: RunTable, needed: dict[str, int], what: str) -> None:
             raise UserError(f"{what}: needs runs with at least {least} {factor}s; these have {found}")
 
 
+def require_runs(runs: RunTable, least: int, what: str) -> None:
+    """Raises UserError for fewer runs than an interval over runs needs: drawn from one or two, it would have next to no width."""
+    if len(runs) < least:
+        raise UserError(f"{what}: needs at least {least} runs for its intervals; there {'is' if len(runs) == 1 else 'are'} {len(runs)}")
+
+
 def order_of_appearance(values: Sequence) -> list:
     return list(dict.fromkeys(values))
