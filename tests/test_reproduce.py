@@ -106,7 +106,7 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there is init_vs_task"),
+        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are composition, "),
         (["quickstart"], "no such study"),
         (["init_vs_task", "-m"], "-m: key=value is needed"),
         (["init_vs_task", "sweep=quickstart"], "the sweep of a study is its own"),
@@ -124,7 +124,7 @@ def test_bad_input_is_one_line(command, arguments, said):
 def test_help_names_the_studies_without_torch():
     code = "import sys; sys.argv = ['x', '--help']; from promptgeo import reproduce; reproduce.main(); assert 'torch' not in sys.modules"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert found.returncode == 0 and "Studies: init_vs_task" in found.stdout, found.stderr
+    assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
 
 
 def test_study_3_as_published():

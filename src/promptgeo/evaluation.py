@@ -129,7 +129,9 @@ class _Scorer:
             label, wanted = self.examples[i % e].label, row.label.tolist()
             wrong = next((k for k, (a, b) in enumerate(zip(tokens, wanted, strict=True)) if a != b), None)
             if self.template.scoring is Scoring.token:
-                correct[i], texts[i] = wrong is None, self.lm.decode(tokens[:1])
+                correct[i] = wrong is None
+                if self.want_outputs:
+                    texts[i] = self.lm.decode(tokens[:1])
             elif wrong is None and len(wanted) <= self.limit and (self.template.end or not self.want_outputs):
                 correct[i], texts[i] = self._verdict(wanted, label)
             else:
@@ -138,7 +140,8 @@ class _Scorer:
                     to_generate[i] = known
         if to_generate:
             self._generate(prompts_NPd, rows, prompt_of, to_generate, correct, texts)
-        return _Scores(correct.reshape(n, e), losses.reshape(n, e), [texts[k * e : (k + 1) * e] for k in range(n)])
+        outputs = [texts[k * e : (k + 1) * e] for k in range(n)] if self.want_outputs else []
+        return _Scores(correct.reshape(n, e), losses.reshape(n, e), outputs)
 
     def _greedy_so_far(self, tokens: list[int]) -> list[int]:
         """Where greedy decoding would have stopped among tokens that it would have written."""

@@ -1,6 +1,7 @@
 """Where examples come from: bundled data, the function-vectors repository, a hub dataset, or the user's own file.
 
-Every reader gives {split name: [(input, label), ...]}; a source without splits of its own gives one, "all".
+Every reader gives {split name: [(input, label), ...]}; a source without splits of its own gives one, "all". A bundled file says by a
+column `split` which it has, and by a column `repeat` how many copies of the prompt an example is asked with: (input, label, copies).
 """
 
 import csv
@@ -21,7 +22,7 @@ from promptgeo.hub import offline_if_unreachable
 
 log = logging.getLogger(__name__)
 
-Pairs = list[tuple[str, str]]
+Pairs = list[tuple[str, str] | tuple[str, str, int]]
 
 FUNCTION_VECTORS = "https://raw.githubusercontent.com/ericwtodd/function_vectors/{commit}/dataset_files/abstractive/{file}"
 FUNCTION_VECTORS_COMMIT = "fb9eac7b6dc707ea1475a717379916007fe448d5"
@@ -38,15 +39,21 @@ def read(task: Task) -> dict[str, Pairs]:
     elif source.kind is SourceKind.file or source.path:
         table = _own(source)
     else:
-        table = {"all": _bundled(task)}
+        return _bundled(task)
     return {split: _pairs(rows, task, split) for split, rows in table.items()}
 
 
-def _bundled(task: Task) -> list[dict]:
+def _bundled(task: Task) -> dict[str, Pairs]:
     if not task.source.bundled:
         raise UserError(f"task={task.name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub")
     with (files("promptgeo") / "datasets" / task.source.bundled).open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        rows = list(csv.DictReader(stream))
+    table = {}
+    for split in dict.fromkeys(row.get("split", "all") for row in rows):
+        own = [row for row in rows if row.get("split", "all") == split]
+        pairs = _pairs(own, task, split)
+        table[split] = [(*pair, int(row["repeat"])) for pair, row in zip(pairs, own, strict=True)] if "repeat" in own[0] else pairs
+    return table
 
 
 def _own(source: Source) -> dict[str, list[dict]]:

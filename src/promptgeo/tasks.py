@@ -26,6 +26,8 @@ class Example:
     """Its place in the source, counted over all splits."""
     input: str
     label: str
+    repeat: int = 1
+    """How many copies of the prompt stand, side by side, wherever the template has {prompt}."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,19 @@ class Task:
             start += len(pairs)
         train, validation, test = split_examples(numbered, config.split, config.name)
         if config.split.kind is not SplitKind.all:
-            both = {e.input for e in train + validation} & {e.input for e in test}
+            both = {(e.input, e.repeat) for e in train + validation} & {(e.input, e.repeat) for e in test}
             if both:
-                log.warning("task %s: %d inputs occur in both train and test, for instance %r", config.name, len(both), min(both)[:80])
+                log.warning("task %s: %d inputs occur in both train and test, for instance %r", config.name, len(both), min(both)[0][:80])
         return cls(config.name, train, validation, test, template, config.labels, config.max_input_tokens)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all examples of all splits, in order."""
-        splits = [[(e.id, e.input, e.label) for e in split] for split in (self.train, self.validation, self.test)]
+        splits = [[_content(e) for e in split] for split in (self.train, self.validation, self.test)]
         return "sha256:" + hashlib.sha256(json.dumps([splits, self.labels]).encode()).hexdigest()
 
     def rows(self, lm, examples: list[Example], prompt_length: int) -> list[Row]:
-        """Examples as tokens, with `prompt_length` prompt tokens wherever the template has {prompt} (0: no prompt).
+        """Examples as tokens, with `prompt_length` prompt tokens (example.repeat times) wherever the template has {prompt} (0: no prompt).
 
         Raises UserError naming the example that does not fit the model's positions.
         """
@@ -85,7 +87,7 @@ class Task:
         prompt = [-1 - k for k in range(prompt_length)]
         ids: list[int] = []
         for piece in _pieces(self.template.text):
-            ids += prompt if piece == "{prompt}" else lm.encode(piece.replace("{input}", self._input(lm, example)))
+            ids += prompt * example.repeat if piece == "{prompt}" else lm.encode(piece.replace("{input}", self._input(lm, example)))
         label_ids = lm.encode(self.template.label.replace("{label}", label) + self.template.end)
         row = Row(np.array(ids, dtype=np.int64), np.array(label_ids, dtype=np.int64))
         if not ids or not label_ids:
@@ -102,6 +104,11 @@ class Task:
             return example.input
         ids = lm.encode(example.input)
         return example.input if len(ids) <= self.max_input_tokens else lm.decode(ids[: self.max_input_tokens])
+
+
+def _content(example: Example) -> tuple:
+    """What a fingerprint is made of; one copy is not said: data without repeats keep their fingerprint."""
+    return (example.id, example.input, example.label, *([example.repeat] if example.repeat != 1 else []))
 
 
 def _pieces(text: str) -> list[str]:

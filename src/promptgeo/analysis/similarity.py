@@ -25,6 +25,7 @@ def similarity(
     sample: int = 2000,
     permutations: int = 1000,
     draws: int = 1000,
+    length: int | None = None,
     seed: int = 0,
 ) -> Result:
     """Numbers: `cosine.<pairs>`, the cosine of two runs' tokens at equal position, mean over positions and pairs of runs; `orthogonal.<pairs>`,
@@ -34,9 +35,12 @@ def similarity(
 
     Tables: `matrix`, a row per ordered pair of runs (cosine); `tokens`, a row per unordered pair of runs and position.
     Intervals draw whole runs (a share of all or none has Wilson's for as many runs); `same_task` carries p for "runs of a task lie closer": tasks of whole runs exchanged within an init.
+    length: only prompts of so many tokens; null: all, which must have the same.
     alike: the cosine from which tokens would count as similar. Claims: tokens_not_similar, some_orthogonal (within tasks).
     Raises UserError where no task has two runs, or shapes differ.
     """
+    if length is not None:
+        runs = runs.query(f"prompt_length == {length}")
     require_levels(runs, {"task": 1}, "similarity")
     found = tokens(runs)
     n, length = len(runs), int(found.table["position"].max()) + 1
