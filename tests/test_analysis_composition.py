@@ -195,6 +195,18 @@ def test_planted_composition_is_told_and_so_is_its_absence(runs, monkeypatch):
     assert len(shown) == 60 and all(int(row.label) == int(row.input) + 4 == int(row.inner) + 2 for row in shown.itertuples())
 
 
+def test_guessing_a_label_of_the_right_kind_is_not_composing(runs, monkeypatch):
+    """The sum says the same letter whatever the input: it gets as much right when labels are shuffled."""
+    Known(runs, monkeypatch, lambda what, e, name: "m" if what[0] == "sum" else "none")
+    pair = runs.query("task in ('country_capital', 'lowercase_first_letter')")
+    result = composition(pair, lm=None)
+    letters = result.tables["examples"]["label"]
+    assert 0 < (letters == "m").mean() == pytest.approx(result.value("delta_sum.all")) == pytest.approx(result.value("guessed.delta_sum.all"))
+    assert result.value("difference.delta_sum.guessed") == pytest.approx(0) and result.value("difference.delta_sum.inner") > 0
+    told = sentence(result, "The sum of both tasks' deltas")
+    assert "the best of its controls (the same prompts against shuffled labels)" in told and "so nothing shows that it composes the tasks" in told
+
+
 def test_harm_is_told_as_harm(runs, monkeypatch):
     Known(runs, monkeypatch, lambda what, e, name: e.label if what[0] == "run" else "none")
     result = composition(runs, lm=None)

@@ -1,5 +1,6 @@
 """Convexity: the arithmetic on planted losses, the intervals, the verdict on the published table, and real runs scored by hand; similarity."""
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 import promptgeo as pg
 import reference
 from promptgeo.analysis import mixtures
-from promptgeo.analysis.convexity import _controlled, _difference_interval, _interval, _TwoLevel, convexity
+from promptgeo.analysis.convexity import (
+    _controlled,
+    _difference_interval,
+    _Hull,
+    _interval,
+    _Kind,
+    _TwoLevel,
+    convexity,
+)
+from promptgeo.analysis.scoring import Exam
 from promptgeo.analysis.similarity import similarity
 from promptgeo.analysis.stats import wilson
 from promptgeo.analysis.vocabulary import Vocabulary
@@ -150,8 +160,23 @@ def test_a_draw_moves_the_mean_by_the_effects_of_its_trainings():
     vertices = np.eye(5)[:3]
     np.testing.assert_allclose(sampler.means(np.tile(effects, (200, 1)), vertices), [(sampler.counts_BN[b, :3] * effects).sum() / 3 for b in range(200)])
     centre = np.array([[1 / 3, 1 / 3, 1 / 3, 0, 0]])
-    moved = sampler.means(np.full((200, 1), effects.mean()), centre, (linear, weights))
+    exam = Exam(replace(pg.task("plus_one"), test=pg.task("plus_one").test[:4]), 5, 4)
+    kinds = {
+        "mixtures": _Kind(np.empty(0), weights, np.tile(linear[0][:, None], 4)),  # the same on all four examples: their draws do not matter
+        "centre": _Kind(np.empty(0), centre, np.full((1, 4), effects.mean())),
+        "noise": _Kind(np.empty(0), weights, generator.random((60, 4)), generator.random((60, 4))),
+    }
+    hull = _Hull("planted", exam, [0, 1, 2], np.empty(0), None, kinds, tokens_E=np.array([1, 2, 3, 4]))
+    moved = sampler.mean(hull, "centre", "accuracy", effects_from="mixtures")
     np.testing.assert_allclose(moved, [(sampler.counts_BN[b, :3] * effects).sum() / 3 for b in range(200)])
+    chosen = np.array([3, 50])
+    for what in ("accuracy", "loss"):
+        scores = sampler.scores(hull, "noise", what)
+        drawn = sampler.examples(exam)[7]
+        per = drawn @ hull.tokens_E if what == "loss" else 4
+        assert scores[7, 5] == pytest.approx(sum(drawn[e] * kinds["noise"].values(what)[5, e] for e in range(4)) / per)
+        np.testing.assert_allclose(sampler.mean(hull, "noise", what), sampler.means(scores, weights), atol=1e-12)
+        np.testing.assert_allclose(sampler.mean(hull, "noise", what, chosen), sampler.means(scores[:, chosen], weights[chosen]), atol=1e-12)
 
 
 def test_a_share_or_difference_that_does_not_vary_has_the_interval_of_its_examples():

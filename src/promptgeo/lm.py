@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from promptgeo.attention import Memory, TreeAttention
-from promptgeo.batching import GEMM_ROWS, IGNORE, MAX_TOKENS, Batch, Row, collate, next_tokens
+from promptgeo.batching import IGNORE, MAX_TOKENS, Batch, Row, collate, next_tokens
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
+from promptgeo.products import lay_back, lay_out, rows_are_independent
 
 log = logging.getLogger(__name__)
 CPU_BYTES = 2**29
@@ -37,6 +38,7 @@ class FrozenLM:
     def __init__(self, model: nn.Module, tokenizer: Any, *, name: str = "", fingerprint: str = ""):
         """model: a transformers model with a causal head. tokenizer: its tokenizer; needs no pad token."""
         _fuse_gelu(model)
+        lay_out(model)
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.name = name
@@ -117,15 +119,13 @@ class FrozenLM:
 
     @cached_property
     def mixes_prompts(self) -> bool:
-        """Whether this processor gives a row of each of the model's matrix products the same bits whatever other rows there are.
-
-        Asked of the processor, product by product: it depends on the CPU, the BLAS, the width and the threads.
-        """
-        return all(map(_rows_are_independent, {tuple(w.shape): w for w in self.model.parameters() if w.ndim == 2}.values()))
+        """Whether a row has the same bits whatever other rows are in its batch."""
+        return rows_are_independent(self.model)
 
     def compile(self, backend: str = "inductor") -> None:
         """Let torch.compile fuse the model's forward, for whatever shapes come. The same numbers up to rounding, no longer bit by bit."""
         if not self._compiled:
+            lay_back(self.model)
             # Without the head: its hook's label positions would be compiled as fixed, anew for every batch.
             self.model.base_model.compile(dynamic=True, backend=backend)
             self._compiled = True
@@ -346,20 +346,6 @@ def _require_causal(lm: FrozenLM) -> None:
     # Both rows have one shape, so even in bf16 the two differ by nothing but what lies ahead.
     if (logits[0] - logits[1]).abs().max() > 1e-3 * logits[0].std():
         raise UserError(f"model.name_or_path={lm.name}: a token's prediction depends on later tokens, so this is no causal language model")
-
-
-@torch.no_grad()
-def _rows_are_independent(weight_IO: Tensor) -> bool:
-    """Whether x @ weight and x @ weight.T have the same bits for rows of x that stand among few or many others."""
-    sizes = [k * GEMM_ROWS for k in (1, 2, 3, 5, 9, 10, 17, 18, 33, 66)]
-    generator = torch.Generator().manual_seed(0)
-    for weight in (weight_IO, weight_IO.t()):
-        x = torch.randn(sizes[-1], weight.shape[0], generator=generator).to(weight.dtype)
-        whole = x @ weight
-        for rows in sizes[: 5 if weight_IO.numel() > 2**24 else None]:  # the head of a large model: label positions are few
-            if not (torch.equal(x[:rows] @ weight, whole[:rows]) and torch.equal(x[-rows:] @ weight, whole[-rows:])):
-                return False
-    return True
 
 
 def _fuse_gelu(model: nn.Module) -> None:

@@ -60,15 +60,13 @@ KINDS = {
     "outer_inner": "outer's prompt, then inner's", "inner_outer": "inner's prompt, then outer's", "average": "mean of both prompts", "delta_sum": "P0 + both deltas",
     "outer": "outer's prompt alone", "inner": "inner's prompt alone", "initial": "P0", "initial_twice": "P0 twice",
     "random_beside": "a random prompt, then inner's", "random_sum": "P0 + inner's delta + random", "trained": "trained on the composed task",
+    "guessed": "the same prompts against shuffled labels",
 }  # fmt: skip
 CONTROLS = {
     "outer_inner": ("outer", "inner", "initial_twice", "random_beside"), "inner_outer": ("outer", "inner", "initial_twice", "random_beside"),
     "average": ("outer", "inner", "initial", "random_sum"), "delta_sum": ("outer", "inner", "initial", "random_sum"),
 }  # fmt: skip
-"""What each way to compose must surpass."""
-
-
-PARTS = ("inner", "outer")
+"""What each way to compose must surpass, beside what it gets by guessing."""
 
 
 def composition(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = 60, max_pairs: int | None = 8, draws: int = 1000, seed: int = 0) -> Result:
@@ -76,8 +74,9 @@ def composition(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = 60, 
     of the outer and b of the inner task: `outer_inner` and `inner_outer`, side by side, [2P, d] (inner's last in the first: next to the text);
     `average`, (P_a + P_b) / 2; `delta_sum`, P0 + delta_a + delta_b with b's P0. Controls: `outer`, `inner`, `initial` (P0 of b), `initial_twice`;
     `random_beside`, [P0_a + random; P_b], and `random_sum`, P0 + delta_b + random, where each random token is as long as a's delta; `trained`, prompts
-    trained on the composed task itself. `as_inner.<way>.all`, `as_outer.<way>.all`: how often a way does one task only, where these are two and both say
-    what the input gives. `difference.<way>.<control>` in mean over compositions.
+    trained on the composed task itself; `guessed.<way>.all`, the way itself against labels shuffled among a composition's examples: what some
+    label of the right kind gets without its input. `as_inner.<way>.all`, `as_outer.<way>.all`: how often a way does one task only, where these are two
+    and both say what the input gives. `difference.<way>.<control>` in mean over compositions.
 
     Composed are the compositions of COMPOSITIONS whose tasks the runs have: pairs of runs with one init, seed and template, a run with itself where both
     tasks are one (no average then: it is the prompt itself). Their examples: test inputs of the inner task, with its label put into the outer task.
@@ -96,14 +95,14 @@ def composition(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = 60, 
     _name_what_is_left_out(result, cases, runs)
     cells = [cell for case in cases for cell in _prompts(runs, case, generator)]
     scored = _score(lm, cells)
-    as_part = {part: _score(lm, _relabelled(cells, cases, part)) for part in PARTS}
+    relabelled = {part: _score(lm, _relabelled(cells, cases, labels)) for part, labels in RELABELLED.items()}
     bootstrap = Bootstrap(len(runs), draws, seed)
     result.tables["accuracies"] = _table(runs.table, scored)
     result.tables["examples"] = pd.DataFrame([{"composition": c.name, "input": e.input, "inner": c.inner[e.id], "label": e.label} for c in cases for e in c.exam.task.test])
-    _tell_accuracies(result, scored, as_part, cases, bootstrap)
+    _tell_accuracies(result, scored, relabelled, cases, bootstrap)
     for way in CONTROLS:
         if way in scored:
-            _tell_way(result, way, scored, as_part, bootstrap)
+            _tell_way(result, way, scored, relabelled, bootstrap)
     _tell_reach(result, scored, bootstrap)
     result.figures["accuracies"] = _figure(result, scored, cases)
     return result
@@ -121,6 +120,8 @@ class _Case:
     inner: dict[int, str]
     """By the example's id, what the inner task alone makes of its input; outer: what the outer task alone does, where it says."""
     outer: dict[int, str]
+    shuffled: dict[int, str]
+    """By the example's id, another example's label."""
     pairs: list[tuple[int, int]]
     """(run of the outer task, run of the inner task)."""
     of: int
@@ -159,8 +160,12 @@ def _cases(
             continue
         chosen = members if max_pairs is None or len(members) <= max_pairs else [members[i] for i in np.sort(generator.choice(len(members), max_pairs, replace=False))]
         task = replace(inner.task, name=what.name, test=examples)
+        # A cycle through all examples in random order: none is given its own label, though another's may be the same.
+        order = generator.permutation(len(examples))
+        shuffled = {examples[i].id: examples[j].label for i, j in zip(order, np.roll(order, 1), strict=True)}
         exam = Exam(task, max(outer.max_new_tokens, inner.max_new_tokens), len(parts))
-        cases.append(_Case(what, exam, {i: p[0] for i, p in parts.items()}, {i: p[1] for i, p in parts.items() if p[1] is not None}, chosen, len(members), trained, trivial))
+        alone = {i: p[0] for i, p in parts.items()}, {i: p[1] for i, p in parts.items() if p[1] is not None}
+        cases.append(_Case(what, exam, *alone, shuffled, chosen, len(members), trained, trivial))
     return cases
 
 
@@ -245,14 +250,28 @@ def _prompts(runs: RunTable, case: _Case, generator: np.random.Generator) -> lis
     return cells + [_Cell("trained", final_NPd[n], case.exam, (n,)) for n in case.trained]
 
 
-def _relabelled(cells: list[_Cell], cases: list[_Case], part: str) -> list[_Cell]:
-    """The ways to compose, asked for what one of the two tasks alone would give."""
+def _alone(case: _Case, part: str) -> dict[int, str]:
+    """What one of two different tasks gives, of the inputs for which both say something."""
+    labels = getattr(case, part)
+    return {i: labels[i] for i in case.outer} if case.what.outer != case.what.inner else {}
+
+
+RELABELLED: dict[str, Callable[[_Case], dict[int, str]]] = {
+    "as_inner": lambda case: _alone(case, "inner"),
+    "as_outer": lambda case: _alone(case, "outer"),
+    "guessed": lambda case: case.shuffled,
+}
+"""Other labels, by the example's id, that the ways to compose are asked for."""
+
+
+def _relabelled(cells: list[_Cell], cases: list[_Case], labels: Callable[[_Case], dict[int, str]]) -> list[_Cell]:
     exam_of = {}
     for case in cases:
-        if case.what.outer != case.what.inner and case.outer:
-            examples = [replace(e, label=getattr(case, part)[e.id]) for e in case.exam.task.test if e.id in case.outer]
+        given = labels(case)
+        examples = [replace(e, label=given[e.id]) for e in case.exam.task.test if e.id in given]
+        if examples:
             exam_of[case.exam] = Exam(replace(case.exam.task, test=examples), case.exam.max_new_tokens, len(examples))
-    return [replace(cell, exam=exam_of[cell.exam]) for cell in cells if cell.kind in CONTROLS and cell.exam in exam_of and exam_of[cell.exam].n]
+    return [replace(cell, exam=exam_of[cell.exam]) for cell in cells if cell.kind in CONTROLS and cell.exam in exam_of]
 
 
 def _score(lm: FrozenLM, cells: list[_Cell]) -> dict[str, Scored]:
@@ -288,16 +307,16 @@ def _on(cells: Scored, exams_of: list[Exam]) -> Scored:
     return replace(cells.where(lambda s: cells.exams_S[s] in exams_of), tasks_equal=True)
 
 
-def _tell_accuracies(result: Result, scored: dict[str, Scored], as_part: dict[str, dict[str, Scored]], cases: list[_Case], bootstrap: Bootstrap) -> None:
+def _tell_accuracies(result: Result, scored: dict[str, Scored], relabelled: dict[str, dict[str, Scored]], cases: list[_Case], bootstrap: Bootstrap) -> None:
     for kind, cells in scored.items():
         for name in order_of_appearance([case.name for case in cases]):
             part = _on(cells, [case.exam for case in cases if case.name == name])
             if len(part):
                 result.number(f"{kind}.{name}", part.mean, part.examples, "test examples", *bootstrap.interval(part))
         result.number(f"{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
-    for part, kinds in as_part.items():
+    for part, kinds in relabelled.items():
         for kind, cells in kinds.items():
-            result.number(f"as_{part}.{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
+            result.number(f"{part}.{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
 
 
 WAYS = {
@@ -306,17 +325,20 @@ WAYS = {
 }  # fmt: skip
 
 
-def _tell_way(result: Result, way: str, scored: dict[str, Scored], as_part: dict[str, dict[str, Scored]], bootstrap: Bootstrap) -> None:
+def _tell_way(result: Result, way: str, scored: dict[str, Scored], relabelled: dict[str, dict[str, Scored]], bootstrap: Bootstrap) -> None:
     """Against the best of its controls. Which is best is seen in the same numbers: that can only speak against the way."""
     cells, controls = scored[way], {}
-    for kind in CONTROLS[way]:
-        control = _on(scored[kind], list(dict.fromkeys(cells.exams_S)))
+    there = list(dict.fromkeys(cells.exams_S))
+    against = {kind: _on(scored[kind], there) for kind in CONTROLS[way]} | {"guessed": relabelled["guessed"][way]}
+    for kind, control in against.items():
         difference, low, high = bootstrap.difference(cells, control)
         result.number(f"difference.{way}.{kind}", difference, cells.examples, "test examples", low, high)
         controls[kind] = control, difference, low, high
     best, (control, difference, low, high) = max(controls.items(), key=lambda item: item[1][0].mean)
     verdict = "so more composed labels come out than without composing" if low > 0 else "so composing this way does harm" if high < 0 else "so nothing shows that it composes the tasks"
-    alone = [f"of the {part} task alone {percent(part_cells.mean, *bootstrap.interval(part_cells))}" for part in PARTS if (part_cells := as_part[part].get(way))]
+    alone = [
+        f"of the {part} task alone {percent(only.mean, *bootstrap.interval(only))}" for part in ("inner", "outer") if (only := relabelled[f"as_{part}"].get(way))
+    ]
     sentence = (
         f"{WAYS[way]} solves {percent(cells.mean, *bootstrap.interval(cells))} of the composed examples, the best of its controls ({KINDS[best]}) "
         f"{percent(control.mean, *bootstrap.interval(control))}: {points(difference, low, high)}, {verdict}{'; it gives the label ' * bool(alone)}{' and '.join(alone)} "

@@ -98,7 +98,7 @@ def convexity(
         for name, table in (("prompts", _prompt_table(hull)), ("edges", _edge_table(hull)), ("ternary", _ternary_table(hull))):
             tables[name].append(table)
     result.tables |= {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if any(len(part) for part in parts)}
-    _judge(result, hulls, margin)
+    _judge(result, *({hull.name: hull.kinds[kind].accuracy.tolist() for hull in hulls} for kind in ("vertices", "mixtures")), margin)
     result.figures["accuracy"] = _strip_figure(result.tables["prompts"], hulls, margin)
     result.figures["edges"] = _edge_figure(result.tables["edges"], hulls)
     if "ternary" in result.tables:
@@ -122,6 +122,10 @@ class _Kind:
     @property
     def accuracy(self) -> np.ndarray:
         return self.correct_SE.mean(1)
+
+    def values(self, what: str) -> np.ndarray:
+        """[S, E]: accuracy or (summed) loss."""
+        return self.losses_SE if what == "loss" else self.correct_SE
 
     def __len__(self) -> int:
         return len(self.prompts_SPd)
@@ -286,24 +290,41 @@ class _TwoLevel:
             self._examples[exam] = self._generator.multinomial(exam.n, np.full(exam.n, 1 / exam.n), size=len(self.counts_BN)).astype(np.float64)
         return self._examples[exam]
 
-    def scores(self, hull: _Hull, kind: str, what: str) -> np.ndarray:
-        """[B, S]: each prompt's accuracy or loss on the drawn examples."""
+    def _shares(self, hull: _Hull, what: str) -> np.ndarray:
+        """[B, E]: how much each example weighs in a mean."""
         drawn_BE = self.examples(hull.exam)
-        if what == "loss":
-            return (drawn_BE @ hull.kinds[kind].losses_SE.T) / (drawn_BE @ hull.tokens_E)[:, None]
-        return (drawn_BE @ hull.kinds[kind].correct_SE.T) / hull.exam.n
+        return drawn_BE / ((drawn_BE @ hull.tokens_E)[:, None] if what == "loss" else hull.exam.n)
 
-    def means(self, scores_BS: np.ndarray, weights_SN: np.ndarray, effects_from: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-        """[B]: the mean score, moved by the effects of the trainings that a draw has too often or not at all.
+    def scores(self, hull: _Hull, kind: str, what: str, chosen: slice = slice(None)) -> np.ndarray:
+        """[B, S]: each prompt's accuracy or loss on the drawn examples."""
+        return self._shares(hull, what) @ hull.kinds[kind].values(what)[chosen].T
 
-        effects_from: (scores, weights) to learn the effects from, where the prompts themselves are too few.
+    def mean(self, hull: _Hull, kind: str, what: str, chosen: np.ndarray | slice = slice(None), effects_from: str | None = None) -> np.ndarray:
+        """[B]: as means() of scores(), without holding B x S scores.
+
+        effects_from: the kind to learn the trainings' effects from, where the prompts themselves are too few.
         """
-        from_BS, from_SN = effects_from or (scores_BS, weights_SN)
+        shares_BE, found = self._shares(hull, what), hull.kinds[kind]
+        values_SE, weights_SN = found.values(what)[chosen], found.weights_SN[chosen]
+        from_SE, from_SN = (hull.kinds[effects_from].values(what), hull.kinds[effects_from].weights_SN) if effects_from else (values_SE, weights_SN)
         used = np.flatnonzero(from_SN.any(0))
-        effects_BU = from_BS @ np.linalg.pinv(from_SN[:, used]).T
+        effects_UE = np.linalg.pinv(from_SN[:, used]) @ from_SE
+        return self._moved(shares_BE @ values_SE.mean(0), shares_BE @ effects_UE.T, weights_SN, used)
+
+    def means(self, scores_BS: np.ndarray, weights_SN: np.ndarray) -> np.ndarray:
+        """[B]: the mean score, moved by the effects of the trainings that a draw has too often or not at all."""
+        used = np.flatnonzero(weights_SN.any(0))
+        return self._moved(scores_BS.mean(1), scores_BS @ np.linalg.pinv(weights_SN[:, used]).T, weights_SN, used)
+
+    def _moved(self, mean_B: np.ndarray, effects_BU: np.ndarray, weights_SN: np.ndarray, used: np.ndarray) -> np.ndarray:
         share_U = weights_SN[:, used].mean(0)
         centred_BU = effects_BU - (effects_BU @ share_U / share_U.sum())[:, None]
-        return scores_BS.mean(1) + ((self.counts_BN[:, used] - 1) * share_U * centred_BU).sum(1)
+        return mean_B + ((self.counts_BN[:, used] - 1) * share_U * centred_BU).sum(1)
+
+
+def _blocks(n: int) -> list[slice]:
+    """So that draws x mixtures are never held at once."""
+    return [slice(k, k + 256) for k in range(0, n, 256)]
 
 
 def _interval(drawn_B: np.ndarray, value: float, n: int, least: float | None = 0.0, most: float | None = 1.0) -> tuple[float, float]:
@@ -344,18 +365,11 @@ def _name_what_is_drawn(result: Result, hulls: list[_Hull], mixtures: int, pairs
 
 def _tell(result: Result, hull: _Hull, sampler: _TwoLevel, alphas: Sequence[float], margin: float) -> None:
     name, n, v = hull.name, hull.exam.n, len(hull.members)
-    accuracy_BS = {kind: sampler.scores(hull, kind, "accuracy") for kind in hull.kinds}
-    loss_BS = {kind: sampler.scores(hull, kind, "loss") for kind in ("vertices", "mixtures", "edges", "slerp")}
-    weights = {kind: found.weights_SN for kind, found in hull.kinds.items()}
-    effects = {what: (drawn["mixtures"], weights["mixtures"]) for what, drawn in (("accuracy", accuracy_BS), ("loss", loss_BS))}
-
     correct = int(hull.unprompted_E.sum())
     result.number(f"unprompted.{name}", correct / n, n, "test examples", *wilson(correct, n))
-    drawn = {kind: sampler.means(scores, weights[kind], effects["accuracy"] if kind == "barycentre" else None) for kind, scores in accuracy_BS.items()}
+    drawn = {kind: sampler.mean(hull, kind, "accuracy", effects_from="mixtures" if kind == "barycentre" else None) for kind in hull.kinds if kind != "ternary"}
     told = {}
     for kind, means_B in drawn.items():
-        if kind == "ternary":
-            continue
         found = hull.kinds[kind].accuracy
         told[kind] = (float(found.mean()), *_interval(means_B, found.mean(), n))
         quantity = f"{kind}.{name}.mean" if kind in ("vertices", "mixtures") else f"{kind}.{name}"
@@ -369,11 +383,12 @@ def _tell(result: Result, hull: _Hull, sampler: _TwoLevel, alphas: Sequence[floa
         chosen = hull.alpha_M == alpha
         if chosen.any():
             value = float(hull.kinds["mixtures"].accuracy[chosen].mean())
-            means_B = sampler.means(accuracy_BS["mixtures"][:, chosen], weights["mixtures"][chosen], effects["accuracy"])
+            means_B = sampler.mean(hull, "mixtures", "accuracy", chosen, effects_from="mixtures")
             result.number(f"dirichlet.{alpha:g}.{name}", value, int(chosen.sum()), "mixtures", *_interval(means_B, value, n))
-    worst_B = np.where(sampler.counts_BN[:, hull.members] > 0, accuracy_BS["vertices"], np.inf).min(1)
+    worst_B = np.where(sampler.counts_BN[:, hull.members] > 0, sampler.scores(hull, "vertices", "accuracy"), np.inf).min(1)
     within_M = hull.kinds["mixtures"].accuracy >= hull.kinds["vertices"].accuracy.min() - margin - 1e-9
-    within_B = (accuracy_BS["mixtures"] >= worst_B[:, None] - margin - 1e-9).mean(1)
+    held = (sampler.scores(hull, "mixtures", "accuracy", block) >= worst_B[:, None] - margin - 1e-9 for block in _blocks(len(within_M)))
+    within_B = sum(block_BM.sum(1) for block_BM in held) / len(within_M)
     low, high = _interval(within_B, float(within_M.mean()), v)
     result.number(f"within.{name}", within_M.mean(), len(within_M), "mixtures", low, high)
     worst = hull.kinds["vertices"].accuracy.min()
@@ -387,21 +402,21 @@ def _tell(result: Result, hull: _Hull, sampler: _TwoLevel, alphas: Sequence[floa
             gap, len(within_M), "mixtures", low, high,
         )
     )  # fmt: skip
-    _tell_controls(result, hull, sampler, accuracy_BS, weights, told)
-    _tell_losses(result, hull, sampler, loss_BS, weights)
+    _tell_controls(result, hull, sampler, drawn, told)
+    _tell_losses(result, hull, sampler)
 
 
-def _tell_controls(result: Result, hull: _Hull, sampler: _TwoLevel, accuracy_BS: dict[str, np.ndarray], weights: dict[str, np.ndarray], told: dict[str, Any]) -> None:
+def _tell_controls(result: Result, hull: _Hull, sampler: _TwoLevel, drawn: dict[str, np.ndarray], told: dict[str, Any]) -> None:
     """Each control against the mixtures it was made for, in the same draws."""
     everything = len(hull.kinds["mixtures"])
     for kind, words in CONTROLS.items():
         if kind not in hull.kinds:
             continue
         chosen = np.arange(everything) if kind == "across_tasks" else _controlled(everything, len(hull.kinds[kind]))
-        mixed_B = sampler.means(accuracy_BS["mixtures"][:, chosen], weights["mixtures"][chosen])
+        mixed_B = sampler.mean(hull, "mixtures", "accuracy", chosen)
         mixed = float(hull.kinds["mixtures"].accuracy[chosen].mean())
         difference = mixed - told[kind][0]
-        low, high = _difference_interval(mixed_B - sampler.means(accuracy_BS[kind], weights[kind]), mixed, told[kind][0], hull.exam.n)
+        low, high = _difference_interval(mixed_B - drawn[kind], mixed, told[kind][0], hull.exam.n)
         result.number(f"difference.{kind}.{hull.name}", difference, len(chosen), "mixtures", low, high)
         verb = "solve more than" if low > 0 else "solve less than" if high < 0 else "cannot be told from"
         result.findings.append(
@@ -409,29 +424,32 @@ def _tell_controls(result: Result, hull: _Hull, sampler: _TwoLevel, accuracy_BS:
                     difference, len(chosen), "mixtures", low, high)
         )  # fmt: skip
     arcs, lines = told["slerp"][0], told["edges"][0]
-    drawn_B = sampler.means(accuracy_BS["slerp"], weights["slerp"]) - sampler.means(accuracy_BS["edges"], weights["edges"])
-    result.number(f"difference.slerp.{hull.name}", arcs - lines, len(hull.edges), "edges", *_difference_interval(drawn_B, arcs, lines, hull.exam.n))
+    result.number(f"difference.slerp.{hull.name}", arcs - lines, len(hull.edges), "edges", *_difference_interval(drawn["slerp"] - drawn["edges"], arcs, lines, hull.exam.n))
 
 
-def _tell_losses(result: Result, hull: _Hull, sampler: _TwoLevel, loss_BS: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> None:
-    name = hull.name
+def _tell_losses(result: Result, hull: _Hull, sampler: _TwoLevel) -> None:
+    name, vertices_BV = hull.name, sampler.scores(hull, "vertices", "loss")
     violations_M = violation(hull.losses("mixtures"), hull.losses("vertices"))
-    drawn_V = np.where(sampler.counts_BN[:, hull.members] > 0, loss_BS["vertices"], -np.inf)
-    violations_BM = violation(loss_BS["mixtures"], drawn_V)
-    mean, low, high = violations_M.mean(), *_interval(sampler.means(loss_BS["mixtures"], weights["mixtures"]) - drawn_V.max(1), 0, 1, None, None)
+    drawn_BV = np.where(sampler.counts_BN[:, hull.members] > 0, vertices_BV, -np.inf)
+    violated_B, largest_B = np.zeros(len(drawn_BV)), np.full(len(drawn_BV), -np.inf)
+    for block in _blocks(len(violations_M)):
+        violations_BM = violation(sampler.scores(hull, "mixtures", "loss", block), drawn_BV)
+        violated_B += (violations_BM > 0).sum(1)
+        largest_B = np.maximum(largest_B, violations_BM.max(1))
+    mean, low, high = violations_M.mean(), *_interval(sampler.mean(hull, "mixtures", "loss") - drawn_BV.max(1), 0, 1, None, None)
     share = float((violations_M > 0).mean())
-    share_low, share_high = _interval((violations_BM > 0).mean(1), share, len(hull.members))
+    share_low, share_high = _interval(violated_B / len(violations_M), share, len(hull.members))
     largest = int(violations_M.argmax())
     result.number(f"violation.{name}.mean", mean, len(violations_M), "mixtures", low, high)
-    result.number(f"violation.{name}.max", violations_M[largest], len(violations_M), "mixtures", *_interval(violations_BM.max(1), 0, 1, None, None))
+    result.number(f"violation.{name}.max", violations_M[largest], len(violations_M), "mixtures", *_interval(largest_B, 0, 1, None, None))
     result.number(f"violated.{name}", share, len(violations_M), "mixtures", share_low, share_high)
     worse = f"no mixture's loss is above the worst vertex's (at most {violations_M[largest]:+.4f} nats a token)" if share == 0 else f"{(violations_M > 0).sum()} of {len(violations_M)} mixtures have a loss above the worst vertex's (by up to {violations_M[largest]:.4f} nats a token)"
     result.findings.append(Finding(f"{name}: {worse}; V(w) is {mean:+.4f} on average ({low:+.4f} to {high:+.4f}).", float(mean), len(violations_M), "mixtures", low, high))
 
     told = {}
     for way in ("edges", "slerp"):
-        value_e, drawn_Be = _barriers(hull, way, hull.losses("vertices"), hull.losses(way)), _barriers(hull, way, loss_BS["vertices"], loss_BS[way])
-        ends_eN = np.stack([(weights["vertices"][a] + weights["vertices"][b]) / 2 for a, b in hull.edges])
+        value_e, drawn_Be = _barriers(hull, hull.losses("vertices"), hull.losses(way)), _barriers(hull, vertices_BV, sampler.scores(hull, way, "loss"))
+        ends_eN = np.stack([hull.kinds["vertices"].weights_SN[list(edge)].mean(0) for edge in hull.edges])
         told[way] = (value_e, *_interval(sampler.means(drawn_Be, ends_eN), 0, 1, 0.0, None))
         result.number(f"barrier.{name}.mean" if way == "edges" else f"barrier.slerp.{name}.mean", value_e.mean(), len(value_e), "edges", *told[way][1:])
         if way == "edges":
@@ -443,7 +461,7 @@ def _tell_losses(result: Result, hull: _Hull, sampler: _TwoLevel, loss_BS: dict[
     )  # fmt: skip
 
 
-def _barriers(hull: _Hull, way: str, vertices: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def _barriers(hull: _Hull, vertices: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """[..., edges]: the barrier of each edge, whose ends are vertices. vertices [..., V], inside [..., edges * T] are losses."""
     inside = inside.reshape(*inside.shape[:-1], len(hull.edges), -1)
     a, b = np.array(hull.edges).T
@@ -451,12 +469,12 @@ def _barriers(hull: _Hull, way: str, vertices: np.ndarray, inside: np.ndarray) -
     return barrier(np.concatenate([vertices[..., a, None], inside, vertices[..., b, None]], axis=-1), t_T)
 
 
-def _judge(result: Result, hulls: list[_Hull], margin: float) -> None:
-    accuracies = {kind: {hull.name: hull.kinds[kind].accuracy.tolist() for hull in hulls} for kind in ("vertices", "mixtures")}
-    found = verdict(accuracies["vertices"], accuracies["mixtures"], margin)
+def _judge(result: Result, vertices: dict[str, list[float]], mixtures: dict[str, list[float]], margin: float) -> None:
+    """From accuracies by task."""
+    found = verdict(vertices, mixtures, margin)
     within, of = sum(j.within for j in found.tasks.values()), sum(j.of for j in found.tasks.values())
     # Mixtures share their trainings: no more is known than there are trainings.
-    trainings = sum(len(hull.members) for hull in hulls)
+    trainings = sum(len(each) for each in vertices.values())
     result.findings.insert(0, Finding(found.sentence, within / of, trainings, "trainings", *wilson(round(within / of * trainings), trainings)))
     result.claims.append(Claim("convex", found.holds, found.sentence))
 
