@@ -81,12 +81,14 @@ def test_other_bundled_data_know_nothing_of_copies():
     assert list(_bundled(task_config("sentiment"))) == ["all"] and {e.repeat for e in pg.task("plus_one").train} == {1}
 
 
-def test_a_column_called_repeat_in_data_of_ones_own_is_a_column_like_any_other(tmp_path):
+def test_a_column_of_copies_in_data_of_ones_own_counts_if_it_is_named(tmp_path):
     path = tmp_path / "own.csv"
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows([("input", "label", "repeat", "split"), ("a", "b", 3, "x"), ("c", "d", 2, "y")])
     config = task_config("plus_k")
-    assert read(replace(config, source=replace(config.source, path=str(path)))) == {"all": [("a", "b"), ("c", "d")]}
+    mine = replace(config.source, path=str(path))
+    assert read(replace(config, source=mine)) == {"all": [("a", "b", 3), ("c", "d", 2)]}
+    assert read(replace(config, source=replace(mine, repeat=None))) == {"all": [("a", "b"), ("c", "d")]}
 
 
 def test_copies_stand_wherever_the_template_has_the_prompt(tiny):

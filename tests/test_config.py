@@ -329,6 +329,7 @@ DECIDES = {
     "training.early_stopping.patience": 1, "training.checkpoints": "log", "training.dropout": True, "evaluation.max_new_tokens": 1,
     "evaluation.split": EvaluationSplit.validation, "evaluation.every": config.Every.end, "seed": 1, "seeds.init": 0,
     "seeds.order": 0, "seeds.dropout": 0, "regulariser.name": config.RegulariserKind.orthogonal, "regulariser.weight": 2.0, "regulariser.seeds": [0, 1],
+    "regulariser.size": 2, "task.source.repeat": "x",
 }  # fmt: skip
 # What enters by content, or after it is resolved, does not enter by name.
 DOES_NOT = {

@@ -10,9 +10,12 @@ import torch
 
 import promptgeo as pg
 import reference
+from promptgeo.compose import compose, compose_grid
+from promptgeo.config import validate
 from promptgeo.coupling import penalty, together
 from promptgeo.errors import UserError
 from promptgeo.packing import packs, train_all, train_pack
+from promptgeo.planning import run_identity
 from promptgeo.run_state import RunState, state_file
 from promptgeo.runs import Run
 from test_cli import SMALL, assert_refused, cli, model, runs_below  # noqa: F401 - fixtures
@@ -65,6 +68,21 @@ def test_coupled_runs_are_pushed_apart_and_say_so(make):
             assert set(run.info["coupled_with"]) == {other.id for other in runs} - {run.id}
     assert found[0.0] > 0.6
     assert found[20.0] == pytest.approx(0.25, abs=0.1)  # three vectors that sum to zero: at best every cosine is -1/2
+
+
+def test_groups_by_size_are_the_same_runs_as_by_their_seeds():
+    grid = ("task=plus_two", "regulariser=orthogonal", "regulariser.size=1,2,4", "seed=0,1,2,3")
+    found = compose_grid(grid, multirun=True)
+    named = [("regulariser=none", (0, 1, 2, 3))] + [("regulariser=orthogonal", seeds) for seeds in ((0, 1), (2, 3), (0, 1, 2, 3))]
+    expected = [compose(["task=plus_two", way, f"seed={seed}", *([f"regulariser.seeds={list(seeds)}"] if "none" not in way else [])]) for way, seeds in named for seed in seeds]
+    assert found == expected
+    assert len({run_identity(config) for config in found}) == 12
+    assert compose(["regulariser=orthogonal", "regulariser.size=3", "seed=7"]).regulariser.seeds == [6, 7, 8]
+    for wrong, said in (("regulariser.size=0", "at least 1"), ("regulariser.size=2 regulariser.seeds=[0,1]", "null where regulariser.seeds names the seeds")):
+        with pytest.raises(UserError, match=said):
+            compose(["regulariser=orthogonal", *wrong.split()])
+    with pytest.raises(UserError, match="null with regulariser=none"):
+        validate(compose(["regulariser.size=2"]))
 
 
 def test_a_run_that_is_not_coupled_says_nothing_and_shares_no_pack_with_those_that_are(make):

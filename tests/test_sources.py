@@ -199,6 +199,16 @@ def test_no_file_is_named():
     assert said(Task(name="x")).startswith("task=x: has no bundled data; set task.source.path=")
 
 
+def test_a_column_says_with_how_many_copies_of_the_prompt_an_example_is_asked(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("input,label,copies\n3,4,1\n3,5,2\n", encoding="utf-8")
+    assert read(own(path, repeat="copies")) == {"all": [("3", "4", 1), ("3", "5", 2)]}
+    for wrong in ("0", "-1", "1.5", "two"):
+        path.write_text(f"input,label,copies\n3,4,1\n3,5,{wrong}\n", encoding="utf-8")
+        assert f"example 2 has {wrong!r} in column 'copies' (task.source.repeat): a whole number from 1 on is needed" in said(own(path, repeat="copies"))
+    assert "has '' in column 'k'" in said(own(path, repeat="k"))
+
+
 def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     path = write(tmp_path / "my.csv", ROWS)
     assert said(own(path)) == f"{path}: has no column 'input' (it has word, answer); set task.source.input=<column>"

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from promptgeo.config import RunConfig
+from promptgeo.config import RunConfig, with_coupled_seeds
 from promptgeo.errors import UserError
 
 
@@ -53,6 +53,10 @@ def _run_folder(_root_: DictConfig) -> str:
 
 def to_run_config(composed: DictConfig) -> RunConfig:
     """The typed config, without Hydra's own node. Raises UserError for what does not fit the schema."""
+    return with_coupled_seeds(_as_given(composed))
+
+
+def _as_given(composed: DictConfig) -> RunConfig:
     with config_errors():
         own = OmegaConf.to_container(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]), resolve=True)
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), own))
@@ -96,7 +100,7 @@ def _grid(overrides: Sequence[Override]) -> list[RunConfig]:
 
     def composed(job: Sequence[str]) -> RunConfig:
         if (found := tuple(job)) not in whole:
-            whole[found] = to_run_config(hydra_compose("train", list(job)))
+            whole[found] = _as_given(hydra_compose("train", list(job)))
         return whole[found]
 
     def alone(index: int, option: str) -> Any:
@@ -119,7 +123,7 @@ def _grid(overrides: Sequence[Override]) -> list[RunConfig]:
         for i, value in values.items():
             if value is not _JOINT:
                 config = _with(config, job[i].partition("=")[0], value)
-        configs.append(config)
+        configs.append(with_coupled_seeds(config))
     return configs
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -57,6 +57,7 @@ class Source:
     revision: str | None = None  # revision of the hub dataset
     input: str = "input"  # column of the inputs
     label: str = "label"  # column of the labels
+    repeat: str | None = None  # column that says how many copies of {prompt} an example is asked with
 
 
 @dataclass
@@ -131,6 +132,7 @@ class Regulariser:
     name: RegulariserKind = RegulariserKind.none
     weight: float = 1.0
     seeds: list[int] = field(default_factory=list)  # orthogonal: the runs that are coupled, all else equal; they need one command
+    size: int | None = None  # or groups of so many seeds in a row: 0 to size - 1, size to 2 size - 1, ...; 1: as regulariser=none
 
 
 @dataclass
@@ -272,15 +274,28 @@ def loggers(config: RunConfig) -> list[str]:
     return given if isinstance(given, list) else [] if given is None else [given]
 
 
+def with_coupled_seeds(config: RunConfig) -> RunConfig:
+    """regulariser.size as the seeds that it stands for, so that a run is the same whichever way its group was given."""
+    regulariser = config.regulariser
+    if regulariser.name is RegulariserKind.none or regulariser.size is None:
+        return config
+    size = regulariser.size
+    _require(size >= 1, "regulariser.size", size, "at least 1")
+    _require(not regulariser.seeds, "regulariser.size", size, "null where regulariser.seeds names the seeds")
+    first = config.seed // size * size
+    return replace(config, regulariser=replace(regulariser, size=None, seeds=list(range(first, first + size))) if size > 1 else Regulariser())
+
+
 def _validate_regulariser(config: RunConfig) -> None:
     regulariser = config.regulariser
     _require(0 <= regulariser.weight <= 1e30, "regulariser.weight", regulariser.weight, "at least 0")
     if regulariser.name is RegulariserKind.none:
         _require(not regulariser.seeds, "regulariser.seeds", regulariser.seeds, "empty with regulariser=none")
+        _require(regulariser.size is None, "regulariser.size", regulariser.size, "null with regulariser=none")
         return
     seeds = regulariser.seeds
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds) or config.seed not in seeds:
-        raise UserError(f"regulariser=orthogonal needs the seeds of the runs it couples, this run's ({config.seed}) among them: 'regulariser.seeds=[0,1,2,3]' -m seed=0,1,2,3")
+        raise UserError(f"regulariser=orthogonal needs the seeds of the runs it couples, this run's ({config.seed}) among them: 'regulariser.seeds=[0,1,2,3]' (or regulariser.size=4) -m seed=0,1,2,3")
     if config.training.early_stopping.patience is not None:
         raise UserError("regulariser=orthogonal: coupled runs end together; leave training.early_stopping.patience=null")
 

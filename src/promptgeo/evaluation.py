@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
-from promptgeo.batching import IGNORE, Row, sum_by_row
+from promptgeo.batching import Row, sum_by_row
 from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
+from promptgeo.losses import label_losses
 from promptgeo.tasks import Example, Task
 
 
@@ -197,7 +197,7 @@ def _teacher_forced(lm: FrozenLM, prompts_NPd: torch.Tensor, rows: Sequence[Row]
     predicted: list[list[int]] = [[] for _ in rows]
     for batch in lm.batches(rows, prompt_of, prompts_NPd.shape[1]):
         logits_MV = lm.label_logits(prompts_NPd, batch)
-        ce_M = cross_entropy(logits_MV, batch.targets_M, reduction="none", ignore_index=IGNORE)
+        ce_M = label_losses(logits_MV, batch.targets_M)
         losses[batch.rows] = sum_by_row(ce_M.double(), batch.row_M, len(rows)).cpu().numpy()[batch.rows]
         for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
             if row < len(rows):

@@ -146,7 +146,7 @@ class FrozenLM:
                 logits = self.model(inputs_embeds=embeds, position_ids=batch.position_ids, use_cache=False).logits
         finally:
             self._label_at = None
-        return logits[0].float()
+        return logits.squeeze(0).float()  # not [0]: its backward fills an array of this size
 
     @torch.no_grad()
     def _tree_agrees(self) -> bool:

@@ -1,7 +1,7 @@
 """Where examples come from: bundled data, the function-vectors repository, a hub dataset, or the user's own file.
 
 Every reader gives {split name: [(input, label), ...]}; a source without splits of its own gives one, "all". A bundled file says by a
-column `split` which it has, and by a column `repeat` how many copies of the prompt an example is asked with: (input, label, copies).
+column `split` which it has. With task.source.repeat, (input, label, copies of the prompt that it is asked with).
 """
 
 import csv
@@ -40,7 +40,7 @@ def read(task: Task) -> dict[str, Pairs]:
         table = _own(source)
     else:
         return _bundled(task)
-    return {split: _pairs(rows, task, split) for split, rows in table.items()}
+    return {split: _examples(rows, task, split) for split, rows in table.items()}
 
 
 def _bundled(task: Task) -> dict[str, Pairs]:
@@ -48,12 +48,8 @@ def _bundled(task: Task) -> dict[str, Pairs]:
         raise UserError(f"task={task.name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub")
     with (files("promptgeo") / "datasets" / task.source.bundled).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    table = {}
-    for split in dict.fromkeys(row.get("split", "all") for row in rows):
-        own = [row for row in rows if row.get("split", "all") == split]
-        pairs = _pairs(own, task, split)
-        table[split] = [(*pair, int(row["repeat"])) for pair, row in zip(pairs, own, strict=True)] if "repeat" in own[0] else pairs
-    return table
+    splits = dict.fromkeys(row.get("split", "all") for row in rows)
+    return {split: _examples([row for row in rows if row.get("split", "all") == split], task, split) for split in splits}
 
 
 def _own(source: Source) -> dict[str, list[dict]]:
@@ -167,10 +163,10 @@ def _hub(source: Source) -> dict[str, list[dict]]:
     return table if len(table) > 1 else {"all": [row for rows in table.values() for row in rows]}
 
 
-def _pairs(rows: Iterable[dict], task: Task, split: str) -> Pairs:
+def _examples(rows: Iterable[dict], task: Task, split: str) -> Pairs:
     source = task.source
     place = source.path or source.dataset or source.bundled
-    pairs = []
+    examples = []
     for number, row in enumerate(rows, 1):
         columns = _columns(source, row, place)
         text, label = (_text(row[c]) for c in columns)
@@ -178,10 +174,18 @@ def _pairs(rows: Iterable[dict], task: Task, split: str) -> Pairs:
         for column, value in zip(columns, (text, label), strict=True):
             if not value.strip():
                 raise UserError(f"{example} has nothing in column {column!r}")
-        pairs.append((text, _named_label(label, task.labels, example)))
-    if not pairs:
+        pair = text, _named_label(label, task.labels, example)
+        examples.append(pair if source.repeat is None else (*pair, _copies(row, source.repeat, example)))
+    if not examples:
         raise UserError(f"{place}: holds no examples")
-    return pairs
+    return examples
+
+
+def _copies(row: dict, column: str, example: str) -> int:
+    value = _text(row.get(column)).strip()
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"{example} has {value!r} in column {column!r} (task.source.repeat): a whole number from 1 on is needed")
+    return int(value)
 
 
 def _columns(source: Source, row: dict, place: Any) -> tuple[str, str]:

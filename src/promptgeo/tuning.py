@@ -17,12 +17,12 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from promptgeo.batching import IGNORE, sum_by_row
+from promptgeo.batching import sum_by_row
 from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.coupling import is_coupled, penalty
 from promptgeo.evaluation import Evaluation, evaluate
+from promptgeo.losses import label_losses
 from promptgeo.planning import Plan
 from promptgeo.run_state import RunState, Watcher, copy_of
 
@@ -175,7 +175,7 @@ class PromptTuning(L.LightningModule):
         wrong_rows: Tensor | int = 0
         for batch in self.lm.batches(rows, prompt_of, prompts_RPd.shape[1]):
             logits_MV = self.lm.label_logits(prompts_RPd, batch)
-            ce_M = cross_entropy(logits_MV, batch.targets_M, reduction="none", ignore_index=IGNORE)
+            ce_M = label_losses(logits_MV, batch.targets_M)
             ce_rows = ce_rows + sum_by_row(ce_M, batch.row_M, len(rows))
             wrong_M = (logits_MV.detach().argmax(-1) != batch.targets_M).float()
             wrong_rows = wrong_rows + sum_by_row(wrong_M, batch.row_M, len(rows))

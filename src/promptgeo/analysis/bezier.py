@@ -14,17 +14,17 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.mixtures import barrier
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Exam, exams
-from promptgeo.batching import IGNORE, sum_by_row
+from promptgeo.batching import sum_by_row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
+from promptgeo.losses import label_losses
 from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
 
@@ -134,7 +134,7 @@ class _TrainingLoss:
         total: Tensor | int = 0
         for batch in self.lm.batches(rows * n, prompt_of, points_TPd.shape[1]):
             logits_MV = self.lm.label_logits(points_TPd, batch)
-            ce_M = cross_entropy(logits_MV, batch.targets_M, reduction="none", ignore_index=IGNORE)
+            ce_M = label_losses(logits_MV, batch.targets_M)
             total = total + sum_by_row(ce_M, batch.row_M, n * len(rows))
         return total.view(n, len(rows)).sum(1) / sum(len(row.label) for row in rows)
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
@@ -31,10 +30,11 @@ from promptgeo.analysis.subspaces import (
     train_in_subspaces,
     unit,
 )
-from promptgeo.batching import IGNORE, Row, sum_by_row
+from promptgeo.batching import Row, sum_by_row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
+from promptgeo.losses import label_losses
 from promptgeo.runs import RunTable
 
 KINDS = {"random": "random", "hull": "towards other solutions", "uphill": "along the gradient", "downhill": "against the gradient"}
@@ -156,7 +156,7 @@ def token_losses(lm: FrozenLM, rows: Sequence[Row], points_TPd: Tensor) -> Tenso
     n = len(points_TPd)
     total: Tensor | int = 0
     for batch in lm.batches(list(rows) * n, np.repeat(np.arange(n), len(rows)).tolist(), points_TPd.shape[1]):
-        ce_M = cross_entropy(lm.label_logits(points_TPd, batch), batch.targets_M, reduction="none", ignore_index=IGNORE)
+        ce_M = label_losses(lm.label_logits(points_TPd, batch), batch.targets_M)
         total = total + sum_by_row(ce_M, batch.row_M, n * len(rows))
     return total.view(n, len(rows)).sum(1) / sum(len(row.label) for row in rows)
 
