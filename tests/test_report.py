@@ -1,6 +1,7 @@
 """The report: a page made of stored results, a study's file and run folders; another result makes another page."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -9,11 +10,14 @@ import pandas as pd
 import pytest
 
 from promptgeo import UserError
+from promptgeo.analysis.convexity import _judge
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result, store
 from promptgeo.report import Material, Published, Study, StudyClaim, render
 from promptgeo.report.inline import inline_svg
+from promptgeo.reproduce import _study
 from promptgeo.runs import Run, write_run
+from test_analysis_convexity import PUBLISHED
 from test_runs import header, trained
 
 VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
@@ -211,3 +215,38 @@ def test_a_study_that_cannot_be_understood_is_said():
     for wrong, key in (({"titel": 1}, "study.titel"), ({"title": ""}, "study.title: is missing"), ({"claims": {"c": {"word": 1}}}, "claims.c.word")):
         with pytest.raises(UserError, match=key):
             Study.of("s", told(**wrong))
+
+
+def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
+    """The table as a fixture, through the verdict and the study's own file, to the page."""
+    study, result = _study("convexity"), Result()
+    vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
+    _judge(result, vertices, mixtures, 0.05)
+    for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
+        for task, found in accuracies.items():
+            for which, value in (("min", min(found)), ("max", max(found)), ("mean", sum(found) / len(found))):
+                result.number(f"{kind}.{task}.P1.{which}", value, len(found), "trainings")
+    write_run(tmp_path / "run", header("imdb"), trained(0))
+    stored = store(tmp_path / "analysis" / "convexity", "convexity", "k", {"options": {}, "runs": 11, "seconds": 1.0}, [({}, result)])
+    page = Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
+    said = " ".join(page.sections["fails"].split())
+    assert study.claims["convex"].words in said
+    assert "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions are convex while imdb and plus_two contradict it" in said
+    assert "; without the margin identity fails too." in said
+    # The study's file holds the same table: what it says beside ours is what the fixture says.
+    assert "None: each published number has ours beside it" in page.sections["unanswered"]
+    for published in study.published.values():
+        row = page.row(published.quantity)
+        value = published.value if published.value is not None else published.implied
+        assert float(row[-1].split()[0]) == pytest.approx(value, abs=1e-4), published.quantity
+    own = study.claims["convex"].published
+    assert own.startswith("Within 5 points of the worst training, identity and plus_one support it, plus_two") and "without that margin identity fails too" in own
+
+
+def test_a_task_that_stands_for_the_studys_has_its_published_numbers_beside_it(make):
+    study = replace(STUDY, stands_for={"dog": "cat"})
+    result = Result()
+    result.number("table1.dog", 0.5, 40, "pairs", 0.4, 0.6)
+    report = make(study=study, stored=[store(make().folder / "analysis" / "words", "words", "k", {"options": {}, "runs": 3, "seconds": 1.0}, [({}, result)])])
+    assert report.page.row("table1.dog (for table1.cat)")[2:4] == ["0.546", "0.5 [0.4, 0.6]; n = 40 pairs"]
+    assert "table1.cat" not in report.page.sections["unanswered"] and "table1.mean" in report.page.sections["unanswered"]

@@ -60,7 +60,7 @@ def render(material: Material) -> str:
         fails=[v for v in verdicts if v.holds is False],
         holds=[v for v in verdicts if v.holds],
         untested=[v for v in verdicts if v.holds is None],
-        analyses=[Section(stored, material.study.published) for stored in material.stored],
+        analyses=[Section(stored, material.study) for stored in material.stored],
         unanswered=unanswered(material),
         omissions=list(omissions(material)),
     )
@@ -162,7 +162,8 @@ def _decides(claim: dict[str, Any]) -> bool:
 
 def unanswered(material: Material) -> list[Published]:
     """Published numbers that no analysis gave on these runs."""
-    given = {q for s in material.stored for q in s.numbers.loc[s.numbers["of"].astype(object).fillna("prompt") == "prompt", "quantity"]}
+    ours = [q for s in material.stored for q in s.numbers.loc[s.numbers["of"].astype(object).fillna("prompt") == "prompt", "quantity"]]
+    given = {published.quantity for q in ours if (published := material.study.published_for(q))}
     return [p for p in material.study.published.values() if p.quantity not in given]
 
 
@@ -184,6 +185,11 @@ class Row:
     quantity: str
     published: Published | None
     ours: dict[str, dict[str, Any]]
+
+    @property
+    def stands_for(self) -> str:
+        """The published quantity's name, where ours is of a task that stands for it."""
+        return self.published.quantity if self.published and self.published.quantity != self.quantity else ""
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,7 @@ class Section:
     """What the page shows of one analysis."""
 
     stored: "Stored"
-    published: dict[str, Published]
+    study: Study
 
     @property
     def name(self) -> str:
@@ -227,7 +233,7 @@ class Section:
 
         numbers = self.stored.numbers.astype(object).where(pd.notna(self.stored.numbers), None)
         numbers[["of", "convention"]] = numbers[["of", "convention"]].fillna("")
-        return [_comparison(of, group.to_dict("records"), self.published) for of, group in numbers.groupby("of", sort=False)]
+        return [_comparison(of, group.to_dict("records"), self.study) for of, group in numbers.groupby("of", sort=False)]
 
     @cached_property
     def figures(self) -> list[Figure]:
@@ -260,10 +266,10 @@ class Section:
         return [f"{self.path}/{stem}.csv" for stem in self.stored.tables if _variant(stem)[0]]
 
 
-def _comparison(of: str, numbers: list[dict[str, Any]], published: dict[str, Published]) -> Comparison:
+def _comparison(of: str, numbers: list[dict[str, Any]], study: Study) -> Comparison:
     rows: dict[str, Row] = {}
     for number in numbers:
-        told = published.get(number["quantity"]) if of != "delta" else None
+        told = study.published_for(number["quantity"]) if of != "delta" else None
         row = rows.setdefault(number["quantity"], Row(number["quantity"], told, {}))
         row.ours[number["convention"]] = number
     beside = [row for row in rows.values() if row.published]

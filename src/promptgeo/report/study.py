@@ -43,6 +43,15 @@ class Study:
     claims: dict[str, StudyClaim] = field(default_factory=dict)
     tiny: list[str] = field(default_factory=list)
     """Overrides that apply with model=tiny."""
+    stands_for: dict[str, str] = field(default_factory=dict)
+    """Task -> the study's task that it stands for where that is not to be had."""
+
+    def published_for(self, quantity: str) -> Published | None:
+        """The published number beside a quantity of ours: of the same name, or of the task that one of ours stands for."""
+        if quantity in self.published:
+            return self.published[quantity]
+        parts = [self.stands_for.get(part, part) for part in quantity.split(".")]
+        return self.published.get(".".join(parts))
 
     @classmethod
     def of(cls, name: str, told: dict[str, Any]) -> "Study":
