@@ -279,7 +279,12 @@ def test_mixtures_violations_and_controls_follow_from_the_table(runs, result):
         if r["quantity"].split(".")[0] in ("vertices", "mixtures", "barycentre", "edges", "within", "unprompted"):
             assert r["low"] - 1e-9 <= r["value"] <= r["high"] + 1e-9, r
     assert row(result, "unprompted.country_capital")["high"] == wilson(0, 9)[1]
-    assert result.claims[0].name == "convex" and result.claims[0].evidence == result.findings[0].sentence
+    verdict, chance = (finding.sentence for finding in result.findings[:2])
+    assert result.claims[0].name == "convex" and result.claims[0].evidence == f"{verdict} {chance}"
+    against = {r["quantity"].removeprefix("difference.displaced."): r["low"] for r in result.numbers if r["quantity"].startswith("difference.displaced.")}
+    more = [name for name, low in against.items() if low > 0]
+    assert chance.startswith(f"In {len(more)} of {len(against)} hulls") and all(name in chance for name in more)
+    assert ("says nothing of convexity" in chance) == (len(more) < len(against))
     assert set(result.figures) == {"accuracy", "edges", "ternary"} and set(result.tables["ternary"].groupby("task").size()) == {10}
 
 

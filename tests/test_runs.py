@@ -216,3 +216,9 @@ def test_a_listing_of_nothing_is_one_line_and_exit_status_2(tmp_path, capsys):
         runs_cli.main([str(tmp_path / "absent")])
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"promptgeo: {tmp_path}/absent: no such folder\n"
+
+
+def test_a_query_that_cannot_be_asked_names_the_columns(tmp_path):
+    write_run(tmp_path / "run", header("one"), trained(0))
+    with pytest.raises(UserError, match=r"colour == 'red': cannot be asked of these runs \(name 'colour' is not defined\); their columns: .*task"):
+        load_runs(tmp_path).query("colour == 'red'")

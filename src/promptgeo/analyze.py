@@ -199,8 +199,8 @@ def _runs(folders: Sequence[str], where: str | None) -> "tuple[RunTable, list[st
     table = table_of(list(found.values()))
     try:
         table = table.query(where) if where and found else table
-    except Exception as error:
-        raise UserError(f"where={where}: cannot be asked of these runs ({error}); their columns: {', '.join(table.table.columns)}") from error
+    except UserError as error:
+        raise UserError(f"where={error}") from error
     if not len(table):
         raise UserError(f"runs={','.join(map(str, folders))}: no completed runs lie there{f' for which {where}' if where else ''}")
     return table, left_out

@@ -18,6 +18,7 @@ from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.losses import label_losses
+from promptgeo.memory import keep_freed_memory
 from promptgeo.tasks import Example, Task
 
 
@@ -82,6 +83,8 @@ def evaluate(
     examples = getattr(task, split)
     if not examples:
         raise UserError(f"task {task.name}: has no {split} examples")
+    if lm.device.type == "cpu":
+        keep_freed_memory()
     limit = max_new_tokens or task.template.max_new_tokens
     scorer = _Scorer(lm, task.template, examples, task.rows(lm, examples, prompts_NPd.shape[1]), limit, outputs)
     label_rows = [row for e in examples for row in task.label_rows(lm, e, prompts_NPd.shape[1])] if task.labels else []

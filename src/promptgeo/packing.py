@@ -1,6 +1,5 @@
 """The one training path, from configs to run folders: which runs share a pack, and what keeps each of them."""
 
-import ctypes
 import itertools
 import logging
 import os
@@ -19,6 +18,7 @@ from promptgeo.config import RunConfig
 from promptgeo.coupling import check_complete, group_of, is_coupled, partners
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, StopRequest, interruptible
+from promptgeo.memory import keep_freed_memory
 from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
 from promptgeo.progress import Reporter, SweepView, Tell
 from promptgeo.run_state import RunState, Watcher, discard_state, saved_step
@@ -193,14 +193,6 @@ def memory_per_run(p: Plan) -> int:
     return sum(longest) * config.num_hidden_layers * 34 * config.hidden_size * element + sum(labels) * config.vocab_size * (3 * 4 + element)
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of giving it back to the system: fresh pages for every activation cost a tick a tenth of its time."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 2**30)
-        libc.mallopt(m_trim_threshold, 2**30)
-
-
 def _nobody(what: str, steps: int = 0, text: str = "") -> None:
     """No one looks on."""
 
@@ -217,7 +209,7 @@ def train_pack(plans: list[Plan], slots: int | None = None, *, tell: Tell = _nob
     from promptgeo.tuning import PromptTuning
 
     if plans[0].lm.device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     elif plans[0].config.packing.compile:
         plans[0].lm.compile()
     if is_coupled(plans[0].config):

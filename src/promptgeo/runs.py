@@ -241,8 +241,11 @@ class RunTable:
         return len(self.table)
 
     def query(self, expression: str) -> "RunTable":
-        """The runs for which a pandas query over the table's columns holds."""
-        chosen = self.table.query(expression).index.tolist()
+        """The runs for which a pandas query over the table's columns holds. Raises UserError where it cannot be asked."""
+        try:
+            chosen = self.table.query(expression).index.tolist()
+        except Exception as error:  # pandas raises whatever the expression does
+            raise UserError(f"{expression}: cannot be asked of these runs ({error}); their columns: {', '.join(self.table.columns)}") from error
         runs = None if self.runs is None else [self.runs[i] for i in chosen]
         arrays = {k: v if k == "steps" else v[chosen] for k, v in self.arrays.items()}
         return RunTable(self.table.loc[chosen].reset_index(drop=True), runs, arrays)
@@ -254,7 +257,7 @@ class RunTable:
         prompts = [run.prompt(which) for run in self.runs]
         shapes = sorted({p.shape for p in prompts})
         if len(shapes) > 1:
-            raise UserError(f"these runs' prompts have different shapes ({', '.join(map(str, shapes))}); choose some with .query(...)")
+            raise UserError(f"these runs' prompts have different shapes ({', '.join(map(str, shapes))}); choose some with where='prompt_length == 4' (in Python .query)")
         if not prompts:
             raise UserError("there are no runs")
         return np.stack(prompts)
@@ -308,7 +311,7 @@ def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     """Finished runs at or below `path`, by folder name, and what was damaged."""
     path = Path(path).expanduser()
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
+        raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")
     runs, damaged = [], []
     for left in sorted(path.rglob("prompts.safetensors")):
         if not (left.parent / "run.json").exists():

@@ -475,8 +475,21 @@ def _judge(result: Result, vertices: dict[str, list[float]], mixtures: dict[str,
     within, of = sum(j.within for j in found.tasks.values()), sum(j.of for j in found.tasks.values())
     # Mixtures share their trainings: no more is known than there are trainings.
     trainings = sum(len(each) for each in vertices.values())
-    result.findings.insert(0, Finding(found.sentence, within / of, trainings, "trainings", *wilson(round(within / of * trainings), trainings)))
-    result.claims.append(Claim("convex", found.holds, found.sentence))
+    chance = _chance(result, list(vertices))
+    result.findings[:0] = [Finding(found.sentence, within / of, trainings, "trainings", *wilson(round(within / of * trainings), trainings)), *chance]
+    result.claims.append(Claim("convex", found.holds, " ".join([found.sentence, *(each.sentence for each in chance)])))
+
+
+def _chance(result: Result, names: list[str]) -> list[Finding]:
+    """Whether being a mixture is what makes a prompt solve the task: against a vertex moved as far in a random direction."""
+    told = {row["quantity"].removeprefix("difference.displaced."): row for row in result.numbers if row["quantity"].startswith("difference.displaced.")}
+    if set(told) != set(names):
+        return []
+    more = [name for name in names if told[name]["low"] > 0]
+    named = f" ({', '.join(more)})" if more else ""
+    others = "" if len(more) == len(names) else "; in the others any prompt that near a solution solves as much, so that mixtures do says nothing of convexity"
+    sentence = f"In {len(more)} of {len(names)} hulls{named} mixtures solve more than a vertex moved as far in a random direction{others}."
+    return [Finding(sentence, len(more) / len(names), len(names), "hulls", *wilson(len(more), len(names)))]
 
 
 # Tables and figures.
