@@ -7,13 +7,12 @@ generated, so the verdict is the one that generating every row would give.
 Shapes: N prompts, P prompt tokens, d width, E examples, M label positions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from promptgeo.batching import Row, sum_by_row
+from promptgeo.batching import Batch, Row, sum_by_row
 from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
@@ -87,44 +86,65 @@ def evaluate(
         keep_freed_memory()
     limit = max_new_tokens or task.template.max_new_tokens
     scorer = _Scorer(lm, task.template, examples, task.rows(lm, examples, prompts_NPd.shape[1]), limit, outputs)
-    label_rows = [row for e in examples for row in task.label_rows(lm, e, prompts_NPd.shape[1])] if task.labels else []
-
-    # A few prompts at a time: memory does not grow with N.
-    per_chunk = max(lm.max_tokens // sum(row.length for row in scorer.rows), 1)
-    parts, label_parts = [], []
-    for chunk in prompts_NPd.split(per_chunk):
-        parts.append(scorer(chunk))
-        if task.labels:
-            label_parts.append(_likeliest(lm, chunk, label_rows, len(task.labels)))
+    labelled = _Forced(lm, [row for e in examples for row in task.label_rows(lm, e, prompts_NPd.shape[1])]) if task.labels else None
     truth = np.array([task.labels.index(e.label) for e in examples]) if task.labels else None
-    return Evaluation(
-        correct=np.concatenate([p.correct for p in parts]),
-        losses=np.concatenate([p.losses for p in parts]),
-        tokens=np.array([len(row.label) for row in scorer.rows]),
-        label_correct=np.concatenate(label_parts) == truth if task.labels else None,
-        outputs=[texts for p in parts for texts in p.outputs] if outputs else None,
-    )
+
+    # A few prompts at a time, into arrays that are there from the start: nothing but the scores grows with N.
+    shape, written = (len(prompts_NPd), len(examples)), []
+    correct, losses, label_correct = np.zeros(shape, dtype=bool), np.zeros(shape), np.zeros(shape, dtype=bool)
+    per_chunk = max(lm.max_tokens // sum(row.length for row in scorer.rows), 1)
+    for start in range(0, len(prompts_NPd), per_chunk):
+        here, chunk = slice(start, start + per_chunk), prompts_NPd[start : start + per_chunk]
+        correct[here], losses[here], texts = scorer(chunk)
+        written += texts
+        if task.labels:
+            label_losses_NEL = labelled(chunk)[0].reshape(len(chunk), len(examples), -1)
+            label_correct[here] = label_losses_NEL.argmin(-1) == truth
+    tokens = np.array([len(row.label) for row in scorer.rows])
+    return Evaluation(correct, losses, tokens, label_correct if task.labels else None, written if outputs else None)
 
 
-@dataclass(frozen=True)
-class _Scores:
-    correct: np.ndarray
-    losses: np.ndarray
-    outputs: list[list[str]]
+class _Forced:
+    """Scores rows teacher-forced for a few prompts at a time; for each number of prompts the rows are laid out once."""
+
+    def __init__(self, lm: FrozenLM, rows: list[Row]):
+        self.lm, self.rows = lm, rows
+        self._batches: dict[int, list[Batch]] = {}
+
+    def __call__(self, prompts_NPd: torch.Tensor) -> tuple[np.ndarray, list[list[int]]]:
+        """Summed cross-entropy [N * rows] of each row and, at each of its label positions, the likeliest token."""
+        n = len(prompts_NPd)
+        rows = self.rows * n
+        if n not in self._batches:
+            self._batches[n] = list(self.lm.batches(rows, self.prompt_of(n), prompts_NPd.shape[1]))
+        losses = np.zeros(len(rows))
+        predicted: list[list[int]] = [[] for _ in rows]
+        for batch in self._batches[n]:
+            logits_MV = self.lm.label_logits(prompts_NPd, batch)
+            ce_M = label_losses(logits_MV, batch.targets_M)
+            losses[batch.rows] = sum_by_row(ce_M.double(), batch.row_M, len(rows)).cpu().numpy()[batch.rows]
+            for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
+                if row < len(rows):
+                    predicted[row].append(token)
+        return losses, predicted
+
+    def prompt_of(self, n: int) -> list[int]:
+        return np.repeat(np.arange(n), len(self.rows)).tolist()
 
 
 class _Scorer:
-    """Scores a few prompts on fixed rows."""
+    """Scores a few prompts at a time on fixed rows."""
 
     def __init__(self, lm: FrozenLM, template: Template, examples: list[Example], rows: list[Row], limit: int, outputs: bool):
         self.lm, self.template, self.examples, self.rows, self.limit, self.want_outputs = lm, template, examples, rows, limit, outputs
+        self._forced = _Forced(lm, rows)
         check_scoring(template, examples, rows)
 
-    def __call__(self, prompts_NPd: torch.Tensor) -> _Scores:
+    def __call__(self, prompts_NPd: torch.Tensor) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
+        """Correct and losses [N, E], and what was written, if that is asked for."""
         n, e = len(prompts_NPd), len(self.rows)
         rows = self.rows * n
-        prompt_of = np.repeat(np.arange(n), e).tolist()
-        losses, predicted = _teacher_forced(self.lm, prompts_NPd, rows, prompt_of)
+        losses, predicted = self._forced(prompts_NPd)
         correct = np.zeros(n * e, dtype=bool)
         texts = [""] * (n * e)
         to_generate: dict[int, list[int]] = {}  # row -> the tokens it is known to begin with
@@ -142,9 +162,9 @@ class _Scorer:
                 if self.want_outputs or wrong is None or self._open(known, label):
                     to_generate[i] = known
         if to_generate:
-            self._generate(prompts_NPd, rows, prompt_of, to_generate, correct, texts)
+            self._generate(prompts_NPd, rows, self._forced.prompt_of(n), to_generate, correct, texts)
         outputs = [texts[k * e : (k + 1) * e] for k in range(n)] if self.want_outputs else []
-        return _Scores(correct.reshape(n, e), losses.reshape(n, e), outputs)
+        return correct.reshape(n, e), losses.reshape(n, e), outputs
 
     def _greedy_so_far(self, tokens: list[int]) -> list[int]:
         """Where greedy decoding would have stopped among tokens that it would have written."""
@@ -192,24 +212,3 @@ def check_scoring(template: Template, examples: list[Example], rows: list[Row]) 
             raise UserError(f"template.scoring=token: the label of example {example.id} ({example.label[:60]!r}) is {len(row.label)} tokens for this model; use another template")
         if template.scoring is Scoring.line and template.end in example.label:
             raise UserError(f"example {example.id}: its label ({example.label[:60]!r}) holds the terminator template.end")
-
-
-def _teacher_forced(lm: FrozenLM, prompts_NPd: torch.Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> tuple[np.ndarray, list[list[int]]]:
-    """Each row's summed cross-entropy [rows] and, at each of its label positions, the likeliest token."""
-    losses = np.zeros(len(rows))
-    predicted: list[list[int]] = [[] for _ in rows]
-    for batch in lm.batches(rows, prompt_of, prompts_NPd.shape[1]):
-        logits_MV = lm.label_logits(prompts_NPd, batch)
-        ce_M = label_losses(logits_MV, batch.targets_M)
-        losses[batch.rows] = sum_by_row(ce_M.double(), batch.row_M, len(rows)).cpu().numpy()[batch.rows]
-        for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
-            if row < len(rows):
-                predicted[row].append(token)
-    return losses, predicted
-
-
-def _likeliest(lm: FrozenLM, prompts_NPd: torch.Tensor, label_rows: list[Row], labels: int) -> np.ndarray:
-    """[N, E] int: index of the label with the largest likelihood. label_rows: E times `labels` rows."""
-    n = len(prompts_NPd)
-    losses, _ = _teacher_forced(lm, prompts_NPd, label_rows * n, np.repeat(np.arange(n), len(label_rows)).tolist())
-    return losses.reshape(n, -1, labels).argmin(-1)
