@@ -212,8 +212,8 @@ def test_bf16_weights_with_fp32_prompt_loss_and_optimiser_state(model_folders, t
     modules, losses = [], []
     step = tuning.PromptTuning.training_step
     monkeypatch.setattr(tuning.PromptTuning, "training_step", lambda self, *a: (modules.append(self), step(self, *a))[1])
-    real = tuning.cross_entropy
-    monkeypatch.setattr(tuning, "cross_entropy", lambda logits, *a, **k: (losses.append(logits.dtype), real(logits, *a, **k))[1])
+    real = tuning.label_losses
+    monkeypatch.setattr(tuning, "label_losses", lambda logits, *a, **k: (losses.append(logits.dtype), real(logits, *a, **k))[1])
     # A step far below bf16's resolution at 1: stored in bf16, the prompt would not move.
     overrides = ("init=uniform", "precision=bf16", "training.max_steps=4", *SMALL, "optimizer.lr=1e-6")
     plan = reference.make_plan(model_folders["gpt2"], tmp_path, "task=plus_two", *overrides)
