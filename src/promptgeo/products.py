@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from promptgeo.batching import GEMM_ROWS
+from promptgeo.memory import give_back_freed_memory
 
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
@@ -87,8 +88,19 @@ class _Product(torch.autograd.Function):
         return _multiply(gradients[0], ctx.laid.backward, None), None, None
 
 
+_met: set[tuple[int, torch.Size]] = set()
+"""Numbers of rows and shapes of weights that have met in a product."""
+
+
 def _multiply(x: Tensor, laid: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, laid, bias, "none", [], "")
+    product = torch.ops.mkldnn._linear_pointwise(x, laid, bias, "none", [], "")
+    shapes = x.numel() // x.shape[-1], laid.shape
+    if shapes not in _met:
+        _met.add(shapes)
+        # Making the code for a new shape frees megabytes that lie too scattered to be used again.
+        if len(_met) % 16 == 0:
+            give_back_freed_memory()
+    return product
 
 
 def _weight(layer: nn.Module) -> Tensor | None:
