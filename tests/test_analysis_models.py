@@ -11,7 +11,8 @@ from promptgeo.analysis import scoring
 from promptgeo.analysis.mean_prompts import mean_prompts
 from promptgeo.analysis.scoring import Bootstrap, Exam, Scored
 from promptgeo.analysis.stats import wilson
-from promptgeo.analysis.transplant import _random_like, _spread, transplant
+from promptgeo.analysis.transplant import _spread, transplant
+from promptgeo.analysis.vectors import random_like
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
 from promptgeo.planning import task_of
@@ -156,7 +157,7 @@ def test_pairs_are_drawn_evenly_over_inits(runs):
 
 def test_a_random_delta_is_as_long_as_the_delta_token_by_token():
     delta = np.random.default_rng(0).normal(size=(4, 50)) * np.array([[0.0], [1.0], [5.0], [0.1]])
-    noise = _random_like(delta, np.random.default_rng(1))
+    noise = random_like(delta, np.random.default_rng(1))
     np.testing.assert_allclose(np.linalg.norm(noise, axis=1), np.linalg.norm(delta, axis=1), rtol=1e-12)
     assert abs((noise[1] @ delta[1]) / (delta[1] @ delta[1])) < 0.5
 

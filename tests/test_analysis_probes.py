@@ -17,6 +17,7 @@ from promptgeo.analysis import speaking_probes as probing
 from promptgeo.analysis.explanation import _outlying, explanation, soft_input_row
 from promptgeo.analysis.result import Result
 from promptgeo.analysis.speaking_probes import js, partners, probe_row, sign_flip_p, speaking_probes, word_tokens
+from promptgeo.analysis.vectors import random_like
 from promptgeo.compose import compose
 from promptgeo.config import Template
 from promptgeo.errors import UserError
@@ -153,7 +154,7 @@ def test_words_are_said_by_their_token_or_by_three_letters_of_it(tiny):
 
 def test_random_prompts_have_the_tokens_norms():
     prompt = np.random.default_rng(0).standard_normal((5, 3, 7)).astype(np.float32) * np.array([1, 4, 0.1])[None, :, None].astype(np.float32)
-    drawn = probing.random_like(prompt, np.random.default_rng(1))
+    drawn = random_like(prompt, np.random.default_rng(1))
     assert np.linalg.norm(drawn, axis=-1) == pytest.approx(np.linalg.norm(prompt, axis=-1), rel=1e-5) and not np.allclose(drawn, prompt)
 
 

@@ -113,7 +113,7 @@ def _weight(layer: nn.Module) -> Tensor | None:
 
 
 def _possible(dtypes: set[torch.dtype], devices: set[str]) -> bool:
-    if devices != {"cpu"} or not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if devices != {"cpu"} or not hasattr(os, "sysconf") or not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtypes == {torch.float32} or (dtypes == {torch.bfloat16} and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

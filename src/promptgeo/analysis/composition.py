@@ -15,8 +15,7 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
 from promptgeo.analysis.stats import wilson
-from promptgeo.analysis.transplant import _random_like
-from promptgeo.analysis.vectors import order_of_appearance
+from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.runs import RunTable
@@ -230,7 +229,7 @@ def _prompts(runs: RunTable, case: _Case, generator: np.random.Generator) -> lis
     cells = []
     for a, b in case.pairs:
         delta_a, delta_b = final_NPd[a] - p0_NPd[a], final_NPd[b] - p0_NPd[b]
-        random_Pd = _random_like(delta_a, generator)
+        random_Pd = random_like(delta_a, generator)
         made = {
             "outer_inner": np.concatenate([final_NPd[a], final_NPd[b]]),
             "inner_outer": np.concatenate([final_NPd[b], final_NPd[a]]),

@@ -17,8 +17,9 @@ import torch
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.speaking_probes import js, probe_row, random_like, sign_flip_p
+from promptgeo.analysis.speaking_probes import js, probe_row, sign_flip_p
 from promptgeo.analysis.stats import bootstrap_mean, pair_means, permutation_p, progress, run_weights, wilson
+from promptgeo.analysis.vectors import random_like
 from promptgeo.batching import IGNORE, Row
 from promptgeo.config import Template
 from promptgeo.errors import UserError
@@ -126,7 +127,7 @@ def _inputs(lm: FrozenLM, run: Run, all_runs: Sequence[Run], random: int, others
     found = [_Input("own", "itself", own_Pd)]
     if "initial" in run.tensors:
         found.append(_Input("p0", "P0", run.prompt("initial")))
-    found += [_Input("random", f"random {i}", random_like(own_Pd, generator)) for i in range(random)]
+    found += [_Input("random", f"random {i}", random_like(own_Pd, generator).astype(np.float32)) for i in range(random)]
     rest = [other for other in all_runs if other.id != run.id]
     rest = [rest[i] for i in generator.permutation(len(rest))]
     rest.sort(key=lambda other: other.info["config"]["task"]["name"] == task.name)

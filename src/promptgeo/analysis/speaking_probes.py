@@ -19,7 +19,7 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress, wilson
 from promptgeo.analysis.variance import orders_within
-from promptgeo.analysis.vectors import order_of_appearance
+from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.batching import IGNORE, Row
 from promptgeo.config import Template
 from promptgeo.errors import UserError
@@ -95,13 +95,6 @@ def speaking_probes(
 # ------------------------------------------------------------------------------------------------- what is asked
 
 
-def random_like(prompt_Pd: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """[P, d] float32: a Gaussian direction for each token, as long as the token."""
-    noise_Pd = generator.standard_normal(prompt_Pd.shape)
-    lengths_P1 = np.linalg.norm(prompt_Pd, axis=-1, keepdims=True)
-    return (noise_Pd * lengths_P1 / np.linalg.norm(noise_Pd, axis=-1, keepdims=True)).astype(np.float32)
-
-
 def partners(table: pd.DataFrame) -> np.ndarray | None:
     """[N] int64: for each run the next one of another task, with the same init and seed, or else the same init, or else any; None for one task."""
     found = []
@@ -124,7 +117,7 @@ def _prompts(runs: RunTable, seed: int, result: Result) -> dict[str, np.ndarray]
         prompts["p0"] = runs.prompts("initial")
     else:
         result.omissions.append("speaking_probes: runs without P0 are among these: nothing is compared with P0.")
-    prompts["random"] = random_like(prompts["trained"], generator)
+    prompts["random"] = random_like(prompts["trained"], generator).astype(np.float32)
     other_N = partners(runs.table)
     if other_N is None:
         result.omissions.append("speaking_probes: these runs are of one task: no other task's prompt can be asked.")

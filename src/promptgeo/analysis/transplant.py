@@ -15,7 +15,7 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
 from promptgeo.analysis.stats import wilson
-from promptgeo.analysis.vectors import order_of_appearance, require_levels
+from promptgeo.analysis.vectors import order_of_appearance, random_like, require_levels
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.runs import RunTable
@@ -134,7 +134,7 @@ def _prompts(
     for alpha in alphas:
         kinds["own", alpha] = [(p0_NPd[b] + alpha * delta_NPd[b], exam_N[b], (b, b)) for b in used]
         kinds["transplant", alpha] = [(p0_NPd[b] + alpha * delta_NPd[a], exam_N[b], (a, b)) for a, b in pairs]
-    kinds["random_delta", 1.0] = [(p0_NPd[b] + _random_like(delta_NPd[a], generator), exam_N[b], (a, b)) for a, b in pairs]
+    kinds["random_delta", 1.0] = [(p0_NPd[b] + random_like(delta_NPd[a], generator), exam_N[b], (a, b)) for a, b in pairs]
     others = {a: [r for r in range(len(runs)) if _other_task(runs.table, a, r)] for a in used}
     met = [(a, b, others[a][generator.integers(len(others[a]))]) for a, b in pairs if others[a]]
     if met:
@@ -146,16 +146,10 @@ def _prompts(
                 "sum": start + delta + further,
                 "own_delta": start + delta,
                 "other_delta": start + further,
-                "random_delta": start + delta + _random_like(further, generator),
+                "random_delta": start + delta + random_like(further, generator),
             }.items():
                 kinds.setdefault((f"composition.{kind}", 1.0), []).append((prompt_Pd, exam_N[scored], (other, scored)))
     return kinds
-
-
-def _random_like(delta_Pd: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A Gaussian direction for each token, as long as the delta's token."""
-    noise_Pd = generator.standard_normal(delta_Pd.shape)
-    return noise_Pd * (np.linalg.norm(delta_Pd, axis=1, keepdims=True) / np.linalg.norm(noise_Pd, axis=1, keepdims=True))
 
 
 def _score(lm: FrozenLM, kinds: dict[tuple[str, float], list]) -> dict[tuple[str, float], Scored]:

@@ -103,3 +103,9 @@ def require_runs(runs: RunTable, least: int, what: str) -> None:
 
 def order_of_appearance(values: Sequence) -> list:
     return list(dict.fromkeys(values))
+
+
+def random_like(tokens_Pd: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """[P, d] float64: a Gaussian direction for each token, as long as the token."""
+    noise_Pd = generator.standard_normal(tokens_Pd.shape)
+    return noise_Pd * (np.linalg.norm(tokens_Pd, axis=-1, keepdims=True) / np.linalg.norm(noise_Pd, axis=-1, keepdims=True))
