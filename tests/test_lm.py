@@ -10,7 +10,7 @@ from torch import nn
 import reference
 from conftest import FAMILIES, make_config
 from promptgeo import FrozenLM, UserError, batching
-from promptgeo.batching import GEMM_ROWS, collate
+from promptgeo.batching import GEMM_ROWS, Row, collate
 from promptgeo.packing import train_pack
 
 PROMPT = 3
@@ -119,6 +119,16 @@ def test_a_tree_holds_every_shared_position_once():
     assert int(real.sum()) == len(prefixes) == 15
     assert batch.ids.shape[1] == 16
     assert len(batch.prompt_at) == 4 and sorted(batch.prompt_from.tolist()) == [0, 1, 2, 3]
+
+
+def test_a_trees_products_meet_few_numbers_of_rows_and_little_padding():
+    found = set()
+    for count in range(1, 4000, 7):
+        (batch,) = collate([Row(np.arange(count), np.array([1]))], [0], 0, max_tokens=10**6, share_up_to=10**6)
+        rows = batch.ids.numel()
+        assert rows % GEMM_ROWS == 0 and 0 <= rows - count < max(GEMM_ROWS, count / 32)
+        found.add(rows)
+    assert len(found) == 64 + 32 + 32 + 31  # without rounding up further 500 of 571: each costs code of its own
 
 
 def test_every_family_shares_prefixes(model_folders):

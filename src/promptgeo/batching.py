@@ -86,6 +86,17 @@ def padded_length(length: int, multiple: int = BUCKET) -> int:
     return -(-length // multiple) * multiple
 
 
+def missing_rows(rows: int) -> int:
+    """How many rows of padding a tree's products need: to a multiple of GEMM_ROWS, from 512 rows on of up to a 32nd of them.
+
+    For every number of rows that it has not met oneDNN makes code, which takes milliseconds and half a megabyte.
+    """
+    multiple = GEMM_ROWS
+    while 64 * multiple <= rows:
+        multiple *= 2
+    return -rows % multiple
+
+
 def collate(
     rows: Sequence[Row],
     prompt_of: Sequence[int],
@@ -155,7 +166,7 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
         label_at += path[first : first + len(row.label)]
         targets += row.label.tolist()
         owners += [i] * len(row.label)
-    padding = [0] * (-len(ids) % GEMM_ROWS)
+    padding = [0] * missing_rows(len(ids))
     nodes = np.array(ids + padding)
     path_at = np.zeros(len(nodes), dtype=np.int64)
     grids, start = [], 0
@@ -165,7 +176,7 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
             path_at[path] = start + b * grid.shape[1] + np.arange(len(path))
         grids.append(grid)
         start += grid.size
-    missing = -len(label_at) % GEMM_ROWS
+    missing = missing_rows(len(label_at))
     return Batch(
         ids=torch.from_numpy(nodes)[None],
         prompt_at=torch.tensor(prompt_at, dtype=torch.long),
@@ -189,7 +200,7 @@ def next_tokens(batch: Batch, tokens: dict[int, int]) -> Batch:
     before = batch.remembered + batch.ids.numel()
     path_of = {i: [*batch.path_of[i], before + k] for k, i in enumerate(tokens)}
     place = {i: k for k, i in enumerate(tokens)}
-    missing = -len(tokens) % GEMM_ROWS
+    missing = missing_rows(len(tokens))
     groups = _by_length(path_of).values()
     path_at = np.zeros(len(tokens) + missing, dtype=np.int64)
     path_at[[place[i] for group in groups for i in group]] = np.arange(len(tokens))

@@ -23,6 +23,7 @@ from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.coupling import is_coupled, penalty
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.losses import label_losses
+from promptgeo.memory import give_back_freed_memory
 from promptgeo.planning import Plan
 from promptgeo.run_state import RunState, Watcher, copy_of
 
@@ -91,6 +92,7 @@ class PromptTuning(L.LightningModule):
         over = [s for s in self._taken() if self.active[s].status is not None]
         if over:
             self._finish(over)
+            give_back_freed_memory()  # between what a run's folder is made of, large pieces would lie too scattered for the next runs
         self._refill()
         if any([watcher.ticked() for watcher in self.watchers]):  # a list: every watcher hears of it
             self.trainer.should_stop = True
