@@ -87,12 +87,12 @@ def padded_length(length: int, multiple: int = BUCKET) -> int:
 
 
 def missing_rows(rows: int) -> int:
-    """How many rows of padding a tree's products need: to a multiple of GEMM_ROWS, from 512 rows on of up to a 32nd of them.
+    """How many rows of padding a tree's products need: to a multiple of GEMM_ROWS, from 256 rows on of up to a 16th of them.
 
     For every number of rows that it has not met oneDNN makes code, which takes milliseconds and half a megabyte.
     """
     multiple = GEMM_ROWS
-    while 64 * multiple <= rows:
+    while 32 * multiple <= rows:
         multiple *= 2
     return -rows % multiple
 
