@@ -194,6 +194,7 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"outputs={folder}: {existing} is not a folder that can be written to ({error.strerror}); set outputs=<folder>") from error
 
 
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     packages = ("promptgeo", "torch", "transformers", "tokenizers", "lightning", "hydra-core", "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
