@@ -7,7 +7,8 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis import mixtures
-from promptgeo.analysis.bezier import _highest, _TrainingLoss, bezier, curve, train_control
+from promptgeo.analysis.bezier import _highest, bezier, curve, train_control
+from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
 from promptgeo.runs import Run, table_of
@@ -53,18 +54,6 @@ def runs(plans):
     return table_of([Run.load(plan.folder) for plan in plans])
 
 
-def test_the_training_loss_is_the_models(runs, plans):
-    plan, model = plans[0], reference.original(TINY)
-    train = _TrainingLoss(plan.lm, runs, 0, 1, 4, 0)
-    points = torch.from_numpy(runs.prompts()[:2].copy()).requires_grad_()
-    rows = plan.train_rows[:3]
-    expected = [sum(reference.row_loss(model, point, row) for row in rows) / sum(len(row.label) for row in rows) for point in points]
-    found = train.on(rows, points)
-    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
-    ours, theirs = (torch.autograd.grad(sum(losses), points)[0] for losses in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
-
-
 def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     result = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
     again = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
@@ -86,11 +75,11 @@ def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
 
 
 def test_the_pair_is_the_one_with_the_highest_midpoint(runs, plans):
-    train = _TrainingLoss(plans[0].lm, runs, 0, 1, 4, 0)
+    lm, rows = plans[0].lm, plans[0].train_rows
     prompts = torch.from_numpy(runs.prompts().copy())
-    found = _highest(train, prompts, 10**6)
+    found = _highest(lm, rows, prompts, 10**6)
     with torch.no_grad():
-        losses = {(a, b): float(train.on(train.rows, (prompts[a] + prompts[b])[None] / 2) - train.on(train.rows, prompts[[a, b]]).mean()) for a, b in ((0, 1), (0, 2), (1, 2))}
+        losses = {(a, b): float(token_losses(lm, rows, (prompts[a] + prompts[b])[None] / 2) - token_losses(lm, rows, prompts[[a, b]]).mean()) for a, b in ((0, 1), (0, 2), (1, 2))}
     assert [found[0][0], found[0][1]] == list(max(losses, key=losses.get)) and len(found) == 3
     for a, b, above in found:
         assert above == pytest.approx(losses[a, b], abs=1e-4)

@@ -136,8 +136,6 @@ def test_runs_of_one_init_meet_and_are_put_together_in_each_way(runs, monkeypatc
     twice = {tuple(what) for name, *what in model.asked if name == "plus_one_after_plus_one"}
     assert {("beside", f"plus_one:{init}", f"plus_one:{init}") for init in INITS} <= twice and ("sum", "plus_one:cat", "plus_one:cat") in twice
     assert {("run", "plus_two:cat"), ("run", "plus_two:dog")} <= twice  # trained on the composed task
-    composed = [each for each in model.asked if each[1] in ("run", "p0") and "_after_" in each[0]]
-    assert len(composed) == len(set(composed)), "a prompt that is in many pairs is scored once"
     assert "average.plus_one_after_plus_one" not in {n["quantity"] for n in result.numbers}
     assert "lack one of the two tasks" in result.omissions[0] and "country_capital_after_landmark_country" in result.omissions[0]
 

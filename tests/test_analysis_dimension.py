@@ -9,7 +9,7 @@ import torch
 
 import promptgeo as pg
 import reference
-from promptgeo.analysis.dimension import _gradient, dimension, smallest_reaching, spread, token_losses
+from promptgeo.analysis.dimension import _gradient, dimension, smallest_reaching, spread
 from promptgeo.analysis.orthogonal import (
     Group,
     _coupled,
@@ -29,6 +29,7 @@ from promptgeo.analysis.subspaces import (
     train_in_subspaces,
     unit,
 )
+from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
 from promptgeo.runs import Run, table_of

@@ -253,3 +253,17 @@ def test_prompts_of_one_exam_are_scored_together(runs, tiny, monkeypatch):
     monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: calls.append(len(prompts)) or real(lm, prompts, *a, **k))
     transplant(runs, lm=tiny, alphas=(0.5,), max_examples=3)
     assert len(calls) == 2
+
+
+def test_equal_prompts_of_one_exam_are_scored_once(plans, tiny, monkeypatch):
+    seen = []
+    real = scoring.evaluate
+    monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: seen.append(len(prompts)) or real(lm, prompts, *a, **k))
+    one, other = exam(plans[0], 3), exam(plans[2], 4)
+    zero, trained = plans[0].p0_Pd.numpy(), Run.load(plans[0].folder).prompt()
+    found = scoring.score(tiny, [zero, trained, zero.astype(np.float64), zero, trained], [one, one, one, other, one])
+    assert seen == [2, 1]
+    assert [len(correct_E) for correct_E in found] == [3, 3, 3, 4, 3]
+    expected = real(tiny, np.stack([zero, trained]), one.task, max_new_tokens=one.max_new_tokens).correct
+    for correct_E, k in zip((*found[:3], found[4]), (0, 1, 0, 1), strict=True):
+        assert correct_E.tolist() == expected[k].tolist()

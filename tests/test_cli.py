@@ -198,6 +198,7 @@ BAD = {
     "-m seed=0,-1": ("seed=-1",),
     "-m task=country_capital,contry_capital": ("contry_capital",),
     "-m init=cat,labels": ("init=labels",),
+    "-m name=a,b": ("name=a,b: all runs of one command lie in one folder",),
     "sweep=quickstart seed=-1": ("seed=-1",),
 }
 

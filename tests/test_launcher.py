@@ -145,6 +145,25 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
     assert bytes_of(Path("one")) == bytes_of(Path("two")) and len(runs_below(Path("two"))) == 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_processes_end_with_the_one_that_was_killed(cli, model, tmp_path):  # noqa: F811
+    first = shell(*model, "task=plus_two", "training.epochs=2000", "-m", "seed=0,1", "packing.devices=2", cwd=tmp_path)
+
+    def running() -> set[str]:
+        stats = ((pid, Path(f"/proc/{pid}/stat")) for pid in children)
+        return {pid for pid, stat in stats if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"}
+
+    wait_for(lambda: len(list(tmp_path.rglob("state.safetensors"))) == 2, first)
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    assert len(running()) >= 2
+    first.kill()
+    end = time.monotonic() + 10
+    while running() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not running()
+    first.communicate()  # its pipes were the workers' too
+
+
 def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # noqa: F811
     import csv
     import shutil

@@ -99,6 +99,9 @@ def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
         return None
     for config in configs:
         validate(config)
+    for key in ("outputs", "name"):
+        if len(values := list(dict.fromkeys(getattr(config, key) for config in configs))) > 1:
+            raise UserError(f"{key}={','.join(values)}: all runs of one command lie in one folder, <outputs>/<name>; give one command for each")
     from promptgeo import planning
     from promptgeo.coupling import check_complete
     from promptgeo.devices import check_devices

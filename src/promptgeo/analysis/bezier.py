@@ -6,7 +6,7 @@ losses at random t. The pair and C are chosen on training examples, the path is 
 Shapes: N runs, P prompt tokens, d width, T points of a path, E test examples, B bootstrap draws.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -20,16 +20,13 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.mixtures import barrier
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Exam, exams
-from promptgeo.batching import sum_by_row
+from promptgeo.analysis.training_loss import TorchLoss, minibatch_losses, token_losses
+from promptgeo.batching import Row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.losses import label_losses
 from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
-
-TorchLoss = Callable[[Tensor], Tensor]
-"""Points [T, ...] fp32 -> their losses [T], differentiable."""
 
 
 def curve(start: Tensor, control: Tensor, end: Tensor, t_T: Tensor) -> Tensor:
@@ -95,8 +92,10 @@ def bezier(
             result.omissions.append(f"bezier: {name} has one trained prompt of length {length}; a path needs two.")
             continue
         prompts_VPd = torch.from_numpy(np.stack([runs.runs[n].prompt() for n in members])).to(lm.device)
-        train = _TrainingLoss(lm, runs, members[0], length, batch_size, seed)
-        chosen = _highest(train, prompts_VPd, chosen_on)[:pairs]
+        task = task_of(runs.runs[members[0]])
+        train_rows = task.rows(lm, task.train, length)
+        train = minibatch_losses(lm, train_rows, batch_size, np.random.default_rng(seed))
+        chosen = _highest(lm, train_rows, prompts_VPd, chosen_on)[:pairs]
         high = [(a, b, above) for a, b, above in chosen if above >= least]
         if len(high) < len(chosen):
             rest = "no path was trained" if not high else f"paths were trained for {len(high)} of {len(chosen)} pairs"
@@ -116,37 +115,14 @@ def bezier(
     return result
 
 
-class _TrainingLoss:
-    """The token-mean cross-entropy of points [T, P, d] on a new minibatch of training examples each time, through the frozen model."""
-
-    def __init__(self, lm: FrozenLM, runs: RunTable, run: int, length: int, batch_size: int, seed: int):
-        task = task_of(runs.runs[run])
-        self.lm, self.rows, self.batch_size = lm, task.rows(lm, task.train, length), min(batch_size, len(task.train))
-        self._generator = np.random.default_rng(seed)
-
-    def __call__(self, points_TPd: Tensor) -> Tensor:
-        chosen = self._generator.choice(len(self.rows), self.batch_size, replace=False)
-        return self.on([self.rows[i] for i in chosen], points_TPd)
-
-    def on(self, rows: list, points_TPd: Tensor) -> Tensor:
-        n = len(points_TPd)
-        prompt_of = np.repeat(np.arange(n), len(rows)).tolist()
-        total: Tensor | int = 0
-        for batch in self.lm.batches(rows * n, prompt_of, points_TPd.shape[1]):
-            logits_MV = self.lm.label_logits(points_TPd, batch)
-            ce_M = label_losses(logits_MV, batch.targets_M)
-            total = total + sum_by_row(ce_M, batch.row_M, n * len(rows))
-        return total.view(n, len(rows)).sum(1) / sum(len(row.label) for row in rows)
-
-
 @torch.no_grad()
-def _highest(train: _TrainingLoss, prompts_VPd: Tensor, examples: int) -> list[tuple[int, int, float]]:
+def _highest(lm: FrozenLM, rows: Sequence[Row], prompts_VPd: Tensor, examples: int) -> list[tuple[int, int, float]]:
     """(a, b, how far the loss at the midpoint lies above the mean of the ends') of all pairs, highest first."""
-    chosen = np.random.default_rng(0).choice(len(train.rows), min(examples, len(train.rows)), replace=False)
+    chosen = np.random.default_rng(0).choice(len(rows), min(examples, len(rows)), replace=False)
     pairs = list(combinations(range(len(prompts_VPd)), 2))
     middles = torch.stack([(prompts_VPd[a] + prompts_VPd[b]) / 2 for a, b in pairs])
     everything = torch.cat([prompts_VPd, middles])
-    losses = torch.cat([train.on([train.rows[i] for i in chosen], part) for part in everything.split(8)]).cpu().numpy()
+    losses = torch.cat([token_losses(lm, [rows[i] for i in chosen], part) for part in everything.split(8)]).cpu().numpy()
     ends, middle = losses[: len(prompts_VPd)], losses[len(prompts_VPd) :]
     above = [(a, b, float(m - (ends[a] + ends[b]) / 2)) for (a, b), m in zip(pairs, middle, strict=True)]
     return sorted(above, key=lambda found: -found[2])

@@ -274,17 +274,13 @@ def _relabelled(cells: list[_Cell], cases: list[_Case], labels: Callable[[_Case]
 
 
 def _score(lm: FrozenLM, cells: list[_Cell]) -> dict[str, Scored]:
-    """By kind; each different prompt once, for the prompt of a task is in many pairs."""
-    places: dict[tuple[bytes, Exam], int] = {}
-    asked = [(cell.prompt_Pd.astype(np.float32), cell.exam) for cell in cells]
-    place = [places.setdefault((prompt_Pd.tobytes(), exam), len(places)) for prompt_Pd, exam in asked]
-    different = dict(zip(place, asked, strict=True)).values()
-    correct = score(lm, [prompt_Pd for prompt_Pd, _ in different], [exam for _, exam in different])
+    """By kind."""
+    correct = score(lm, [cell.prompt_Pd for cell in cells], [cell.exam for cell in cells])
     kinds: dict[str, list[int]] = {}
     for i, cell in enumerate(cells):
         kinds.setdefault(cell.kind, []).append(i)
     return {
-        kind: Scored([correct[place[i]] for i in chosen], [cells[i].exam for i in chosen], [cells[i].members for i in chosen], tasks_equal=True)
+        kind: Scored([correct[i] for i in chosen], [cells[i].exam for i in chosen], [cells[i].members for i in chosen], tasks_equal=True)
         for kind, chosen in kinds.items()
     }
 

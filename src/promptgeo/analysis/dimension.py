@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
@@ -30,11 +29,11 @@ from promptgeo.analysis.subspaces import (
     train_in_subspaces,
     unit,
 )
-from promptgeo.batching import Row, sum_by_row
+from promptgeo.analysis.training_loss import minibatch_losses, token_losses
+from promptgeo.batching import Row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.losses import label_losses
 from promptgeo.runs import RunTable
 
 KINDS = {"random": "random", "hull": "towards other solutions", "uphill": "along the gradient", "downhill": "against the gradient"}
@@ -151,16 +150,6 @@ def _sets(runs: RunTable, exam_N: Sequence[Exam], result: Result) -> Iterator[_S
         yield _Set(name, exam, members, np.stack([run.prompt() for run in there]), p0_NPd, float(there[0].info["config"]["optimizer"]["lr"]))
 
 
-def token_losses(lm: FrozenLM, rows: Sequence[Row], points_TPd: Tensor) -> Tensor:
-    """[T] fp32: the mean cross-entropy of a label token over the rows, in nats, through the frozen model; differentiable in the prompts."""
-    n = len(points_TPd)
-    total: Tensor | int = 0
-    for batch in lm.batches(list(rows) * n, np.repeat(np.arange(n), len(rows)).tolist(), points_TPd.shape[1]):
-        ce_M = label_losses(lm.label_logits(points_TPd, batch), batch.targets_M)
-        total = total + sum_by_row(ce_M, batch.row_M, n * len(rows))
-    return total.view(n, len(rows)).sum(1) / sum(len(row.label) for row in rows)
-
-
 # Radii.
 
 
@@ -274,7 +263,7 @@ def _subspaces(
     bases = [torch.from_numpy(orthonormal(size, dims[-1], generator)).to(lm.device) for _ in chosen]
     trials = [(s, k) for k in (*dims, size) for s in range(subspaces)]
     spaces = [None if k == size else bases[s][:, :k] for s, k in trials]
-    train = _minibatches(lm, each.rows(lm, "train"), batch_size, generator)
+    train = minibatch_losses(lm, each.rows(lm, "train"), batch_size, generator)
     points = train_in_subspaces(train, p0_SPd[[s for s, _ in trials]], spaces, steps=steps, lr=each.lr if lr is None else lr)
     everything = torch.cat([torch.from_numpy(each.prompts_NPd).to(points), p0_SPd, points])
     scored = evaluate(lm, everything, each.exam.task, max_new_tokens=each.exam.max_new_tokens)
@@ -286,16 +275,6 @@ def _subspaces(
         {"task": each.name, "dimension": k, "whole": k == size, "subspace": s, "accuracy": accuracy, "loss": loss, "full": reference}
         for (s, k), accuracy, loss in zip(asked, scored.accuracy[full:], scored.loss[full:], strict=True)
     ]
-
-
-def _minibatches(lm: FrozenLM, rows: list[Row], batch_size: int, generator: np.random.Generator):
-    """A loss of points on other training examples each time."""
-
-    def loss(points_TPd: Tensor) -> Tensor:
-        chosen = generator.choice(len(rows), min(batch_size, len(rows)), replace=False)
-        return token_losses(lm, [rows[i] for i in chosen], points_TPd)
-
-    return loss
 
 
 def smallest_reaching(accuracies_BK: np.ndarray, dims_K: Sequence[int], least_B: np.ndarray) -> np.ndarray:

@@ -58,18 +58,19 @@ def exams(runs: RunTable, what: str, max_examples: int | None = None, seed: int 
 
 
 def score(lm: FrozenLM, prompts_S: Sequence[np.ndarray], exams_S: Sequence[Exam]) -> list[np.ndarray]:
-    """What each prompt [P, d] gets right in its exam: S arrays [E] bool. Those of one exam are scored together."""
-    together: dict[tuple[int, int], list[int]] = {}
-    for s, (prompt_Pd, exam) in enumerate(zip(prompts_S, exams_S, strict=True)):
-        together.setdefault((id(exam), len(prompt_Pd)), []).append(s)
-    correct_S: list[np.ndarray] = [np.empty(0)] * len(prompts_S)
-    blocks = [members[k : k + BLOCK] for members in together.values() for k in range(0, len(members), BLOCK)]
-    for members in progress(blocks, "scoring prompts"):
-        exam = exams_S[members[0]]
-        scored = evaluate(lm, np.stack([prompts_S[s] for s in members]), exam.task, max_new_tokens=exam.max_new_tokens)
-        for s, correct_E in zip(members, scored.correct, strict=True):
-            correct_S[s] = correct_E
-    return correct_S
+    """What each prompt [P, d] gets right in its exam: S arrays [E] bool. Those of one exam are scored together, equal ones once."""
+    asked: list[tuple[Exam, bytes]] = []
+    together: dict[tuple[Exam, int], dict[bytes, np.ndarray]] = {}
+    for prompt_Pd, exam in zip(prompts_S, exams_S, strict=True):
+        prompt_Pd = np.asarray(prompt_Pd, dtype=np.float32)
+        asked.append((exam, prompt_Pd.tobytes()))
+        together.setdefault((exam, len(prompt_Pd)), {}).setdefault(prompt_Pd.tobytes(), prompt_Pd)
+    correct: dict[tuple[Exam, bytes], np.ndarray] = {}
+    blocks = [(exam, list(different.items())[k : k + BLOCK]) for (exam, _), different in together.items() for k in range(0, len(different), BLOCK)]
+    for exam, block in progress(blocks, "scoring prompts"):
+        scored = evaluate(lm, np.stack([prompt_Pd for _, prompt_Pd in block]), exam.task, max_new_tokens=exam.max_new_tokens)
+        correct |= {(exam, content): correct_E for (content, _), correct_E in zip(block, scored.correct, strict=True)}
+    return [correct[each] for each in asked]
 
 
 @dataclass(frozen=True, eq=False)

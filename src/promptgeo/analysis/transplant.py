@@ -153,14 +153,9 @@ def _prompts(
 
 
 def _score(lm: FrozenLM, kinds: dict[tuple[str, float], list]) -> dict[tuple[str, float], Scored]:
-    """Each different prompt once: P0 alone is many pairs' alpha = 0."""
-    places: dict[tuple[bytes, Exam], int] = {}
-    asked = [(prompt_Pd.astype(np.float32), exam) for cells in kinds.values() for prompt_Pd, exam, _ in cells]
-    place = [places.setdefault((prompt_Pd.tobytes(), exam), len(places)) for prompt_Pd, exam in asked]
-    different = dict(zip(place, asked, strict=True)).values()
-    correct = score(lm, [prompt for prompt, _ in different], [exam for _, exam in different])
-    where = iter(place)
-    return {key: Scored([correct[next(where)] for _ in cells], [c[1] for c in cells], [c[2] for c in cells]) for key, cells in kinds.items()}
+    asked = [(prompt_Pd, exam) for cells in kinds.values() for prompt_Pd, exam, _ in cells]
+    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _ in asked], [exam for _, exam in asked]))
+    return {key: Scored([next(correct) for _ in cells], [c[1] for c in cells], [c[2] for c in cells]) for key, cells in kinds.items()}
 
 
 # What is told.
