@@ -64,7 +64,8 @@ def trained(k: int, width: int = 3, status: str = "completed", p0: bool = True) 
         arrays["initial"] = None
     row = dict.fromkeys(METRICS, 1) | {"split": "test", "loss": 0.5, "accuracy": 0.5, "n": 4}
     score = {"accuracy": {"final": 0.5}, "loss": {"final": 0.5}, "n": 4, "steps": 10, "prompt_length": 2}
-    return Trained(status, **arrays, best=arrays["final"], trajectory=arrays["final"][None], steps=np.array([10]), metrics=[row], predictions=[], results=score)
+    said = [{"prompt": "final", "id": str(k), "correct": k % 2 == 0} for k in range(4)]
+    return Trained(status, **arrays, best=arrays["final"], trajectory=arrays["final"][None], steps=np.array([10]), metrics=[row], predictions=said, results=score)
 
 
 GRID = [("plus_one", "cat"), ("plus_one", "dog"), ("plus_two", "cat"), ("plus_two", "dog")]
@@ -220,7 +221,7 @@ def test_runs_that_cannot_support_an_analysis_get_the_reason_and_the_others_are_
     assert found.status == 1
     assert "spread: left out: these runs' prompts have different shapes ((2, 3), (2, 4)); choose some with" in found.err
     assert not Path("runs/analysis/spread").exists() and Path("runs/analysis/curves/result.json").exists()
-    assert found.out.startswith("- The trained prompts solve 50.0% of the test examples")
+    assert found.out.startswith("- The trained prompts solve 50.0% (")
 
 
 def test_one_init_alone_is_refused_by_what_compares_inits(cli):
@@ -312,7 +313,7 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "+of=delta"], "+of=delta: of exists already; write of=<value>"),
         (["runs=runs", "analysis=[curvs]"], "analysis=curvs: no such analysis; nearest: curves"),
         (["runs=runs", "analysis=[qqq]"], "analysis=qqq: no such analysis; one of bezier, "),
-        (["runs=runs", "analysis=[curves]", "analysis.curves.foo=3"], "analysis.curves.foo: no such option; curves has none"),
+        (["runs=runs", "analysis=[curves]", "analysis.curves.foo=3"], "analysis.curves.foo: no such option; one of draws, seed"),
         (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutation=3"], "analysis.init_vs_task.permutation: no such option; nearest: permutations"),
         (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.of=delta"], "analysis.init_vs_task.of: no such option; one of "),
         (["runs=[runs,runs]", "analysis=[curves]"], "runs: several folders have no place in common for their results; name one with out="),

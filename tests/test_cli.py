@@ -198,6 +198,12 @@ BAD = {
     "-m seed=0,-1": ("seed=-1",),
     "-m task=country_capital,contry_capital": ("contry_capital",),
     "-m init=cat,labels": ("init=labels",),
+    "-m hydra/launcher=basic regulariser=orthogonal regulariser.size=2 seed=0,1": ("hydra/launcher=basic", "need hydra/launcher=packed"),
+    "-m optimizer.weight_decay=0,1e100": ("optimizer.weight_decay=1e+100",),
+    "-m optimizer.betas=[0.9,0.999999999999]": ("optimizer.betas",),
+    "outputs='~/x'": ("outputs=~/x: must be a folder, written out",),
+    "init.name=" + 260 * "a": ("longer than a file system allows",),
+    "name=" + 260 * "a": ("name=aaa", "at most 255 bytes"),
     "-m name=a,b": ("name=a,b: all runs of one command lie in one folder",),
     "sweep=quickstart seed=-1": ("seed=-1",),
 }

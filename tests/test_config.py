@@ -143,7 +143,7 @@ def test_what_the_schema_does_not_know_is_one_line_that_names_the_key_and_the_ne
         ("optimizer.momentum", 1, "optimizer.momentum=1: "),
         ("optimizer.clip", 0, "optimizer.clip=0: "),
         ("optimizer.warmup_steps", -1, "optimizer.warmup_steps=-1: "),
-        ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: must be two numbers from 0 to below 1"),
+        ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: must be two numbers from 0 to .9999999"),
         ("optimizer.betas", [0.9, 1.0], "optimizer.betas=[0.9, 1.0]: "),
         ("optimizer.betas", [0.9, float("nan")], "optimizer.betas=[0.9, nan]: "),
         ("init.scale", 0, "init.scale=0: "),

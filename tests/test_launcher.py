@@ -145,6 +145,20 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
     assert bytes_of(Path("one")) == bytes_of(Path("two")) and len(runs_below(Path("two"))) == 4
 
 
+def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
+    from promptgeo import packing
+    from promptgeo.compose import compose
+    from promptgeo.planning import folder_of, run_identity
+
+    line = (*model, *SMALL, "task=plus_two")
+    config = compose([*line, "seed=1"])
+    with packing._held([folder_of(config, run_identity(config)).absolute()]):
+        for devices in (1, 2):
+            found = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
+            assert found.status == 2 and [text for text in found.err.splitlines() if "another process is training this run" in text], found.err
+            assert "Traceback" not in found.err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_processes_end_with_the_one_that_was_killed(cli, model, tmp_path):  # noqa: F811
     first = shell(*model, "task=plus_two", "training.epochs=2000", "-m", "seed=0,1", "packing.devices=2", cwd=tmp_path)

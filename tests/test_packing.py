@@ -1,5 +1,6 @@
 """Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours, and goes on where it was stopped."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -10,11 +11,11 @@ import pytest
 import torch
 
 import reference
-from promptgeo import packing, run_state
+from promptgeo import packing, planning, run_state, tuning
 from promptgeo.batching import Row
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
-from promptgeo.interruption import Interrupted
+from promptgeo.interruption import Interrupted, interruptible
 from promptgeo.lm import FrozenLM
 from promptgeo.packing import packs, train_all, train_pack
 from promptgeo.runs import Run
@@ -220,7 +221,7 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(make, monkeypatch, kind):
 def test_a_state_that_cannot_be_read_or_is_another_runs_starts_the_run_anew(make, monkeypatch, caplog):
     undisturbed = make(*LONG, outputs="undisturbed")
     train_pack([undisturbed])
-    for damage in (b"", b"\0" * 64, "other"):
+    for damage in (b"", b"\0" * 64, "other", "one bit"):
         plan = make(*LONG, outputs=f"damaged{len(damage)}")
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             stop_after(3, patch)
@@ -232,12 +233,53 @@ def test_a_state_that_cannot_be_read_or_is_another_runs_starts_the_run_anew(make
                 stop_after(2, patch)
                 train_pack([other])
             path.write_bytes(run_state.state_file(other.folder).read_bytes())
+        elif damage == "one bit":
+            saved = bytearray(path.read_bytes())
+            saved[-3] ^= 1
+            path.write_bytes(saved)
         else:
             path.write_bytes(damage)
         caplog.clear()
         assert train_pack([plan]) == {}
         assert files(plan) == files(undisturbed)
         assert sum("cannot be read" in message for message in caplog.messages) == (damage != "other")
+
+
+def test_a_stop_that_a_finaliser_swallowed_stops_training_all_the_same(make):
+    class Finalised:
+        def __del__(self):
+            with contextlib.suppress(BaseException):  # as the interpreter does
+                signal.raise_signal(signal.SIGTERM)
+
+    plan = make(*LONG)
+    with interruptible():
+        Finalised()
+        with pytest.raises(Interrupted):
+            train_pack([plan])
+    assert run_state.saved_step(plan) == 1
+    assert train_pack([plan]) == {}
+
+
+def test_a_state_that_cannot_be_saved_costs_no_run(make, monkeypatch, caplog):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    undisturbed, plan = make(*LONG, outputs="undisturbed"), make(*LONG, outputs="full")
+    train_pack([undisturbed])
+    monkeypatch.setattr(packing.Keeper, "SECONDS", 0.0)
+    monkeypatch.setattr(tuning.PromptTuning, "save", full)
+    assert train_pack([plan]) == {}
+    assert files(plan) == files(undisturbed)
+    assert any("No space left on device" in message and "training goes on" in message for message in caplog.messages)
+
+
+def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_path):
+    model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
+    configs = [compose([*model, f"seed={seed}"]) for seed in (0, 1)]
+    (planning.folder_of(configs[0], planning.run_identity(configs[0])) / "predictions.jsonl").mkdir(parents=True)
+    broken, whole = packing.train_all(configs)
+    assert "IsADirectoryError" in broken.error and broken.run is None
+    assert whole.error is None and whole.run.status == "completed"
 
 
 def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp_path, monkeypatch):

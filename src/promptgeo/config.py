@@ -236,12 +236,12 @@ def validate(config: RunConfig) -> None:
     _require(0 <= config.training.epochs <= 10**6, "training.epochs", config.training.epochs, "a whole number from 0 to 1,000,000")
     for key, value in {"optimizer.lr": config.optimizer.lr, "init.scale": config.init.scale, "optimizer.eps": config.optimizer.eps}.items():
         _require(0 < value <= 1e30, key, value, "greater than 0, at most 1e30")  # beyond it Adam raises, and takes a pack down
-    _require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
+    _require(0 <= config.optimizer.weight_decay <= 1e30, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0, at most 1e30")
     _require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "from 0 to below 1")
-    _require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps", config.optimizer.warmup_steps, "at least 0")
+    _require(0 <= config.optimizer.warmup_steps <= 10**12, "optimizer.warmup_steps", config.optimizer.warmup_steps, "at least 0, at most 1e12")
     _require(config.optimizer.clip is None or config.optimizer.clip > 0, "optimizer.clip", config.optimizer.clip, "greater than 0, or null")
     betas = config.optimizer.betas
-    _require(len(betas) == 2 and all(0 <= b < 1 for b in betas), "optimizer.betas", betas, "two numbers from 0 to below 1")
+    _require(len(betas) == 2 and all(0 <= b <= 1 - 1e-7 for b in betas), "optimizer.betas", betas, "two numbers from 0 to .9999999")
     split = config.task.split
     _require(0 < split.test_size < 1, "task.split.test_size", split.test_size, "a fraction between 0 and 1")
     _require(0 <= split.validation < 1, "task.split.validation", split.validation, "a fraction from 0 to below 1")
@@ -250,7 +250,8 @@ def validate(config: RunConfig) -> None:
     _require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, "epoch, log, or a number of steps")
     name = PurePath(config.name)
     _require(bool(name.parts) and not name.is_absolute() and ".." not in name.parts, "name", config.name, "a folder name below outputs/")
-    _require(bool(config.outputs), "outputs", config.outputs, "a folder")
+    _require(all(len(part.encode()) <= 255 for part in name.parts), "name", f"{config.name[:60]}...", "at most 255 bytes long: no file system allows more")
+    _require(bool(config.outputs) and not config.outputs.startswith("~"), "outputs", config.outputs, "a folder, written out (a shell expands ~ only where nothing quotes it)")
     for key, value in {"packing.max_runs": config.packing.max_runs, "packing.devices": config.packing.devices}.items():
         _require(value is None or 1 <= value <= 10**5, key, value, "a whole number from 1 to 100,000")
     for logger in loggers(config):
@@ -271,7 +272,7 @@ LOGGERS = ("tensorboard", "wandb")
 def loggers(config: RunConfig) -> list[str]:
     """The loggers that the config asks for."""
     given = config.logger
-    return given if isinstance(given, list) else [] if given is None else [given]
+    return list(dict.fromkeys(given)) if isinstance(given, list) else [] if given is None else [given]
 
 
 def with_coupled_seeds(config: RunConfig) -> RunConfig:

@@ -69,6 +69,9 @@ def train_on_devices(configs: Sequence[RunConfig], devices: int) -> dict[str, st
             elif what == "stopped":
                 running.discard(rest[0])
                 stopped = stopped or Interrupted(rest[1])
+            elif what == "refused":
+                _terminate(workers)
+                raise UserError(rest[0])
             elif what == "broken":
                 _terminate(workers)
                 raise RuntimeError(f"device {rest[0]}: {rest[1]}")
@@ -111,6 +114,8 @@ def _work(configs: list[RunConfig], index: int, threads: int, news: Queue) -> No
         news.put(("over", index, packing.train_configs(configs, tell)))
     except Interrupted as stop:
         news.put(("stopped", index, stop.signum))
+    except UserError as error:
+        news.put(("refused", str(error)))
     except BaseException as error:
         news.put(("broken", index, f"{type(error).__name__}: {error}"))
         raise

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_raised: list[int] = []
+"""Signals that raised Interrupted: one raised inside a finaliser or a callback of C's never reaches anyone, and must stop training all the same."""
 
 
 class Interrupted(BaseException):
@@ -35,9 +37,12 @@ class StopRequest:
 
     def listen(self) -> None:
         _install(self)
+        if _raised:
+            self.signum = _raised[0]
 
 
 def _raise(signum: int, frame: FrameType | None = None) -> None:
+    _raised.append(signum)
     raise Interrupted(signum)
 
 
@@ -60,3 +65,5 @@ def interruptible() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        if _raise not in before.values():  # the outermost
+            _raised.clear()

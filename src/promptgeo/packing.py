@@ -35,7 +35,8 @@ class Outcome:
     """How a run of a command ended."""
 
     folder: Path
-    run: Run
+    run: Run | None
+    """None: it failed because nothing of it could be written."""
     error: str | None = None
     """Why it failed."""
     skipped: bool = False
@@ -59,8 +60,16 @@ def train_all(configs: Sequence[RunConfig]) -> list[Outcome]:
     outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
     for i, config in todo.items():
         folder = folder_of(config, i)
-        outcomes[i] = Outcome(folder, Run.load(folder), errors.get(i))
+        outcomes[i] = Outcome(folder, _written(folder) if i in errors else Run.load(folder), errors.get(i))
     return [outcomes[i] for i in ids]
+
+
+def _written(folder: Path) -> Run | None:
+    """What a failed run left; None where nothing of it could be written."""
+    try:
+        return Run.load(folder)
+    except UserError:
+        return None
 
 
 def _train(todo: dict[str, RunConfig]) -> dict[str, str]:
@@ -283,7 +292,10 @@ class Keeper(Watcher):
     def ticked(self) -> bool:
         now = time.monotonic()
         if self.stop.signum is not None or now >= self.next:
-            self.tuning.save()
+            try:
+                self.tuning.save()
+            except OSError as error:
+                log.warning("what resuming needs cannot be saved (%s): training goes on", error)
             spent = time.monotonic() - now
             self.next = now + max(self.SECONDS, spent / self.SHARE)
         return self.stop.signum is not None

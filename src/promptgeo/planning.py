@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import tempfile
 from dataclasses import dataclass, replace
@@ -75,6 +76,9 @@ def plan(config: RunConfig) -> Plan:
     """Validate, load model and data, tokenise, make P0. Raises UserError for whatever the user must mend."""
     run_id = run_identity(config)
     require_writable(Path(config.outputs))
+    require_writable(folder_of(config, run_id).parent)
+    if len(os.fsencode(folder_name(config, run_id))) > 255:
+        raise UserError(f"{folder_name(config, run_id)[:60]}...: this name of a run's folder is longer than a file system allows; shorten model.name, task.name or init.name")
     if local_folder(config.model.name_or_path):
         # Nothing to wait for, and the bar would stand before the one line of an error. A download keeps its bar.
         from transformers.utils import logging as transformers_logging

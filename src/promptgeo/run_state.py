@@ -3,6 +3,7 @@
 Shapes: P prompt tokens, d width, C checkpoints.
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -202,7 +203,8 @@ class RunState:
         path = state_file(self.plan.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         contiguous = {name: x.cpu().contiguous() for name, x in tensors.items()}
-        write_atomically(path, safetensors.torch.save(contiguous, metadata={"run": json.dumps(facts)}))
+        run = json.dumps(facts)
+        write_atomically(path, safetensors.torch.save(contiguous, metadata={"run": run, "sha256": _checksum(run, contiguous)}))
 
     def resume(self, prompt_Pd: Tensor) -> dict[str, Tensor] | None:
         """Take up what state/ holds of this very run: fills the prompt, returns its optimiser state. None: nothing to take up."""
@@ -213,15 +215,17 @@ class RunState:
             with safetensors.safe_open(path, "pt") as stream:
                 facts = json.loads(stream.metadata()["run"])
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+                if stream.metadata()["sha256"] != _checksum(stream.metadata()["run"], tensors):
+                    raise ValueError("its SHA-256 is not the one that was written with it")
             if facts["id"] != self.plan.id:
                 return None
-            values = {name: facts[name] for name in _FACTS}
+            values, queue = {name: facts[name] for name in _FACTS}, deque(facts["queue"])
             order = tensors["order"]
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             log.warning("%s: cannot be read (%s): the run starts anew", path, error)
             return None
         vars(self).update(values)
-        self.queue = deque(facts["queue"])
+        self.queue = queue
         self.order.set_state(order)
         self.best = tensors["best"].numpy()
         self.trajectory = list(tensors["trajectory"].numpy()) if "trajectory" in tensors else []
@@ -271,6 +275,14 @@ def saved_step(plan: Plan) -> int | None:
             return facts["step"] if facts["id"] == plan.id else None
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
         return None
+
+
+def _checksum(run: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(run.encode())
+    for name, x in sorted(tensors.items()):
+        digest.update(f"\0{name} {x.dtype} {list(x.shape)}\0".encode())
+        digest.update(x.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 _FACTS = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", "tokens", "examples")

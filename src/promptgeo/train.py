@@ -103,12 +103,14 @@ def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
         if len(values := list(dict.fromkeys(getattr(config, key) for config in configs))) > 1:
             raise UserError(f"{key}={','.join(values)}: all runs of one command lie in one folder, <outputs>/<name>; give one command for each")
     from promptgeo import planning
-    from promptgeo.coupling import check_complete
+    from promptgeo.coupling import check_complete, is_coupled
     from promptgeo.devices import check_devices
     from promptgeo.loggers import check_loggers
     from promptgeo.packing import finished_run
 
     check_complete(configs)
+    if is_coupled(configs[0]) and any(override.replace(" ", "") == "hydra/launcher=basic" for override in arguments.overrides):
+        raise UserError("hydra/launcher=basic trains one run after another: runs that are trained for one another need hydra/launcher=packed, the default")
     for config in sorted(configs, key=planning.model_key):  # each model is loaded once
         check_loggers(config)
         check_devices(config)
@@ -142,8 +144,10 @@ def _report() -> None:
 
     console = Console()
     outcomes = list({outcome.folder: outcome for outcome in _finished}.values())
-    console.print(table_of_results([outcome.run for outcome in outcomes]))
-    for line in recommendation([outcome.run for outcome in outcomes]):
+    runs = [outcome.run for outcome in outcomes if outcome.run is not None]
+    if runs:
+        console.print(table_of_results(runs))
+    for line in recommendation(runs):
         console.print(line, soft_wrap=True, highlight=False)
     for folder in sorted({str(outcome.folder.parent) for outcome in outcomes}):
         console.print(f"results: {folder}/", soft_wrap=True, highlight=False)

@@ -84,7 +84,9 @@ def convexity(
     Raises UserError where no task has two trained prompts of one length, or for prompts that were trained elsewhere.
     """
     if steps < 3 or mixtures < 1 or controls < 1 or not 0 <= margin < 1:
-        raise UserError("convexity: needs steps >= 3, mixtures >= 1, controls >= 1 and a margin from 0 to below 1")
+        raise UserError(f"convexity: needs steps >= 3, mixtures >= 1, controls >= 1 and a margin from 0 to below 1 (steps={steps}, mixtures={mixtures}, controls={controls}, margin={margin:g})")
+    if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
+        raise UserError(f"convexity: alphas={list(alphas)}: Dirichlet weights need one or more numbers above 0")
     result, generator = Result(), np.random.default_rng(seed)
     exam_N = exams(runs, "convexity", max_examples, seed)
     hulls = _hulls(runs, exam_N, result)
@@ -456,7 +458,7 @@ def _tell_losses(result: Result, hull: _Hull, sampler: _TwoLevel) -> None:
             result.number(f"barrier.{name}.max", value_e.max(), len(value_e), "edges", *_interval(drawn_Be.max(1), 0, 1, 0.0, None))
     (straight, low, high), (arc, arc_low, arc_high) = told["edges"], told["slerp"]
     result.findings.append(
-        Finding(f"{name}: along straight lines the loss rises above the line between the ends' by {straight.mean():.3f} nats a token on average ({low:.3f} to {high:.3f}), at most {straight.max():.3f}; "
+        Finding(f"{name}: along straight lines the loss lies at most (never counted below 0) {straight.mean():.3f} nats a token above the line between the ends' on average ({low:.3f} to {high:.3f}{', which is no rise that can be told' if low < 5e-4 else ''}), {straight.max():.3f} on the worst; "
                 f"along arcs of direction (slerp) by {arc.mean():.3f} ({arc_low:.3f} to {arc_high:.3f}; n = {len(straight)} edges).", float(straight.mean()), len(straight), "edges", low, high)
     )  # fmt: skip
 
@@ -487,7 +489,8 @@ def _chance(result: Result, names: list[str]) -> list[Finding]:
         return []
     more = [name for name in names if told[name]["low"] > 0]
     named = f" ({', '.join(more)})" if more else ""
-    others = "" if len(more) == len(names) else "; in the others any prompt that near a solution solves as much, so that mixtures do says nothing of convexity"
+    where = "there" if not more else "in the others"
+    others = "" if len(more) == len(names) else f"; {where} no difference from any prompt that near a solution can be told, so that mixtures solve the task says nothing of convexity"
     sentence = f"In {len(more)} of {len(names)} hulls{named} mixtures solve more than a vertex moved as far in a random direction{others}."
     return [Finding(sentence, len(more) / len(names), len(names), "hulls", *wilson(len(more), len(names)))]
 

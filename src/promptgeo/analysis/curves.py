@@ -1,16 +1,33 @@
 """How do accuracy and loss go over training? One panel per task, one line per init (mean over seeds)."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.scoring import Bootstrap, Scored, percent
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 
 
-def curves(runs: RunTable) -> Result:
-    """Table `curves`: one row per run, epoch and split. Numbers `accuracy.<task>.<init>`: of the final prompt, pooled over seeds (Wilson's interval).
+@dataclass(frozen=True)
+class _Asked:
+    """The test examples of some runs, as they wrote them down: equal where they are the same examples."""
+
+    task: str
+    ids: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+
+def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
+    """Table `curves`: one row per run, epoch and split. Numbers `accuracy.<task>.<init>`: of the final prompts, mean over seeds; `accuracy.<task>`;
+    `accuracy.all`, in which each task weighs the same. Intervals draw whole runs and test examples.
 
     Raises UserError for prompts that were trained elsewhere: they have no metrics.
     """
@@ -20,29 +37,48 @@ def curves(runs: RunTable) -> Result:
     table = pd.concat(frames, ignore_index=True)
     scored = table[table["split"] != "train"]
     result = Result(tables={"curves": table[["run", "task", "init", "seed", "step", "epoch", "split", "loss", "accuracy", "n"]]})
+    scores, bootstrap = _scores(runs), Bootstrap(len(runs), draws, seed)
+
+    def number(quantity: str, part: Scored) -> None:
+        result.number(quantity, part.mean, part.examples, "test examples", *bootstrap.interval(part))
+
     for (task, init), rows in runs.table.groupby(["task", "init"], sort=False):
-        n = int(rows["n"].sum())
-        correct = round(float((rows["accuracy_final"] * rows["n"]).sum()))
-        result.number(f"accuracy.{task}.{init}", correct / n, n, "test examples", *wilson(correct, n))
+        number(f"accuracy.{task}.{init}", _of(scores, rows.index))
     for task, rows in runs.table.groupby("task", sort=False):
         per_init = rows.groupby("init", sort=False)["accuracy_final"].mean()
+        number(f"accuracy.{task}", _of(scores, rows.index))
         result.number(f"accuracy.lowest.{task}", per_init.min(), len(rows), "runs")
         result.number(f"accuracy.highest.{task}", per_init.max(), len(rows), "runs")
-    result.findings.append(_finding(runs.table))
+    number("accuracy.all", scores)
+    result.findings.append(_finding(result, scores, runs.table))
     for what in ("accuracy", "loss"):
         result.figures[what] = _figure(scored, what)
     return result
 
 
-def _finding(table: pd.DataFrame) -> Finding:
-    n = int(table["n"].sum())
-    correct = round(float((table["accuracy_final"] * table["n"]).sum()))
-    low, high = wilson(correct, n)
+def _scores(runs: RunTable) -> Scored:
+    """What each run's final prompt got right, as its predictions say; each task weighs the same."""
+    correct, asked = [], []
+    for run, task in zip(runs.runs, runs.table["task"], strict=True):
+        final = [row for row in run.predictions if row["prompt"] == "final"]
+        correct.append(np.array([row["correct"] for row in final]))
+        asked.append(_Asked(task, tuple(str(row["id"]) for row in final)))
+    return Scored(correct, asked, [(n,) for n in range(len(runs))], tasks_equal=True)
+
+
+def _of(scores: Scored, members: Iterable[int]) -> Scored:
+    """Of some runs, each of which weighs the same."""
+    members = set(members)
+    return scores.where(lambda s: s in members)
+
+
+def _finding(result: Result, scores: Scored, table: pd.DataFrame) -> Finding:
+    (overall,) = (row for row in result.numbers if row["quantity"] == "accuracy.all")
     per_task = table.groupby("task", sort=False)["accuracy_final"].mean()
     worst, best = per_task.idxmin(), per_task.idxmax()
-    span = f"{worst} {per_task[worst]:.2f}" + (f" to {best} {per_task[best]:.2f}" if worst != best else "")
-    sentence = f"The trained prompts solve {correct / n:.1%} of the test examples ({low:.1%} to {high:.1%}; n = {n} in {len(table)} runs): {span}."
-    return Finding(sentence, correct / n, n, "test examples", low, high)
+    span = f", from {worst} {per_task[worst]:.2f} to {best} {per_task[best]:.2f}, each task weighing the same" if worst != best else ""
+    sentence = f"The trained prompts solve {percent(overall['value'], overall['low'], overall['high'])} of the test examples{span} (n = {len(table)} runs, {scores.examples} test examples)."
+    return Finding(sentence, overall["value"], scores.examples, "test examples", overall["low"], overall["high"])
 
 
 def _figure(scored: pd.DataFrame, what: str) -> str:

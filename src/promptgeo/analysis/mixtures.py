@@ -170,7 +170,7 @@ class Verdict:
         if self.margin == 0:
             return text.replace(f"Within a stated {points} margin of", "With no margin below") + "."
         if self.only_by_margin:
-            return text + f"; without the margin {_listed(self.only_by_margin)} fail{'s' if len(self.only_by_margin) == 1 else ''} too."
+            return text + f"; without the margin {_listed(self.only_by_margin)} fail{'s' if len(self.only_by_margin) == 1 else ''}{' too' if self.contradicting else ''}."
         return text + "; without the margin the same tasks do."
 
 

@@ -358,9 +358,10 @@ def _judge(result: Result, groups: list[_Group], well: float, enough: float) -> 
     claim("orders_work", [against_trained("in another order", group, f"order.{group.name}", True) for group in groups])
     hoped = [(group, f"repeat.2.{group.name}.as_plus_{2 * group.offset}") for group in groups if group.offset]
     claim("repeats_fail", [against_trained("a token twice, asked for twice the sum,", group, quantity, False) for group, quantity in hoped if quantity in rows])
-    single = [(rows[f"numeric.subset.1.{group.name}"]["value"] >= enough, f"{group.name}: {shown(f'numeric.subset.1.{group.name}')} of a single token's outputs are numbers, "
+    single = [(rows[f"numeric.subset.1.{group.name}"]["value"] >= enough > rows[f"numeric.none.{group.name}"]["value"],
+               f"{group.name}: {shown(f'numeric.subset.1.{group.name}')} of a single token's outputs are numbers, "
                f"of P0's {shown(f'numeric.initial.{group.name}') if f'numeric.initial.{group.name}' in rows else 'not known'}, without a prompt {shown(f'numeric.none.{group.name}')}; "
-               f"{enough:.0%} would be enough (n = {rows[f'numeric.subset.1.{group.name}']['n']} prompts)") for group in groups]  # fmt: skip
+               f"{enough:.0%} would be enough{', and are reached without a prompt: the token has no part in it' if rows[f'numeric.none.{group.name}']['value'] >= enough else ''} (n = {rows[f'numeric.subset.1.{group.name}']['n']} prompts)") for group in groups]  # fmt: skip
     claim("one_token_numeric", single)
     sums = []
     for group in groups:
