@@ -149,7 +149,9 @@ def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_
     solution, noise = solved.prompt(), np.random.default_rng(0).normal(0, 0.3, (1, solved.prompt().shape[1]))
     same = token_operations(planted(solved, tmp_path / "same", (noise.repeat(2, 0), solution.repeat(2, 0))), lm=plan.lm)
     assert same.value("difference.order.plus_one") == 0 and same.value("numeric.subset.1.plus_one") == 1.0
-    assert claim(same, "one_token_numeric").holds and claim(same, "orders_work").holds == (same.value("trained.plus_one") > 0)
+    assert claim(same, "orders_work").holds == (same.value("trained.plus_one") > 0)
+    # This model writes numbers without any prompt.
+    assert not claim(same, "one_token_numeric").holds and "is reached without a prompt: the token has no part in it" in claim(same, "one_token_numeric").evidence
     sentence = next(f.sentence for f in same.findings if "in another order" in f.sentence)
     assert "not told from the trained prompt" in sentence and "+0.0 points" in sentence and "n = 1 prompt of 1 run, 8 test examples" in sentence
     token = token_operations(planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm)
@@ -158,11 +160,12 @@ def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_
 
 @pytest.mark.parametrize("works", [True, False])
 def test_a_repeat_fails_where_it_does_not_mean_twice_as_much(works, noisy, plan, monkeypatch):
-    """A pretended model: a prompt of k tokens adds k (or always 1)."""
+    """A pretended model: a prompt of k tokens adds k (or always 1); without one it writes a word."""
     from promptgeo.evaluation import Evaluation
 
     def pretended(lm, prompts_NPd, task, **_):
-        texts = [[str(int(e.input) + (prompts_NPd.shape[1] if works else 1)) for e in task.test] for _ in prompts_NPd]
+        length = prompts_NPd.shape[1]
+        texts = [[str(int(e.input) + (length if works else 1)) if length else "word" for e in task.test] for _ in prompts_NPd]
         correct = np.array([[t == e.label for t, e in zip(row, task.test, strict=True)] for row in texts])
         return Evaluation(correct, np.zeros(correct.shape), np.ones(len(task.test)), None, texts)
 
@@ -171,6 +174,8 @@ def test_a_repeat_fails_where_it_does_not_mean_twice_as_much(works, noisy, plan,
     assert found.value("repeat.2.plus_one.as_plus_2") == works and found.value("difference.repeat.2.plus_one.as_plus_2") == works
     # As this model counts tokens, the prompt of three is not +1: then nothing works.
     assert found.value("trained.plus_one") == (not works) and claim(found, "repeats_fail").holds
+    one = claim(found, "one_token_numeric")
+    assert one.holds and "without a prompt 0.0%" in one.evidence and "no part in it" not in one.evidence
     sentence = next(f.sentence for f in found.findings if "gives the input plus 2" in f.sentence)
     assert ("more than the token once" if works else "not told from the token once") in sentence
 

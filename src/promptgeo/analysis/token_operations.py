@@ -361,7 +361,7 @@ def _judge(result: Result, groups: list[_Group], well: float, enough: float) -> 
     single = [(rows[f"numeric.subset.1.{group.name}"]["value"] >= enough > rows[f"numeric.none.{group.name}"]["value"],
                f"{group.name}: {shown(f'numeric.subset.1.{group.name}')} of a single token's outputs are numbers, "
                f"of P0's {shown(f'numeric.initial.{group.name}') if f'numeric.initial.{group.name}' in rows else 'not known'}, without a prompt {shown(f'numeric.none.{group.name}')}; "
-               f"{enough:.0%} would be enough{', and are reached without a prompt: the token has no part in it' if rows[f'numeric.none.{group.name}']['value'] >= enough else ''} (n = {rows[f'numeric.subset.1.{group.name}']['n']} prompts)") for group in groups]  # fmt: skip
+               f"{enough:.0%} would be enough{', and is reached without a prompt: the token has no part in it' if rows[f'numeric.none.{group.name}']['value'] >= enough else ''} (n = {rows[f'numeric.subset.1.{group.name}']['n']} prompts)") for group in groups]  # fmt: skip
     claim("one_token_numeric", single)
     sums = []
     for group in groups:
