@@ -94,7 +94,7 @@ class Scored:
         return Scored(*([values[s] for s in chosen] for values in (self.correct_S, self.exams_S, self.runs_S)))
 
     def on(self, exam: Exam) -> "Scored":
-        return self.where(lambda s: self.exams_S[s] is exam)
+        return self.where(lambda s: self.exams_S[s] == exam)
 
     @cached_property
     def parts(self) -> list["Scored"]:
