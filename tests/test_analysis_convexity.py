@@ -134,6 +134,8 @@ def test_other_numbers_give_another_verdict():
     vertices = {"a": [0.9, 0.8], "b": [0.7]}
     fine = mixtures.verdict(vertices, {"a": [0.85, 0.8], "b": [0.7]}, 0.05)
     assert fine.holds and "a and b support the claim that solutions are convex (" in fine.sentence and fine.sentence.endswith("without the margin the same tasks do.")
+    close = mixtures.verdict(vertices, {"a": [0.79], "b": [0.7]}, 0.05)
+    assert close.holds and close.sentence.endswith("without the margin a fails.")  # nothing else fails
     bad = mixtures.verdict(vertices, {"a": [0.85, 0.7499], "b": [0.1]}, 0.05)
     assert not bad.supporting and "worst vertex, a and b contradict the claim" in bad.sentence and (bad.tasks["a"].within, bad.tasks["a"].of) == (1, 2)
     strict = mixtures.verdict(vertices, {"a": [0.79], "b": [0.7]}, 0)
@@ -279,6 +281,10 @@ def test_mixtures_violations_and_controls_follow_from_the_table(runs, result):
         if r["quantity"].split(".")[0] in ("vertices", "mixtures", "barycentre", "edges", "within", "unprompted"):
             assert r["low"] - 1e-9 <= r["value"] <= r["high"] + 1e-9, r
     assert row(result, "unprompted.country_capital")["high"] == wilson(0, 9)[1]
+    for name in {r["quantity"].split(".")[1] for r in result.numbers if r["quantity"].startswith("barrier.") and ".slerp." not in r["quantity"]}:
+        (said,) = [f.sentence for f in result.findings if f.sentence.startswith(f"{name}: the barrier on a straight line")]
+        number = row(result, f"barrier.{name}.mean")
+        assert f"is {number['value']:.3f} nats" in said and ("no rise can be told" in said) == (number["low"] < 5e-4)
     verdict, chance = (finding.sentence for finding in result.findings[:2])
     assert result.claims[0].name == "convex" and result.claims[0].evidence == f"{verdict} {chance}"
     against = {r["quantity"].removeprefix("difference.displaced."): r["low"] for r in result.numbers if r["quantity"].startswith("difference.displaced.")}
@@ -317,8 +323,11 @@ def test_runs_without_a_hull_say_so(runs, plans):
     pair = runs.query("task == 'country_capital'")
     with pytest.raises(UserError, match="needs runs trained here"):
         convexity(RunTable.from_arrays(pair.prompts(), pair.table, pair.prompts("initial")), lm=plans[0].lm)
-    with pytest.raises(UserError, match="margin"):
+    with pytest.raises(UserError, match=r"margin=-0\.1"):
         convexity(runs, lm=plans[0].lm, margin=-0.1)
+    for alphas in ([], [0], [1, -1], [float("inf")], [float("nan")]):
+        with pytest.raises(UserError, match=r"alphas=\[.*numbers above 0"):
+            convexity(runs, lm=plans[0].lm, alphas=alphas)
 
 
 # Similarity.

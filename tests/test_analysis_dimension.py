@@ -29,7 +29,7 @@ from promptgeo.analysis.subspaces import (
     train_in_subspaces,
     unit,
 )
-from promptgeo.analysis.training_loss import token_losses
+from promptgeo.analysis.training_loss import minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
 from promptgeo.runs import Run, table_of
@@ -292,8 +292,21 @@ def test_the_loss_and_its_gradient_are_the_models(plans, runs):
     rows = plan.train_rows[:3]
     expected = [sum(reference.row_loss(model, point, row) for row in rows) / sum(len(row.label) for row in rows) for point in points]
     torch.testing.assert_close(token_losses(plan.lm, rows, points), torch.stack(expected), rtol=1e-4, atol=1e-5)
+    both = torch.autograd.grad(sum(token_losses(plan.lm, rows, points)), points)[0], torch.autograd.grad(sum(expected), points, retain_graph=True)[0]
+    torch.testing.assert_close(*both, rtol=1e-3, atol=1e-5)
     theirs = torch.autograd.grad(expected[0], points)[0][0]
     np.testing.assert_allclose(_gradient(plan.lm, rows, runs.prompts()[0]), theirs.numpy(), rtol=1e-2, atol=1e-5)
+
+
+def test_a_minibatch_loss_is_of_other_rows_each_time(plans, runs):
+    plan, points = plans[0], torch.from_numpy(runs.prompts()[:2].copy())
+    loss, drawn = minibatch_losses(plan.lm, plan.train_rows, 3, np.random.default_rng(5)), np.random.default_rng(5)
+    with torch.no_grad():
+        found = [loss(points) for _ in range(3)]
+        for losses in found:
+            rows = [plan.train_rows[i] for i in drawn.choice(len(plan.train_rows), 3, replace=False)]
+            torch.testing.assert_close(losses, token_losses(plan.lm, rows, points), rtol=0, atol=0)
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
 
 
 def test_the_dimension_of_real_runs_by_hand(mixed, plans, runs):

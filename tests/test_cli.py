@@ -198,7 +198,7 @@ BAD = {
     "-m seed=0,-1": ("seed=-1",),
     "-m task=country_capital,contry_capital": ("contry_capital",),
     "-m init=cat,labels": ("init=labels",),
-    "-m hydra/launcher=basic regulariser=orthogonal regulariser.size=2 seed=0,1": ("hydra/launcher=basic", "need hydra/launcher=packed"),
+    "-m hydra/launcher=basic regulariser=none,orthogonal regulariser.size=2 seed=0,1": ("hydra/launcher=basic", "need hydra/launcher=packed"),
     "-m optimizer.weight_decay=0,1e100": ("optimizer.weight_decay=1e+100",),
     "-m optimizer.betas=[0.9,0.999999999999]": ("optimizer.betas",),
     "outputs='~/x'": ("outputs=~/x: must be a folder, written out",),
@@ -259,6 +259,7 @@ def test_a_damaged_run_is_named_before_anything_is_trained_and_kept_as_it_is(cli
 def test_results_that_could_not_be_written_are_not_computed(cli, model, tmp_path):
     Path("file").write_text("")
     assert_refused(cli(*model, "outputs=file/below"), "outputs=file/below", "is not a folder that can be written to", "set outputs=<folder>")
+    assert_refused(cli(*model, "outputs=.", "name=file/below"), "name=file/below", "is not a folder that can be written to", "set name=<folder>")
     assert_refused(cli(*model, "outputs=/proc/x"), "outputs=/proc/x: /proc is not a folder that can be written to")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -28,6 +28,7 @@ from promptgeo.config import (
     derived_seeds,
     flatten,
     identity,
+    loggers,
     slug,
     to_dict,
     validate,
@@ -405,3 +406,9 @@ def test_a_seed_set_by_hand_is_that_seed_and_leaves_the_others_also_when_it_is_z
 @pytest.mark.parametrize(("text", "said"), [("gpt2-xl", "gpt2_xl"), ("a b/ç", "a_b"), ("_é_", "_"), ("3.5", "3.5")])
 def test_a_slug_is_fit_for_a_folder_name_and_holds_no_separator(text, said):
     assert slug(text) == said
+
+
+def test_a_logger_that_is_named_twice_follows_once():
+    config = by_hand()
+    config.logger = ["wandb", "tensorboard", "wandb"]
+    assert loggers(config) == ["wandb", "tensorboard"]

@@ -127,6 +127,23 @@ def test_states_of_different_steps_are_not_taken_up(make):
     assert [files(plan) for plan in plans] == before
 
 
+def test_a_damaged_state_costs_its_partners_theirs(make):
+    plans = grid(make)
+    configs = [plan.config for plan in plans]
+    train_all(configs)
+    before = [files(plan) for plan in plans]
+    for plan in plans:
+        (plan.folder / "run.json").unlink()
+        state = RunState(plan)
+        state.step = 1
+        state.save(plan.p0_Pd, {})
+    saved = bytearray(state_file(plans[1].folder).read_bytes())
+    saved[-3] ^= 1
+    state_file(plans[1].folder).write_bytes(saved)
+    train_all(configs)
+    assert [files(plan) for plan in plans] == before
+
+
 def test_a_partner_that_is_not_in_the_command_is_named(make):
     with pytest.raises(UserError, match=r"couples seeds 0, 1, 2, and seed 2 .* add -m seed=0,1,2"):
         train_all([plan.config for plan in grid(make)[:2]])

@@ -270,7 +270,7 @@ def test_a_state_that_cannot_be_saved_costs_no_run(make, monkeypatch, caplog):
     monkeypatch.setattr(tuning.PromptTuning, "save", full)
     assert train_pack([plan]) == {}
     assert files(plan) == files(undisturbed)
-    assert any("No space left on device" in message and "training goes on" in message for message in caplog.messages)
+    assert sum("No space left on device" in message and "training goes on" in message for message in caplog.messages) == 1  # not every two seconds
 
 
 def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_path):

@@ -250,3 +250,15 @@ def test_a_task_that_stands_for_the_studys_has_its_published_numbers_beside_it(m
     report = make(study=study, stored=[store(make().folder / "analysis" / "words", "words", "k", {"options": {}, "runs": 3, "seconds": 1.0}, [({}, result)])])
     assert report.page.row("table1.dog (for table1.cat)")[2:4] == ["0.546", "0.5 [0.4, 0.6]; n = 40 pairs"]
     assert "table1.cat" not in report.page.sections["unanswered"] and "table1.mean" in report.page.sections["unanswered"]
+
+
+def test_steps_that_replace_the_epochs_are_told():
+    from promptgeo.report.page import _length
+
+    def trained(epochs, steps):
+        return {"training": {"epochs": epochs, "max_steps": steps}}
+
+    assert _length([trained(20, None)] * 3) == "20 epochs"
+    assert _length([trained(20, 200), trained(20, 200)]) == "200 steps"
+    assert _length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
+    assert _length([{}]) == "—"

@@ -7,6 +7,7 @@ before a folder is made or a model loaded. `validate` then checks the values tha
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -240,7 +241,7 @@ def validate(config: RunConfig) -> None:
     _require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "from 0 to below 1")
     _require(0 <= config.optimizer.warmup_steps <= 10**12, "optimizer.warmup_steps", config.optimizer.warmup_steps, "at least 0, at most 1e12")
     _require(config.optimizer.clip is None or config.optimizer.clip > 0, "optimizer.clip", config.optimizer.clip, "greater than 0, or null")
-    betas = config.optimizer.betas
+    betas = config.optimizer.betas  # Adam divides the learning rate by 1 - beta
     _require(len(betas) == 2 and all(0 <= b <= 1 - 1e-7 for b in betas), "optimizer.betas", betas, "two numbers from 0 to .9999999")
     split = config.task.split
     _require(0 < split.test_size < 1, "task.split.test_size", split.test_size, "a fraction between 0 and 1")
@@ -250,7 +251,7 @@ def validate(config: RunConfig) -> None:
     _require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, "epoch, log, or a number of steps")
     name = PurePath(config.name)
     _require(bool(name.parts) and not name.is_absolute() and ".." not in name.parts, "name", config.name, "a folder name below outputs/")
-    _require(all(len(part.encode()) <= 255 for part in name.parts), "name", f"{config.name[:60]}...", "at most 255 bytes long: no file system allows more")
+    _require(all(len(os.fsencode(part)) <= 255 for part in name.parts), "name", f"{config.name[:60]}...", "at most 255 bytes long: no file system allows more")
     _require(bool(config.outputs) and not config.outputs.startswith("~"), "outputs", config.outputs, "a folder, written out (a shell expands ~ only where nothing quotes it)")
     for key, value in {"packing.max_runs": config.packing.max_runs, "packing.devices": config.packing.devices}.items():
         _require(value is None or 1 <= value <= 10**5, key, value, "a whole number from 1 to 100,000")

@@ -213,7 +213,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            keys = file.keys()
+            tensors = {key: file.get_tensor(key) for key in keys}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: is no readable .safetensors file: {_first_line(error)}") from error
     arrays = {key: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for key, tensor in tensors.items()}

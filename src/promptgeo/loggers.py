@@ -1,5 +1,6 @@
 """Loggers, one run each: W&B and TensorBoard follow what metrics.csv records anyway."""
 
+import importlib.util
 import logging
 import math
 import os
@@ -17,11 +18,8 @@ log = logging.getLogger(__name__)
 
 def check_loggers(config: RunConfig) -> None:
     """Raises UserError for a logger whose package is missing."""
-    if "tensorboard" in loggers(config):
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise UserError("logger=tensorboard: needs its package: pip install tensorboard") from error
+    if "tensorboard" in loggers(config) and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("logger=tensorboard: needs its package: pip install tensorboard")
 
 
 class RunLoggers(Watcher):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,6 +284,7 @@ class Keeper(Watcher):
 
     def __init__(self) -> None:
         self.stop = StopRequest()
+        self._warn_once = cache(log.warning)  # of a full disk it hears every few seconds
 
     def begun(self, tuning: "PromptTuning") -> None:
         self.tuning = tuning
@@ -295,7 +297,7 @@ class Keeper(Watcher):
             try:
                 self.tuning.save()
             except OSError as error:
-                log.warning("what resuming needs cannot be saved (%s): training goes on", error)
+                self._warn_once(f"what resuming needs cannot be saved ({error}): training goes on; a stopped sweep would go on from what was saved before")
             spent = time.monotonic() - now
             self.next = now + max(self.SECONDS, spent / self.SHARE)
         return self.stop.signum is not None

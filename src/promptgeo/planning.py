@@ -76,7 +76,7 @@ def plan(config: RunConfig) -> Plan:
     """Validate, load model and data, tokenise, make P0. Raises UserError for whatever the user must mend."""
     run_id = run_identity(config)
     require_writable(Path(config.outputs))
-    require_writable(folder_of(config, run_id).parent)
+    require_writable(folder_of(config, run_id).parent, "name")
     if len(os.fsencode(folder_name(config, run_id))) > 255:
         raise UserError(f"{folder_name(config, run_id)[:60]}...: this name of a run's folder is longer than a file system allows; shorten model.name, task.name or init.name")
     if local_folder(config.model.name_or_path):
@@ -187,15 +187,15 @@ def resolved_precision(config: RunConfig) -> str:
     return resolve_precision(config.precision.name, resolve_device(config.device.name))
 
 
-def require_writable(folder: Path) -> None:
-    """Raises UserError unless results can be written below `folder`, which need not exist yet."""
+def require_writable(folder: Path, key: str = "outputs") -> None:
+    """Raises UserError, which names the key that says so, unless results can be written below `folder`, which need not exist yet."""
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     try:
         # Permission bits do not tell: root may everything, and a mount may be read-only.
         with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
             pass
     except OSError as error:
-        raise UserError(f"outputs={folder}: {existing} is not a folder that can be written to ({error.strerror}); set outputs=<folder>") from error
+        raise UserError(f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>") from error
 
 
 @lru_cache(maxsize=1)

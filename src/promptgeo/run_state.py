@@ -212,21 +212,16 @@ class RunState:
         if not path.is_file():
             return None
         try:
-            with safetensors.safe_open(path, "pt") as stream:
-                facts = json.loads(stream.metadata()["run"])
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-                if stream.metadata()["sha256"] != _checksum(stream.metadata()["run"], tensors):
-                    raise ValueError("its SHA-256 is not the one that was written with it")
-            if facts["id"] != self.plan.id:
-                return None
+            facts, tensors = _read_state(path)
             values, queue = {name: facts[name] for name in _FACTS}, deque(facts["queue"])
-            order = tensors["order"]
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except _UNREADABLE as error:
             log.warning("%s: cannot be read (%s): the run starts anew", path, error)
+            return None
+        if facts["id"] != self.plan.id:
             return None
         vars(self).update(values)
         self.queue = queue
-        self.order.set_state(order)
+        self.order.set_state(tensors["order"])
         self.best = tensors["best"].numpy()
         self.trajectory = list(tensors["trajectory"].numpy()) if "trajectory" in tensors else []
         for name in ("ce_sum", "correct"):
@@ -268,13 +263,26 @@ class Watcher:
 
 
 def saved_step(plan: Plan) -> int | None:
-    """The step after which this very run's state was saved; None where there is none."""
+    """The step after which this very run's state was saved; None where there is none that can be taken up."""
     try:
-        with safetensors.safe_open(state_file(plan.folder), "pt") as stream:
-            facts = json.loads(stream.metadata()["run"])
-            return facts["step"] if facts["id"] == plan.id else None
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        facts, _ = _read_state(state_file(plan.folder))
+    except _UNREADABLE:
         return None
+    return facts["step"] if facts["id"] == plan.id else None
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What RunState.save wrote there, whole. Raises one of _UNREADABLE for anything else."""
+    with safetensors.safe_open(path, "pt") as stream:
+        run, checksum = stream.metadata()["run"], stream.metadata()["sha256"]
+        names = stream.keys()
+        tensors = {name: stream.get_tensor(name) for name in names}
+    if checksum != _checksum(run, tensors):
+        raise ValueError("its SHA-256 is not the one that was written with it")
+    return json.loads(run), tensors
 
 
 def _checksum(run: str, tensors: dict[str, Tensor]) -> str:

@@ -109,7 +109,7 @@ def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
     from promptgeo.packing import finished_run
 
     check_complete(configs)
-    if is_coupled(configs[0]) and any(override.replace(" ", "") == "hydra/launcher=basic" for override in arguments.overrides):
+    if any(map(is_coupled, configs)) and any(override.replace(" ", "") == "hydra/launcher=basic" for override in arguments.overrides):
         raise UserError("hydra/launcher=basic trains one run after another: runs that are trained for one another need hydra/launcher=packed, the default")
     for config in sorted(configs, key=planning.model_key):  # each model is loaded once
         check_loggers(config)

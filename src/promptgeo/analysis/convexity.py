@@ -458,8 +458,8 @@ def _tell_losses(result: Result, hull: _Hull, sampler: _TwoLevel) -> None:
             result.number(f"barrier.{name}.max", value_e.max(), len(value_e), "edges", *_interval(drawn_Be.max(1), 0, 1, 0.0, None))
     (straight, low, high), (arc, arc_low, arc_high) = told["edges"], told["slerp"]
     result.findings.append(
-        Finding(f"{name}: along straight lines the loss lies at most (never counted below 0) {straight.mean():.3f} nats a token above the line between the ends' on average ({low:.3f} to {high:.3f}{', which is no rise that can be told' if low < 5e-4 else ''}), {straight.max():.3f} on the worst; "
-                f"along arcs of direction (slerp) by {arc.mean():.3f} ({arc_low:.3f} to {arc_high:.3f}; n = {len(straight)} edges).", float(straight.mean()), len(straight), "edges", low, high)
+        Finding(f"{name}: the barrier on a straight line between two solutions (how far the loss rises above the line between its ends', 0 where it does not) is {straight.mean():.3f} nats a token on average "
+                f"({low:.3f} to {high:.3f}{'; no rise can be told' if low < 5e-4 else ''}), {straight.max():.3f} at most; on arcs of direction (slerp) {arc.mean():.3f} ({arc_low:.3f} to {arc_high:.3f}; n = {len(straight)} edges).", float(straight.mean()), len(straight), "edges", low, high)
     )  # fmt: skip
 
 
@@ -490,7 +490,7 @@ def _chance(result: Result, names: list[str]) -> list[Finding]:
     more = [name for name in names if told[name]["low"] > 0]
     named = f" ({', '.join(more)})" if more else ""
     where = "there" if not more else "in the others"
-    others = "" if len(more) == len(names) else f"; {where} no difference from any prompt that near a solution can be told, so that mixtures solve the task says nothing of convexity"
+    others = "" if len(more) == len(names) else f"; {where} the two cannot be told apart, and that mixtures solve the task says nothing of convexity"
     sentence = f"In {len(more)} of {len(names)} hulls{named} mixtures solve more than a vertex moved as far in a random direction{others}."
     return [Finding(sentence, len(more) / len(names), len(names), "hulls", *wilson(len(more), len(names)))]
 

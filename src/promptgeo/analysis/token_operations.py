@@ -55,7 +55,7 @@ def token_operations(
 
     max_orders, max_subsets (of each size), max_runs (of a task and length), max_examples (of a task): drawn by seed where there are more; named.
     Claims, of number tasks: orders_work and repeats_fail (against `well` times the trained prompts' accuracy), one_token_numeric (against the
-    share `enough`), sum_of_deltas. Raises UserError where no prompt has two tokens, or for prompts that were trained elsewhere.
+    share `enough`, which must not be reached without a prompt), sum_of_deltas. Raises UserError where no prompt has two tokens, or for prompts that were trained elsewhere.
     """
     if max_orders < 1 or max_subsets < 1 or any(k < 2 for k in repeats):
         raise UserError("token_operations: needs max_orders >= 1, max_subsets >= 1 and repeats of at least 2")

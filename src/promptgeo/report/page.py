@@ -92,16 +92,17 @@ def grid(runs: "Sequence[Run]") -> dict[str, Any]:
         "Prompt length": f"{each('prompt_length', of=[i['results'] for i in infos])} tokens",
         "Template": f"{each('template', 'name')}: " + ", ".join(dict.fromkeys(repr(c["template"].get("text", "")) for c in configs)),
         "Optimiser": f"{each('optimizer', 'name')}, learning rate {each('optimizer', 'lr')}, {each('optimizer', 'schedule')} schedule, weight decay {each('optimizer', 'weight_decay')}",
-        "Training": f"{each('training', 'epochs')} epochs{_cut_short(configs)}, batch size {each('training', 'batch_size')}, dropout {'on' if 'True' in each('training', 'dropout') else 'off'}",
+        "Training": f"{_length(configs)}, batch size {each('training', 'batch_size')}, dropout {'on' if 'True' in each('training', 'dropout') else 'off'}",
         "Versions": ", ".join(f"{name} {each('versions', name, of=infos)}" for name in dict.fromkeys(n for i in infos for n in i.get("versions", {}))),
     }
     return {"facts": facts, "tasks": [_task(task, [run for run in runs if run.info["config"]["task"]["name"] == task]) for task in dict.fromkeys(c["task"]["name"] for c in configs)]}
 
 
-def _cut_short(configs: Sequence[dict[str, Any]]) -> str:
-    """What stopped training before its epochs were over."""
-    steps = dict.fromkeys(c.get("training", {}).get("max_steps") for c in configs)
-    return "" if None in steps and len(steps) == 1 else f" at most, stopped after {', '.join('no' if s is None else str(s) for s in steps)} steps"
+def _length(configs: Sequence[dict[str, Any]]) -> str:
+    """How long the runs trained: max_steps, where it is given, decides instead of the epochs."""
+    given = [c.get("training", {}) for c in configs]
+    told = [f"{t['max_steps']} steps" if t.get("max_steps") else f"{t['epochs']} epochs" for t in given if "epochs" in t]
+    return ", ".join(dict.fromkeys(told)) or "—"
 
 
 def _task(name: str, runs: "Sequence[Run]") -> dict[str, str]:
