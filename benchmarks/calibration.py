@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgeo.analysis.stats import permutation_p, wilson
+from promptgeo.analysis.resampling import permutation_p, wilson
 from promptgeo.analysis.variance import Inner, run_share
 
 INITS, TASKS, LENGTH, WIDTH = 6, 4, 4, 8

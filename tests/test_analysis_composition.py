@@ -7,7 +7,7 @@ import promptgeo as pg
 import reference
 from promptgeo.analysis import composition as module
 from promptgeo.analysis.composition import COMPOSITIONS, RULES, _composed, composition
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.resampling import wilson
 from promptgeo.errors import UserError
 from promptgeo.runs import Run, Trained, table_of, write_run
 from promptgeo.tiny import PATH as TINY
@@ -71,12 +71,12 @@ class Known:
         few = np.round(np.asarray(prompt, dtype=np.float64)[:, :4], 2) + 0.0  # a coordinate next to a rounding edge is unlikely among a few
         return few.tobytes()
 
-    def score(self, lm, prompts_S, exams_S):
+    def score(self, lm, prompts_S, sets_S):
         found = []
-        for prompt, exam in zip(prompts_S, exams_S, strict=True):
+        for prompt, evaluation_set in zip(prompts_S, sets_S, strict=True):
             what = self.kinds.get(self.key(prompt), ("unknown", len(prompt)))
-            self.asked.append((exam.task.name, *what))
-            found.append(np.array([self.answer(what, e, exam.task.name) == e.label for e in exam.task.test]))
+            self.asked.append((evaluation_set.task.name, *what))
+            found.append(np.array([self.answer(what, e, evaluation_set.task.name) == e.label for e in evaluation_set.task.test]))
         return found
 
 
@@ -142,7 +142,7 @@ def test_runs_of_one_init_meet_and_are_put_together_in_each_way(runs, monkeypatc
 
 def test_random_prompts_are_as_long_as_the_delta_that_they_stand_for(runs, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, "score", lambda lm, prompts, exams: seen.extend(zip(prompts, exams, strict=True)) or [np.zeros(e.n, dtype=bool) for e in exams])
+    monkeypatch.setattr(module, "score", lambda lm, prompts, evaluation_sets: seen.extend(zip(prompts, evaluation_sets, strict=True)) or [np.zeros(e.n, dtype=bool) for e in evaluation_sets])
     pair = runs.query("init == 'cat' and task in ('country_capital', 'lowercase_first_letter')")
     composition(pair, lm=None)
     (_, p0_a), (final_b, final_a) = pair.prompts("initial").astype(np.float64), pair.prompts().astype(np.float64)

@@ -19,9 +19,9 @@ from promptgeo.analysis.convexity import (
     _TwoLevel,
     convexity,
 )
-from promptgeo.analysis.scoring import Exam
+from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.scoring import EvaluationSet
 from promptgeo.analysis.similarity import similarity
-from promptgeo.analysis.stats import wilson
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
@@ -162,19 +162,19 @@ def test_a_draw_moves_the_mean_by_the_effects_of_its_trainings():
     vertices = np.eye(5)[:3]
     np.testing.assert_allclose(sampler.means(np.tile(effects, (200, 1)), vertices), [(sampler.counts_BN[b, :3] * effects).sum() / 3 for b in range(200)])
     centre = np.array([[1 / 3, 1 / 3, 1 / 3, 0, 0]])
-    exam = Exam(replace(pg.task("plus_one"), test=pg.task("plus_one").test[:4]), 5, 4)
+    evaluation_set = EvaluationSet(replace(pg.task("plus_one"), test=pg.task("plus_one").test[:4]), 5, 4)
     kinds = {
         "mixtures": _Kind(np.empty(0), weights, np.tile(linear[0][:, None], 4)),  # the same on all four examples: their draws do not matter
         "centre": _Kind(np.empty(0), centre, np.full((1, 4), effects.mean())),
         "noise": _Kind(np.empty(0), weights, generator.random((60, 4)), generator.random((60, 4))),
     }
-    hull = _Hull("planted", exam, [0, 1, 2], np.empty(0), None, kinds, tokens_E=np.array([1, 2, 3, 4]))
+    hull = _Hull("planted", evaluation_set, [0, 1, 2], np.empty(0), None, kinds, tokens_E=np.array([1, 2, 3, 4]))
     moved = sampler.mean(hull, "centre", "accuracy", effects_from="mixtures")
     np.testing.assert_allclose(moved, [(sampler.counts_BN[b, :3] * effects).sum() / 3 for b in range(200)])
     chosen = np.array([3, 50])
     for what in ("accuracy", "loss"):
         scores = sampler.scores(hull, "noise", what)
-        drawn = sampler.examples(exam)[7]
+        drawn = sampler.examples(evaluation_set)[7]
         per = drawn @ hull.tokens_E if what == "loss" else 4
         assert scores[7, 5] == pytest.approx(sum(drawn[e] * kinds["noise"].values(what)[5, e] for e in range(4)) / per)
         np.testing.assert_allclose(sampler.mean(hull, "noise", what), sampler.means(scores, weights), atol=1e-12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from promptgeo.analysis.curves import curves
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.resampling import wilson
 from promptgeo.runs import METRICS, Run, Trained, table_of, write_run
 
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import pearsonr
 
 from promptgeo.analysis.mean_distances import mean_distances, without_self
+from promptgeo.analysis.resampling import pair_means, token_pair_interval
 from promptgeo.analysis.sequences import sequences, zero_diagonal_alone
-from promptgeo.analysis.stats import pair_means, run_bootstrap_pairs
 from promptgeo.analysis.vectors import cosine_distances
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
@@ -132,7 +132,7 @@ def test_intervals_draw_whole_runs():
     same_init = (init[:, None] == init) & (run[:, None] != run)
     given = {row["quantity"]: row for row in mean_distances(runs, draws=300, seed=3).numbers}
     for name, chosen in {"same_init": same_init, "table1.i2": same_init & (init == "i2"), "all_pairs": run[:, None] != run}.items():
-        low, high = run_bootstrap_pairs(distances, run, chosen, draws=300, seed=3)
+        low, high = token_pair_interval(distances, run, chosen, draws=300, seed=3)
         assert (given[name]["low"], given[name]["high"]) == pytest.approx((low, high), abs=1e-6)
         assert low < given[name]["value"] < high
 

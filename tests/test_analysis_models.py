@@ -9,8 +9,8 @@ import promptgeo as pg
 import reference
 from promptgeo.analysis import scoring
 from promptgeo.analysis.mean_prompts import mean_prompts
-from promptgeo.analysis.scoring import Bootstrap, Exam, Scored
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored
 from promptgeo.analysis.transplant import _spread, transplant
 from promptgeo.analysis.vectors import random_like
 from promptgeo.errors import UserError
@@ -202,20 +202,20 @@ def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
 # The intervals.
 
 
-def exam(plan, n: int) -> Exam:
-    return Exam(dataclasses.replace(plan.task, test=plan.task.test[:n]), 6, n)
+def evaluation_set(plan, n: int) -> EvaluationSet:
+    return EvaluationSet(dataclasses.replace(plan.task, test=plan.task.test[:n]), 6, n)
 
 
 def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plans):
     generator = np.random.default_rng(3)
-    exams = [exam(plans[0], 9), exam(plans[2], 5)]
+    evaluation_sets = [evaluation_set(plans[0], 9), evaluation_set(plans[2], 5)]
     members = [(0, 1), (1, 0), (0, 2), (2, 2), ()]
-    cells = Scored([generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [exams[s % 2] for s in range(5)], members)
+    cells = Scored([generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [evaluation_sets[s % 2] for s in range(5)], members)
     bootstrap = Bootstrap(3, draws=20, seed=5)
     means = bootstrap.means(cells)
     for b in range(20):
         weights, total = 0.0, 0.0
-        for correct, of, runs_of in zip(cells.correct_S, cells.exams_S, members, strict=True):
+        for correct, of, runs_of in zip(cells.correct_S, cells.sets_S, members, strict=True):
             weight = np.prod([bootstrap._runs_BN[b, r] for r in runs_of])
             weights, total = weights + weight, total + weight * sum(w * c for w, c in zip(bootstrap._drawn(of)[b], correct, strict=True))
         assert means[b] == pytest.approx(total / weights)
@@ -225,7 +225,7 @@ def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plan
 
 
 def test_intervals_where_nothing_varies_are_those_of_the_examples(plans):
-    nine = exam(plans[0], 9)
+    nine = evaluation_set(plans[0], 9)
     right, wrong = (Scored([np.full(9, value)] * 4, [nine] * 4, [(r,) for r in range(4)]) for value in (True, False))
     bootstrap = Bootstrap(4)
     assert bootstrap.interval(right) == wilson(9, 9) and bootstrap.interval(wrong) == wilson(0, 9)
@@ -237,7 +237,7 @@ def test_intervals_where_nothing_varies_are_those_of_the_examples(plans):
 def test_intervals_hold_the_true_mean_about_as_often_as_they_say(plans):
     """Runs differ, examples differ: an interval over runs alone, or over examples alone, would miss far more often."""
     generator, held = np.random.default_rng(0), 0
-    nine = exam(plans[0], 9)
+    nine = evaluation_set(plans[0], 9)
     nine = dataclasses.replace(nine, task=dataclasses.replace(nine.task, test=nine.task.test * 4))
     for trial in range(200):
         chance = np.clip(0.5 + 0.2 * generator.normal(size=(20, 1)) + 0.2 * generator.normal(size=36), 0, 1)
@@ -259,7 +259,7 @@ def test_equal_prompts_of_one_exam_are_scored_once(plans, tiny, monkeypatch):
     seen = []
     real = scoring.evaluate
     monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: seen.append(len(prompts)) or real(lm, prompts, *a, **k))
-    one, other = exam(plans[0], 3), exam(plans[2], 4)
+    one, other = evaluation_set(plans[0], 3), evaluation_set(plans[2], 4)
     zero, trained = plans[0].p0_Pd.numpy(), Run.load(plans[0].folder).prompt()
     found = scoring.score(tiny, [zero, trained, zero.astype(np.float64), zero, trained], [one, one, one, other, one])
     assert seen == [2, 1]

@@ -11,7 +11,7 @@ import promptgeo as pg
 import reference
 from promptgeo.analysis import repeatable as module
 from promptgeo.analysis.repeatable import repeatable
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.resampling import wilson
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
 from promptgeo.runs import Run, Trained, table_of, write_run
@@ -51,9 +51,9 @@ def tiny(plans):
 def marking(monkeypatch, answer):
     """Scores as a function answer(number of the run or 0 without prompt, input, copies) -> the answer."""
 
-    def score(lm, prompts_S, exams_S):
+    def score(lm, prompts_S, sets_S):
         numbers = [int(prompt_Pd[0, 0]) if len(prompt_Pd) else 0 for prompt_Pd in prompts_S]
-        return [np.array([answer(n, e.input, e.repeat) == e.label for e in exam.task.test]) for n, exam in zip(numbers, exams_S, strict=True)]
+        return [np.array([answer(n, e.input, e.repeat) == e.label for e in evaluation_set.task.test]) for n, evaluation_set in zip(numbers, sets_S, strict=True)]
 
     monkeypatch.setattr(module, "score", score)
 

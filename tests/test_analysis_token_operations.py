@@ -8,7 +8,7 @@ import torch
 
 import reference
 from promptgeo.analysis import token_operations as module
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.token_operations import token_operations
 from promptgeo.errors import UserError
 from promptgeo.runs import Run, RunTable, Trained, table_of, write_run

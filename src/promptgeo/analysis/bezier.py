@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.groups import names_of
 from promptgeo.analysis.mixtures import barrier
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Exam, exams
+from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets
 from promptgeo.analysis.training_loss import TorchLoss, minibatch_losses, token_losses
 from promptgeo.batching import Row
 from promptgeo.errors import UserError
@@ -80,14 +80,14 @@ def bezier(
     """
     if points < 3 or steps < 1 or pairs < 1:
         raise UserError("bezier: needs points >= 3, steps >= 1 and pairs >= 1")
-    result, exam_N = Result(), exams(runs, "bezier", max_examples, seed)
-    groups: dict[tuple[Exam, int], list[int]] = {}
-    for n, exam in enumerate(exam_N):
-        groups.setdefault((exam, len(runs.runs[n].prompt())), []).append(n)
+    result, sets_N = Result(), evaluation_sets(runs, "bezier", max_examples, seed)
+    groups: dict[tuple[EvaluationSet, int], list[int]] = {}
+    for n, evaluation_set in enumerate(sets_N):
+        groups.setdefault((evaluation_set, len(runs.runs[n].prompt())), []).append(n)
     if not any(len(members) > 1 for members in groups.values()):
         raise UserError("bezier: no task has two or more trained prompts of the same length; train more seeds (-m seed=0,1,2,3)")
     rows = []
-    for name, ((exam, length), members) in zip(names_of(runs, list(groups.values())), groups.items(), strict=True):
+    for name, ((evaluation_set, length), members) in zip(names_of(runs, list(groups.values())), groups.items(), strict=True):
         if len(members) < 2:
             result.omissions.append(f"bezier: {name} has one trained prompt of length {length}; a path needs two.")
             continue
@@ -107,9 +107,9 @@ def bezier(
         for a, b, _ in high or chosen[:1]:
             start, end = prompts_VPd[a], prompts_VPd[b]
             control = train_control(train, start, end, steps=steps, lr=lr, seed=seed) if high else None
-            paths.append(_scored(lm, exam, start, control, end, points))
+            paths.append(_scored(lm, evaluation_set, start, control, end, points))
             rows += _rows(name, members[a], members[b], paths[-1])
-        _tell(result, name, exam, paths, len(members), draws, seed)
+        _tell(result, name, evaluation_set, paths, len(members), draws, seed)
     result.tables["paths"] = pd.DataFrame(rows)
     result.figures["paths"] = _figure(result.tables["paths"])
     return result
@@ -142,11 +142,11 @@ class _Paths:
         return barrier((drawn_BE @ self.ways[way][1].T) / (drawn_BE @ self.tokens_E)[:, None], self.t_T)
 
 
-def _scored(lm: FrozenLM, exam: Exam, start: Tensor, control: Tensor | None, end: Tensor, points: int) -> _Paths:
+def _scored(lm: FrozenLM, evaluation_set: EvaluationSet, start: Tensor, control: Tensor | None, end: Tensor, points: int) -> _Paths:
     t_T = np.linspace(0, 1, points)
     controls = {"line": (start + end) / 2} | ({} if control is None else {"bezier": control})
     prompts = [curve(start, middle, end, torch.from_numpy(t_T).to(start)) for middle in controls.values()]
-    found = evaluate(lm, torch.cat(prompts), exam.task, max_new_tokens=exam.max_new_tokens)
+    found = evaluate(lm, torch.cat(prompts), evaluation_set.task, max_new_tokens=evaluation_set.max_new_tokens)
     parts = {way: slice(k * points, (k + 1) * points) for k, way in enumerate(controls)}
     return _Paths(t_T, {way: (found.correct[part], found.losses[part]) for way, part in parts.items()}, found.tokens)
 
@@ -159,25 +159,25 @@ def _rows(name: str, start: int, end: int, paths: _Paths) -> list[dict]:
     ]
 
 
-def _tell(result: Result, name: str, exam: Exam, paths: list[_Paths], runs: int, draws: int, seed: int) -> None:
-    drawn_BE = np.random.default_rng(seed).multinomial(exam.n, np.full(exam.n, 1 / exam.n), size=draws).astype(np.float64)
+def _tell(result: Result, name: str, evaluation_set: EvaluationSet, paths: list[_Paths], runs: int, draws: int, seed: int) -> None:
+    drawn_BE = np.random.default_rng(seed).multinomial(evaluation_set.n, np.full(evaluation_set.n, 1 / evaluation_set.n), size=draws).astype(np.float64)
     values, drawn = {}, {}
     for way in paths[0].ways:
-        values[way] = float(np.mean([path.barriers(way, np.ones((1, exam.n)))[0] for path in paths]))
+        values[way] = float(np.mean([path.barriers(way, np.ones((1, evaluation_set.n)))[0] for path in paths]))
         drawn[way] = np.mean([path.barriers(way, drawn_BE) for path in paths], axis=0)
-        result.number(f"barrier.{way}.{name}", values[way], exam.n, "test examples", *np.percentile(drawn[way], [2.5, 97.5]).tolist())
+        result.number(f"barrier.{way}.{name}", values[way], evaluation_set.n, "test examples", *np.percentile(drawn[way], [2.5, 97.5]).tolist())
     low, high = np.percentile(drawn["line"], [2.5, 97.5]).tolist()
-    pairs = f"{len(paths)} of {runs * (runs - 1) // 2} pairs, the highest on training examples, n = {exam.n} test examples"
+    pairs = f"{len(paths)} of {runs * (runs - 1) // 2} pairs, the highest on training examples, n = {evaluation_set.n} test examples"
     line = f"the straight line rises {values['line']:.3f} nats a token above its ends ({low:.3f} to {high:.3f})"
     if "bezier" not in values:
-        result.findings.append(Finding(f"{name}: {line}, so there was nothing to go round ({pairs}).", values["line"], exam.n, "test examples", low, high))
+        result.findings.append(Finding(f"{name}: {line}, so there was nothing to go round ({pairs}).", values["line"], evaluation_set.n, "test examples", low, high))
         return
     difference, drawn_B = values["bezier"] - values["line"], drawn["bezier"] - drawn["line"]
     low, high = np.percentile(drawn_B, [2.5, 97.5]).tolist()
-    result.number(f"difference.barrier.{name}", difference, exam.n, "test examples", low, high)
+    result.number(f"difference.barrier.{name}", difference, evaluation_set.n, "test examples", low, high)
     meaning = "the trained path goes round the barrier" if high < 0 else "the trained path rises higher than the line" if low > 0 else "nothing shows that the trained path goes round it"
     sentence = f"{name}: {line}, a trained Bezier path {values['bezier']:.3f}: {difference:+.3f} ({low:+.3f} to {high:+.3f}), so {meaning} ({pairs})."
-    result.findings.append(Finding(sentence, difference, exam.n, "test examples", low, high))
+    result.findings.append(Finding(sentence, difference, evaluation_set.n, "test examples", low, high))
 
 
 def _figure(table: pd.DataFrame) -> str:

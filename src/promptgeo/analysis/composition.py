@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
 from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
@@ -86,9 +86,9 @@ def composition(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = 60, 
     with replacement. max_examples (of a composition), max_pairs (of runs, each composition): drawn by seed; null: all.
     Raises UserError where the runs have no such pair or differ in shape.
     """
-    exam_N = exams(runs, "composition")
+    sets_N = evaluation_sets(runs, "composition")
     result, generator = Result(), np.random.default_rng(seed)
-    cases = [case for c in COMPOSITIONS for case in _cases(c, runs.table, exam_N, max_examples, max_pairs, generator)]
+    cases = [case for c in COMPOSITIONS for case in _cases(c, runs.table, sets_N, max_examples, max_pairs, generator)]
     if not cases:
         raise UserError(f"composition: needs runs of two tasks that go together, with one init and seed; there are {', '.join(c.name for c in COMPOSITIONS)}")
     _name_what_is_left_out(result, cases, runs)
@@ -97,7 +97,7 @@ def composition(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = 60, 
     relabelled = {part: _score(lm, _relabelled(cells, cases, labels)) for part, labels in RELABELLED.items()}
     bootstrap = Bootstrap(len(runs), draws, seed)
     result.tables["accuracies"] = _table(runs.table, scored)
-    result.tables["examples"] = pd.DataFrame([{"composition": c.name, "input": e.input, "inner": c.inner[e.id], "label": e.label} for c in cases for e in c.exam.task.test])
+    result.tables["examples"] = pd.DataFrame([{"composition": c.name, "input": e.input, "inner": c.inner[e.id], "label": e.label} for c in cases for e in c.evaluation_set.task.test])
     _tell_accuracies(result, scored, relabelled, cases, bootstrap)
     for way in CONTROLS:
         if way in scored:
@@ -115,7 +115,7 @@ class _Case:
     """One composition with its examples and the runs that meet."""
 
     what: Composition
-    exam: Exam
+    evaluation_set: EvaluationSet
     inner: dict[int, str]
     """By the example's id, what the inner task alone makes of its input; outer: what the outer task alone does, where it says."""
     outer: dict[int, str]
@@ -136,7 +136,7 @@ class _Case:
 
 
 def _cases(
-    what: Composition, table: pd.DataFrame, exam_N: list[Exam], max_examples: int | None, max_pairs: int | None, generator: np.random.Generator
+    what: Composition, table: pd.DataFrame, sets_N: list[EvaluationSet], max_examples: int | None, max_pairs: int | None, generator: np.random.Generator
 ) -> list[_Case]:
     """The composition, as often as its tasks come in different data or templates: mostly once, and not at all where the runs lack a task."""
     pairs = [
@@ -145,13 +145,13 @@ def _cases(
         for b in range(len(table))
         if (table["task"][a], table["task"][b]) == (what.outer, what.inner) and _fit(table, a, b) and (a == b or what.outer != what.inner)
     ]
-    together: dict[tuple[Exam, Exam], list[tuple[int, int]]] = {}
+    together: dict[tuple[EvaluationSet, EvaluationSet], list[tuple[int, int]]] = {}
     for a, b in pairs:
-        together.setdefault((exam_N[a], exam_N[b]), []).append((a, b))
+        together.setdefault((sets_N[a], sets_N[b]), []).append((a, b))
     cases = []
     for (outer, inner), members in together.items():
         trained = [n for n in range(len(table)) if what.same_as == table["task"][n] and any(_fit(table, n, b) for _, b in members)]
-        known = {e.input for n in trained for e in exam_N[n].task.train}
+        known = {e.input for n in trained for e in sets_N[n].task.train}
         examples, parts, trivial = _composed(what.outer, outer.task, inner.task, known)
         if max_examples is not None and len(examples) > max_examples:
             examples = [examples[i] for i in np.sort(generator.choice(len(examples), max_examples, replace=False))]
@@ -162,9 +162,9 @@ def _cases(
         # A cycle through all examples in random order: none is given its own label, though another's may be the same.
         order = generator.permutation(len(examples))
         shuffled = {examples[i].id: examples[j].label for i, j in zip(order, np.roll(order, 1), strict=True)}
-        exam = Exam(task, max(outer.max_new_tokens, inner.max_new_tokens), len(parts))
+        evaluation_set = EvaluationSet(task, max(outer.max_new_tokens, inner.max_new_tokens), len(parts))
         alone = {i: p[0] for i, p in parts.items()}, {i: p[1] for i, p in parts.items() if p[1] is not None}
-        cases.append(_Case(what, exam, *alone, shuffled, chosen, len(members), trained, trivial))
+        cases.append(_Case(what, evaluation_set, *alone, shuffled, chosen, len(members), trained, trivial))
     return cases
 
 
@@ -194,8 +194,8 @@ def _name_what_is_left_out(result: Result, cases: list[_Case], runs: RunTable) -
     found = {case.what for case in cases}
     if absent := [c.name for c in COMPOSITIONS if c not in found]:
         result.omissions.append(f"composition: {', '.join(absent)}: left out, for these runs lack one of the two tasks at a common init, seed and template, or no example needs both.")
-    if short := [f"{case.name} ({case.exam.of})" for case in cases if case.exam.n < case.exam.of]:
-        result.omissions.append(f"composition: {max(case.exam.n for case in cases)} examples, drawn by the seed, stand for all of {', '.join(short)} (max_examples=null scores all).")
+    if short := [f"{case.name} ({case.evaluation_set.of})" for case in cases if case.evaluation_set.n < case.evaluation_set.of]:
+        result.omissions.append(f"composition: {max(case.evaluation_set.n for case in cases)} examples, drawn by the seed, stand for all of {', '.join(short)} (max_examples=null scores all).")
     if short := [f"{case.name} ({len(case.pairs)} of {case.of})" for case in cases if len(case.pairs) < case.of]:
         result.omissions.append(f"composition: of these, only some pairs of runs were scored, drawn by the seed: {', '.join(short)} (max_pairs=null scores all).")
     if trivial := [f"{case.name} ({case.trivial})" for case in cases if case.trivial]:
@@ -218,7 +218,7 @@ class _Cell:
 
     kind: str
     prompt_Pd: np.ndarray
-    exam: Exam
+    evaluation_set: EvaluationSet
     members: tuple[int, ...]
     """The runs that it is made of."""
 
@@ -245,8 +245,8 @@ def _prompts(runs: RunTable, case: _Case, generator: np.random.Generator) -> lis
         if a == b:
             del made["average"], made["inner_outer"]
         members = (a,) if a == b else (a, b)
-        cells += [_Cell(kind, prompt_Pd, case.exam, members) for kind, prompt_Pd in made.items()]
-    return cells + [_Cell("trained", final_NPd[n], case.exam, (n,)) for n in case.trained]
+        cells += [_Cell(kind, prompt_Pd, case.evaluation_set, members) for kind, prompt_Pd in made.items()]
+    return cells + [_Cell("trained", final_NPd[n], case.evaluation_set, (n,)) for n in case.trained]
 
 
 def _alone(case: _Case, part: str) -> dict[int, str]:
@@ -264,23 +264,23 @@ RELABELLED: dict[str, Callable[[_Case], dict[int, str]]] = {
 
 
 def _relabelled(cells: list[_Cell], cases: list[_Case], labels: Callable[[_Case], dict[int, str]]) -> list[_Cell]:
-    exam_of = {}
+    set_of = {}
     for case in cases:
         given = labels(case)
-        examples = [replace(e, label=given[e.id]) for e in case.exam.task.test if e.id in given]
+        examples = [replace(e, label=given[e.id]) for e in case.evaluation_set.task.test if e.id in given]
         if examples:
-            exam_of[case.exam] = Exam(replace(case.exam.task, test=examples), case.exam.max_new_tokens, len(examples))
-    return [replace(cell, exam=exam_of[cell.exam]) for cell in cells if cell.kind in CONTROLS and cell.exam in exam_of]
+            set_of[case.evaluation_set] = EvaluationSet(replace(case.evaluation_set.task, test=examples), case.evaluation_set.max_new_tokens, len(examples))
+    return [replace(cell, evaluation_set=set_of[cell.evaluation_set]) for cell in cells if cell.kind in CONTROLS and cell.evaluation_set in set_of]
 
 
 def _score(lm: FrozenLM, cells: list[_Cell]) -> dict[str, Scored]:
     """By kind."""
-    correct = score(lm, [cell.prompt_Pd for cell in cells], [cell.exam for cell in cells])
+    correct = score(lm, [cell.prompt_Pd for cell in cells], [cell.evaluation_set for cell in cells])
     kinds: dict[str, list[int]] = {}
     for i, cell in enumerate(cells):
         kinds.setdefault(cell.kind, []).append(i)
     return {
-        kind: Scored([correct[i] for i in chosen], [cells[i].exam for i in chosen], [cells[i].members for i in chosen], tasks_equal=True)
+        kind: Scored([correct[i] for i in chosen], [cells[i].evaluation_set for i in chosen], [cells[i].members for i in chosen], tasks_equal=True)
         for kind, chosen in kinds.items()
     }
 
@@ -291,21 +291,21 @@ def _score(lm: FrozenLM, cells: list[_Cell]) -> dict[str, Scored]:
 def _table(table: pd.DataFrame, scored: dict[str, Scored]) -> pd.DataFrame:
     rows = []
     for kind, cells in scored.items():
-        for correct_E, exam, members in zip(cells.correct_S, cells.exams_S, cells.runs_S, strict=True):
-            low, high = wilson(int(correct_E.sum()), exam.n)
+        for correct_E, evaluation_set, members in zip(cells.correct_S, cells.sets_S, cells.runs_S, strict=True):
+            low, high = wilson(int(correct_E.sum()), evaluation_set.n)
             of = {column: table[column][members[-1]] for column in ("init", "seed", "template")}
-            rows.append({"kind": kind, "composition": exam.task.name, **of, "accuracy": correct_E.mean(), "low": low, "high": high, "n": exam.n})
+            rows.append({"kind": kind, "composition": evaluation_set.task.name, **of, "accuracy": correct_E.mean(), "low": low, "high": high, "n": evaluation_set.n})
     return pd.DataFrame(rows)
 
 
-def _on(cells: Scored, exams_of: list[Exam]) -> Scored:
-    return replace(cells.where(lambda s: cells.exams_S[s] in exams_of), tasks_equal=True)
+def _on(cells: Scored, chosen_sets: list[EvaluationSet]) -> Scored:
+    return replace(cells.where(lambda s: cells.sets_S[s] in chosen_sets), tasks_equal=True)
 
 
 def _tell_accuracies(result: Result, scored: dict[str, Scored], relabelled: dict[str, dict[str, Scored]], cases: list[_Case], bootstrap: Bootstrap) -> None:
     for kind, cells in scored.items():
         for name in order_of_appearance([case.name for case in cases]):
-            part = _on(cells, [case.exam for case in cases if case.name == name])
+            part = _on(cells, [case.evaluation_set for case in cases if case.name == name])
             if len(part):
                 result.number(f"{kind}.{name}", part.mean, part.examples, "test examples", *bootstrap.interval(part))
         result.number(f"{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
@@ -323,7 +323,7 @@ WAYS = {
 def _tell_way(result: Result, way: str, scored: dict[str, Scored], relabelled: dict[str, dict[str, Scored]], bootstrap: Bootstrap) -> None:
     """Against the best of its controls. Which is best is seen in the same numbers: that can only speak against the way."""
     cells, controls = scored[way], {}
-    there = list(dict.fromkeys(cells.exams_S))
+    there = list(dict.fromkeys(cells.sets_S))
     against = {kind: _on(scored[kind], there) for kind in CONTROLS[way]} | {"guessed": relabelled["guessed"][way]}
     for kind, control in against.items():
         difference, low, high = bootstrap.difference(cells, control)
@@ -348,14 +348,14 @@ def _tell_reach(result: Result, scored: dict[str, Scored], bootstrap: Bootstrap)
         result.omissions.append("composition: prompts trained on the composed task itself, as what can be reached, need runs of plus_two beside plus_one.")
         return
     trained = scored["trained"]
-    there = {way: _on(scored[way], list(dict.fromkeys(trained.exams_S))) for way in CONTROLS if way in scored}
+    there = {way: _on(scored[way], list(dict.fromkeys(trained.sets_S))) for way in CONTROLS if way in scored}
     there = {way: cells for way, cells in there.items() if len(cells)}
     way = max(there, key=lambda name: there[name].mean)
     difference, low, high = bootstrap.difference(there[way], trained)
     result.number(f"difference.{way}.trained", difference, trained.examples, "test examples", low, high)
     verdict = "more than" if low > 0 else "less than" if high < 0 else "not told apart from"
     sentence = (
-        f"On {', '.join(exam.task.name for exam in dict.fromkeys(trained.exams_S))} the best way to compose ({KINDS[way]}) solves "
+        f"On {', '.join(evaluation_set.task.name for evaluation_set in dict.fromkeys(trained.sets_S))} the best way to compose ({KINDS[way]}) solves "
         f"{percent(there[way].mean, *bootstrap.interval(there[way]))}, {verdict} prompts trained on the composed task {percent(trained.mean, *bootstrap.interval(trained))}: "
         f"{points(difference, low, high)} (n = {trained.examples} test examples, {len(there[way])} and {len(trained)} prompts)."
     )

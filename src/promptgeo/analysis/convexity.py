@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.groups import names_of
 from promptgeo.analysis.mixtures import (
     barrier,
     dirichlet,
@@ -28,9 +29,10 @@ from promptgeo.analysis.mixtures import (
     verdict,
     violation,
 )
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.scoring import Exam, exams, percent, points
-from promptgeo.analysis.stats import progress, wilson
+from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets, percent, points
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
@@ -88,8 +90,8 @@ def convexity(
     if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
         raise UserError(f"convexity: alphas={list(alphas)}: Dirichlet weights need one or more numbers above 0")
     result, generator = Result(), np.random.default_rng(seed)
-    exam_N = exams(runs, "convexity", max_examples, seed)
-    hulls = _hulls(runs, exam_N, result)
+    sets_N = evaluation_sets(runs, "convexity", max_examples, seed)
+    hulls = _hulls(runs, sets_N, result)
     sampler = _TwoLevel(len(runs), [hull.members for hull in hulls], draws, seed)
     tables: dict[str, list[pd.DataFrame]] = {"prompts": [], "edges": [], "ternary": []}
     _name_what_is_drawn(result, hulls, mixtures, pairs, controls, max_examples, seed)
@@ -138,7 +140,7 @@ class _Hull:
     """One task's trained prompts of one length, and all that is scored of them."""
 
     name: str
-    exam: Exam
+    evaluation_set: EvaluationSet
     members: list[int]
     """Numbers of the runs."""
     vertices_VPd: np.ndarray
@@ -160,15 +162,15 @@ class _Hull:
         return (self.t_T > 0) & (self.t_T < 1)
 
 
-def _hulls(runs: RunTable, exam_N: list[Exam], result: Result) -> list[_Hull]:
+def _hulls(runs: RunTable, sets_N: list[EvaluationSet], result: Result) -> list[_Hull]:
     """A hull per task (and template) and prompt length that has two runs or more; the others are named."""
     prompts = [run.prompt() for run in runs.runs]
-    groups: dict[tuple[Exam, int], list[int]] = {}
-    for n, (exam, prompt_Pd) in enumerate(zip(exam_N, prompts, strict=True)):
-        groups.setdefault((exam, len(prompt_Pd)), []).append(n)
+    groups: dict[tuple[EvaluationSet, int], list[int]] = {}
+    for n, (evaluation_set, prompt_Pd) in enumerate(zip(sets_N, prompts, strict=True)):
+        groups.setdefault((evaluation_set, len(prompt_Pd)), []).append(n)
     hulls = []
-    for (exam, length), name in zip(groups, names_of(runs, list(groups.values())), strict=True):
-        members = groups[exam, length]
+    for (evaluation_set, length), name in zip(groups, names_of(runs, list(groups.values())), strict=True):
+        members = groups[evaluation_set, length]
         if len(members) < 2:
             result.omissions.append(f"convexity: {name} has one trained prompt of length {length}; a hull needs two or more.")
             continue
@@ -178,21 +180,12 @@ def _hulls(runs: RunTable, exam_N: list[Exam], result: Result) -> list[_Hull]:
             result.omissions.append(f"convexity: {name} has prompts without P0; mixtures of untrained prompts as a control are left out.")
         elif len(np.unique(p0_VPd.reshape(len(members), -1), axis=0)) == 1:
             result.omissions.append(f"convexity: all runs of {name} start from the same P0; their untrained hull is that single point.")
-        hulls.append(_Hull(name, exam, members, np.stack([prompts[n] for n in members]), p0_VPd))
+        hulls.append(_Hull(name, evaluation_set, members, np.stack([prompts[n] for n in members]), p0_VPd))
     if not hulls:
         raise UserError("convexity: no task has two or more trained prompts of the same length; train more seeds (-m seed=0,1,2,3)")
-    if len({hull.exam.task.name for hull in hulls}) < 2:
+    if len({hull.evaluation_set.task.name for hull in hulls}) < 2:
         result.omissions.append("convexity: mixtures across tasks as a control need runs of two tasks with the same prompt length.")
     return hulls
-
-
-def names_of(runs: RunTable, groups: list[list[int]]) -> list[str]:
-    """Groups of runs by the name of their task, with prompt length, template or run id where it would not tell them apart."""
-    rows = [runs.table.iloc[members[0]] for members in groups]
-    names = [str(row["task"]) for row in rows]
-    for add in (lambda row: f"P{row['prompt_length']}", lambda row: str(row["template"]), lambda row: row["id"][:8]):
-        names = [f"{name}.{add(row)}" if names.count(name) > 1 else name for name, row in zip(names, rows, strict=True)]
-    return names
 
 
 def _lay_out(
@@ -243,7 +236,7 @@ def _controlled(mixtures: int, controls: int) -> np.ndarray:
 def _across(hull: _Hull, hulls: list[_Hull], runs: int, n: int, generator: np.random.Generator) -> _Kind | None:
     """Dirichlet(1) mixtures of one vertex of every task; None where there is no other task of this prompt length."""
     length = hull.vertices_VPd.shape[1]
-    met = [h for h in hulls if h is hull or (h.exam.task.name != hull.exam.task.name and h.vertices_VPd.shape[1] == length)]
+    met = [h for h in hulls if h is hull or (h.evaluation_set.task.name != hull.evaluation_set.task.name and h.vertices_VPd.shape[1] == length)]
     if len(met) < 2:
         return None
     weights_ST, _ = dirichlet(len(met), (1.0,), n, generator)
@@ -258,8 +251,8 @@ def _across(hull: _Hull, hulls: list[_Hull], runs: int, n: int, generator: np.ra
 def _score(lm: FrozenLM, hull: _Hull) -> None:
     """All prompts of a hull in one evaluation, and the model without a prompt."""
     prompts_SPd = np.concatenate([kind.prompts_SPd for kind in hull.kinds.values()])
-    found = evaluate(lm, prompts_SPd, hull.exam.task, max_new_tokens=hull.exam.max_new_tokens)
-    none = evaluate(lm, np.zeros((1, 0, lm.width), np.float32), hull.exam.task, max_new_tokens=hull.exam.max_new_tokens)
+    found = evaluate(lm, prompts_SPd, hull.evaluation_set.task, max_new_tokens=hull.evaluation_set.max_new_tokens)
+    none = evaluate(lm, np.zeros((1, 0, lm.width), np.float32), hull.evaluation_set.task, max_new_tokens=hull.evaluation_set.max_new_tokens)
     hull.tokens_E, hull.unprompted_E = found.tokens, none.correct[0]
     start = 0
     for kind in hull.kinds.values():
@@ -284,18 +277,18 @@ class _TwoLevel:
         """How often each run is drawn."""
         for members in groups:
             self.counts_BN[:, members] = self._generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
-        self._examples: dict[Exam, np.ndarray] = {}
+        self._examples: dict[EvaluationSet, np.ndarray] = {}
 
-    def examples(self, exam: Exam) -> np.ndarray:
+    def examples(self, evaluation_set: EvaluationSet) -> np.ndarray:
         """[B, E] float64: how often each example is drawn."""
-        if exam not in self._examples:
-            self._examples[exam] = self._generator.multinomial(exam.n, np.full(exam.n, 1 / exam.n), size=len(self.counts_BN)).astype(np.float64)
-        return self._examples[exam]
+        if evaluation_set not in self._examples:
+            self._examples[evaluation_set] = self._generator.multinomial(evaluation_set.n, np.full(evaluation_set.n, 1 / evaluation_set.n), size=len(self.counts_BN)).astype(np.float64)
+        return self._examples[evaluation_set]
 
     def _shares(self, hull: _Hull, what: str) -> np.ndarray:
         """[B, E]: how much each example weighs in a mean."""
-        drawn_BE = self.examples(hull.exam)
-        return drawn_BE / ((drawn_BE @ hull.tokens_E)[:, None] if what == "loss" else hull.exam.n)
+        drawn_BE = self.examples(hull.evaluation_set)
+        return drawn_BE / ((drawn_BE @ hull.tokens_E)[:, None] if what == "loss" else hull.evaluation_set.n)
 
     def scores(self, hull: _Hull, kind: str, what: str, chosen: slice = slice(None)) -> np.ndarray:
         """[B, S]: each prompt's accuracy or loss on the drawn examples."""
@@ -356,9 +349,9 @@ def _name_what_is_drawn(result: Result, hulls: list[_Hull], mixtures: int, pairs
         result.omissions.append(f"convexity: {pairs} of up to {most} edges of a task were scored, drawn by seed {seed} (pairs=null scores all).")
     if controls < mixtures:
         result.omissions.append(f"convexity: each control was made for {controls} of {mixtures} mixtures of a task, spread evenly over the alphas (controls={mixtures} makes it for all).")
-    short = [exam for exam in dict.fromkeys(hull.exam for hull in hulls) if exam.n < exam.of]
+    short = [evaluation_set for evaluation_set in dict.fromkeys(hull.evaluation_set for hull in hulls) if evaluation_set.n < evaluation_set.of]
     if short:
-        names = ", ".join(f"{exam.task.name} ({exam.of})" for exam in short)
+        names = ", ".join(f"{evaluation_set.task.name} ({evaluation_set.of})" for evaluation_set in short)
         result.omissions.append(f"convexity: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {names} (max_examples=null scores all).")
     two = [hull.name for hull in hulls if len(hull.members) == 2]
     if two:
@@ -366,7 +359,7 @@ def _name_what_is_drawn(result: Result, hulls: list[_Hull], mixtures: int, pairs
 
 
 def _tell(result: Result, hull: _Hull, sampler: _TwoLevel, alphas: Sequence[float], margin: float) -> None:
-    name, n, v = hull.name, hull.exam.n, len(hull.members)
+    name, n, v = hull.name, hull.evaluation_set.n, len(hull.members)
     correct = int(hull.unprompted_E.sum())
     result.number(f"unprompted.{name}", correct / n, n, "test examples", *wilson(correct, n))
     drawn = {kind: sampler.mean(hull, kind, "accuracy", effects_from="mixtures" if kind == "barycentre" else None) for kind in hull.kinds if kind != "ternary"}
@@ -418,15 +411,15 @@ def _tell_controls(result: Result, hull: _Hull, sampler: _TwoLevel, drawn: dict[
         mixed_B = sampler.mean(hull, "mixtures", "accuracy", chosen)
         mixed = float(hull.kinds["mixtures"].accuracy[chosen].mean())
         difference = mixed - told[kind][0]
-        low, high = _difference_interval(mixed_B - drawn[kind], mixed, told[kind][0], hull.exam.n)
+        low, high = _difference_interval(mixed_B - drawn[kind], mixed, told[kind][0], hull.evaluation_set.n)
         result.number(f"difference.{kind}.{hull.name}", difference, len(chosen), "mixtures", low, high)
         verb = "solve more than" if low > 0 else "solve less than" if high < 0 else "cannot be told from"
         result.findings.append(
-            Finding(f"{hull.name}: mixtures {verb} {words} ({percent(*told[kind])}): {points(difference, low, high)} (n = {len(chosen)} mixtures, {len(hull.kinds[kind])} controls, {hull.exam.n} test examples).",
+            Finding(f"{hull.name}: mixtures {verb} {words} ({percent(*told[kind])}): {points(difference, low, high)} (n = {len(chosen)} mixtures, {len(hull.kinds[kind])} controls, {hull.evaluation_set.n} test examples).",
                     difference, len(chosen), "mixtures", low, high)
         )  # fmt: skip
     arcs, lines = told["slerp"][0], told["edges"][0]
-    result.number(f"difference.slerp.{hull.name}", arcs - lines, len(hull.edges), "edges", *_difference_interval(drawn["slerp"] - drawn["edges"], arcs, lines, hull.exam.n))
+    result.number(f"difference.slerp.{hull.name}", arcs - lines, len(hull.edges), "edges", *_difference_interval(drawn["slerp"] - drawn["edges"], arcs, lines, hull.evaluation_set.n))
 
 
 def _tell_losses(result: Result, hull: _Hull, sampler: _TwoLevel) -> None:
@@ -506,7 +499,7 @@ def _prompt_table(hull: _Hull) -> pd.DataFrame:
             loss = hull.losses(kind)
             alpha = hull.alpha_M if kind == "mixtures" else np.full(len(found), np.nan)
             norm = np.linalg.norm(found.prompts_SPd, axis=-1).mean(1)
-            parts.append(pd.DataFrame({"task": hull.name, "kind": kind, "alpha": alpha, "accuracy": found.accuracy, "loss": loss, "norm": norm, "n": hull.exam.n}))
+            parts.append(pd.DataFrame({"task": hull.name, "kind": kind, "alpha": alpha, "accuracy": found.accuracy, "loss": loss, "norm": norm, "n": hull.evaluation_set.n}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.question import Of
+from promptgeo.analysis.resampling import assignments, orders_within, permutation_p, wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.stats import permutation_p, wilson
-from promptgeo.analysis.variance import Inner, assignments, orders_within
-from promptgeo.analysis.vectors import Of, order_of_appearance, require_levels, tokens
+from promptgeo.analysis.variance import Inner
+from promptgeo.analysis.vectors import order_of_appearance, require_levels, tokens
 from promptgeo.runs import RunTable
 
 LEVEL = 0.05

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.orthogonal import distinct, pushed_apart
+from promptgeo.analysis.groups import distinct, names_of, pushed_apart
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import bootstrap_mean, permutation_p, wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Exam, exams, percent
-from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress, wilson
+from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets, percent
 from promptgeo.analysis.subspaces import (
     centred_gram,
     null_grams,
@@ -90,7 +90,7 @@ def dimension(
     if wrong:
         raise UserError("dimension: needs factor > 1, 0 < share <= 1, most > 0, and at least one direction, subspace, step and dimension")
     result = Result()
-    sets = list(_sets(runs, exams(runs, "dimension", max_examples, seed), result))
+    sets = list(_sets(runs, evaluation_sets(runs, "dimension", max_examples, seed), result))
     if not sets:
         raise UserError("dimension: no task has two or more trained prompts of the same length; train more seeds (-m seed=0,1,2,3)")
     tables: dict[str, list[dict]] = {"radii": [], "subspaces": [], "participation": []}
@@ -99,7 +99,7 @@ def dimension(
         tables["radii"] += _radii(result, lm, each, factor, radii_of, directions, most, draws, seed, streams[0])
         tables["subspaces"] += _subspaces(result, lm, each, dimensions, subspaces, share, steps, batch_size, lr, draws, streams[1])
         tables["participation"] += _participation(result, each, nulls, streams[2])
-    short = [f"{s.exam.task.name} ({s.exam.of})" for s in sets if s.exam.n < s.exam.of]
+    short = [f"{s.evaluation_set.task.name} ({s.evaluation_set.of})" for s in sets if s.evaluation_set.n < s.evaluation_set.of]
     if short:
         result.omissions.append(f"dimension: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {', '.join(dict.fromkeys(short))} (max_examples=null scores all).")
     result.tables |= {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
@@ -115,7 +115,7 @@ class _Set:
     """The trained prompts of one task and length."""
 
     name: str
-    exam: Exam
+    evaluation_set: EvaluationSet
     members: list[int]
     prompts_NPd: np.ndarray
     p0_NPd: np.ndarray | None
@@ -123,31 +123,31 @@ class _Set:
     """That the runs were trained with."""
 
     def rows(self, lm: FrozenLM, split: str) -> list[Row]:
-        return self.exam.task.rows(lm, getattr(self.exam.task, split), self.prompts_NPd.shape[1])
+        return self.evaluation_set.task.rows(lm, getattr(self.evaluation_set.task, split), self.prompts_NPd.shape[1])
 
     @cached_property
     def norm(self) -> float:
         return float(np.linalg.norm(self.prompts_NPd.reshape(len(self.members), -1), axis=1).mean())
 
 
-def _sets(runs: RunTable, exam_N: Sequence[Exam], result: Result) -> Iterator[_Set]:
-    groups: dict[tuple[Exam, int], list[int]] = {}
+def _sets(runs: RunTable, sets_N: Sequence[EvaluationSet], result: Result) -> Iterator[_Set]:
+    groups: dict[tuple[EvaluationSet, int], list[int]] = {}
     free = [n for n, run in enumerate(runs.runs) if not pushed_apart(run)]
     kept = distinct(runs, free)
     for n in kept:
-        groups.setdefault((exam_N[n], len(runs.runs[n].prompt())), []).append(n)
+        groups.setdefault((sets_N[n], len(runs.runs[n].prompt())), []).append(n)
     pushed, same = len(runs) - len(free), len(free) - len(kept)
     if pushed:
         result.omissions.append(f"dimension: {pushed} runs that were pushed apart are left out: that is what spread them.")
     if same:
         result.omissions.append(f"dimension: {same} runs have the same prompt as another one and are left out.")
-    for (exam, length), name, members in zip(groups, names_of(runs, list(groups.values())), groups.values(), strict=True):
+    for (evaluation_set, length), name, members in zip(groups, names_of(runs, list(groups.values())), groups.values(), strict=True):
         if len(members) < 2:
             result.omissions.append(f"dimension: {name} has one trained prompt of length {length}; two or more are needed.")
             continue
         there = [runs.runs[n] for n in members]
         p0_NPd = np.stack([run.prompt("initial") for run in there]) if all("initial" in run.tensors for run in there) else None
-        yield _Set(name, exam, members, np.stack([run.prompt() for run in there]), p0_NPd, float(there[0].info["config"]["optimizer"]["lr"]))
+        yield _Set(name, evaluation_set, members, np.stack([run.prompt() for run in there]), p0_NPd, float(there[0].info["config"]["optimizer"]["lr"]))
 
 
 # Radii.
@@ -266,10 +266,10 @@ def _subspaces(
     train = minibatch_losses(lm, each.rows(lm, "train"), batch_size, generator)
     points = train_in_subspaces(train, p0_SPd[[s for s, _ in trials]], spaces, steps=steps, lr=each.lr if lr is None else lr)
     everything = torch.cat([torch.from_numpy(each.prompts_NPd).to(points), p0_SPd, points])
-    scored = evaluate(lm, everything, each.exam.task, max_new_tokens=each.exam.max_new_tokens)
+    scored = evaluate(lm, everything, each.evaluation_set.task, max_new_tokens=each.evaluation_set.max_new_tokens)
     full = len(each.members)
     asked = [(s, 0) for s in range(subspaces)] + trials
-    _tell_subspaces(result, each, scored.correct[:full], scored.correct[full:].reshape(-1, subspaces, each.exam.n), [0, *dims, size], share, steps, draws, generator)
+    _tell_subspaces(result, each, scored.correct[:full], scored.correct[full:].reshape(-1, subspaces, each.evaluation_set.n), [0, *dims, size], share, steps, draws, generator)
     reference = scored.accuracy[:full].mean()
     return [
         {"task": each.name, "dimension": k, "whole": k == size, "subspace": s, "accuracy": accuracy, "loss": loss, "full": reference}
@@ -288,7 +288,7 @@ def _tell_subspaces(
     generator: np.random.Generator,
 ) -> None:  # fmt: skip
     """dims: 0 (P0), the subspaces' and D (the whole space), as the rows of correct_KSE."""
-    name, n, subspaces = each.name, each.exam.n, correct_KSE.shape[1]
+    name, n, subspaces = each.name, each.evaluation_set.n, correct_KSE.shape[1]
     drawn_BE = generator.multinomial(n, np.full(n, 1 / n), size=draws) / n
     drawn_BS = generator.multinomial(subspaces, np.full(subspaces, 1 / subspaces), size=draws) / subspaces
     accuracy_K = correct_KSE.mean((1, 2))

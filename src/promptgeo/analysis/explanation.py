@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.probing import js, probe_row
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import bootstrap_mean, pair_means, permutation_p, run_weights, sign_flip_p, wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.speaking_probes import js, probe_row, sign_flip_p
-from promptgeo.analysis.stats import bootstrap_mean, pair_means, permutation_p, progress, run_weights, wilson
 from promptgeo.analysis.vectors import random_like
 from promptgeo.batching import IGNORE, Row
 from promptgeo.config import Template

@@ -10,23 +10,22 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.question import Of
+from promptgeo.analysis.resampling import assignments, orders_within, permutation_p
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.stats import permutation_p
 from promptgeo.analysis.variance import (
     Inner,
     Share,
-    assignments,
     cells,
     centroid_distances,
     f_ratio,
     interaction_share,
     omega2,
-    orders_within,
     position_share,
     reassigned_r2,
     run_share,
 )
-from promptgeo.analysis.vectors import Of, require_levels, tokens
+from promptgeo.analysis.vectors import require_levels, tokens
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 

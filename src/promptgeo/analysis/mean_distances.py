@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.question import Convention, Of
+from promptgeo.analysis.resampling import pair_means, run_weights
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.stats import pair_means, run_weights
 from promptgeo.analysis.vectors import (
-    Convention,
-    Of,
     Tokens,
     cosine_distances,
     l2_distances,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
+from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
 from promptgeo.lm import FrozenLM
 from promptgeo.runs import RunTable
 
@@ -30,10 +30,10 @@ def mean_prompts(runs: RunTable, *, lm: FrozenLM, seed: int = 0) -> Result:
     replacement: the mean prompts are those of these runs. Table `accuracies`: one row per kind and task.
     Raises UserError for prompts that were trained elsewhere or have different shapes.
     """
-    exam_N = exams(runs, "mean_prompts")
-    kinds = _prompts(runs, exam_N)
+    sets_N = evaluation_sets(runs, "mean_prompts")
+    kinds = _prompts(runs, sets_N)
     asked = [cell for cells in kinds.values() for cell in cells]
-    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _, _ in asked], [exam for _, exam, _ in asked]))
+    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _, _ in asked], [evaluation_set for _, evaluation_set, _ in asked]))
     scored = {
         kind: Scored([next(correct) for _ in cells], [c[1] for c in cells], [c[2] for c in cells], tasks_equal=True) for kind, cells in kinds.items()
     }
@@ -42,11 +42,11 @@ def mean_prompts(runs: RunTable, *, lm: FrozenLM, seed: int = 0) -> Result:
         result.omissions.append("mean_prompts: another task's mean prompt as a control needs runs of two tasks.")
     rows = []
     for kind, cells in scored.items():
-        for exam in dict.fromkeys(exam_N):
-            on_task = cells.on(exam)
+        for evaluation_set in dict.fromkeys(sets_N):
+            on_task = cells.on(evaluation_set)
             low, high = bootstrap.interval(on_task)
-            result.number(f"{kind}.{exam.task.name}", on_task.mean, exam.n, "test examples", low, high)
-            rows.append({"kind": kind, "task": exam.task.name, "accuracy": on_task.mean, "low": low, "high": high, "prompts": len(on_task), "n": exam.n})
+            result.number(f"{kind}.{evaluation_set.task.name}", on_task.mean, evaluation_set.n, "test examples", low, high)
+            rows.append({"kind": kind, "task": evaluation_set.task.name, "accuracy": on_task.mean, "low": low, "high": high, "prompts": len(on_task), "n": evaluation_set.n})
         result.number(f"{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
     result.tables["accuracies"] = pd.DataFrame(rows)
     for kind, control in (("mean_prompt", "other_task"), ("mean_token", "other_task_token")):
@@ -56,21 +56,21 @@ def mean_prompts(runs: RunTable, *, lm: FrozenLM, seed: int = 0) -> Result:
     return result
 
 
-def _prompts(runs: RunTable, exam_N: list[Exam]) -> dict[str, list[tuple[np.ndarray, Exam, tuple[int, ...]]]]:
-    """{kind: [(prompt, exam, runs), ...]}; only kinds that these runs have."""
+def _prompts(runs: RunTable, sets_N: list[EvaluationSet]) -> dict[str, list[tuple[np.ndarray, EvaluationSet, tuple[int, ...]]]]:
+    """{kind: [(prompt, evaluation_set, runs), ...]}; only kinds that these runs have."""
     final_NPd, initial_NPd = runs.prompts(), runs.prompts("initial")
-    members = {exam: [n for n in range(len(runs)) if exam_N[n] is exam] for exam in dict.fromkeys(exam_N)}
-    means = {exam: final_NPd[chosen].mean(0, dtype=np.float64) for exam, chosen in members.items()}
-    starts = {exam: initial_NPd[chosen].mean(0, dtype=np.float64) for exam, chosen in members.items()}
+    members = {evaluation_set: [n for n in range(len(runs)) if sets_N[n] is evaluation_set] for evaluation_set in dict.fromkeys(sets_N)}
+    means = {evaluation_set: final_NPd[chosen].mean(0, dtype=np.float64) for evaluation_set, chosen in members.items()}
+    starts = {evaluation_set: initial_NPd[chosen].mean(0, dtype=np.float64) for evaluation_set, chosen in members.items()}
     kinds = {
-        "runs": [(final_NPd[n], exam_N[n], (n,)) for n in range(len(runs))],
-        "initial": [(initial_NPd[n], exam_N[n], (n,)) for n in range(len(runs))],
-        "mean_prompt": [(mean_Pd, exam, ()) for exam, mean_Pd in means.items()],
-        "other_task": [(means[other], exam, ()) for exam in means for other in means if other.task.name != exam.task.name],
-        "mean_initial": [(start_Pd, exam, ()) for exam, start_Pd in starts.items()],
+        "runs": [(final_NPd[n], sets_N[n], (n,)) for n in range(len(runs))],
+        "initial": [(initial_NPd[n], sets_N[n], (n,)) for n in range(len(runs))],
+        "mean_prompt": [(mean_Pd, evaluation_set, ()) for evaluation_set, mean_Pd in means.items()],
+        "other_task": [(means[other], evaluation_set, ()) for evaluation_set in means for other in means if other.task.name != evaluation_set.task.name],
+        "mean_initial": [(start_Pd, evaluation_set, ()) for evaluation_set, start_Pd in starts.items()],
     }
     for whole, token in (("mean_prompt", "mean_token"), ("other_task", "other_task_token"), ("mean_initial", "mean_initial_token")):
-        kinds[token] = [(prompt_Pd.mean(0, keepdims=True), exam, none) for prompt_Pd, exam, none in kinds[whole]]
+        kinds[token] = [(prompt_Pd.mean(0, keepdims=True), evaluation_set, none) for prompt_Pd, evaluation_set, none in kinds[whole]]
     return {kind: cells for kind, cells in kinds.items() if cells}
 
 

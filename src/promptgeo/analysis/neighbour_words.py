@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.neighbours import init_words, require_width
+from promptgeo.analysis.question import Of
+from promptgeo.analysis.resampling import bootstrap_mean
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.stats import bootstrap_mean
-from promptgeo.analysis.vectors import Of, order_of_appearance, require_runs, tokens
-from promptgeo.analysis.vocabulary import Vocabulary
+from promptgeo.analysis.vectors import order_of_appearance, require_runs, tokens
+from promptgeo.analysis.vocabulary import Vocabulary, init_words, require_width
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 

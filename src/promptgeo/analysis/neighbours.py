@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.question import Convention, Of
+from promptgeo.analysis.resampling import bootstrap_mean, permutation_p, permuted_within
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.stats import bootstrap_mean, permutation_p, permuted_within
-from promptgeo.analysis.vectors import Convention, Of, Tokens, order_of_appearance, require_runs, tokens
-from promptgeo.analysis.vocabulary import Vocabulary
-from promptgeo.config import InitKind
+from promptgeo.analysis.vectors import Tokens, order_of_appearance, require_runs, tokens
+from promptgeo.analysis.vocabulary import Vocabulary, init_words, require_width
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 
@@ -372,22 +372,6 @@ def _task_finding(result: Result, rows: list[dict], table: pd.DataFrame, n: int)
 # The vocabulary
 
 
-def init_words(runs: RunTable) -> dict[str, str]:
-    """The word that each init repeats, by the init's name; inits that are no word (random, a text, labels, ...) have none.
-
-    Of prompts that were trained elsewhere, an init's name is taken for its word unless it names one of promptgeo's kinds of init.
-    """
-    if runs.runs is None:
-        kinds = {kind.name for kind in InitKind}
-        return {init: str(init) for init in order_of_appearance(runs.table["init"]) if str(init) not in kinds}
-    words = {}
-    for run, init in zip(runs.runs, runs.table["init"], strict=True):
-        config = run.info["config"]["init"]
-        if config.get("kind") == InitKind.word.name and config.get("text"):
-            words.setdefault(init, config["text"])
-    return words
-
-
 @dataclass(frozen=True)
 class _Words:
     """What lies around the prompt tokens and around sampled vocabulary tokens, as the convention counts."""
@@ -431,12 +415,6 @@ class _Words:
             distances[k:],
             np.maximum(to_prompts_SK.min(1), 0.0),
         )
-
-
-def require_width(vocabulary: Vocabulary, vectors_Kd: np.ndarray) -> None:
-    """Raises UserError where the vocabulary's embeddings are not as wide as the prompts."""
-    if vocabulary.embeddings_Vd.shape[1] != vectors_Kd.shape[1]:
-        raise UserError(f"these prompts are {vectors_Kd.shape[1]} wide, the model's embeddings {vocabulary.embeddings_Vd.shape[1]}: it is not the model that they were trained on")
 
 
 def _with_vocabulary(result: Result, words: _Words, pairs: _Pairs, found: Tokens, seed: int) -> None:

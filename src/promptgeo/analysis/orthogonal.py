@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.groups import distinct, names_of, pushed_apart
 from promptgeo.analysis.mixtures import dirichlet, mix
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import token_pair_interval, wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Exam, exams, percent
-from promptgeo.analysis.stats import progress, run_bootstrap_pairs, wilson
+from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets, percent
 from promptgeo.analysis.subspaces import unit
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
@@ -61,35 +62,24 @@ def orthogonal(
     if mixtures < 1 or not 0 < share <= 1 or apart < 0:
         raise UserError("orthogonal: needs mixtures >= 1, 0 < share <= 1 and apart >= 0")
     result, generator = Result(), np.random.default_rng(seed)
-    families = list(_families(runs, exams(runs, "orthogonal", max_examples, seed), result))
+    families = list(_families(runs, evaluation_sets(runs, "orthogonal", max_examples, seed), result))
     if not families:
         raise UserError("orthogonal: no task has two unregularised runs of one prompt length to compare with; train some with regulariser=none (-m seed=0,1,2,3)")
     rows = []
     for family in progress(families, "tasks"):
-        drawn_BE = generator.multinomial(family.exam.n, np.full(family.exam.n, 1 / family.exam.n), size=draws).astype(np.float64)
+        drawn_BE = generator.multinomial(family.evaluation_set.n, np.full(family.evaluation_set.n, 1 / family.evaluation_set.n), size=draws).astype(np.float64)
         family.score(lm, runs, mixtures, generator)
         _tell(result, family, drawn_BE, share, apart, generator)
         rows += family.rows(share, apart)
     result.tables["groups"] = pd.DataFrame(rows)
     result.figures["groups"] = _figure(result.tables["groups"])
-    short = [f"{f.exam.task.name} ({f.exam.of})" for f in families if f.exam.n < f.exam.of]
+    short = [f"{f.evaluation_set.task.name} ({f.evaluation_set.of})" for f in families if f.evaluation_set.n < f.evaluation_set.of]
     if short:
         result.omissions.append(f"orthogonal: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {', '.join(dict.fromkeys(short))} (max_examples=null scores all).")
     return result
 
 
 # Which runs belong together.
-
-
-def pushed_apart(run: Run) -> float:
-    """The weight with which a run was pushed away from others; 0 for a run that was trained for itself."""
-    regulariser = run.info["config"].get("regulariser") or {}
-    return float(regulariser.get("weight", 0.0)) if regulariser.get("name", "none") != "none" else 0.0
-
-
-def distinct(runs: RunTable, members: Sequence[int]) -> list[int]:
-    """The runs without those whose prompt another one before them has: two ways of writing the same command train the same prompt."""
-    return list({runs.runs[n].prompt().tobytes(): n for n in reversed(members)}.values())[::-1]
 
 
 @dataclass(eq=False)
@@ -124,7 +114,7 @@ class _Family:
     """The runs of one task and prompt length: those without a regulariser, and the groups that were pushed apart."""
 
     name: str
-    exam: Exam
+    evaluation_set: EvaluationSet
     free: list[int]
     coupled: list[list[int]]
     reference_VE: np.ndarray | None = None
@@ -135,8 +125,8 @@ class _Family:
         sizes = sorted({len(members) for members in self.coupled}) or [len(self.free)]
         controls = [members for size in sizes if (members := self._control(runs, size))]
         free_VPd = np.stack([runs.runs[n].prompt() for n in self.free])
-        self.reference_VE = evaluate(lm, free_VPd, self.exam.task, max_new_tokens=self.exam.max_new_tokens).correct
-        self.groups = [_scored(lm, runs, members, self.exam, mixtures, generator) for members in (*controls, *self.coupled)]
+        self.reference_VE = evaluate(lm, free_VPd, self.evaluation_set.task, max_new_tokens=self.evaluation_set.max_new_tokens).correct
+        self.groups = [_scored(lm, runs, members, self.evaluation_set, mixtures, generator) for members in (*controls, *self.coupled)]
 
     def _control(self, runs: RunTable, size: int) -> list[int]:
         """So many unregularised runs: of the seeds and inits of the first group of that size as far as they are there. Empty where they are too few."""
@@ -148,12 +138,12 @@ class _Family:
         return [group for group in self.groups if (group.size, group.weight) == (size, weight)]
 
     def rows(self, share: float, apart: float) -> list[dict[str, Any]]:
-        threshold, everything_1E = share * self.reference_VE.mean(), np.ones((1, self.exam.n))
+        threshold, everything_1E = share * self.reference_VE.mean(), np.ones((1, self.evaluation_set.n))
         return [
             {"task": self.name, "N": g.size, "weight": g.weight, "init": g.init}
             | {kind: float(x[0]) for kind, x in g.accuracies(everything_1E).items()}
             | {"lowest_mixture": g.mixtures_ME.mean(1).min(), "cosine": g.cosine, "simplex": 1 / (g.size - 1), "threshold": threshold}
-            | {"counts": not _lacking(g, threshold, apart), "n": self.exam.n}
+            | {"counts": not _lacking(g, threshold, apart), "n": self.evaluation_set.n}
             for g in self.groups
         ]
 
@@ -162,11 +152,11 @@ def _who(run: Run) -> tuple[str, int]:
     return run.info["config"]["init"]["name"], run.info["config"]["seed"]
 
 
-def _families(runs: RunTable, exam_N: Sequence[Exam], result: Result) -> Iterator[_Family]:
-    found: dict[tuple[Exam, int], list[int]] = {}
-    for n, exam in enumerate(exam_N):
-        found.setdefault((exam, len(runs.runs[n].prompt())), []).append(n)
-    for (exam, _), name, members in zip(found, names_of(runs, list(found.values())), found.values(), strict=True):
+def _families(runs: RunTable, sets_N: Sequence[EvaluationSet], result: Result) -> Iterator[_Family]:
+    found: dict[tuple[EvaluationSet, int], list[int]] = {}
+    for n, evaluation_set in enumerate(sets_N):
+        found.setdefault((evaluation_set, len(runs.runs[n].prompt())), []).append(n)
+    for (evaluation_set, _), name, members in zip(found, names_of(runs, list(found.values())), found.values(), strict=True):
         free = distinct(runs, [n for n in members if not pushed_apart(runs.runs[n])])
         if len(free) < 2:
             result.omissions.append(f"orthogonal: {name} has {len(free)} unregularised runs to compare with; two are needed.")
@@ -177,7 +167,7 @@ def _families(runs: RunTable, exam_N: Sequence[Exam], result: Result) -> Iterato
         for size in sorted({len(group) for group in coupled}):
             if size > len(free):
                 result.omissions.append(f"orthogonal: {name} has {len(free)} unregularised runs; a control for N = {size} needs as many.")
-        yield _Family(name, exam, free, coupled)
+        yield _Family(name, evaluation_set, free, coupled)
 
 
 def _coupled(runs: RunTable, members: Sequence[int], name: str, result: Result) -> Iterator[list[int]]:
@@ -195,12 +185,12 @@ def _coupled(runs: RunTable, members: Sequence[int], name: str, result: Result) 
         yield group
 
 
-def _scored(lm: FrozenLM, runs: RunTable, members: list[int], exam: Exam, mixtures: int, generator: np.random.Generator) -> Group:
+def _scored(lm: FrozenLM, runs: RunTable, members: list[int], evaluation_set: EvaluationSet, mixtures: int, generator: np.random.Generator) -> Group:
     size, first = len(members), runs.runs[members[0]]
     vertices = np.stack([runs.runs[n].prompt() for n in members])
     weights_MV, _ = dirichlet(size, (1.0,), mixtures, generator)
     points = np.concatenate([vertices, mix(weights_MV, vertices), vertices.mean(0, keepdims=True)]).astype(np.float32)
-    correct = evaluate(lm, points, exam.task, max_new_tokens=exam.max_new_tokens).correct.astype(np.float64)
+    correct = evaluate(lm, points, evaluation_set.task, max_new_tokens=evaluation_set.max_new_tokens).correct.astype(np.float64)
     cosines, interval = cosines_about_barycentre(vertices)
     return Group(members, pushed_apart(first), str(first.info["config"]["init"]["name"]), correct[:size], correct[size:-1], correct[-1], cosines, interval)
 
@@ -217,7 +207,7 @@ def cosines_about_barycentre(vertices: np.ndarray) -> tuple[float, tuple[float, 
     apart_VD[there] = unit(flat[there])
     cosines_VV = np.where(np.outer(there, there), np.abs(apart_VD @ apart_VD.T), 1.0)
     pairs_VV = ~np.eye(len(vertices), dtype=bool)
-    return float(cosines_VV[pairs_VV].mean()), run_bootstrap_pairs(cosines_VV, np.arange(len(vertices)), pairs_VV)
+    return float(cosines_VV[pairs_VV].mean()), token_pair_interval(cosines_VV, np.arange(len(vertices)), pairs_VV)
 
 
 # What is told.
@@ -231,7 +221,7 @@ def _lacking(group: Group, threshold: float, apart: float) -> list[str]:
 
 
 def _tell(result: Result, family: _Family, drawn_BE: np.ndarray, share: float, apart: float, generator: np.random.Generator) -> None:
-    name, n = family.name, family.exam.n
+    name, n = family.name, family.evaluation_set.n
     reference = family.reference_VE.mean()
     reference_B = (drawn_BE @ family.reference_VE.T).mean(1) / n
     result.number(f"unregularised.{name}", reference, len(family.free), "runs", *_interval(reference_B, reference, n))
@@ -252,7 +242,7 @@ def _tell_group(
     generator: np.random.Generator, share: float, apart: float,
 ) -> np.ndarray:  # fmt: skip
     """Numbers and a finding of the groups of one N. Returns whether it counts: [1 + B], as it is and in each draw of test examples."""
-    name, n, size, control = family.name, family.exam.n, groups[0].size, groups[0].weight == 0
+    name, n, size, control = family.name, family.evaluation_set.n, groups[0].size, groups[0].weight == 0
     counts_BG = generator.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=len(drawn_BE)) / len(groups)
     value = {kind: float(np.mean([g.accuracies(np.ones((1, n)))[kind][0] for g in groups])) for kind in KINDS}
     each = [g.accuracies(drawn_BE) for g in groups]
@@ -292,7 +282,7 @@ def _tell_most(result: Result, family: _Family, counts: dict[int, np.ndarray], s
     tried = sorted(counts)
     most, *drawn_B = np.max([np.where(counts[size], size, 0) for size in tried], axis=0).tolist()
     low, high = (float(bound) for bound in np.percentile(drawn_B, [2.5, 97.5], method="nearest"))
-    n = family.exam.n
+    n = family.evaluation_set.n
     result.number(f"solutions.{family.name}{suffix}", most, n, "test examples", low, high)
     above, gaps = [size for size in tried if size > most], [size for size in tried if size < most and not counts[size][0]]
     trained = f"of N = {', '.join(map(str, tried))} trained{f' with weight {suffix[2:]}' if suffix else ''}"

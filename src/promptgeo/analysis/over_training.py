@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.question import Of
+from promptgeo.analysis.resampling import assignments
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.stats import progress
-from promptgeo.analysis.variance import Inner, assignments, run_share
-from promptgeo.analysis.vectors import Of, require_levels
+from promptgeo.analysis.variance import Inner, run_share
+from promptgeo.analysis.vectors import require_levels
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 

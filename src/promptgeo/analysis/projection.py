@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.question import Of
+from promptgeo.analysis.resampling import bootstrap_mean, permutation_p
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress
-from promptgeo.analysis.vectors import Of, cosine_distances, order_of_appearance, tokens
+from promptgeo.analysis.vectors import cosine_distances, order_of_appearance, tokens
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 

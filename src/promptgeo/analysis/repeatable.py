@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.runs import RunTable
@@ -42,23 +42,23 @@ def repeatable(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = None,
     Claim `repeating_fails`: two copies of a prompt trained on one solve less than half, at the interval's upper end.
     Raises UserError where no run's task has examples with several copies, or runs differ in prompt length or template.
     """
-    exam_N = exams(runs, "repeatable")
-    repeated = [exam for exam in dict.fromkeys(exam_N) if any(e.repeat != 1 for e in _all(exam.task))]
+    sets_N = evaluation_sets(runs, "repeatable")
+    repeated = [evaluation_set for evaluation_set in dict.fromkeys(sets_N) if any(e.repeat != 1 for e in _all(evaluation_set.task))]
     if not repeated:
         raise UserError("repeatable: needs runs of a task whose examples are asked with several copies of the prompt (task=plus_k)")
     if runs.table["template"].nunique() > 1:
         raise UserError(f"repeatable: needs runs of one template; these have {', '.join(runs.table['template'].unique())} (choose with where=)")
     result, rows = Result(), []
-    for exam in repeated:
-        asked = _Asked.of(exam, max_examples, seed)
-        _name_what_is_left_out(result, asked, exam, exam_N, max_examples, seed)
-        scored = _score(lm, _prompts(runs, exam_N, exam, lm.width), asked)
+    for evaluation_set in repeated:
+        asked = _Asked.of(evaluation_set, max_examples, seed)
+        _name_what_is_left_out(result, asked, evaluation_set, sets_N, max_examples, seed)
+        scored = _score(lm, _prompts(runs, sets_N, evaluation_set, lm.width), asked)
         bootstrap = Bootstrap(len(runs), draws, seed)
         table = _table(runs.table, scored, asked)
         rows.append(table)
         _tell_accuracies(result, scored, asked, bootstrap)
         _tell_comparisons(result, scored, asked, bootstrap)
-        read_as = _tell_readings(result, lm, runs, exam_N, exam, asked, scored["trained"], bootstrap)
+        read_as = _tell_readings(result, lm, runs, sets_N, evaluation_set, asked, scored["trained"], bootstrap)
         _claim(result, scored, asked, bootstrap)
         result.figures[f"accuracy_{asked.name}"] = _figure(result, scored, asked)
         result.figures[f"read_as_{asked.name}"] = _reading_figure(read_as, asked)
@@ -74,7 +74,7 @@ class _Asked:
     """A task's held-out examples by their number of copies."""
 
     name: str
-    exam_k: dict[int, Exam]
+    exam_k: dict[int, EvaluationSet]
     seen: list[int]
     """The k that were trained."""
     labels: dict[tuple[str, int], str]
@@ -85,9 +85,9 @@ class _Asked:
         return [k for k in self.exam_k if k not in self.seen]
 
     @classmethod
-    def of(cls, exam: Exam, max_examples: int | None, seed: int) -> "_Asked":
+    def of(cls, evaluation_set: EvaluationSet, max_examples: int | None, seed: int) -> "_Asked":
         """From the validation and the test split. Raises UserError where one of both, trained and untrained k, is missing there."""
-        task = exam.task
+        task = evaluation_set.task
         held_out = [*task.validation, *task.test]
         inputs = list(dict.fromkeys(e.input for e in held_out))
         if max_examples is not None and len(inputs) > max_examples:  # the same inputs for every k
@@ -95,40 +95,40 @@ class _Asked:
         chosen, found = set(inputs), {}
         for e in held_out:
             found.setdefault(e.repeat, []).append(e)
-        exam_k = {k: _exam(exam, [e for e in found[k] if e.input in chosen], len(found[k])) for k in sorted(found)}
+        exam_k = {k: _exam(evaluation_set, [e for e in found[k] if e.input in chosen], len(found[k])) for k in sorted(found)}
         seen = sorted({e.repeat for e in task.train})
-        asked = cls(task.name, {k: exam for k, exam in exam_k.items() if exam.n}, seen, {(e.input, e.repeat): e.label for e in _all(task)})
+        asked = cls(task.name, {k: evaluation_set for k, evaluation_set in exam_k.items() if evaluation_set.n}, seen, {(e.input, e.repeat): e.label for e in _all(task)})
         if not asked.unseen or len(asked.unseen) == len(asked.exam_k):
             raise UserError(f"repeatable: task {task.name} needs held-out examples (validation, test) of trained and of untrained numbers of copies; it has {sorted(found)}, {seen} trained")
         return asked
 
 
-def _exam(exam: Exam, examples: list[Example], of: int) -> Exam:
-    return Exam(replace(exam.task, test=examples, labels=None), exam.max_new_tokens, of)
+def _exam(evaluation_set: EvaluationSet, examples: list[Example], of: int) -> EvaluationSet:
+    return EvaluationSet(replace(evaluation_set.task, test=examples, labels=None), evaluation_set.max_new_tokens, of)
 
 
 def _all(task: Task) -> list[Example]:
     return [*task.train, *task.validation, *task.test]
 
 
-def _name_what_is_left_out(result: Result, asked: _Asked, exam: Exam, exam_N: list[Exam], max_examples: int | None, seed: int) -> None:
+def _name_what_is_left_out(result: Result, asked: _Asked, evaluation_set: EvaluationSet, sets_N: list[EvaluationSet], max_examples: int | None, seed: int) -> None:
     if any(own.n < own.of for own in asked.exam_k.values()):
         result.omissions.append(f"repeatable: {max_examples} inputs of {asked.name}, drawn by seed {seed}, stand for all that are held out (max_examples=null asks all).")
     inputs = {e.input for own in asked.exam_k.values() for e in own.task.test}
-    for other in dict.fromkeys(exam_N):
-        if other is not exam and (common := inputs & {e.input for e in other.task.train}):
+    for other in dict.fromkeys(sets_N):
+        if other is not evaluation_set and (common := inputs & {e.input for e in other.task.train}):
             result.omissions.append(f"repeatable: {len(common)} of the {len(inputs)} held-out inputs of {asked.name} were training inputs of {other.task.name}, a control.")
 
 
 # What is scored: {kind: {k: [(prompt, run), ...]}}; every prompt of a kind is asked with every k.
 
 
-def _prompts(runs: RunTable, exam_N: list[Exam], exam: Exam, width: int) -> dict[str, list[tuple[np.ndarray, tuple[int, ...]]]]:
+def _prompts(runs: RunTable, sets_N: list[EvaluationSet], evaluation_set: EvaluationSet, width: int) -> dict[str, list[tuple[np.ndarray, tuple[int, ...]]]]:
     """{kind: [(prompt, runs it is made of), ...]}; only kinds that these runs have."""
     final_NPd, initial_NPd = runs.prompts(), runs.prompts("initial")
-    own = [n for n in range(len(runs)) if exam_N[n] is exam]
-    others = [n for n in range(len(runs)) if all(e.repeat == 1 for e in _all(exam_N[n].task))]
-    once = [n for n in others if _says_the_same(exam_N[n].task, exam.task)]
+    own = [n for n in range(len(runs)) if sets_N[n] is evaluation_set]
+    others = [n for n in range(len(runs)) if all(e.repeat == 1 for e in _all(sets_N[n].task))]
+    once = [n for n in others if _says_the_same(sets_N[n].task, evaluation_set.task)]
     kinds = {
         "trained": [(final_NPd[n], (n,)) for n in own],
         "initial": [(initial_NPd[n], (n,)) for n in own],
@@ -148,12 +148,12 @@ def _says_the_same(task: Task, repeated: Task) -> bool:
 
 def _score(lm: FrozenLM, kinds: dict[str, list[tuple[np.ndarray, tuple[int, ...]]]], asked: _Asked) -> dict[str, Scored]:
     """All prompts of a kind with each k in turn; in the means every k weighs the same."""
-    cells = [(prompt_Pd, exam) for members in kinds.values() for exam in asked.exam_k.values() for prompt_Pd, _ in members]
-    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _ in cells], [exam for _, exam in cells]))
+    cells = [(prompt_Pd, evaluation_set) for members in kinds.values() for evaluation_set in asked.exam_k.values() for prompt_Pd, _ in members]
+    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _ in cells], [evaluation_set for _, evaluation_set in cells]))
     return {
         kind: Scored(
             [next(correct) for _ in asked.exam_k for _ in members],
-            [exam for exam in asked.exam_k.values() for _ in members],
+            [evaluation_set for evaluation_set in asked.exam_k.values() for _ in members],
             [of for _ in asked.exam_k for _, of in members],
             tasks_equal=True,
         )
@@ -163,20 +163,20 @@ def _score(lm: FrozenLM, kinds: dict[str, list[tuple[np.ndarray, tuple[int, ...]
 
 def _with_k(scored: Scored, asked: _Asked, ks: list[int]) -> Scored:
     chosen = [asked.exam_k[k] for k in ks if k in asked.exam_k]
-    return replace(scored.where(lambda s: scored.exams_S[s] in chosen), tasks_equal=True)
+    return replace(scored.where(lambda s: scored.sets_S[s] in chosen), tasks_equal=True)
 
 
 # What is told.
 
 
 def _table(table: pd.DataFrame, scored: dict[str, Scored], asked: _Asked) -> pd.DataFrame:
-    copies, rows = {exam: k for k, exam in asked.exam_k.items()}, []
+    copies, rows = {evaluation_set: k for k, evaluation_set in asked.exam_k.items()}, []
     for kind, cells in scored.items():
-        for correct_E, exam, members in zip(cells.correct_S, cells.exams_S, cells.runs_S, strict=True):
+        for correct_E, evaluation_set, members in zip(cells.correct_S, cells.sets_S, cells.runs_S, strict=True):
             of = {c: table[c][members[0]] if members else None for c in ("task", "init", "seed")}
-            low, high = wilson(int(correct_E.sum()), exam.n)
-            k = copies[exam]
-            rows.append({"kind": kind, "asked": asked.name, **of, "k": k, "seen": k in asked.seen, "accuracy": correct_E.mean(), "low": low, "high": high, "n": exam.n})
+            low, high = wilson(int(correct_E.sum()), evaluation_set.n)
+            k = copies[evaluation_set]
+            rows.append({"kind": kind, "asked": asked.name, **of, "k": k, "seen": k in asked.seen, "accuracy": correct_E.mean(), "low": low, "high": high, "n": evaluation_set.n})
     return pd.DataFrame(rows)
 
 
@@ -220,10 +220,10 @@ def _tell_comparisons(result: Result, scored: dict[str, Scored], asked: _Asked, 
 
 
 def _tell_readings(
-    result: Result, lm: FrozenLM, runs: RunTable, exam_N: list[Exam], exam: Exam, asked: _Asked, trained: Scored, bootstrap: Bootstrap
+    result: Result, lm: FrozenLM, runs: RunTable, sets_N: list[EvaluationSet], evaluation_set: EvaluationSet, asked: _Asked, trained: Scored, bootstrap: Bootstrap
 ) -> dict[tuple[int, int], float]:
     """How often k copies are answered with the label of j copies: {(k, j): share}; examples whose two labels are the same are left out."""
-    final_NPd, own = runs.prompts(), [n for n in range(len(runs)) if exam_N[n] is exam]
+    final_NPd, own = runs.prompts(), [n for n in range(len(runs)) if sets_N[n] is evaluation_set]
     copies = sorted({j for _, j in asked.labels})
     relabelled = {(k, j): _exam(of_k, _relabelled(of_k.task.test, j, asked.labels), of_k.of) for k, of_k in asked.exam_k.items() for j in copies if j != k}
     relabelled = {pair: of_pair for pair, of_pair in relabelled.items() if of_pair.n}

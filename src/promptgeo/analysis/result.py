@@ -21,6 +21,29 @@ NUMBERS = ["of", "convention", "quantity", "value", "low", "high", "p", "n", "un
 
 
 @dataclass(frozen=True)
+class Number:
+    """One number with what it rests on."""
+
+    quantity: str
+    """Its name, which a study's published number can have too."""
+    value: float
+    n: int
+    unit: str
+    """What n counts: pairs, runs, test examples, ..."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval."""
+    p: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high). Raises ValueError for a number without one."""
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.quantity} has no interval")
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
 class Finding:
     """One sentence, generated from its numbers."""
 
@@ -38,6 +61,11 @@ class Finding:
         if self.p is None and (self.low is None or self.high is None):
             raise ValueError(f"a finding needs an interval or a p: {self.sentence}")
 
+    @classmethod
+    def of(cls, number: Number, sentence: str) -> "Finding":
+        """A sentence whose evidence is this number."""
+        return cls(sentence, number.value, number.n, number.unit, number.low, number.high, number.p)
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -51,9 +79,9 @@ class Claim:
 
 @dataclass
 class Result:
-    """What an analysis found; built up by number(), find() and claim()."""
+    """What an analysis found."""
 
-    numbers: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[Number] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     """Tidy tables by name, one row per observation."""
     figures: dict[str, str] = field(default_factory=dict)
@@ -64,17 +92,21 @@ class Result:
     """What these runs could not support, one sentence each."""
 
     def number(
-        self, quantity: str, value: float, n: int, unit: str, low: float | None = None, high: float | None = None, p: float | None = None
-    ) -> None:
-        """n: how many of `unit` it rests on. low, high: 95 % interval."""
-        self.numbers.append({"quantity": quantity, "value": float(value), "low": low, "high": high, "p": p, "n": int(n), "unit": unit})
+        self,
+        quantity: str,
+        value: float,
+        n: int,
+        unit: str,
+        low: float | None = None,
+        high: float | None = None,
+        p: float | None = None,
+    ) -> Number:
+        """Adds a number and returns it, for the findings, claims and figures that are made of it.
 
-    def value(self, quantity: str) -> float:
-        """A number given before. Raises KeyError."""
-        for row in self.numbers:
-            if row["quantity"] == quantity:
-                return row["value"]
-        raise KeyError(quantity)
+        n: how many of `unit` it rests on. low, high: 95 % interval.
+        """
+        self.numbers.append(Number(quantity, float(value), int(n), unit, low, high, p))
+        return self.numbers[-1]
 
 
 @dataclass(frozen=True)
@@ -124,7 +156,7 @@ def _write(folder: Path, name: str, key: str, info: dict[str, Any], results: Seq
     for variant, result in results:
         prefix = "_".join(variant.values())
         prefix = f"{prefix}_" if prefix else ""
-        rows += [variant | row for row in result.numbers]
+        rows += [variant | asdict(number) for number in result.numbers]
         for table, frame in result.tables.items():
             write_atomically(folder / f"{prefix}{table}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
         for figure, svg in result.figures.items():

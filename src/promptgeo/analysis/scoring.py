@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from promptgeo.analysis.stats import progress, wilson
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import Resampler, newcombe, percentile_interval, varies, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
@@ -22,7 +23,7 @@ BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class EvaluationSet:
     """Test examples that prompts are scored on, as the runs of their task were scored."""
 
     task: Task
@@ -36,14 +37,14 @@ class Exam:
         return len(self.task.test)
 
 
-def exams(runs: RunTable, what: str, max_examples: int | None = None, seed: int = 0) -> list[Exam]:
-    """The exam of each run; runs of the same task share one. max_examples: so many test examples of a task, drawn by seed; null: all.
+def evaluation_sets(runs: RunTable, what: str, max_examples: int | None = None, seed: int = 0) -> list[EvaluationSet]:
+    """The evaluation_set of each run; runs of the same task share one. max_examples: so many test examples of a task, drawn by seed; null: all.
 
     Raises UserError for prompts that were trained elsewhere, or where a run's data have changed.
     """
     if runs.runs is None:
         raise UserError(f"{what}: needs runs trained here; prompts from elsewhere do not say what their task's examples are")
-    made: dict[tuple[int, int], Exam] = {}
+    made: dict[tuple[int, int], EvaluationSet] = {}
     found = []
     for run in runs.runs:
         task, limit = task_of(run), run.info["config"]["evaluation"]["max_new_tokens"]
@@ -52,24 +53,24 @@ def exams(runs: RunTable, what: str, max_examples: int | None = None, seed: int 
             if max_examples is not None and total > max_examples:
                 test = [test[i] for i in np.sort(np.random.default_rng(seed).choice(total, max_examples, replace=False))]
             # Whether the label is the likeliest of a label set is not asked here, and would cost a forward per label.
-            made[id(task), limit] = Exam(replace(task, test=test, labels=None), limit, total)
+            made[id(task), limit] = EvaluationSet(replace(task, test=test, labels=None), limit, total)
         found.append(made[id(task), limit])
     return found
 
 
-def score(lm: FrozenLM, prompts_S: Sequence[np.ndarray], exams_S: Sequence[Exam]) -> list[np.ndarray]:
-    """What each prompt [P, d] gets right in its exam: S arrays [E] bool. Those of one exam are scored together, equal ones once."""
-    asked: list[tuple[Exam, bytes]] = []
-    together: dict[tuple[Exam, int], dict[bytes, np.ndarray]] = {}
-    for prompt_Pd, exam in zip(prompts_S, exams_S, strict=True):
+def score(lm: FrozenLM, prompts_S: Sequence[np.ndarray], sets_S: Sequence[EvaluationSet]) -> list[np.ndarray]:
+    """What each prompt [P, d] gets right in its evaluation_set: S arrays [E] bool. Those of one evaluation_set are scored together, equal ones once."""
+    asked: list[tuple[EvaluationSet, bytes]] = []
+    together: dict[tuple[EvaluationSet, int], dict[bytes, np.ndarray]] = {}
+    for prompt_Pd, evaluation_set in zip(prompts_S, sets_S, strict=True):
         prompt_Pd = np.asarray(prompt_Pd, dtype=np.float32)
-        asked.append((exam, prompt_Pd.tobytes()))
-        together.setdefault((exam, len(prompt_Pd)), {}).setdefault(prompt_Pd.tobytes(), prompt_Pd)
-    correct: dict[tuple[Exam, bytes], np.ndarray] = {}
-    blocks = [(exam, list(different.items())[k : k + BLOCK]) for (exam, _), different in together.items() for k in range(0, len(different), BLOCK)]
-    for exam, block in progress(blocks, "scoring prompts"):
-        scored = evaluate(lm, np.stack([prompt_Pd for _, prompt_Pd in block]), exam.task, max_new_tokens=exam.max_new_tokens)
-        correct |= {(exam, content): correct_E for (content, _), correct_E in zip(block, scored.correct, strict=True)}
+        asked.append((evaluation_set, prompt_Pd.tobytes()))
+        together.setdefault((evaluation_set, len(prompt_Pd)), {}).setdefault(prompt_Pd.tobytes(), prompt_Pd)
+    correct: dict[tuple[EvaluationSet, bytes], np.ndarray] = {}
+    blocks = [(evaluation_set, list(different.items())[k : k + BLOCK]) for (evaluation_set, _), different in together.items() for k in range(0, len(different), BLOCK)]
+    for evaluation_set, block in progress(blocks, "scoring prompts"):
+        scored = evaluate(lm, np.stack([prompt_Pd for _, prompt_Pd in block]), evaluation_set.task, max_new_tokens=evaluation_set.max_new_tokens)
+        correct |= {(evaluation_set, content): correct_E for (content, _), correct_E in zip(block, scored.correct, strict=True)}
     return [correct[each] for each in asked]
 
 
@@ -79,7 +80,7 @@ class Scored:
 
     correct_S: list[np.ndarray]
     """[E] bool each."""
-    exams_S: list[Exam]
+    sets_S: list[EvaluationSet]
     runs_S: list[tuple[int, ...]]
     """The runs that each prompt is made of; () for a mean of all runs of a task, which is scored as it is."""
     tasks_equal: bool = False
@@ -91,15 +92,15 @@ class Scored:
     def where(self, holds: Callable[[int], bool]) -> "Scored":
         """The prompts of some numbers."""
         chosen = [s for s in range(len(self)) if holds(s)]
-        return Scored(*([values[s] for s in chosen] for values in (self.correct_S, self.exams_S, self.runs_S)))
+        return Scored(*([values[s] for s in chosen] for values in (self.correct_S, self.sets_S, self.runs_S)))
 
-    def on(self, exam: Exam) -> "Scored":
-        return self.where(lambda s: self.exams_S[s] == exam)
+    def on(self, evaluation_set: EvaluationSet) -> "Scored":
+        return self.where(lambda s: self.sets_S[s] == evaluation_set)
 
     @cached_property
     def parts(self) -> list["Scored"]:
         """What weighs the same in the mean: the tasks, or all prompts in one."""
-        return [self.on(exam) for exam in dict.fromkeys(self.exams_S)] if self.tasks_equal else [self]
+        return [self.on(evaluation_set) for evaluation_set in dict.fromkeys(self.sets_S)] if self.tasks_equal else [self]
 
     @property
     def mean(self) -> float:
@@ -108,70 +109,53 @@ class Scored:
     @property
     def examples(self) -> int:
         """Different test examples among them."""
-        return sum(exam.n for exam in dict.fromkeys(self.exams_S))
+        return sum(evaluation_set.n for evaluation_set in dict.fromkeys(self.sets_S))
 
 
 class Bootstrap:
-    """Draws runs and, within each task, test examples with replacement; the same draws for all that is compared.
+    """Intervals of mean accuracies: draws runs and, within each task, test examples; the same draws for all that is compared.
 
     Prompts made of two runs share runs, so they are not drawn themselves: a prompt of runs drawn a and b times weighs a * b.
     """
 
     def __init__(self, runs: int, draws: int = 1000, seed: int = 0):
-        self._generator = np.random.default_rng(seed)
-        self._runs_BN = self._generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
-        self._examples: dict[Exam, np.ndarray] = {}
+        self._resampler = Resampler([range(runs)], runs, draws, seed)
 
     def means(self, scored: Scored) -> np.ndarray:
         """[B] float64: the mean accuracy in each draw; nan where a draw holds none of the prompts' runs."""
         if scored.tasks_equal:
             return np.mean([self.means(part) for part in scored.parts], axis=0)
-        accuracies_BS = np.stack([self._drawn(exam) @ correct_E for exam, correct_E in zip(scored.exams_S, scored.correct_S, strict=True)], axis=1)
-        weights_BS = np.stack([self._runs_BN[:, list(members)].prod(1) for members in scored.runs_S], axis=1)
+        accuracies_BS = np.stack(
+            [
+                self._resampler.examples(evaluation_set, evaluation_set.n) / evaluation_set.n @ correct_E
+                for evaluation_set, correct_E in zip(scored.sets_S, scored.correct_S, strict=True)
+            ],
+            axis=1,
+        )
+        weights_BS = np.stack([self._resampler.runs_BN[:, list(members)].prod(1) for members in scored.runs_S], axis=1)
         totals_B = weights_BS.sum(1)
         return (weights_BS * accuracies_BS).sum(1) / np.where(totals_B > 0, totals_B, np.nan)
-
-    def _drawn(self, exam: Exam) -> np.ndarray:
-        if exam not in self._examples:
-            n, draws = exam.n, len(self._runs_BN)
-            self._examples[exam] = self._generator.multinomial(n, np.full(n, 1 / n), size=draws) / n
-        return self._examples[exam]
 
     def interval(self, scored: Scored) -> tuple[float, float]:
         """95 % interval of the mean accuracy.
 
-        Wilson's for a single prompt; also where every prompt gets everything right, or nothing, so that draws cannot vary: then for as many
-        examples as there are different ones.
+        Wilson's for a single prompt; also where every prompt gets everything right, or nothing, so that draws cannot
+        vary: then for as many examples as there are different ones.
         """
         if len(scored) == 1:
             return wilson(int(scored.correct_S[0].sum()), scored.examples)
         means_B = self.means(scored)
-        if not _vary(means_B):
+        if not varies(means_B):
             return wilson(round(scored.mean * scored.examples), scored.examples)
-        return _percentiles(means_B)
+        return percentile_interval(means_B)
 
     def difference(self, scored: Scored, control: Scored) -> tuple[float, float, float]:
-        """(first mean - second, its 95 % interval), both in the same draws.
-
-        Where neither varies: Newcombe's interval from the two of Wilson (Newcombe 1998, method 10).
-        """
+        """(first mean - second, its 95 % interval), both in the same draws; Newcombe's interval where neither varies."""
         difference = scored.mean - control.mean
         drawn_B = self.means(scored) - self.means(control)
-        if _vary(drawn_B):
-            return difference, *_percentiles(drawn_B)
-        (low, high), (control_low, control_high) = self.interval(scored), self.interval(control)
-        down = np.hypot(scored.mean - low, control_high - control.mean)
-        up = np.hypot(high - scored.mean, control.mean - control_low)
-        return difference, float(max(difference - down, -1.0)), float(min(difference + up, 1.0))
-
-
-def _vary(values_B: np.ndarray) -> bool:
-    return bool(np.nanmax(values_B) - np.nanmin(values_B) > 1e-9)
-
-
-def _percentiles(values_B: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanpercentile(values_B, [2.5, 97.5])
-    return float(low), float(high)
+        if varies(drawn_B):
+            return difference, *percentile_interval(drawn_B)
+        return difference, *newcombe(scored.mean, self.interval(scored), control.mean, self.interval(control))
 
 
 def percent(value: float, low: float, high: float) -> str:

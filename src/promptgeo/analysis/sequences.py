@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.question import Convention, Of
+from promptgeo.analysis.resampling import permutation_p
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.stats import permutation_p
-from promptgeo.analysis.vectors import Convention, Of, cosine_distances, order_of_appearance, require_levels, tokens
+from promptgeo.analysis.vectors import cosine_distances, order_of_appearance, require_levels, tokens
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 

@@ -7,9 +7,16 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.resampling import (
+    bootstrap_mean,
+    null_draws,
+    pair_means,
+    permutation_p,
+    permuted_within,
+    run_weights,
+    wilson,
+)
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.stats import bootstrap_mean, pair_means, permutation_p, permuted_within, run_weights, wilson
-from promptgeo.analysis.stats import draws as random_draws
 from promptgeo.analysis.vectors import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
@@ -115,7 +122,7 @@ def _tell_same_task(result: Result, mean_NN: np.ndarray, tasks: np.ndarray, init
         return float(mean_NN[same_NN & off].mean() - mean_NN[~same_NN].mean())
 
     observed = closer(tasks)
-    null = random_draws(lambda generator: closer(tasks[permuted_within(inits, generator)]), permutations, seed)
+    null = null_draws(lambda generator: closer(tasks[permuted_within(inits, generator)]), permutations, seed)
     p = permutation_p(observed, null)
     result.number("same_task", observed, n, "runs", p=p)
     return p

@@ -16,17 +16,15 @@ import pandas as pd
 import torch
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.probing import entropy, js, next_token, probe_row
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import bootstrap_mean, orders_within, permutation_p, sign_flip_p, wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress, wilson
-from promptgeo.analysis.variance import orders_within
 from promptgeo.analysis.vectors import order_of_appearance, random_like
-from promptgeo.batching import IGNORE, Row
-from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.planning import task_of
 from promptgeo.runs import Run, RunTable
-from promptgeo.tasks import Example, Task
 
 LEVEL = 0.05
 EXACT = 12
@@ -124,37 +122,6 @@ def _prompts(runs: RunTable, seed: int, result: Result) -> dict[str, np.ndarray]
     else:
         prompts["other_task"] = prompts["trained"][other_N]
     return prompts
-
-
-def probe_row(lm: FrozenLM, name: str, text: str, length: int) -> Row:
-    """A text with `length` prompt tokens at {prompt}, as templates are written, and one token to predict (whose value no logit depends on)."""
-    task = Task(f"probe {name}", [], [], [], Template(name=name, text=text, label="{label}"))
-    (row,) = task.rows(lm, [Example(0, "", "x")], length)
-    return Row(row.ids, np.zeros(1, np.int64))
-
-
-@torch.no_grad()
-def next_token(lm: FrozenLM, prompts_SPd: np.ndarray, rows_S: Sequence[Row]) -> np.ndarray:
-    """[S, V] float32: log-probabilities (nats) of the first token to predict, of each prompt in its own row."""
-    prompts = torch.as_tensor(prompts_SPd, dtype=torch.float32, device=lm.device)
-    found = None
-    for batch in lm.batches(rows_S, range(len(rows_S)), prompts.shape[1]):
-        logp_MV = lm.label_logits(prompts, batch).log_softmax(-1).cpu().numpy()
-        found = np.empty((len(rows_S), logp_MV.shape[1]), np.float32) if found is None else found
-        real = np.flatnonzero(batch.targets_M.cpu().numpy() != IGNORE)
-        owners, first = np.unique(batch.row_M.cpu().numpy()[real], return_index=True)
-        found[owners] = logp_MV[real[first]]
-    return found
-
-
-def entropy(p_SV: torch.Tensor) -> np.ndarray:
-    """[S] float64, in bits."""
-    return torch.special.entr(p_SV).sum(-1, dtype=torch.float64).cpu().numpy() / np.log(2)
-
-
-def js(p_SV: torch.Tensor, q_SV: torch.Tensor) -> np.ndarray:
-    """[S] float64: Jensen-Shannon divergence of distributions in bits, from 0 to 1 (Lin 1991), to some 1e-6; axes broadcast."""
-    return np.clip(entropy((p_SV + q_SV) / 2) - (entropy(p_SV) + entropy(q_SV)) / 2, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,21 +251,6 @@ class _Sample:
         codes_N, every = np.array([self.tasks.index(t) for t in self.table["task"]]), np.arange(len(hits_NL))
         orders_BN = orders_within(pd.factorize(self.table["init"])[0], self.permutations, self.seed)
         return permutation_p(float(hits_NL[every, codes_N].mean()), hits_NL[every, codes_N[orders_BN]].mean(1), "two-sided")
-
-
-def sign_flip_p(differences_N: np.ndarray, units_N: np.ndarray | None = None, permutations: int = 1000, seed: int = 0) -> float:
-    """Two-sided p of a mean of paired differences: each unit's sign flipped as a whole (Fisher 1935).
-
-    All flips are enumerated for up to 12 units; else `permutations` are drawn.
-    """
-    units_N = np.arange(len(differences_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
-    sums_U = np.bincount(units_N, differences_N)
-    observed, count = abs(float(sums_U.sum())), len(sums_U)
-    if count <= EXACT:
-        signs_BU = np.array(list(product((1.0, -1.0), repeat=count)))
-        return float((np.abs(signs_BU @ sums_U) >= observed - 1e-12 * max(observed, 1.0)).mean())
-    signs_BU = np.random.default_rng(seed).choice((1.0, -1.0), (permutations, count))
-    return permutation_p(observed, np.abs(signs_BU @ sums_U))
 
 
 def _hits(tokens_NATk: np.ndarray, ids_N: Sequence[np.ndarray]) -> np.ndarray:

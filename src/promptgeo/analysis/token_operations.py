@@ -14,11 +14,12 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.convexity import names_of
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.groups import names_of
+from promptgeo.analysis.progress import progress
+from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.scoring import BLOCK, Bootstrap, Exam, Scored, exams, percent, points
-from promptgeo.analysis.stats import progress, wilson
+from promptgeo.analysis.scoring import BLOCK, Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points
 from promptgeo.config import Scoring
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
@@ -60,17 +61,17 @@ def token_operations(
     if max_orders < 1 or max_subsets < 1 or any(k < 2 for k in repeats):
         raise UserError("token_operations: needs max_orders >= 1, max_subsets >= 1 and repeats of at least 2")
     result, generator = Result(), np.random.default_rng(seed)
-    exam_N = exams(runs, "token_operations", max_examples, seed)
-    groups = _groups(runs, exam_N, number, max_runs, generator, result)
+    sets_N = evaluation_sets(runs, "token_operations", max_examples, seed)
+    groups = _groups(runs, sets_N, number, max_runs, generator, result)
     bootstrap = Bootstrap(len(runs), draws, seed)
     for group in groups:
         _lay_out(lm, group, runs, repeats, max_orders, max_subsets, generator, result)
     _score(lm, groups, re.compile(number))
     for group in groups:
         _tell(result, group, bootstrap)
-    short = [exam for exam in dict.fromkeys(group.exam for group in groups) if exam.n < exam.of]
+    short = [evaluation_set for evaluation_set in dict.fromkeys(group.evaluation_set for group in groups) if evaluation_set.n < evaluation_set.of]
     if short:
-        names = ", ".join(f"{exam.task.name} ({exam.of})" for exam in short)
+        names = ", ".join(f"{evaluation_set.task.name} ({evaluation_set.of})" for evaluation_set in short)
         result.omissions.append(f"token_operations: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {names} (max_examples=null scores all).")
     _judge(result, [group for group in groups if group.numbers], well, enough)
     result.tables["prompts"] = pd.concat([_table(group, runs) for group in groups], ignore_index=True)
@@ -85,7 +86,7 @@ def token_operations(
 class _Kind:
     """Prompts made in one way, and what they score."""
 
-    exam: Exam
+    evaluation_set: EvaluationSet
     prompts_S: list[np.ndarray] = field(default_factory=list)
     runs_S: list[tuple[int, ...]] = field(default_factory=list)
     made_S: list[str] = field(default_factory=list)
@@ -100,11 +101,11 @@ class _Kind:
 
     @property
     def accuracy(self) -> Scored:
-        return Scored(self.correct_S, [self.exam] * len(self.correct_S), self.runs_S)
+        return Scored(self.correct_S, [self.evaluation_set] * len(self.correct_S), self.runs_S)
 
     @property
     def numeric(self) -> Scored:
-        return Scored(self.numeric_S, [self.exam] * len(self.numeric_S), self.runs_S)
+        return Scored(self.numeric_S, [self.evaluation_set] * len(self.numeric_S), self.runs_S)
 
 
 @dataclass(eq=False)
@@ -112,7 +113,7 @@ class _Group:
     """One task's runs of one prompt length."""
 
     name: str
-    exam: Exam
+    evaluation_set: EvaluationSet
     members: list[int]
     length: int
     numbers: bool
@@ -123,18 +124,18 @@ class _Group:
     def offset(self) -> int:
         """c, where every label is its input + c; 0 where there is no such c."""
         try:
-            found = {int(e.label) - int(e.input) for e in self.exam.task.test}
+            found = {int(e.label) - int(e.input) for e in self.evaluation_set.task.test}
         except ValueError:
             return 0
         return found.pop() if len(found) == 1 else 0
 
 
-def _groups(runs: RunTable, exam_N: list[Exam], number: str, max_runs: int | None, generator: np.random.Generator, result: Result) -> list[_Group]:
-    members: dict[tuple[Exam, int], list[int]] = {}
-    for n, (run, exam) in enumerate(zip(runs.runs, exam_N, strict=True)):
-        members.setdefault((exam, len(run.prompt())), []).append(n)
+def _groups(runs: RunTable, sets_N: list[EvaluationSet], number: str, max_runs: int | None, generator: np.random.Generator, result: Result) -> list[_Group]:
+    members: dict[tuple[EvaluationSet, int], list[int]] = {}
+    for n, (run, evaluation_set) in enumerate(zip(runs.runs, sets_N, strict=True)):
+        members.setdefault((evaluation_set, len(run.prompt())), []).append(n)
     groups = []
-    for ((exam, length), own), name in zip(members.items(), names_of(runs, list(members.values())), strict=True):
+    for ((evaluation_set, length), own), name in zip(members.items(), names_of(runs, list(members.values())), strict=True):
         if length < 2:
             result.omissions.append(f"token_operations: the prompts of {name} have one token: there is nothing to reorder, leave out or add up.")
             continue
@@ -142,10 +143,10 @@ def _groups(runs: RunTable, exam_N: list[Exam], number: str, max_runs: int | Non
         if max_runs is not None and len(own) > max_runs:
             chosen = [own[i] for i in np.sort(generator.permutation(len(own))[:max_runs])]
             result.omissions.append(f"token_operations: {max_runs} of {len(own)} runs of {name} were asked, drawn by seed (max_runs=null asks all).")
-        numbers = all(re.fullmatch(number, e.label.strip()) for e in exam.task.test)
+        numbers = all(re.fullmatch(number, e.label.strip()) for e in evaluation_set.task.test)
         if not numbers:
             result.omissions.append(f"token_operations: the labels of {name} are no numbers, so whether its outputs are numbers is not asked.")
-        groups.append(_Group(name, exam, chosen, length, numbers))
+        groups.append(_Group(name, evaluation_set, chosen, length, numbers))
     if not groups:
         raise UserError("token_operations: needs prompts of at least two tokens (prompt.length=3); these have one")
     return groups
@@ -164,13 +165,13 @@ def _lay_out(
         result.omissions.append(f"token_operations: {max_subsets} subsets each of {', '.join(map(str, drawn))} tokens of {group.name} were scored, drawn by seed (max_subsets).")
     times = sorted({*repeats, length})
     meant = {k: _meaning(lm, group, k) for k in times} if group.offset else {}
-    meant = {k: (ending, exam) for k, (ending, exam) in meant.items() if exam.n}
+    meant = {k: (ending, evaluation_set) for k, (ending, evaluation_set) in meant.items() if evaluation_set.n}
     unknown = [n for n in group.members if "initial" not in runs.runs[n].tensors]
     if unknown:
         result.omissions.append(f"token_operations: {len(unknown)} of {len(group.members)} runs of {group.name} have no P0; sums of deltas need one and leave them out.")
 
-    def kind(name: str, exam: Exam = group.exam) -> _Kind:
-        return group.kinds.setdefault(name, _Kind(exam))
+    def kind(name: str, evaluation_set: EvaluationSet = group.evaluation_set) -> _Kind:
+        return group.kinds.setdefault(name, _Kind(evaluation_set))
 
     for n in group.members:
         prompt_Pd = runs.runs[n].prompt().astype(np.float64)
@@ -224,16 +225,16 @@ def _subsets(length: int, size: int, most: int, generator: np.random.Generator) 
     return sorted(found)
 
 
-def _meaning(lm: FrozenLM, group: _Group, times: int) -> tuple[str, Exam]:
-    """The group's inputs with the label that its task, done so many times, would give: (the end of a kind's name, an exam).
+def _meaning(lm: FrozenLM, group: _Group, times: int) -> tuple[str, EvaluationSet]:
+    """The group's inputs with the label that its task, done so many times, would give: (the end of a kind's name, an evaluation_set).
 
     Labels that are several tokens are left out where the template scores one.
     """
-    task, add = group.exam.task, times * group.offset
+    task, add = group.evaluation_set.task, times * group.offset
     test = [replace(e, label=str(int(e.input) + add)) for e in task.test]
     if task.template.scoring is Scoring.token:
         test = [e for e, row in zip(test, task.rows(lm, test, 0), strict=True) if len(row.label) == 1]
-    return f".as_plus_{add}", Exam(replace(task, test=test), group.exam.max_new_tokens, group.exam.of)
+    return f".as_plus_{add}", EvaluationSet(replace(task, test=test), group.evaluation_set.max_new_tokens, group.evaluation_set.of)
 
 
 def _different(p0_Pd: np.ndarray) -> list[int]:
@@ -242,20 +243,20 @@ def _different(p0_Pd: np.ndarray) -> list[int]:
 
 
 def _score(lm: FrozenLM, groups: list[_Group], number: re.Pattern) -> None:
-    """Each different prompt once, those of one exam and length together."""
-    together: dict[tuple[Exam, int], dict[bytes, np.ndarray]] = {}
+    """Each different prompt once, those of one evaluation_set and length together."""
+    together: dict[tuple[EvaluationSet, int], dict[bytes, np.ndarray]] = {}
     kinds = [kind for group in groups for kind in group.kinds.values()]
     for kind in kinds:
         for prompt_Pd in kind.prompts_S:
-            together.setdefault((kind.exam, len(prompt_Pd)), {})[prompt_Pd.tobytes()] = prompt_Pd
-    blocks = [(exam, list(prompts.items())[k : k + BLOCK]) for (exam, _), prompts in together.items() for k in range(0, len(prompts), BLOCK)]
-    found: dict[tuple[Exam, bytes], tuple[np.ndarray, np.ndarray]] = {}
-    for exam, block in progress(blocks, "scoring prompts"):
-        scored = evaluate(lm, np.stack([prompt for _, prompt in block]), exam.task, max_new_tokens=exam.max_new_tokens, outputs=True)
+            together.setdefault((kind.evaluation_set, len(prompt_Pd)), {})[prompt_Pd.tobytes()] = prompt_Pd
+    blocks = [(evaluation_set, list(prompts.items())[k : k + BLOCK]) for (evaluation_set, _), prompts in together.items() for k in range(0, len(prompts), BLOCK)]
+    found: dict[tuple[EvaluationSet, bytes], tuple[np.ndarray, np.ndarray]] = {}
+    for evaluation_set, block in progress(blocks, "scoring prompts"):
+        scored = evaluate(lm, np.stack([prompt for _, prompt in block]), evaluation_set.task, max_new_tokens=evaluation_set.max_new_tokens, outputs=True)
         for (key, _), correct_E, texts in zip(block, scored.correct, scored.outputs, strict=True):
-            found[exam, key] = correct_E, np.array([number.fullmatch(text.strip()) is not None for text in texts])
+            found[evaluation_set, key] = correct_E, np.array([number.fullmatch(text.strip()) is not None for text in texts])
     for kind in kinds:
-        both = [found[kind.exam, prompt_Pd.tobytes()] for prompt_Pd in kind.prompts_S]
+        both = [found[kind.evaluation_set, prompt_Pd.tobytes()] for prompt_Pd in kind.prompts_S]
         kind.correct_S, kind.numeric_S = [correct for correct, _ in both], [numeric for _, numeric in both]
 
 
@@ -287,7 +288,7 @@ def _tell(result: Result, group: _Group, bootstrap: Bootstrap) -> None:
         quantity = f"{what}.{group.name}" + (f".as_plus{meaning}" if meaning else "")
         for prefix, metric in metrics[: 1 if meaning else None]:
             scored = getattr(found, metric)
-            result.number(f"{prefix}{quantity}", scored.mean, group.exam.n if kind == "none" else len(scored), unit, *bootstrap.interval(scored))
+            result.number(f"{prefix}{quantity}", scored.mean, group.evaluation_set.n if kind == "none" else len(scored), unit, *bootstrap.interval(scored))
     for kind in _own(group):
         if kind in ("trained", "none"):
             continue
@@ -313,7 +314,7 @@ def _finding(group: _Group, kind: str, bootstrap: Bootstrap, told: tuple[float, 
     numeric = f" ({percent(found.numeric.mean, *bootstrap.interval(found.numeric))} of its outputs are numbers)" if group.numbers else ""
     sentence = (
         f"{group.name}: {_words(kind)} solves {percent(found.accuracy.mean, *bootstrap.interval(found.accuracy))} of the test examples{numeric}, {verdict} the trained prompt "
-        f"({control.mean:.1%}): {points(difference, low, high)} (n = {_count(len(found.prompts_S), 'prompt')} of {_count(len(set(found.runs_S)), 'run')}, {group.exam.n} test examples)."
+        f"({control.mean:.1%}): {points(difference, low, high)} (n = {_count(len(found.prompts_S), 'prompt')} of {_count(len(set(found.runs_S)), 'run')}, {group.evaluation_set.n} test examples)."
     )
     return Finding(sentence, difference, len(found.prompts_S), "prompts", low, high)
 
@@ -329,7 +330,7 @@ def _tell_meanings(result: Result, group: _Group, bootstrap: Bootstrap) -> None:
         verdict = "more than" if low > 0 else "fewer than" if high < 0 else "not told from"
         result.findings.append(Finding(
             f"{group.name}: {_words(what)} gives the input plus {meaning} in {percent(found.accuracy.mean, *bootstrap.interval(found.accuracy))} of the test examples, {verdict} the token once "
-            f"({once.accuracy.mean:.1%}): {points(difference, low, high)} (n = {_count(len(found.prompts_S), 'prompt')} of {_count(len(set(found.runs_S)), 'run')}, {found.exam.n} test examples).",
+            f"({once.accuracy.mean:.1%}): {points(difference, low, high)} (n = {_count(len(found.prompts_S), 'prompt')} of {_count(len(set(found.runs_S)), 'run')}, {found.evaluation_set.n} test examples).",
             difference, len(found.prompts_S), "prompts", low, high,
         ))  # fmt: skip
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
-from promptgeo.analysis.stats import wilson
+from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
 from promptgeo.analysis.vectors import order_of_appearance, random_like, require_levels
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
@@ -47,15 +47,15 @@ def transplant(
     require_levels(runs, {"init": 2}, "transplant")
     alphas = sorted({0.0, 1.0, *map(float, alphas)})
     result, generator = Result(), np.random.default_rng(seed)
-    exam_N = exams(runs, "transplant", max_examples, seed)
-    all_pairs = _pairs(runs.table, exam_N)
+    sets_N = evaluation_sets(runs, "transplant", max_examples, seed)
+    all_pairs = _pairs(runs.table, sets_N)
     if not all_pairs:
         raise UserError("transplant: needs two runs of one task and seed that differ in init; these have none")
     pairs = _spread(all_pairs, runs.table, max_pairs, generator)
-    compositions = _drawn(_compositions(runs.table, exam_N), max_compositions, generator)
-    _name_what_is_left_out(result, exam_N, len(pairs), len(all_pairs), seed, max_examples)
+    compositions = _drawn(_compositions(runs.table, sets_N), max_compositions, generator)
+    _name_what_is_left_out(result, sets_N, len(pairs), len(all_pairs), seed, max_examples)
 
-    kinds = _prompts(runs, exam_N, pairs, compositions, alphas, generator)
+    kinds = _prompts(runs, sets_N, pairs, compositions, alphas, generator)
     scored = _score(lm, kinds)
     bootstrap = Bootstrap(len(runs), seed=seed)
     result.tables["accuracies"] = _table(runs.table, scored)
@@ -73,16 +73,16 @@ def transplant(
 # Which runs meet.
 
 
-def _pairs(table: pd.DataFrame, exam_N: list[Exam]) -> list[Pair]:
+def _pairs(table: pd.DataFrame, sets_N: list[EvaluationSet]) -> list[Pair]:
     return [
         (a, b)
         for a in range(len(table))
         for b in range(len(table))
-        if exam_N[a] is exam_N[b] and table["seed"][a] == table["seed"][b] and table["init"][a] != table["init"][b]
+        if sets_N[a] is sets_N[b] and table["seed"][a] == table["seed"][b] and table["init"][a] != table["init"][b]
     ]
 
 
-def _compositions(table: pd.DataFrame, exam_N: list[Exam]) -> list[Pair]:
+def _compositions(table: pd.DataFrame, sets_N: list[EvaluationSet]) -> list[Pair]:
     """Two runs of different tasks that have init and seed, hence P0, in common."""
     return [(a, b) for a, b in combinations(range(len(table)), 2) if _other_task(table, a, b)]
 
@@ -111,34 +111,34 @@ def _spread(pairs: list[Pair], table: pd.DataFrame, most: int | None, generator:
     return sorted(shuffled[i] for i in np.argsort(rounds, kind="stable")[:most])
 
 
-def _name_what_is_left_out(result: Result, exam_N: list[Exam], pairs: int, of: int, seed: int, max_examples: int | None) -> None:
+def _name_what_is_left_out(result: Result, sets_N: list[EvaluationSet], pairs: int, of: int, seed: int, max_examples: int | None) -> None:
     if pairs < of:
         result.omissions.append(f"transplant: {pairs} of {of} pairs of runs were scored, drawn by seed {seed} (max_pairs=null scores all).")
-    short = [exam for exam in dict.fromkeys(exam_N) if exam.n < exam.of]
+    short = [evaluation_set for evaluation_set in dict.fromkeys(sets_N) if evaluation_set.n < evaluation_set.of]
     if short:
-        names = ", ".join(f"{exam.task.name} ({exam.of})" for exam in short)
+        names = ", ".join(f"{evaluation_set.task.name} ({evaluation_set.of})" for evaluation_set in short)
         result.omissions.append(f"transplant: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {names} (max_examples=null scores all).")
 
 
-# What is scored: {(kind, alpha): [(prompt, exam, runs it is made of), ...]}
+# What is scored: {(kind, alpha): [(prompt, evaluation_set, runs it is made of), ...]}
 
 
 def _prompts(
-    runs: RunTable, exam_N: list[Exam], pairs: list[Pair], compositions: list[Pair], alphas: list[float], generator: np.random.Generator
-) -> dict[tuple[str, float], list[tuple[np.ndarray, Exam, Pair]]]:
+    runs: RunTable, sets_N: list[EvaluationSet], pairs: list[Pair], compositions: list[Pair], alphas: list[float], generator: np.random.Generator
+) -> dict[tuple[str, float], list[tuple[np.ndarray, EvaluationSet, Pair]]]:
     # In float64 P0 + (P - P0) is P to the last bit: the trained prompt itself is scored.
     p0_NPd = runs.prompts("initial").astype(np.float64)
     delta_NPd = runs.prompts().astype(np.float64) - p0_NPd
     used = sorted({run for pair in pairs for run in pair})
     kinds = {}
     for alpha in alphas:
-        kinds["own", alpha] = [(p0_NPd[b] + alpha * delta_NPd[b], exam_N[b], (b, b)) for b in used]
-        kinds["transplant", alpha] = [(p0_NPd[b] + alpha * delta_NPd[a], exam_N[b], (a, b)) for a, b in pairs]
-    kinds["random_delta", 1.0] = [(p0_NPd[b] + random_like(delta_NPd[a], generator), exam_N[b], (a, b)) for a, b in pairs]
+        kinds["own", alpha] = [(p0_NPd[b] + alpha * delta_NPd[b], sets_N[b], (b, b)) for b in used]
+        kinds["transplant", alpha] = [(p0_NPd[b] + alpha * delta_NPd[a], sets_N[b], (a, b)) for a, b in pairs]
+    kinds["random_delta", 1.0] = [(p0_NPd[b] + random_like(delta_NPd[a], generator), sets_N[b], (a, b)) for a, b in pairs]
     others = {a: [r for r in range(len(runs)) if _other_task(runs.table, a, r)] for a in used}
     met = [(a, b, others[a][generator.integers(len(others[a]))]) for a, b in pairs if others[a]]
     if met:
-        kinds["other_task_delta", 1.0] = [(p0_NPd[b] + delta_NPd[r], exam_N[b], (a, b)) for a, b, r in met]
+        kinds["other_task_delta", 1.0] = [(p0_NPd[b] + delta_NPd[r], sets_N[b], (a, b)) for a, b, r in met]
     for a, b in compositions:
         for scored, other in ((a, b), (b, a)):
             start, delta, further = p0_NPd[scored], delta_NPd[scored], delta_NPd[other]
@@ -148,13 +148,13 @@ def _prompts(
                 "other_delta": start + further,
                 "random_delta": start + delta + random_like(further, generator),
             }.items():
-                kinds.setdefault((f"composition.{kind}", 1.0), []).append((prompt_Pd, exam_N[scored], (other, scored)))
+                kinds.setdefault((f"composition.{kind}", 1.0), []).append((prompt_Pd, sets_N[scored], (other, scored)))
     return kinds
 
 
 def _score(lm: FrozenLM, kinds: dict[tuple[str, float], list]) -> dict[tuple[str, float], Scored]:
-    asked = [(prompt_Pd, exam) for cells in kinds.values() for prompt_Pd, exam, _ in cells]
-    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _ in asked], [exam for _, exam in asked]))
+    asked = [(prompt_Pd, evaluation_set) for cells in kinds.values() for prompt_Pd, evaluation_set, _ in cells]
+    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _ in asked], [evaluation_set for _, evaluation_set in asked]))
     return {key: Scored([next(correct) for _ in cells], [c[1] for c in cells], [c[2] for c in cells]) for key, cells in kinds.items()}
 
 
@@ -164,11 +164,11 @@ def _score(lm: FrozenLM, kinds: dict[tuple[str, float], list]) -> dict[tuple[str
 def _table(table: pd.DataFrame, scored: dict[tuple[str, float], Scored]) -> pd.DataFrame:
     rows = []
     for (kind, alpha), cells in scored.items():
-        for correct_E, exam, (donor, recipient) in zip(cells.correct_S, cells.exams_S, cells.runs_S, strict=True):
-            low, high = wilson(int(correct_E.sum()), exam.n)
+        for correct_E, evaluation_set, (donor, recipient) in zip(cells.correct_S, cells.sets_S, cells.runs_S, strict=True):
+            low, high = wilson(int(correct_E.sum()), evaluation_set.n)
             rows.append({
-                "kind": kind, "alpha": alpha, "task": exam.task.name, "seed": table["seed"][recipient], "donor": table["init"][donor],
-                "recipient": table["init"][recipient], "donor_task": table["task"][donor], "accuracy": correct_E.mean(), "low": low, "high": high, "n": exam.n,
+                "kind": kind, "alpha": alpha, "task": evaluation_set.task.name, "seed": table["seed"][recipient], "donor": table["init"][donor],
+                "recipient": table["init"][recipient], "donor_task": table["task"][donor], "accuracy": correct_E.mean(), "low": low, "high": high, "n": evaluation_set.n,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -185,13 +185,13 @@ def _tell_pairs(result: Result, scored: dict[tuple[str, float], Scored], table: 
     named |= {kind: (scored[kind, 1.0], "pairs of runs") for kind in ("random_delta", "other_task_delta") if (kind, 1.0) in scored}
     for alpha in alphas:
         named |= {f"alpha.{alpha:g}": (scored["transplant", alpha], "pairs of runs"), f"own.alpha.{alpha:g}": (scored["own", alpha], "runs")}
-    for exam in dict.fromkeys(moved.exams_S):
-        named[f"transplant.{exam.task.name}"] = (moved.on(exam), "pairs of runs")
+    for evaluation_set in dict.fromkeys(moved.sets_S):
+        named[f"transplant.{evaluation_set.task.name}"] = (moved.on(evaluation_set), "pairs of runs")
     for name, (cells, unit) in named.items():
         result.number(name, cells.mean, len(cells), unit, *bootstrap.interval(cells))
 
     by_run = {members[0]: s for s, members in enumerate(own.runs_S)}
-    trained = Scored([own.correct_S[by_run[b]] for _, b in moved.runs_S], moved.exams_S, moved.runs_S)
+    trained = Scored([own.correct_S[by_run[b]] for _, b in moved.runs_S], moved.sets_S, moved.runs_S)
     controls = {"own": trained, "initial": scored["transplant", 0.0]} | {kind: scored[kind, 1.0] for kind in ("random_delta", "other_task_delta") if (kind, 1.0) in scored}
     for kind, control in controls.items():
         same = moved if len(control) == len(moved) else moved.where(lambda s, met=set(control.runs_S): moved.runs_S[s] in met)

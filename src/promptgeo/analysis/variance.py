@@ -8,11 +8,10 @@ Shapes: N runs, P prompt tokens, d width, K = N * P, L levels of a factor, B per
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lgamma
 
 import numpy as np
 
-from promptgeo.analysis.stats import permutation_p
+from promptgeo.analysis.resampling import orders_within, percentile_interval, permutation_p
 from promptgeo.errors import UserError
 
 CHUNK = 2**22
@@ -146,26 +145,6 @@ def between(gram_NN: np.ndarray, codes_N: np.ndarray, orders_BN: np.ndarray) -> 
     return np.concatenate(found)
 
 
-def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """[B, N] int64: n random orders of the runs that exchange only runs of the same stratum; stats.permuted_within, many at once."""
-    strata_N = np.unique(strata_N, return_inverse=True)[1]
-    keys_BN = np.random.default_rng(seed).random((n, len(strata_N))) + strata_N
-    orders_BN = np.empty(keys_BN.shape, dtype=np.int64)
-    orders_BN[:, np.argsort(strata_N, kind="stable")] = np.argsort(keys_BN, axis=1)
-    return orders_BN
-
-
-def assignments(codes_N: np.ndarray, strata_N: np.ndarray) -> float:
-    """In how many ways that group the runs differently the levels can be dealt within the strata; 1: there is nothing to permute.
-
-    Levels with the same number of runs in every stratum can swap names, which no share of variance notices. No p is below 1 over this.
-    """
-    counts_LS = np.array([[((codes_N == c) & (strata_N == s)).sum() for s in np.unique(strata_N)] for c in np.unique(codes_N)])
-    alike = np.unique(counts_LS, axis=0, return_counts=True)[1]
-    log = sum(lgamma(n + 1) for n in counts_LS.sum(0)) - sum(lgamma(n + 1) for n in counts_LS.ravel()) - sum(lgamma(n + 1) for n in alike)
-    return float(np.exp(min(log, 700.0)))
-
-
 @dataclass(frozen=True)
 class Share:
     """A factor's R2 beside what it would be by chance."""
@@ -189,8 +168,7 @@ class Share:
     @property
     def by_chance(self) -> tuple[float, float]:
         """95 % range of R2 over the permutations."""
-        low, high = np.percentile(self.null_B, [2.5, 97.5])
-        return float(low), float(high)
+        return percentile_interval(self.null_B)
 
 
 def run_share(inner: Inner, codes_N: np.ndarray, strata_N: np.ndarray, permutations: int, seed: int) -> Share:

@@ -5,27 +5,13 @@ Shapes: N runs, P prompt tokens, d width, K = N * P prompt tokens of all runs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.question import Of
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
-
-
-class Of(StrEnum):
-    """Which vectors: the trained prompts P, or what training added to them, delta = P - P0."""
-
-    prompt = "prompt"
-    delta = "delta"
-
-
-class Convention(StrEnum):
-    """How a study counted (self-pairs, doubled pairs, ... as it did), or as it should be counted."""
-
-    paper = "paper"
-    corrected = "corrected"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,11 @@ from hashlib import sha256
 import numpy as np
 import torch
 
+from promptgeo.analysis.vectors import order_of_appearance
+from promptgeo.config import InitKind
+from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
+from promptgeo.runs import RunTable
 
 CHUNK_BYTES = 2**27
 """Of distances held at once."""
@@ -106,3 +110,25 @@ class Vocabulary:
     def sample(self, n: int, seed: int) -> np.ndarray:
         """[n] int64: tokens drawn without replacement."""
         return np.sort(np.random.default_rng(seed).choice(len(self), size=min(n, len(self)), replace=False))
+
+
+def require_width(vocabulary: Vocabulary, vectors_Kd: np.ndarray) -> None:
+    """Raises UserError where the vocabulary's embeddings are not as wide as the prompts."""
+    if vocabulary.embeddings_Vd.shape[1] != vectors_Kd.shape[1]:
+        raise UserError(f"these prompts are {vectors_Kd.shape[1]} wide, the model's embeddings {vocabulary.embeddings_Vd.shape[1]}: it is not the model that they were trained on")
+
+
+def init_words(runs: RunTable) -> dict[str, str]:
+    """The word that each init repeats, by the init's name; inits that are no word (random, a text, labels, ...) have none.
+
+    Of prompts that were trained elsewhere, an init's name is taken for its word unless it names one of promptgeo's kinds of init.
+    """
+    if runs.runs is None:
+        kinds = {kind.name for kind in InitKind}
+        return {init: str(init) for init in order_of_appearance(runs.table["init"]) if str(init) not in kinds}
+    words = {}
+    for run, init in zip(runs.runs, runs.table["init"], strict=True):
+        config = run.info["config"]["init"]
+        if config.get("kind") == InitKind.word.name and config.get("text"):
+            words.setdefault(init, config["text"])
+    return words

@@ -1,0 +1,69 @@
+"""What a question function declares of itself: what it is given beside the runs, and which claims it can test.
+
+    @question(of=True, convention=True, vocabulary=True, claims=("words_near",))
+    def neighbours(runs, *, of, convention, vocabulary, epsilon=0.7): ...
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Of(StrEnum):
+    """Which vectors: the trained prompts P, or what training added to them, delta = P - P0."""
+
+    prompt = "prompt"
+    delta = "delta"
+
+
+class Convention(StrEnum):
+    """How a study counted (self-pairs, doubled pairs, ... as it did), or as it should be counted."""
+
+    paper = "paper"
+    corrected = "corrected"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question function's declaration. The names are those of the keyword arguments that it gets."""
+
+    of: bool = False
+    """It answers once for the trained prompts and once for the deltas (Of)."""
+    convention: bool = False
+    """It answers once as the study counted and once as it should be counted (Convention)."""
+    lm: bool = False
+    """It needs the frozen model that the runs were trained on."""
+    vocabulary: bool = False
+    """It needs that model's token embeddings (Vocabulary)."""
+    claims: tuple[str, ...] = ()
+    """Names of the study's claims that it can test."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The keyword arguments that are no options."""
+        return tuple(name for name in ("of", "convention", "lm", "vocabulary") if getattr(self, name))
+
+
+def question(
+    *,
+    of: bool = False,
+    convention: bool = False,
+    lm: bool = False,
+    vocabulary: bool = False,
+    claims: Sequence[str] = (),
+) -> Callable[[Function], Function]:
+    """Declares a question function; see Question for what each argument means."""
+
+    def declare(function: Function) -> Function:
+        function.question = Question(of, convention, lm, vocabulary, tuple(claims))  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def declaration(function: Callable[..., Any]) -> Question:
+    """What a function declares; one that declares nothing is given the runs and its options alone."""
+    return getattr(function, "question", Question())

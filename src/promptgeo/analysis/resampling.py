@@ -1,0 +1,242 @@
+"""The one place where runs, examples and labels are drawn anew: bootstrap draws, permutations, and their intervals and p.
+
+Whole runs are drawn or exchanged, never their single tokens or pairs: what shares a run is not independent.
+
+Shapes: N runs, B draws, E test examples, S strata, L levels of a factor, U independent units.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from itertools import product
+from math import lgamma
+
+import numpy as np
+
+from promptgeo.analysis.progress import progress
+
+PERCENTILES = (2.5, 97.5)
+"""Of a 95 % interval."""
+STILL = 1e-9
+"""Draws that differ by less do not vary: sums of the same numbers may differ in their last bits."""
+EXACT_UNITS = 12
+"""Up to so many units all sign flips are enumerated (4,096)."""
+
+
+# Draws.
+
+
+def draw_counts(generator: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """[B, n] float64: how often each of n runs or examples is in each draw with replacement."""
+    return generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+
+
+def run_weights(runs: int, draws: int, seed: int) -> np.ndarray:
+    """[B, N] float64: how often each run is in each of B bootstrap draws."""
+    return draw_counts(np.random.default_rng(seed), runs, draws)
+
+
+def run_weights_within(groups: Sequence[Sequence[int]], runs: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """[B, N] float64: likewise, the runs of each group drawn among themselves; a run of no group counts once."""
+    weights_BN = np.ones((draws, runs))
+    for members in groups:
+        weights_BN[:, members] = draw_counts(generator, len(members), draws)
+    return weights_BN
+
+
+class Resampler:
+    """Draws of runs and, for each evaluation set, of its examples: the same draws for all that is compared."""
+
+    def __init__(self, groups: Sequence[Sequence[int]], runs: int, draws: int, seed: int):
+        """groups: runs that are drawn among themselves."""
+        self._generator = np.random.default_rng(seed)
+        self.draws = draws
+        self.runs_BN = run_weights_within(groups, runs, draws, self._generator)
+        """[B, N] float64: how often each run is drawn."""
+        self._examples: dict[Hashable, np.ndarray] = {}
+
+    def examples(self, evaluation_set: Hashable, n: int) -> np.ndarray:
+        """[B, E] float64: how often each of the n examples of an evaluation set is drawn."""
+        if evaluation_set not in self._examples:
+            self._examples[evaluation_set] = draw_counts(self._generator, n, self.draws)
+        return self._examples[evaluation_set]
+
+
+# Intervals.
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a proportion (Wilson 1927), by scipy."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def newcombe(
+    first: float, first_interval: tuple[float, float], second: float, second_interval: tuple[float, float]
+) -> tuple[float, float]:
+    """Interval of first - second from an interval of each, within [-1, 1] (Newcombe 1998, method 10)."""
+    (low, high), (other_low, other_high) = first_interval, second_interval
+    difference = first - second
+    down, up = np.hypot(first - low, other_high - second), np.hypot(high - first, second - other_low)
+    return float(max(difference - down, -1.0)), float(min(difference + up, 1.0))
+
+
+def percentile_interval(draws_B: np.ndarray, method: str = "linear") -> tuple[float, float]:
+    """95 % percentile interval. Draws that are not finite had nothing to say and are left out.
+
+    method: of numpy's percentile; "nearest" where only values that were drawn make sense.
+    """
+    draws_B = np.asarray(draws_B, dtype=np.float64)
+    low, high = np.percentile(draws_B[np.isfinite(draws_B)], PERCENTILES, method=method)
+    return float(low), float(high)
+
+
+def varies(draws_B: np.ndarray) -> bool:
+    """Whether the draws differ from each other."""
+    return bool(np.nanmax(draws_B) - np.nanmin(draws_B) > STILL)
+
+
+def share_interval(draws_B: np.ndarray, share: float, n: int) -> tuple[float, float]:
+    """95 % percentile interval of a share, within [0, 1]; where its bounds meet: Wilson's for n."""
+    low, high = bounded_interval(draws_B, 0.0, 1.0)
+    return wilson(round(share * n), n) if high - low < STILL else (low, high)
+
+
+def bounded_interval(draws_B: np.ndarray, least: float | None, most: float | None) -> tuple[float, float]:
+    """95 % percentile interval, clipped to what the quantity can be (None: no bound)."""
+    low, high = percentile_interval(draws_B)
+    return float(low if least is None else max(low, least)), float(high if most is None else min(high, most))
+
+
+def difference_interval(draws_B: np.ndarray, first: float, second: float, n: int) -> tuple[float, float]:
+    """95 % percentile interval of first - second, two shares of n; where its bounds meet: Newcombe's from two of Wilson."""
+    low, high = bounded_interval(draws_B, -1.0, 1.0)
+    if high - low < STILL:
+        return newcombe(first, wilson(round(first * n), n), second, wilson(round(second * n), n))
+    return low, high
+
+
+def bootstrap_mean(
+    values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean. groups: what is drawn with replacement is whole groups, never single values."""
+    values = np.asarray(values, dtype=np.float64)
+    groups = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums, counts = np.bincount(groups, values), np.bincount(groups)
+    drawn = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
+    return percentile_interval(sums[drawn].sum(1) / counts[drawn].sum(1))
+
+
+# Means over pairs of runs.
+
+
+def pair_interval(values_NN: np.ndarray, pairs_NN: np.ndarray, weights_BN: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean over chosen pairs of runs (bool, symmetric), whole runs drawn."""
+    chosen_NN = np.where(pairs_NN, values_NN, 0.0)
+    return percentile_interval(pair_means(weights_BN, chosen_NN, pairs_NN.astype(np.float64)))
+
+
+def token_pair_interval(
+    distances_KK: np.ndarray, run_K: np.ndarray, chosen_KK: np.ndarray, draws: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the mean distance over chosen pairs of tokens (bool, symmetric), the runs run_K [K] drawn.
+
+    Pairs share runs, so they are not independent: drawing pairs would make the interval far too narrow.
+    """
+    runs = int(run_K.max()) + 1
+    pair_sum, pair_count = np.zeros((runs, runs)), np.zeros((runs, runs))
+    rows, columns = np.nonzero(chosen_KK)
+    np.add.at(pair_sum, (run_K[rows], run_K[columns]), distances_KK[rows, columns])
+    np.add.at(pair_count, (run_K[rows], run_K[columns]), 1.0)
+    return percentile_interval(pair_means(run_weights(runs, draws, seed), pair_sum, pair_count))
+
+
+def pair_means(weights_BN: np.ndarray, sum_NN: np.ndarray, count_NN: np.ndarray) -> np.ndarray:
+    """[B] float64: the mean over pairs of tokens in each bootstrap draw of runs; NaN where a draw has no such pair.
+
+    sum_NN, count_NN: symmetric, over the chosen pairs between two runs. A run drawn a times and one drawn b times weigh
+    their pairs a * b; pairs within a run weigh a: every copy brings its own.
+    """
+    members = np.flatnonzero(count_NN.any(axis=1))
+    weights_BM = weights_BN[:, members]
+
+    def weighted(pairs_NN: np.ndarray) -> np.ndarray:
+        pairs_MM = pairs_NN[np.ix_(members, members)]
+        within_M = np.diag(pairs_MM)
+        return np.einsum("bm,bm->b", weights_BM @ (pairs_MM - np.diag(within_M)), weights_BM) + weights_BM @ within_M
+
+    sums_B = weighted(np.asarray(sum_NN, dtype=np.float64))
+    counts_B = weighted(np.asarray(count_NN, dtype=np.float64))
+    return np.divide(sums_B, counts_B, out=np.full(len(weights_BN), np.nan), where=counts_B > 0)
+
+
+# Permutations.
+
+
+def permutation_p(observed: float, null: np.ndarray, tail: str = "greater") -> float:
+    """(1 + null draws at least as extreme) / (1 + draws): never 0 (Phipson and Smyth 2010).
+
+    tail: greater, less or two-sided.
+    """
+    null = np.asarray(null, dtype=np.float64)
+    slack = 1e-12 * max(abs(observed), 1.0)  # equal values may differ in their last bits
+    greater, less = (null >= observed - slack).sum(), (null <= observed + slack).sum()
+    extreme = {"greater": greater, "less": less, "two-sided": 2 * min(greater, less)}[tail]
+    return float(min((1 + extreme) / (1 + len(null)), 1.0))
+
+
+def permuted_within(strata_N: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """[N] int64: a random order of the runs that exchanges only runs of the same stratum."""
+    order = np.arange(len(strata_N))
+    for stratum in np.unique(strata_N):
+        members = np.flatnonzero(strata_N == stratum)
+        order[members] = generator.permutation(members)
+    return order
+
+
+def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """[B, N] int64: n random orders of the runs that exchange only runs of the same stratum."""
+    strata_N = np.unique(strata_N, return_inverse=True)[1]
+    keys_BN = np.random.default_rng(seed).random((n, len(strata_N))) + strata_N
+    orders_BN = np.empty(keys_BN.shape, dtype=np.int64)
+    orders_BN[:, np.argsort(strata_N, kind="stable")] = np.argsort(keys_BN, axis=1)
+    return orders_BN
+
+
+def assignments(codes_N: np.ndarray, strata_N: np.ndarray) -> float:
+    """In how many ways that group the runs differently the levels can be dealt within the strata.
+
+    1: there is nothing to permute. Levels with the same number of runs in every stratum can swap names, which no share of
+    variance notices. No p is below 1 over this.
+    """
+    strata = np.unique(strata_N)
+    counts_LS = np.array([[((codes_N == c) & (strata_N == s)).sum() for s in strata] for c in np.unique(codes_N)])
+    alike = np.unique(counts_LS, axis=0, return_counts=True)[1]
+    log = sum(lgamma(n + 1) for n in counts_LS.sum(0)) - sum(lgamma(n + 1) for n in counts_LS.ravel())
+    log -= sum(lgamma(n + 1) for n in alike)
+    return float(np.exp(min(log, 700.0)))  # beyond 700 a float overflows
+
+
+def sign_flip_p(
+    differences_N: np.ndarray, units_N: np.ndarray | None = None, permutations: int = 1000, seed: int = 0
+) -> float:
+    """Two-sided p of a mean of paired differences: each unit's sign flipped as a whole (Fisher 1935).
+
+    All flips are enumerated for up to EXACT_UNITS units; else `permutations` are drawn.
+    """
+    units_N = np.arange(len(differences_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
+    sums_U = np.bincount(units_N, differences_N)
+    observed, count = abs(float(sums_U.sum())), len(sums_U)
+    if count <= EXACT_UNITS:
+        signs_BU = np.array(list(product((1.0, -1.0), repeat=count)))
+        return float((np.abs(signs_BU @ sums_U) >= observed - 1e-12 * max(observed, 1.0)).mean())
+    signs_BU = np.random.default_rng(seed).choice((1.0, -1.0), (permutations, count))
+    return permutation_p(observed, np.abs(signs_BU @ sums_U))
+
+
+def null_draws(
+    statistic: Callable[[np.random.Generator], float], n: int, seed: int, label: str = ""
+) -> np.ndarray:
+    """[n] float64: the statistic under n random draws, with a progress bar where it takes long."""
+    generator = np.random.default_rng(seed)
+    return np.array([statistic(generator) for _ in progress(range(n), label)], dtype=np.float64)
