@@ -38,10 +38,11 @@ import torch  # isort: skip
 import transformers  # isort: skip
 
 from promptgeo import tiny
-from promptgeo.batching import Batch, Row
+from promptgeo.batching import Batch
 from promptgeo.lm import DTYPES, FrozenLM
 from promptgeo.packing import default_slots, train_pack
 from promptgeo.planning import Plan
+from promptgeo.row import Row
 from promptgeo.run_state import RunState
 from promptgeo.runs import Run
 

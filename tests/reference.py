@@ -8,10 +8,10 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from promptgeo.batching import Row
 from promptgeo.compose import compose
 from promptgeo.packing import train_pack
 from promptgeo.planning import Plan, plan
+from promptgeo.row import Row
 from promptgeo.runs import Run
 
 

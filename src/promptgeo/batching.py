@@ -19,26 +19,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from promptgeo.row import Row
+
 BUCKET = 8  # padded lengths of a grid's rows are multiples of this many tokens
 PATH = 16  # likewise of a tree's paths: below it, attention kernels change with the length
 GEMM_ROWS = 8  # rows of every matrix product are a multiple of this
 MAX_TOKENS = 8192  # tokens of one forward, at most
 IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example as tokens. In `ids`, -1-k stands for token k of the row's soft prompt."""
-
-    ids: np.ndarray
-    """[T] int64: the text up to the label."""
-    label: np.ndarray
-    """[m] int64: the label's tokens, terminator included."""
-
-    @property
-    def length(self) -> int:
-        """Positions the model needs: all tokens but the last of the label, which is only predicted."""
-        return len(self.ids) + max(len(self.label) - 1, 0)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from promptgeo.batching import Batch, Row, sum_by_row
+from promptgeo.batching import Batch, sum_by_row
 from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.losses import label_losses
 from promptgeo.memory import keep_freed_memory
+from promptgeo.row import Row
 from promptgeo.tasks import Example, Task
 
 

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from promptgeo.attention import Memory, TreeAttention
-from promptgeo.batching import IGNORE, MAX_TOKENS, Batch, Row, collate, next_tokens
+from promptgeo.batching import IGNORE, MAX_TOKENS, Batch, collate, next_tokens
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
 from promptgeo.products import lay_back, lay_out, rows_are_independent
+from promptgeo.row import Row
 
 log = logging.getLogger(__name__)
 CPU_BYTES = 2**29

@@ -20,13 +20,13 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.speaking_probes import js, probe_row, sign_flip_p
 from promptgeo.analysis.stats import bootstrap_mean, pair_means, permutation_p, progress, run_weights, wilson
 from promptgeo.analysis.vectors import random_like
-from promptgeo.batching import IGNORE, Row
+from promptgeo.batching import IGNORE
 from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
+from promptgeo.row import Row
 from promptgeo.runs import Run, RunTable
-from promptgeo.tasks import Task
+from promptgeo.tasks import Task, task_of
 
 LEVEL = 0.05
 INPUTS = {"own": "itself", "p0": "P0", "random": "random prompts of equal norms", "other": "other runs' prompts", "word": "ordinary inputs"}

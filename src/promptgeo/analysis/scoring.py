@@ -13,9 +13,8 @@ from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
-from promptgeo.tasks import Task
+from promptgeo.tasks import Task, task_of
 
 BLOCK = 32
 """Prompts that are scored between two moves of the progress bar."""

@@ -20,13 +20,13 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress, wilson
 from promptgeo.analysis.variance import orders_within
 from promptgeo.analysis.vectors import order_of_appearance, random_like
-from promptgeo.batching import IGNORE, Row
+from promptgeo.batching import IGNORE
 from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
+from promptgeo.row import Row
 from promptgeo.runs import Run, RunTable
-from promptgeo.tasks import Example, Task
+from promptgeo.tasks import Example, Task, task_of
 
 LEVEL = 0.05
 EXACT = 12
