@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from promptgeo.attention import Memory, TreeAttention
 from promptgeo.batching import IGNORE, MAX_TOKENS, Batch, collate, next_tokens
+from promptgeo.cpu_linear import prepack, rows_are_independent, unpack
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
-from promptgeo.products import lay_back, lay_out, rows_are_independent
 from promptgeo.row import Row
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class FrozenLM:
     def __init__(self, model: nn.Module, tokenizer: Any, *, name: str = "", fingerprint: str = ""):
         """model: a transformers model with a causal head. tokenizer: its tokenizer; needs no pad token."""
         _fuse_gelu(model)
-        lay_out(model)
+        prepack(model)
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.name = name
@@ -126,7 +126,7 @@ class FrozenLM:
     def compile(self, backend: str = "inductor") -> None:
         """Let torch.compile fuse the model's forward, for whatever shapes come. The same numbers up to rounding, no longer bit by bit."""
         if not self._compiled:
-            lay_back(self.model)
+            unpack(self.model)
             # Without the head: its hook's label positions would be compiled as fixed, anew for every batch.
             self.model.base_model.compile(dynamic=True, backend=backend)
             self._compiled = True
