@@ -20,7 +20,8 @@ import transformers  # isort: skip
 
 from promptgeo.compose import compose
 from promptgeo.config import derived_seeds
-from promptgeo.lm import DTYPES, FrozenLM
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.loading import DTYPES
 from promptgeo.planning import Plan
 from promptgeo.prompts import initial_prompt
 from promptgeo.tasks import load_task

@@ -39,7 +39,8 @@ import transformers  # isort: skip
 
 from promptgeo import tiny
 from promptgeo.batching import Batch
-from promptgeo.lm import DTYPES, FrozenLM
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.loading import DTYPES
 from promptgeo.packing import default_slots, train_pack
 from promptgeo.planning import Plan
 from promptgeo.row import Row

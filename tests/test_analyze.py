@@ -356,7 +356,7 @@ def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, arg
 
 def model_asked(monkeypatch, runs: pg.RunTable, width: int = 3, fingerprint: str = "f", **keys) -> SimpleNamespace:
     """What is loaded for the runs."""
-    from promptgeo.lm import FrozenLM
+    from promptgeo.frozen_lm import FrozenLM
 
     loaded = SimpleNamespace(width=width, fingerprint=fingerprint)
 

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from promptgeo import cpu_linear
 from promptgeo.batching import GEMM_ROWS
 from promptgeo.cpu_linear import prepack, rows_are_independent, unpack
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.tiny import PATH as TINY
 
 if not torch.backends.mkldnn.is_available():

@@ -429,4 +429,4 @@ def test_batches_are_cut_between_prompts_so_that_no_run_is_cut_where_it_is_not_c
     # A prompt longer than a batch is cut as it is alone; the next may share its last part.
     cut = [batch.rows for batch in collate(rows, prompt_of, 1, max_tokens=8 * 7)]
     assert cut == [list(range(7)), list(range(7, 10)), list(range(10, 17)), list(range(17, 24))]
-    assert [len(batch.rows) for batch in collate(rows, prompt_of, 1, apart=True)] == [10, 10, 4]
+    assert [len(batch.rows) for batch in collate(rows, prompt_of, 1, separate_prompts=True)] == [10, 10, 4]

@@ -14,8 +14,8 @@ import reference
 from promptgeo import packing, planning, run_state, tuning
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.interruption import Interrupted, interruptible
-from promptgeo.lm import FrozenLM
 from promptgeo.packing import packs, train_all, train_pack
 from promptgeo.row import Row
 from promptgeo.runs import Run

@@ -29,7 +29,7 @@ from promptgeo.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Result, Stored
-    from promptgeo.lm import FrozenLM
+    from promptgeo.frozen_lm import FrozenLM
     from promptgeo.runs import RunTable
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,8 @@ class _Materials:
 
     @cached_property
     def lm(self) -> "FrozenLM":
-        from promptgeo.lm import FrozenLM, local_folder
+        from promptgeo.frozen_lm import FrozenLM
+        from promptgeo.loading import local_folder
 
         name, revision = self._model()
         precision = self.config.precision

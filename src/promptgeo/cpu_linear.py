@@ -70,7 +70,7 @@ class _PackedWeight:
 class _PackedForward:
     """A linear layer's forward. plain: the layer's own."""
 
-    def __init__(self, layer: nn.Module, packed: _PackedWeight):
+    def __init__(self, layer: Any, packed: _PackedWeight):
         self.plain, self._packed, self._bias, self._dtype = layer.forward, packed, layer.bias, layer.weight.dtype
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from promptgeo.batching import Batch, sum_by_row
 from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.losses import label_losses
 from promptgeo.memory import keep_freed_memory
 from promptgeo.row import Row

@@ -23,7 +23,7 @@ from promptgeo.analysis.scoring import Exam, exams
 from promptgeo.analysis.training_loss import TorchLoss, minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
 from promptgeo.runs import RunTable
 from promptgeo.tasks import task_of

@@ -33,7 +33,7 @@ from promptgeo.analysis.scoring import Exam, exams, percent, points
 from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import RunTable
 
 CONTROLS = {

@@ -32,7 +32,7 @@ from promptgeo.analysis.subspaces import (
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
 from promptgeo.runs import RunTable
 

@@ -23,7 +23,7 @@ from promptgeo.analysis.vectors import random_like
 from promptgeo.batching import IGNORE
 from promptgeo.config import Template
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
 from promptgeo.runs import Run, RunTable
 from promptgeo.tasks import Task, task_of

@@ -11,7 +11,7 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import RunTable
 
 KINDS = {

@@ -23,7 +23,7 @@ from promptgeo.analysis.stats import progress, run_bootstrap_pairs, wilson
 from promptgeo.analysis.subspaces import unit
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import Run, RunTable
 
 KINDS = ("worst", "vertices", "mixtures", "barycentre")

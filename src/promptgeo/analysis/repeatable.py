@@ -15,7 +15,7 @@ from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, points, score
 from promptgeo.analysis.stats import wilson
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import RunTable
 from promptgeo.tasks import Example, Task
 

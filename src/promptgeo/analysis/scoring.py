@@ -12,7 +12,7 @@ import numpy as np
 from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import RunTable
 from promptgeo.tasks import Task, task_of
 

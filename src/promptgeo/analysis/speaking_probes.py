@@ -23,7 +23,7 @@ from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.batching import IGNORE
 from promptgeo.config import Template
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
 from promptgeo.runs import Run, RunTable
 from promptgeo.tasks import Example, Task, task_of
@@ -404,7 +404,7 @@ def _beside(one_N: np.ndarray, other_N: np.ndarray, found: dict) -> str:
 
 
 def _token(lm: FrozenLM, token: int) -> str:
-    return lm.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False)
+    return lm.token_text(token)
 
 
 def _labels(runs: RunTable) -> Iterator[dict]:

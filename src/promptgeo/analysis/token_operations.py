@@ -22,7 +22,7 @@ from promptgeo.analysis.stats import progress, wilson
 from promptgeo.config import Scoring
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import RunTable
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from promptgeo.batching import sum_by_row
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.losses import label_losses
 from promptgeo.row import Row
 

@@ -17,7 +17,7 @@ from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, 
 from promptgeo.analysis.stats import wilson
 from promptgeo.analysis.vectors import order_of_appearance, random_like, require_levels
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.runs import RunTable
 
 Pair = tuple[int, int]

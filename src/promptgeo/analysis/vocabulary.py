@@ -11,7 +11,7 @@ from hashlib import sha256
 import numpy as np
 import torch
 
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 
 CHUNK_BYTES = 2**27
 """Of distances held at once."""
@@ -40,7 +40,7 @@ class Vocabulary:
     @classmethod
     def of(cls, lm: FrozenLM) -> "Vocabulary":
         embeddings_Vd = lm.vocabulary().numpy()
-        return cls(embeddings_Vd, [lm.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in range(len(embeddings_Vd))])
+        return cls(embeddings_Vd, [lm.token_text(i) for i in range(len(embeddings_Vd))])
 
     def __len__(self) -> int:
         return len(self.embeddings_Vd)
