@@ -20,7 +20,9 @@ from promptgeo.frozen_lm import FrozenLM
 from promptgeo.tiny import PATH as TINY
 
 if not torch.backends.mkldnn.is_available():
-    pytest.skip("this PyTorch was built without oneDNN, whose prepacked weights are tested here", allow_module_level=True)
+    pytest.skip(
+        "this PyTorch was built without oneDNN, whose prepacked weights are tested here", allow_module_level=True
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -14,20 +14,41 @@ from promptgeo.runs import FILES, METRICS, DamagedRun, Trained, find_runs, write
 
 
 def header(task: str = "t", init: str = "cat", seed: int = 0) -> dict:
-    names = {"model": {"name": "m"}, "task": {"name": task}, "init": {"name": init}, "template": {"name": "input_label"}}
+    names = {
+        "model": {"name": "m"},
+        "task": {"name": task},
+        "init": {"name": init},
+        "template": {"name": "input_label"},
+    }
     return {"id": f"{task}{init}{seed}", "config": names | {"seed": seed, "optimizer": {"lr": 0.01}}}
 
 
 def trained(seed: int = 0, status: str = "completed", length: int = 2) -> Trained:
     rng = np.random.default_rng(seed)
     arrays = {which: rng.normal(size=(length, 3)).astype(np.float32) for which in ("initial", "final", "best")}
-    accuracy = {"none": 0.0, "initial": 0.125} | ({"final": 0.5 + seed / 8, "best": 0.75} if status == "completed" else {})
+    accuracy = {"none": 0.0, "initial": 0.125} | (
+        {"final": 0.5 + seed / 8, "best": 0.75} if status == "completed" else {}
+    )
     loss = dict.fromkeys(accuracy, 1 / 3)
-    metrics = [dict.fromkeys(METRICS, 0) | {"step": step, "split": "train", "loss": 1 / 3, "lr": 0.01, "label_accuracy": None} for step in (5, 10)]
-    predictions = [{"prompt": "final", "id": i, "input": "é\u2028", "label": "b", "output": "b", "correct": True, "loss": 0.5} for i in range(3)]
+    metrics = [
+        dict.fromkeys(METRICS, 0) | {"step": step, "split": "train", "loss": 1 / 3, "lr": 0.01, "label_accuracy": None}
+        for step in (5, 10)
+    ]
+    predictions = [
+        {"prompt": "final", "id": i, "input": "é\u2028", "label": "b", "output": "b", "correct": True, "loss": 0.5}
+        for i in range(3)
+    ]
     results = {"split": "test", "n": 3, "steps": 10, "prompt_length": length, "accuracy": accuracy, "loss": loss}
     trajectory = rng.normal(size=(2, length, 3)).astype(np.float32)
-    return Trained(status, **arrays, trajectory=trajectory, steps=np.array([5, 10]), metrics=metrics, predictions=predictions, results=results)
+    return Trained(
+        status,
+        **arrays,
+        trajectory=trajectory,
+        steps=np.array([5, 10]),
+        metrics=metrics,
+        predictions=predictions,
+        results=results,
+    )
 
 
 @pytest.fixture
@@ -45,7 +66,10 @@ def test_what_was_written_is_what_is_read(folder):
     assert np.array_equal(run.prompt(5), wrote.trajectory[0]) and np.array_equal(run.prompt(10), wrote.trajectory[1])
     assert np.array_equal(run.prompt(0), wrote.initial)
     assert list(run.metrics.columns) == METRICS and run.metrics["step"].tolist() == [5, 10]
-    assert run.metrics["loss"].tolist() == [pytest.approx(1 / 3, rel=1e-8)] * 2 and run.metrics["label_accuracy"].isna().all()
+    assert (
+        run.metrics["loss"].tolist() == [pytest.approx(1 / 3, rel=1e-8)] * 2
+        and run.metrics["label_accuracy"].isna().all()
+    )
     assert run.predictions == wrote.predictions
     for name in FILES:
         assert run.info["files"][name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -131,7 +155,9 @@ def test_a_run_whose_writing_stops_half_way_is_not_complete(folder):
 
 @pytest.fixture
 def grid(tmp_path):
-    for k, (task, init, seed) in enumerate([("plus_one", "cat", 0), ("plus_one", "dog", 0), ("plus_two", "cat", 0), ("plus_two", "cat", 1)]):
+    for k, (task, init, seed) in enumerate(
+        [("plus_one", "cat", 0), ("plus_one", "dog", 0), ("plus_two", "cat", 0), ("plus_two", "cat", 1)]
+    ):
         write_run(tmp_path / f"run{k}", header(task, init, seed), trained(k))
     return tmp_path
 
@@ -141,7 +167,9 @@ def test_a_table_has_a_row_and_a_prompt_for_every_run(grid):
     assert len(runs) == 4
     assert runs.table["task"].tolist() == ["plus_one", "plus_one", "plus_two", "plus_two"]
     assert runs.table["accuracy_final"].tolist() == [0.5, 0.625, 0.75, 0.875]
-    assert runs.table.loc[3, ["init", "seed", "model", "template", "lr", "prompt_length", "steps", "n", "accuracy_none"]].tolist() == ["cat", 1, "m", "input_label", 0.01, 2, 10, 3, 0.0]
+    assert runs.table.loc[
+        3, ["init", "seed", "model", "template", "lr", "prompt_length", "steps", "n", "accuracy_none"]
+    ].tolist() == ["cat", 1, "m", "input_label", 0.01, 2, 10, 3, 0.0]
     for which, of in {"final": "final", "initial": "initial", "best": "best", 0: "initial"}.items():
         assert np.array_equal(runs.prompts(which), np.stack([getattr(trained(k), of) for k in range(4)]))
     assert np.array_equal(runs.prompts(10), np.stack([trained(k).trajectory[1] for k in range(4)]))
@@ -220,5 +248,8 @@ def test_a_listing_of_nothing_is_one_line_and_exit_status_2(tmp_path, capsys):
 
 def test_a_query_that_cannot_be_asked_names_the_columns(tmp_path):
     write_run(tmp_path / "run", header("one"), trained(0))
-    with pytest.raises(UserError, match=r"colour == 'red': cannot be asked of these runs \(name 'colour' is not defined\); their columns: .*task"):
+    with pytest.raises(
+        UserError,
+        match=r"colour == 'red': cannot be asked of these runs \(name 'colour' is not defined\); their columns: .*task",
+    ):
         load_runs(tmp_path).query("colour == 'red'")
