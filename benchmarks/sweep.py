@@ -44,8 +44,8 @@ from promptgeo.loading import DTYPES
 from promptgeo.packing import default_slots, train_pack
 from promptgeo.planning import Plan
 from promptgeo.row import Row
+from promptgeo.run_folder import Run
 from promptgeo.run_state import RunState
-from promptgeo.runs import Run
 
 DEFAULTS = {  # runs, epochs, runs that the recipe trains (None: all)
     "gpt2": (4, 1, None),

@@ -12,7 +12,7 @@ from promptgeo.compose import compose
 from promptgeo.packing import train_pack
 from promptgeo.planning import Plan, plan
 from promptgeo.row import Row
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 
 
 def original(folder):

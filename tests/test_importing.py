@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from promptgeo import RunTable, UserError, load_runs, runs_cli
-from promptgeo.runs import find_runs
+from promptgeo.run_folder import find_runs
 
 TABLE = "task,init,seed,model,accuracy,n\nplus_one,cat,0,tiny,0.5,8\nplus_one,dog,0,tiny,,\nplus_two,cat,1,tiny,1,8\n"
 

@@ -19,7 +19,9 @@ def scores(choices: list[list[int]] | None) -> Evaluation:
     correct = np.array([[True, False, True], [False, False, False]])
     losses = np.array([[0.5, 1.0, 0.5], [2.0, 4.0, 6.0]])
     labels = None if choices is None else np.array([0, 1, 2])
-    return Evaluation(correct, losses, np.array([1, 2, 1]), None if choices is None else np.array(choices), None, labels)
+    return Evaluation(
+        correct, losses, np.array([1, 2, 1]), None if choices is None else np.array(choices), None, labels
+    )
 
 
 def test_metrics_are_those_of_their_definitions():

@@ -18,7 +18,7 @@ from promptgeo.frozen_lm import FrozenLM
 from promptgeo.interruption import Interrupted, interruptible
 from promptgeo.packing import packs, train_all, train_pack
 from promptgeo.row import Row
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 from promptgeo.tiny import PATH as TINY
 
 SMALL = (

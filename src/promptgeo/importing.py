@@ -21,7 +21,7 @@ import numpy as np
 from promptgeo import compose
 from promptgeo.config import slug
 from promptgeo.errors import UserError
-from promptgeo.runs import Trained, find_runs, write_run
+from promptgeo.run_folder import Trained, find_runs, write_run
 
 NEEDED = ("task", "init")
 OPTIONAL = ("seed", "model", "template", "accuracy", "n", "file", "steps")

@@ -22,8 +22,8 @@ from promptgeo.interruption import Interrupted, StopRequest, interruptible
 from promptgeo.memory import keep_freed_memory
 from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
 from promptgeo.progress import Reporter, SweepView, Tell
+from promptgeo.run_folder import DamagedRun, Run, Trained, write_run
 from promptgeo.run_state import RunState, Watcher, discard_state, saved_step
-from promptgeo.runs import DamagedRun, Run, Trained, write_run
 
 if TYPE_CHECKING:
     from promptgeo.tuning import PromptTuning

@@ -14,7 +14,7 @@ from torch import Tensor
 from promptgeo.config import Init, InitKind, Prompt
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import DamagedRun, Run
+from promptgeo.run_folder import DamagedRun, Run
 from promptgeo.tasks import Task
 
 log = logging.getLogger(__name__)

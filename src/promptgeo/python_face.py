@@ -8,7 +8,7 @@ from promptgeo import packing
 from promptgeo.compose import compose
 from promptgeo.config import RunConfig
 from promptgeo.errors import RunFailed
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 from promptgeo.tasks import Task, load_task
 
 

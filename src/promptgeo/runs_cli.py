@@ -12,7 +12,7 @@ from rich.table import Table
 
 from promptgeo.compose import exit_with
 from promptgeo.errors import UserError
-from promptgeo.runs import find_runs
+from promptgeo.run_folder import find_runs
 
 COLUMNS = ("status", "task", "init", "seed", "accuracy_none", "accuracy_initial", "accuracy_final", "accuracy_best", "n", "steps")
 

@@ -23,7 +23,7 @@ from promptgeo import sources
 from promptgeo.config import Split, SplitKind, Template
 from promptgeo.errors import UserError
 from promptgeo.row import Row
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 from promptgeo.tasks import task_of
 
 

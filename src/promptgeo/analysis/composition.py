@@ -18,7 +18,7 @@ from promptgeo.analysis.stats import wilson
 from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 from promptgeo.tasks import Example, Task
 
 

@@ -34,7 +34,7 @@ from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 CONTROLS = {
     "rescaled": "the nearest vertex at the mixture's norms",

@@ -13,7 +13,7 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.stats import permutation_p, wilson
 from promptgeo.analysis.variance import Inner, assignments, orders_within
 from promptgeo.analysis.vectors import Of, order_of_appearance, require_levels, tokens
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 LEVEL = 0.05
 OTHER = {"task": "init", "init": "task"}

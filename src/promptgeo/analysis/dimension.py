@@ -34,7 +34,7 @@ from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 KINDS = {"random": "random", "hull": "towards other solutions", "uphill": "along the gradient", "downhill": "against the gradient"}
 OF = {"prompt": "solutions", "delta": "deltas P - P0"}

@@ -25,7 +25,8 @@ from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
-from promptgeo.runs import Run, RunTable
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
 from promptgeo.tasks import Task, task_of
 
 LEVEL = 0.05

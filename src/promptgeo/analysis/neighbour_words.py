@@ -21,7 +21,7 @@ from promptgeo.analysis.stats import bootstrap_mean
 from promptgeo.analysis.vectors import Of, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 KINDS = ("init word", "inflection", "glitch token", "rare alphabet", "unreadable", "other")
 

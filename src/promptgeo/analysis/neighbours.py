@@ -21,7 +21,7 @@ from promptgeo.analysis.vectors import Convention, Of, Tokens, order_of_appearan
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.config import InitKind
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 TABLE_3 = (0.5, 0.7)
 """Study 3's Table 3: its caption says 0.7, its code 0.5."""

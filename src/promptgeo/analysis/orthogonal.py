@@ -24,7 +24,8 @@ from promptgeo.analysis.subspaces import unit
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import Run, RunTable
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
 
 KINDS = ("worst", "vertices", "mixtures", "barycentre")
 LABELS = {"worst": "worst prompt", "vertices": "prompts, mean", "mixtures": "mixtures, mean", "barycentre": "barycentre"}

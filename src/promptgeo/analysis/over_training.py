@@ -14,7 +14,7 @@ from promptgeo.analysis.stats import progress
 from promptgeo.analysis.variance import Inner, assignments, run_share
 from promptgeo.analysis.vectors import Of, require_levels
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 OTHER = {"init": "task", "task": "init"}
 NORMAL = 1.959964

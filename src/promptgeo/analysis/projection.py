@@ -14,7 +14,7 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress
 from promptgeo.analysis.vectors import Of, cosine_distances, order_of_appearance, tokens
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 NEIGHBOURS = 5
 PERMUTATIONS = 199

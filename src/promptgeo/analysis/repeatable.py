@@ -16,7 +16,7 @@ from promptgeo.analysis.scoring import Bootstrap, Exam, Scored, exams, percent, 
 from promptgeo.analysis.stats import wilson
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 from promptgeo.tasks import Example, Task
 
 KINDS = {

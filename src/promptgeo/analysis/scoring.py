@@ -13,7 +13,7 @@ from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 from promptgeo.tasks import Task, task_of
 
 BLOCK = 32

@@ -13,7 +13,7 @@ from promptgeo.analysis.stats import draws as random_draws
 from promptgeo.analysis.vectors import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 def similarity(

@@ -23,7 +23,7 @@ from promptgeo.config import Scoring
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 def token_operations(

@@ -18,7 +18,7 @@ from promptgeo.analysis.stats import wilson
 from promptgeo.analysis.vectors import order_of_appearance, random_like, require_levels
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 Pair = tuple[int, int]
 """(donor, recipient): numbers of runs."""

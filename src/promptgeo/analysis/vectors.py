@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 class Of(StrEnum):

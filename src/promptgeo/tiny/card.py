@@ -14,7 +14,7 @@ from promptgeo.compose import compose_grid
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.planning import Plan, plan
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 from promptgeo.tiny import PATH
 
 CARD = Path(__file__).with_name("CARD.md")
