@@ -1,4 +1,7 @@
-"""promptgeo-runs import: prompts from elsewhere are runs like our own; what is not known stays unknown; bad input writes nothing."""
+"""promptgeo-runs import: prompts from elsewhere are runs like our own.
+
+What is not known stays unknown, and bad input writes nothing.
+"""
 
 import os
 import warnings
@@ -48,9 +51,6 @@ def imported(cli, *arguments: str, table: str = "table.csv", out: str = "outputs
     )
 
 
-# ------------------------------------------------------------------------------------------------- what comes in
-
-
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "safetensors", "bfloat16"])
 def test_one_file_holds_a_prompt_for_every_row(cli, kind):
     given = prompts(3, 2, 5)
@@ -68,11 +68,8 @@ def test_one_file_holds_a_prompt_for_every_row(cli, kind):
         given = given.astype(kind).astype(np.float32)
     runs = imported(cli, str(path))
     assert np.array_equal(runs.prompts(), given) and runs.prompts().dtype == np.float32
-    assert runs.table["task"].tolist() == ["plus_one", "plus_one", "plus_two"] and runs.table["init"].tolist() == [
-        "cat",
-        "dog",
-        "cat",
-    ]
+    assert runs.table["task"].tolist() == ["plus_one", "plus_one", "plus_two"]
+    assert runs.table["init"].tolist() == ["cat", "dog", "cat"]
     assert runs.table["seed"].tolist() == [0, 0, 1] and set(runs.table["status"]) == {"imported"}
     rows = [run.row() for run in runs.runs]
     assert [row["accuracy_final"] for row in rows] == [0.5, None, 1.0] and [row["n"] for row in rows] == [8, None, 8]
@@ -87,7 +84,8 @@ def test_what_is_not_known_is_refused_with_the_way_out(cli):
     for which in ("initial", 0):
         with pytest.raises(
             UserError,
-            match=r"was imported without P0: it has no initial prompt and no delta \(promptgeo-runs import takes --initial",
+            match=r"was imported without P0: it has no initial prompt and no delta "
+            r"\(promptgeo-runs import takes --initial",
         ):
             runs.prompts(which)
     with pytest.raises(UserError, match="was imported without its best prompt"):
@@ -151,6 +149,16 @@ def test_safetensors_per_run_may_say_everything(cli):
     }
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_file_may_hold_checkpoints_alone(cli, rows):
+    Path("table.csv").write_text("".join(TABLE.splitlines(keepends=True)[: rows + 1]))
+    trajectory = prompts(rows, 4, 2, 5)
+    safetensors.numpy.save_file({"trajectory": trajectory[0] if rows == 1 else trajectory}, "p.safetensors")
+    runs = imported(cli, "p.safetensors", "--steps", "0:2")
+    assert np.array_equal(runs.prompts(), trajectory[:, -1]) and np.array_equal(runs.prompts(0), trajectory[:, 0])
+    assert np.array_equal(runs.prompts(4), trajectory[:, 2])
+
+
 def test_p0_of_every_row_makes_deltas(cli):
     np.save("p.npy", final := prompts(3, 2, 5))
     np.save("p0.npy", initial := prompts(3, 2, 5, seed=1))
@@ -209,11 +217,9 @@ def test_other_adapters_hold_no_soft_prompt(cli, adapters, name, kind):
     assert (
         status == 2
         and error
-        == f"promptgeo: {adapters / name}: is a PEFT adapter of type {kind}; only PROMPT_TUNING has a soft prompt among the input embeddings\n"
+        == f"promptgeo: {adapters / name}: is a PEFT adapter of type {kind}; "
+        "only PROMPT_TUNING has a soft prompt among the input embeddings\n"
     )
-
-
-# ------------------------------------------------------------------------------------------------- where it goes
 
 
 def test_the_same_import_is_the_same_bytes_and_is_not_written_twice(cli):
@@ -275,9 +281,6 @@ def test_a_models_short_name_becomes_its_place(cli):
     assert run.info["config"]["model"]["name_or_path"] == "openai-community/gpt2-xl" and run.folder.name.startswith(
         "gpt2_xl-a-cat-"
     )
-
-
-# ------------------------------------------------------------------------------------------------- bad input
 
 
 def write_files() -> None:
@@ -425,9 +428,6 @@ def test_help_says_both(cli):
     )
     status, out, _ = cli("import", "--help")
     assert status == 0 and "[N, P, d]" in out and "PEFT" in out and "--steps" in out
-
-
-# ------------------------------------------------------------------------------------------------- from_arrays
 
 
 def test_arrays_may_have_checkpoints():

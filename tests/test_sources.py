@@ -1,4 +1,7 @@
-"""Where examples come from: bundled data, published files, own files of every kind, local datasets; and what is wrong with them."""
+"""Where examples come from: bundled data, published files, own files of every kind, local datasets.
+
+And what is said of each that is wrong.
+"""
 
 import json
 import os
@@ -24,9 +27,17 @@ PUBLISHED = (
 )
 # Study 3's sizes, study 1's numbers, and what the issue asks of landmark_country and sentiment.
 AT_LEAST = {
-    "capitalize_first_letter": 813, "lowercase_first_letter": 814, "country_capital": 197, "landmark_country": 300, "present_past": 293,
-    "singular_plural": 205, "plus_one": 500, "plus_two": 500, "identity": 500, "sentiment": 400,
-}  # fmt: skip
+    "capitalize_first_letter": 813,
+    "lowercase_first_letter": 814,
+    "country_capital": 197,
+    "landmark_country": 300,
+    "present_past": 293,
+    "singular_plural": 205,
+    "plus_one": 500,
+    "plus_two": 500,
+    "identity": 500,
+    "sentiment": 400,
+}
 
 ROWS = [{"word": f"in {i}", "answer": f"out {i}"} for i in range(7)]
 
@@ -40,9 +51,6 @@ def said(task: Task) -> str:
         read(task)
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-# ------------------------------------------------------------------------------------------------- bundled
 
 
 @pytest.mark.parametrize("name", AT_LEAST)
@@ -70,9 +78,6 @@ def test_bundled_sentiment_is_balanced():
     labels = [label for _, label in read(compose(["task=sentiment"]).task)["all"]]
     assert abs(labels.count("positive") - labels.count("negative")) <= 0.02 * len(labels)
     assert set(labels) == {"positive", "negative"}
-
-
-# ------------------------------------------------------------------------------------------------- function_vectors
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -107,9 +112,6 @@ def test_without_a_network_the_published_files_ask_for_a_local_copy(monkeypatch,
 
 def test_a_task_that_is_not_published_says_so():
     assert "only study 3's six tasks have" in said(compose(["task=plus_one", "task.source.kind=function_vectors"]).task)
-
-
-# ------------------------------------------------------------------------------------------------- own files
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -188,9 +190,9 @@ def test_a_folder_of_own_splits_keeps_them(tmp_path):
         == f"{tmp_path}: example 1 of test has nothing in column 'word'"
     )
     (tmp_path / "test.jsonl").unlink()
-    assert (
-        said(own(tmp_path))
-        == f"task.source.path={tmp_path}: a folder must hold train and test files (one of .csv, .tsv, .json, .jsonl, .parquet)"
+    assert said(own(tmp_path)) == (
+        f"task.source.path={tmp_path}: a folder must hold train and test files "
+        "(one of .csv, .tsv, .json, .jsonl, .parquet)"
     )
 
 
@@ -210,7 +212,11 @@ PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
         ("my.parquet", PNG, "cannot be read as parquet: "),
         ("my.csv", b"input,label\na,\x00\n", "cannot be read as csv: it is a binary file"),
         ("my.csv", b"input,label\na\n", "cannot be read as csv: example 1 has fewer fields than the header"),
-        ("my.csv", b'input,label\na,b\n"c\nd",e,f\n', "cannot be read as csv: example 2 has more fields than the header"),
+        (
+            "my.csv",
+            b'input,label\na,b\n"c\nd",e,f\n',
+            "cannot be read as csv: example 2 has more fields than the header",
+        ),
         ("my.csv", b'input,label\na,"b\n', "cannot be read as csv: unexpected end of data"),
         ("my.json", b'[{"input": "a", "label"', "cannot be read as json: "),
         ("my.json", b'{"input": "a"}', "cannot be read as json: a list of objects is needed"),
@@ -218,7 +224,7 @@ PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
         ("my.jsonl", b'{"input": "a", "label": "b"}\n{"inp', "cannot be read as jsonl: "),
         ("my.txt", b"a b", "unknown ending; one of .csv, .tsv, .json, .jsonl, .parquet is needed"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_not_what_its_ending_says_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     assert said(own(tmp_path / name)).startswith(f"task.source.path={tmp_path / name}: {message}")
@@ -263,9 +269,6 @@ def test_an_empty_input_or_label_is_named_by_its_example(tmp_path, empty):
         path = write(tmp_path / "my.json", [{"input": "a", "label": "b"}, {"input": "c", "label": "d", column: empty}])
         assert said(own(path)) == f"{path}: example 2 has nothing in column '{column}'"
         assert said(own(path, labels=["b", "d"])) == f"{path}: example 2 has nothing in column '{column}'"
-
-
-# ------------------------------------------------------------------------------------------------- datasets
 
 
 def hub(path: Path, **fields) -> Task:
