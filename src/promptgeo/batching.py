@@ -3,7 +3,8 @@
 A tree (the usual case): positions that several rows share, the soft prompt and the template's first words, stand in the
 batch once. All positions of a batch lie flat in one sequence, and attention alone gathers each row's path from root to
 leaf.
-A grid (models whose attention cannot follow paths, dropout, rows longer than a sliding window): rows padded on the right.
+A grid (models whose attention cannot follow paths, dropout, rows longer than a sliding window): rows padded on the
+right.
 
 A row's padded length depends on the row alone, and every matrix product has a multiple of 8 rows: below that, a BLAS
 picks other kernels for other row counts. For small models that makes an example's result bitwise independent of its
@@ -85,10 +86,10 @@ def padded_length(length: int, multiple: int = GRID_MULTIPLE) -> int:
 
 
 def padding_rows(rows: int) -> int:
-    """How many rows of padding a tree's products need: to a multiple of GEMM_ROWS, and from 256 rows on of a 16th or less.
+    """How many rows of padding a tree's products need.
 
-    oneDNN generates code for every number of rows that it has not seen, which takes milliseconds and half a megabyte;
-    a 16th more rows costs less than the many numbers it saves.
+    To a multiple of GEMM_ROWS; from 256 rows on to a larger one, which adds a 16th of the rows at most. For every number
+    of rows that it has not seen, oneDNN generates code, in milliseconds and half a megabyte: so the numbers are few.
     """
     multiple = GEMM_ROWS
     while 32 * multiple <= rows:  # doubled at each power of two: between a 32nd and a 16th of the rows

@@ -29,8 +29,8 @@ def prepack(model: nn.Module) -> bool:
     """Replace the forward of the model's linear layers by products with prepacked weights, forward and backward.
 
     The same numbers up to rounding, checked on every layer. Returns False, and changes nothing, where that cannot be
-    done: not on a CPU, a dtype that this processor or this PyTorch has no such product for, or weights too large for two
-    more copies.
+    done: not on a CPU, a dtype that this processor or this PyTorch has no such product for, or weights too large for
+    two more copies.
     """
     layers = [(layer, weight) for layer in model.modules() if (weight := _weight(layer)) is not None]
     if not layers or not _is_possible([weight for _, weight in layers]):

@@ -1,8 +1,8 @@
 """How good is a soft prompt on a task, and what does the model write?
 
 One teacher-forced forward decides almost every row: where the arg-max is the label at every label position, greedy
-decoding writes exactly the label; where it first differs, the text so far mostly rules the label out. Only rows it leaves
-open are generated, so the verdict is the one that generating every row would give.
+decoding writes exactly the label; where it first differs, the text so far mostly rules the label out. Only the other
+rows are generated, so the scores are those that generating every row would give.
 
 Shapes: N prompts, P prompt tokens, d width, E examples, L labels of a label set, M label positions, V vocabulary.
 """

@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 NUMBERS_PER_POSITION = 34
 """Numbers of the model's width that a layer keeps of a position until its backward.
 
-Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models) count 34 bytes of each, in 16 bits
-and with dropout, attention scores apart. Taken as numbers here, twice as much, so that an estimate of memory errs on the
-high side."""
+Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models) count 34 bytes, in 16 bits and
+with dropout, attention scores apart. Here it is numbers, twice as much, so that an estimate of memory errs on the high
+side."""
 CPU_BYTES = 2**29
 """Of activations in one forward on a CPU, by that estimate (about half of it in fact: rows share positions). Beyond it
-nothing gets faster."""
+no forward gets faster."""
 FEWEST_TOKENS = 1024
 """Positions of a forward on a CPU, at least: large models would else run a few rows at a time."""
 
@@ -185,7 +185,7 @@ class FrozenLM:
     def vocabulary(self) -> Tensor:
         """[V, d] fp32 on CPU: the embedding of every token the tokenizer can produce."""
         with torch.no_grad():
-            # In parts: on a GPU no second copy of a large vocabulary, in fp32, is made beside the first.
+            # In parts, so that a GPU holds no second copy of a large vocabulary in fp32.
             parts = torch.arange(self.vocabulary_size, device=self.device).split(16384)
             return torch.cat([self.embed(ids).float().cpu() for ids in parts])
 
@@ -259,7 +259,7 @@ class FrozenLM:
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             log.debug("model %s cannot share prefixes: %s", self.name, error)
             return False
-        # Rounding through all layers; in bf16, whose numbers are exact to 2^-8, some hundred times as much.
+        # What rounding in all layers adds up to; a number in bf16 is exact to 2^-8 only.
         tolerance = 1e-4 if self.dtype is torch.float32 else 5e-2
         difference = (tree - grid).square().mean().sqrt()
         return self._tree.calls == self.layers and bool(difference <= tolerance * grid.std())
@@ -350,8 +350,8 @@ def _load(name_or_path: str, revision: str | None, precision: str, device: str, 
 def _fuse_gelu(model: nn.Module) -> None:
     """Replace the tanh approximation of GELU, spelt out in some 20 elementwise operations, by torch's own kernel.
 
-    The same function to 1e-6 in fp32, checked on each module over -8 to 8, beyond which GELU is 0 or the identity; and a
-    fifth of the memory traffic.
+    The same function to 1e-6 in fp32, checked on each module from -8 to 8, beyond which GELU is 0 or the identity; and
+    a fifth of the memory traffic.
     """
     probe = torch.linspace(-8, 8, 1001)
     fused = nn.GELU(approximate="tanh")

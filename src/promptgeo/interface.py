@@ -19,8 +19,8 @@ from promptgeo.tasks import TextModel
 class LM(TextModel, Protocol):
     """A causal language model whose weights never change.
 
-    Text (`encode`, `decode`, `max_positions`) comes from `tasks.TextModel`. A new need of a caller becomes a member here,
-    never a look at the model behind it.
+    Text (`encode`, `decode`, `max_positions`) comes from `tasks.TextModel`. What a caller needs beyond these members
+    becomes a new one; no caller looks at the model behind them.
     """
 
     # What it is
@@ -101,7 +101,10 @@ class LM(TextModel, Protocol):
     # Running it
 
     def batches(self, rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int) -> Iterator[Batch]:
-        """The rows as batches on the model's device. prompt_of: each row's prompt, 0 to N - 1, rows of one side by side."""
+        """The rows as batches on the model's device.
+
+        prompt_of: the prompt of each row, 0 to N - 1, the rows of one side by side. prompt_length: P.
+        """
 
     def label_logits(self, prompts_NPd: Tensor, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
         """[M, V] fp32 logits at the batch's label positions; differentiable in the fp32 prompts."""
@@ -115,7 +118,11 @@ class LM(TextModel, Protocol):
         finished: Callable[[int, list[int]], bool] = ...,
         begun: Sequence[list[int]] | None = None,
     ) -> list[list[int]]:
-        """The greedy continuation of each row's text as token ids."""
+        """The greedy continuation of each row's text as token ids.
+
+        A row ends after max_new_tokens, at an end token, or where finished(row, its tokens so far) says so. begun: the
+        first tokens of each, where they are known.
+        """
 
     def dropout(self) -> AbstractContextManager[None]:
         """Within: the model's own dropout is on; at all other times it is off."""

@@ -1,8 +1,8 @@
 """What is measured of scored prompts? METRICS is the one list.
 
-A new metric (macro-F1, say) is a function and an entry here, and nothing elsewhere: it then has a column in metrics.csv,
-a place in run.json, in loggers and in RunTables. This file imports nothing of the package, so that the run folder, which
-knows no evaluation, can name its columns by it.
+A new metric (macro-F1, say) is a function and an entry here, and nothing elsewhere: it then has a column in
+metrics.csv, a place in run.json, in loggers and in RunTables. This file imports nothing of the package, so that the run
+folder, which knows no evaluation, can name its columns by it.
 
 Shapes: N prompts, E examples.
 """

@@ -1,4 +1,4 @@
-"""What is known of prompts from elsewhere? A CSV table with a row per prompt: task, init, perhaps seed, accuracy, ..."""
+"""What is known of prompts from elsewhere? A CSV table with a row per prompt: task, init, perhaps seed, accuracy."""
 
 import csv
 import difflib

@@ -1,4 +1,4 @@
-"""What does a run leave on disk? The run folder: written, read, verified and found.
+"""What does a run leave on disk? The run folder: written, read, verified, searched for.
 
 run.json is written last and marks completion; it holds the SHA-256 of the other files and of itself. No file holds a
 clock time, so the same command with the same seed on the same machine writes the same bytes.

@@ -1,7 +1,8 @@
 """Where do examples come from? Bundled data, the function-vectors repository, a hub dataset, or the user's own file.
 
 Every reader gives {split name: [(input, label), ...]}; a source without splits of its own gives one, "all". A bundled
-file's splits are in its column `split`, where it has one. With task.source.repeat: (input, label, copies of the prompt).
+file's splits are in its column `split`, where it has one. With task.source.repeat it is (input, label, copies of the
+prompt).
 """
 
 import csv
