@@ -88,8 +88,8 @@ def padded_length(length: int, multiple: int = GRID_MULTIPLE) -> int:
 def padding_rows(rows: int) -> int:
     """How many rows of padding a tree's products need.
 
-    To a multiple of GEMM_ROWS; from 256 rows on to a larger one, which adds a 16th of the rows at most. For every number
-    of rows that it has not seen, oneDNN generates code, in milliseconds and half a megabyte: so the numbers are few.
+    To a multiple of GEMM_ROWS; from 256 rows on to a larger one, which adds a 16th of the rows at most. oneDNN
+    generates code for each new number of rows, in milliseconds and half a megabyte: so the numbers are few.
     """
     multiple = GEMM_ROWS
     while 32 * multiple <= rows:  # doubled at each power of two: between a 32nd and a 16th of the rows
