@@ -57,15 +57,11 @@ class LM(TextModel, Protocol):
     def weight_bytes(self) -> int:
         """What these weights take, without prepacked copies."""
 
-    # What its memory and processor allow
+    # What its memory holds
 
     @property
     def max_tokens(self) -> int:
         """Positions that one forward may hold."""
-
-    @property
-    def mixes_prompts(self) -> bool:
-        """Whether a row has the same bits whatever other rows are in its batch."""
 
     @property
     def bytes_per_position(self) -> int:
