@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.compose import conf_dir
-from promptgeo.runs import RunTable, Trained, load_runs, write_run
+from promptgeo.run_folder import Trained, write_run
+from promptgeo.run_table import RunTable, load_runs
 
 from peft_recipe import environment  # isort: skip
 

@@ -24,8 +24,9 @@ from promptgeo.analysis.convexity import convexity
 from promptgeo.analysis.mixtures import dirichlet, mix
 from promptgeo.compose import compose_grid
 from promptgeo.packing import train_pack
-from promptgeo.planning import plan, task_of
-from promptgeo.runs import RunTable
+from promptgeo.planning import plan
+from promptgeo.run_table import RunTable
+from promptgeo.tasks import task_of
 
 from peft_recipe import environment  # isort: skip
 

@@ -20,9 +20,11 @@ import transformers  # isort: skip
 
 from promptgeo.compose import compose
 from promptgeo.config import derived_seeds
-from promptgeo.lm import DTYPES, FrozenLM
-from promptgeo.planning import Plan, load_task
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.loading import DTYPES
+from promptgeo.planning import Plan
 from promptgeo.prompts import initial_prompt
+from promptgeo.tasks import load_task
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
 PROMPT_LENGTH = 4
@@ -116,7 +118,7 @@ def make_plan(lm: FrozenLM, *overrides: str, run_id: str = "benchmark", publishe
     if published and (path := PUBLISHED / "function_vectors").exists():
         recipe += ["task.source.kind=function_vectors", f"task.source.path={path}"]
     config = compose([*recipe, *overrides])
-    task = load_task(config)
+    task = load_task(config.task, config.template)
     seeds = derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     rows = task.rows(lm, task.train, PROMPT_LENGTH)

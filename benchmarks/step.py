@@ -34,7 +34,7 @@ import lightning as L  # isort: skip
 import torch  # isort: skip
 
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.planning import Plan
 from promptgeo.run_state import RunState, Watcher
 from promptgeo.tuning import PromptTuning

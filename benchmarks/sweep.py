@@ -38,12 +38,14 @@ import torch  # isort: skip
 import transformers  # isort: skip
 
 from promptgeo import tiny
-from promptgeo.batching import Batch, Row
-from promptgeo.lm import DTYPES, FrozenLM
+from promptgeo.batching import Batch
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.loading import DTYPES
 from promptgeo.packing import default_slots, train_pack
 from promptgeo.planning import Plan
+from promptgeo.row import Row
+from promptgeo.run_folder import Run
 from promptgeo.run_state import RunState
-from promptgeo.runs import Run
 
 DEFAULTS = {  # runs, epochs, runs that the recipe trains (None: all)
     "gpt2": (4, 1, None),

@@ -1,10 +1,11 @@
-"""Random models of seven architectures and a small tokenizer, made from configs: the real loading code without a hub."""
+"""Random models of seven architectures and a small tokenizer, made from configs: real loading code, no hub."""
 
 import csv
 import os
 from pathlib import Path
 
-import promptgeo  # noqa: F401 - before torch, whose threads otherwise spin while they wait: busy machines slow down 4 to 58 times
+# Before torch, whose threads otherwise spin while they wait: busy machines slow down 4 to 58 times.
+import promptgeo  # noqa: F401
 
 # isort: split
 import pytest
@@ -37,7 +38,9 @@ def make_tokenizer():
     bpe = ByteLevelBPETokenizer()
     words = ["cat", "dog", "bird", "book", "house", "chair", "table", "pen", "paper", "water", "Input", "Label"]
     bpe.train_from_iterator(text + words * 200, vocab_size=600, special_tokens=["<|endoftext|>"], show_progress=False)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+    )
 
 
 def make_config(family: str, vocab: int):
@@ -46,17 +49,21 @@ def make_config(family: str, vocab: int):
     small = {"vocab_size": vocab, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     rotary = small | ends | {"intermediate_size": 64, "max_position_embeddings": 64}
+    # Embeddings narrower than the model, as in opt-350m: the soft prompt has the embeddings' width.
+    opt = small | ends | {"ffn_dim": 64, "max_position_embeddings": 64, "pad_token_id": 1}
+    opt |= {"word_embed_proj_dim": 16, "do_layer_norm_before": False}
+    # A window shorter than the rows: some layers must not see the prompt any more.
+    gemma3 = rotary | {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    gemma3 |= {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
     return {
         "gpt2": lambda: tf.GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=64, **ends),
         "bloom": lambda: tf.BloomConfig(vocab_size=vocab, hidden_size=32, n_layer=2, n_head=4, **ends),
         "gpt_neox": lambda: tf.GPTNeoXConfig(**rotary),
-        # Embeddings narrower than the model, as in opt-350m: the soft prompt has the embeddings' width.
-        "opt": lambda: tf.OPTConfig(**small, **ends, ffn_dim=64, max_position_embeddings=64, word_embed_proj_dim=16, do_layer_norm_before=False, pad_token_id=1),
+        "opt": lambda: tf.OPTConfig(**opt),
         "llama": lambda: tf.LlamaConfig(**rotary),
         "qwen2": lambda: tf.Qwen2Config(**rotary, num_key_value_heads=2),
-        # A window shorter than the rows: some layers must not see the prompt any more.
-        "gemma3": lambda: tf.Gemma3TextConfig(**rotary, num_key_value_heads=2, head_dim=8, sliding_window=8, pad_token_id=0, layer_types=["sliding_attention", "full_attention"]),
-    }[family]()  # fmt: skip
+        "gemma3": lambda: tf.Gemma3TextConfig(**gemma3),
+    }[family]()
 
 
 def sharpen(model) -> None:

@@ -11,7 +11,8 @@ from promptgeo.analysis.bezier import _highest, bezier, curve, train_control
 from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
-from promptgeo.runs import Run, table_of
+from promptgeo.run_folder import Run
+from promptgeo.run_table import table_of
 from promptgeo.tiny import PATH as TINY
 
 SMALL = ("task=country_capital", "task.split.max_train=48", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "prompt.length=1")

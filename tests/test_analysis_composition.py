@@ -9,7 +9,8 @@ from promptgeo.analysis import composition as module
 from promptgeo.analysis.composition import COMPOSITIONS, RULES, _composed, composition
 from promptgeo.analysis.resampling import wilson
 from promptgeo.errors import UserError
-from promptgeo.runs import Run, Trained, table_of, write_run
+from promptgeo.run_folder import Run, Trained, write_run
+from promptgeo.run_table import table_of
 from promptgeo.tiny import PATH as TINY
 
 TASKS = ("plus_one", "plus_two", "country_capital", "lowercase_first_letter")

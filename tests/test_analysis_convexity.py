@@ -25,7 +25,8 @@ from promptgeo.analysis.similarity import similarity
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
-from promptgeo.runs import Run, RunTable, table_of
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable, table_of
 from promptgeo.tiny import PATH as TINY
 
 PUBLISHED = {

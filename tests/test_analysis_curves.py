@@ -17,7 +17,7 @@ def planted(folder, correct_by_cell: dict[tuple[str, str, int], list[bool]]):
         mean, n = float(np.mean(correct)), len(correct)
         prompt = np.zeros((1, 2), dtype=np.float32)
         said = [{"prompt": which, "id": f"{task}{k}", "correct": bool(c and which == "final")} for which in ("none", "final") for k, c in enumerate(correct)]
-        row = dict.fromkeys(METRICS, 1) | {"split": "test", "loss": 0.5, "accuracy": mean, "n": n}
+        row = dict.fromkeys(METRICS_COLUMNS, 1) | {"split": "test", "loss": 0.5, "accuracy": mean, "n": n}
         score = {"accuracy": {"final": mean}, "loss": {"final": 0.5}, "n": n, "steps": 10, "prompt_length": 1}
         where = folder / f"{task}-{init}-{seed}"
         header = {"id": where.name, "config": config, "precision": "fp32", "fingerprints": {"model": "f"}}

@@ -32,7 +32,8 @@ from promptgeo.analysis.subspaces import (
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
-from promptgeo.runs import Run, table_of
+from promptgeo.run_folder import Run
+from promptgeo.run_table import table_of
 from promptgeo.tiny import PATH as TINY
 
 SMALL = ("task=country_capital", "task.split.max_train=48", "task.split.max_test=6", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "prompt.length=1")

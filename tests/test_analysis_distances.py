@@ -15,7 +15,7 @@ from promptgeo.analysis.sequences import sequences, zero_diagonal_alone
 from promptgeo.analysis.vectors import cosine_distances
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 TABLE1 = (0.546034, 0.547264, 0.528472, 0.567885, 0.612360, 0.544497, 0.580160, 0.566388, 0.506061, 0.584952)
 TABLE2 = (0.643099, 0.665577, 0.710362, 0.684544, 0.712954, 0.710524)

@@ -23,7 +23,7 @@ from promptgeo.analysis.neighbours import (
 )
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 TASKS = ["country_capital", "landmark_country", "present_past", "singular_plural", "capitalize_first_letter", "lowercase_first_letter"]
 # Study 3, Table 3, as printed.

@@ -22,7 +22,8 @@ from promptgeo.compose import compose
 from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
-from promptgeo.runs import Run, RunTable, Trained, table_of, write_run
+from promptgeo.run_folder import Run, Trained, write_run
+from promptgeo.run_table import RunTable, table_of
 from promptgeo.tiny import PATH as TINY
 
 SMALL = ("prompt.length=2", "task.split.max_test=6", "training.max_steps=2", "evaluation.every=end", "evaluation.max_new_tokens=4")

@@ -7,7 +7,7 @@ import pytest
 from promptgeo.analysis.projection import classical_mds, neighbour_ranks, pca, projection, trustworthiness
 from promptgeo.analysis.vectors import cosine_distances, l2_distances
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 def made(between: float, runs: int = 24, length: int = 3, width: int = 40, seed: int = 0) -> RunTable:

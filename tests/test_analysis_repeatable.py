@@ -14,7 +14,8 @@ from promptgeo.analysis.repeatable import repeatable
 from promptgeo.analysis.resampling import wilson
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
-from promptgeo.runs import Run, Trained, table_of, write_run
+from promptgeo.run_folder import Run, Trained, write_run
+from promptgeo.run_table import table_of
 from promptgeo.sources import _bundled, read
 from promptgeo.tasks import Example, Task
 from promptgeo.tiny import PATH as TINY

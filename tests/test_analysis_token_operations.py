@@ -11,7 +11,8 @@ from promptgeo.analysis import token_operations as module
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.token_operations import token_operations
 from promptgeo.errors import UserError
-from promptgeo.runs import Run, RunTable, Trained, table_of, write_run
+from promptgeo.run_folder import Run, Trained, write_run
+from promptgeo.run_table import RunTable, table_of
 from promptgeo.tiny import PATH as TINY
 
 BARE = ("template=bare", "evaluation.every=end", "training.checkpoints=1000", "prompt.length=1", "task.split.max_test=8")

@@ -18,7 +18,8 @@ from promptgeo.analysis.decoding import decoding
 from promptgeo.analysis.init_vs_task import init_vs_task
 from promptgeo.analysis.over_training import over_training
 from promptgeo.errors import UserError
-from promptgeo.runs import Run, RunTable
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
 
 TABLE_1 = [0.546034, 0.547264, 0.528472, 0.567885, 0.612360, 0.544497, 0.580160, 0.566388, 0.506061, 0.584952]
 TABLE_2 = [0.643099, 0.665577, 0.710362, 0.684544, 0.712954, 0.710524]

@@ -16,7 +16,7 @@ import pytest
 
 import promptgeo as pg
 from promptgeo.analysis import result as results
-from promptgeo.runs import METRICS, Trained, write_run
+from promptgeo.run_folder import METRICS_COLUMNS, Trained, write_run
 
 analyze = importlib.import_module("promptgeo.analyze")
 
@@ -62,7 +62,7 @@ def trained(k: int, width: int = 3, status: str = "completed", p0: bool = True) 
     arrays = {which: rng.normal(size=(2, width)).astype(np.float32) for which in ("initial", "final")}
     if not p0:
         arrays["initial"] = None
-    row = dict.fromkeys(METRICS, 1) | {"split": "test", "loss": 0.5, "accuracy": 0.5, "n": 4}
+    row = dict.fromkeys(METRICS_COLUMNS, 1) | {"split": "test", "loss": 0.5, "accuracy": 0.5, "n": 4}
     score = {"accuracy": {"final": 0.5}, "loss": {"final": 0.5}, "n": 4, "steps": 10, "prompt_length": 2}
     said = [{"prompt": "final", "id": str(k), "correct": k % 2 == 0} for k in range(4)]
     return Trained(status, **arrays, best=arrays["final"], trajectory=arrays["final"][None], steps=np.array([10]), metrics=[row], predictions=said, results=score)
@@ -356,7 +356,7 @@ def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, arg
 
 def model_asked(monkeypatch, runs: pg.RunTable, width: int = 3, fingerprint: str = "f", **keys) -> SimpleNamespace:
     """What is loaded for the runs."""
-    from promptgeo.lm import FrozenLM
+    from promptgeo.frozen_lm import FrozenLM
 
     loaded = SimpleNamespace(width=width, fingerprint=fingerprint)
 

@@ -16,8 +16,8 @@ from promptgeo.coupling import penalty, together
 from promptgeo.errors import UserError
 from promptgeo.packing import packs, train_all, train_pack
 from promptgeo.planning import run_identity
+from promptgeo.run_folder import Run
 from promptgeo.run_state import RunState, state_file
-from promptgeo.runs import Run
 from test_cli import SMALL, assert_refused, cli, model, runs_below  # noqa: F401 - fixtures
 from test_packing import files
 

@@ -102,7 +102,9 @@ def test_verdicts_and_outputs_are_those_of_generating_every_row(taught, generate
     lm, prompts = taught
     prompts = prompts if prompted else torch.zeros(1, 0, 32)
     tokens = generated(template, prompts, limit)
-    expected = [reference.verdict(lm.tokenizer, template, EXAMPLES[k % len(EXAMPLES)].label, t) for k, t in enumerate(tokens)]
+    expected = [
+        reference.verdict(lm.tokenizer, template, EXAMPLES[k % len(EXAMPLES)].label, t) for k, t in enumerate(tokens)
+    ]
     quick = evaluate(lm, prompts, task_of(template), max_new_tokens=limit)
     full = evaluate(lm, prompts, task_of(template), max_new_tokens=limit, outputs=True)
     assert quick.correct.ravel().tolist() == full.correct.ravel().tolist() == [correct for correct, _ in expected]
@@ -141,8 +143,14 @@ def test_token_scoring_is_the_first_generated_token(taught, prompted):
     examples = [Example(i, word, str(i % 10)) for i, word in enumerate(WORDS)]
     task = task_of(TOKEN, examples)
     found = evaluate(lm, prompts, task, outputs=True)
-    tokens = [reference.written(lm.model, prompt, row, 1) for prompt in prompts for row in task.rows(lm, examples, prompts.shape[1])]
-    expected = [reference.verdict(lm.tokenizer, TOKEN, examples[k % len(examples)].label, t) for k, t in enumerate(tokens)]
+    tokens = [
+        reference.written(lm.model, prompt, row, 1)
+        for prompt in prompts
+        for row in task.rows(lm, examples, prompts.shape[1])
+    ]
+    expected = [
+        reference.verdict(lm.tokenizer, TOKEN, examples[k % len(examples)].label, t) for k, t in enumerate(tokens)
+    ]
     assert found.correct.ravel().tolist() == [correct for correct, _ in expected]
     assert [text for texts in found.outputs for text in texts] == [output for _, output in expected]
     assert 0 < found.accuracy.mean() < 1
@@ -235,5 +243,7 @@ def test_a_split_without_examples_is_a_user_error(gpt2):
 def test_prompts_may_be_an_array_or_a_tensor_and_are_left_as_they_were(gpt2):
     prompts = np.random.default_rng(0).normal(size=(1, 2, 32)).astype(np.float32)
     before = prompts.copy()
-    assert np.array_equal(evaluate(gpt2, prompts, task_of(LINE)).losses, evaluate(gpt2, torch.from_numpy(prompts), task_of(LINE)).losses)
+    assert np.array_equal(
+        evaluate(gpt2, prompts, task_of(LINE)).losses, evaluate(gpt2, torch.from_numpy(prompts), task_of(LINE)).losses
+    )
     assert np.array_equal(prompts, before)

@@ -1,4 +1,7 @@
-"""promptgeo-runs import: prompts from elsewhere are runs like our own; what is not known stays unknown; bad input writes nothing."""
+"""promptgeo-runs import: prompts from elsewhere are runs like our own.
+
+What is not known stays unknown, and bad input writes nothing.
+"""
 
 import os
 import warnings
@@ -10,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from promptgeo import RunTable, UserError, load_runs, runs_cli
-from promptgeo.runs import find_runs
+from promptgeo.run_folder import find_runs
 
 TABLE = "task,init,seed,model,accuracy,n\nplus_one,cat,0,tiny,0.5,8\nplus_one,dog,0,tiny,,\nplus_two,cat,1,tiny,1,8\n"
 
@@ -42,10 +45,10 @@ def imported(cli, *arguments: str, table: str = "table.csv", out: str = "outputs
     assert f"imported runs lie in {out}/" in said
     runs = load_runs(out)
     order = {run.info["imported"]["line"]: i for i, run in enumerate(runs.runs)}
-    return RunTable(runs.table.loc[[order[k] for k in sorted(order)]].reset_index(drop=True), [runs.runs[order[k]] for k in sorted(order)])
-
-
-# ------------------------------------------------------------------------------------------------- what comes in
+    return RunTable(
+        runs.table.loc[[order[k] for k in sorted(order)]].reset_index(drop=True),
+        [runs.runs[order[k]] for k in sorted(order)],
+    )
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "safetensors", "bfloat16"])
@@ -65,7 +68,8 @@ def test_one_file_holds_a_prompt_for_every_row(cli, kind):
         given = given.astype(kind).astype(np.float32)
     runs = imported(cli, str(path))
     assert np.array_equal(runs.prompts(), given) and runs.prompts().dtype == np.float32
-    assert runs.table["task"].tolist() == ["plus_one", "plus_one", "plus_two"] and runs.table["init"].tolist() == ["cat", "dog", "cat"]
+    assert runs.table["task"].tolist() == ["plus_one", "plus_one", "plus_two"]
+    assert runs.table["init"].tolist() == ["cat", "dog", "cat"]
     assert runs.table["seed"].tolist() == [0, 0, 1] and set(runs.table["status"]) == {"imported"}
     rows = [run.row() for run in runs.runs]
     assert [row["accuracy_final"] for row in rows] == [0.5, None, 1.0] and [row["n"] for row in rows] == [8, None, 8]
@@ -78,7 +82,11 @@ def test_what_is_not_known_is_refused_with_the_way_out(cli):
     runs = imported(cli, "p.npy")
     assert "initial" not in runs.runs[0].tensors and "best" not in runs.runs[0].tensors
     for which in ("initial", 0):
-        with pytest.raises(UserError, match=r"was imported without P0: it has no initial prompt and no delta \(promptgeo-runs import takes --initial"):
+        with pytest.raises(
+            UserError,
+            match=r"was imported without P0: it has no initial prompt and no delta "
+            r"\(promptgeo-runs import takes --initial",
+        ):
             runs.prompts(which)
     with pytest.raises(UserError, match="was imported without its best prompt"):
         runs.prompts("best")
@@ -99,7 +107,11 @@ def test_study_3_saves_a_trajectory_per_run(cli):
     assert np.array_equal(runs.prompts(), np.stack([array[-1] for array in given]))
     for step in (1, 2, 3, 4):
         assert np.array_equal(runs.prompts(step), np.stack([array[step - 1] for array in given]))
-    assert runs.table["steps"].tolist() == [4, 4, 4] and runs.table["seed"].isna().all() and runs.table["model"].isna().all()
+    assert (
+        runs.table["steps"].tolist() == [4, 4, 4]
+        and runs.table["seed"].isna().all()
+        and runs.table["model"].isna().all()
+    )
     assert runs.runs[0].folder.name.startswith("imported-a-cat-")
     with pytest.raises(UserError, match="was imported without P0"):
         runs.trajectory()
@@ -118,14 +130,33 @@ def test_the_table_says_steps_of_its_own(cli):
 
 
 def test_safetensors_per_run_may_say_everything(cli):
-    arrays = {"initial": prompts(2, 5), "final": prompts(2, 5, seed=1), "trajectory": prompts(3, 2, 5, seed=2), "steps": np.array([5, 6, 9])}
+    arrays = {
+        "initial": prompts(2, 5),
+        "final": prompts(2, 5, seed=1),
+        "trajectory": prompts(3, 2, 5, seed=2),
+        "steps": np.array([5, 6, 9]),
+    }
     safetensors.numpy.save_file(arrays, "one.safetensors")
     Path("table.csv").write_text("task,init,file\na,cat,one.safetensors\n")
     run = imported(cli, "one.safetensors").runs[0]
-    assert {name: array.tolist() for name, array in run.tensors.items()} == {name: array.tolist() for name, array in arrays.items()}
+    assert {name: array.tolist() for name, array in run.tensors.items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }
     Path("again.csv").write_text(f"task,init,file\na,cat,{run.folder.name}/prompts.safetensors\n")
     again = imported(cli, str(run.folder / "prompts.safetensors"), table="again.csv", out="outputs/again").runs[0]
-    assert {name: array.tolist() for name, array in again.tensors.items()} == {name: array.tolist() for name, array in arrays.items()}
+    assert {name: array.tolist() for name, array in again.tensors.items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_file_may_hold_checkpoints_alone(cli, rows):
+    Path("table.csv").write_text("".join(TABLE.splitlines(keepends=True)[: rows + 1]))
+    trajectory = prompts(rows, 4, 2, 5)
+    safetensors.numpy.save_file({"trajectory": trajectory[0] if rows == 1 else trajectory}, "p.safetensors")
+    runs = imported(cli, "p.safetensors", "--steps", "0:2")
+    assert np.array_equal(runs.prompts(), trajectory[:, -1]) and np.array_equal(runs.prompts(0), trajectory[:, 0])
+    assert np.array_equal(runs.prompts(4), trajectory[:, 2])
 
 
 def test_p0_of_every_row_makes_deltas(cli):
@@ -142,22 +173,39 @@ def adapters(tmp_path_factory) -> Path:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     folder = tmp_path_factory.mktemp("adapters")
-    GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)).save_pretrained(folder / "base")
-    kinds = {"cat": peft.PromptTuningConfig, "dog": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig, "ptuning": peft.PromptEncoderConfig, "lora": peft.LoraConfig}
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
+    ).save_pretrained(folder / "base")
+    kinds = {
+        "cat": peft.PromptTuningConfig,
+        "dog": peft.PromptTuningConfig,
+        "prefix": peft.PrefixTuningConfig,
+        "ptuning": peft.PromptEncoderConfig,
+        "lora": peft.LoraConfig,
+    }
     for name, kind in kinds.items():
         length = {} if name == "lora" else {"num_virtual_tokens": 3}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            peft.get_peft_model(GPT2LMHeadModel.from_pretrained(folder / "base"), kind(task_type="CAUSAL_LM", **length)).save_pretrained(folder / name)
+            peft.get_peft_model(
+                GPT2LMHeadModel.from_pretrained(folder / "base"), kind(task_type="CAUSAL_LM", **length)
+            ).save_pretrained(folder / name)
     return folder
 
 
 def test_peft_adapters(cli, adapters):
     Path("table.csv").write_text("task,init,seed,file\na,cat,0,cat\na,dog,0,dog/\n")
     runs = imported(cli, str(adapters / "cat"), str(adapters / "dog"))
-    given = [safetensors.numpy.load_file(adapters / name / "adapter_model.safetensors")["prompt_embeddings"] for name in ("cat", "dog")]
+    given = [
+        safetensors.numpy.load_file(adapters / name / "adapter_model.safetensors")["prompt_embeddings"]
+        for name in ("cat", "dog")
+    ]
     assert np.array_equal(runs.prompts(), np.stack(given)) and runs.prompts().shape == (2, 3, 8)
-    assert runs.runs[0].info["config"]["model"] == {"name": "base", "name_or_path": str(adapters / "base"), "revision": None}
+    assert runs.runs[0].info["config"]["model"] == {
+        "name": "base",
+        "name_or_path": str(adapters / "base"),
+        "revision": None,
+    }
     Path("table.csv").write_text("task,init\na,cat\n")
     assert np.array_equal(imported(cli, str(adapters / "cat"), out="outputs/one").prompts(), given[:1])
 
@@ -166,10 +214,12 @@ def test_peft_adapters(cli, adapters):
 def test_other_adapters_hold_no_soft_prompt(cli, adapters, name, kind):
     Path("table.csv").write_text("task,init\na,cat\n")
     status, _, error = cli("import", str(adapters / name), "--table", "table.csv", "--out", "out")
-    assert status == 2 and error == f"promptgeo: {adapters / name}: is a PEFT adapter of type {kind}; only PROMPT_TUNING has a soft prompt among the input embeddings\n"
-
-
-# ------------------------------------------------------------------------------------------------- where it goes
+    assert (
+        status == 2
+        and error
+        == f"promptgeo: {adapters / name}: is a PEFT adapter of type {kind}; "
+        "only PROMPT_TUNING has a soft prompt among the input embeddings\n"
+    )
 
 
 def test_the_same_import_is_the_same_bytes_and_is_not_written_twice(cli):
@@ -177,7 +227,9 @@ def test_the_same_import_is_the_same_bytes_and_is_not_written_twice(cli):
     for out in ("outputs/one", "outputs/two"):
         imported(cli, "p.npy", out=out)
     files = {p.relative_to("outputs/one"): p for p in Path("outputs/one").rglob("*") if p.is_file()}
-    assert len(files) == 3 * 4 and all(path.read_bytes() == (Path("outputs/two") / name).read_bytes() for name, path in files.items())
+    assert len(files) == 3 * 4 and all(
+        path.read_bytes() == (Path("outputs/two") / name).read_bytes() for name, path in files.items()
+    )
     assert sorted(p.name for p in Path("outputs").iterdir()) == ["one", "two"]
     stamps = {path: path.stat().st_mtime_ns for path in files.values()}
     imported(cli, "p.npy", out="outputs/one")
@@ -200,7 +252,9 @@ def test_nothing_that_lies_there_is_overwritten(cli, there):
             np.save("p.npy", prompts(3, 2, 5, seed=1))
     before = {path: path.read_bytes() for path in [Path("out"), *Path("out").rglob("*")] if path.is_file()}
     status, _, error = cli("import", "p.npy", "--table", "table.csv", "--out", "out")
-    assert (status, error.count("\n")) == (2, 1) and error.startswith("promptgeo: --out out: exists already and holds something else; nothing was overwritten")
+    assert (status, error.count("\n")) == (2, 1) and error.startswith(
+        "promptgeo: --out out: exists already and holds something else; nothing was overwritten"
+    )
     assert {path: path.read_bytes() for path in [Path("out"), *Path("out").rglob("*")] if path.is_file()} == before
 
 
@@ -224,10 +278,9 @@ def test_a_models_short_name_becomes_its_place(cli):
     status, _, error = cli("import", "p.npy", "--table", "table.csv", "--out", "out")
     assert (status, error) == (0, "not used: notes, epoch (columns of table.csv)\n")
     (run,) = find_runs("out")[0]
-    assert run.info["config"]["model"]["name_or_path"] == "openai-community/gpt2-xl" and run.folder.name.startswith("gpt2_xl-a-cat-")
-
-
-# ------------------------------------------------------------------------------------------------- bad input
+    assert run.info["config"]["model"]["name_or_path"] == "openai-community/gpt2-xl" and run.folder.name.startswith(
+        "gpt2_xl-a-cat-"
+    )
 
 
 def write_files() -> None:
@@ -259,7 +312,7 @@ def write_files() -> None:
         "twice.csv": "task,init,init\na,cat,b\n",
         "file.csv": "task,init,file\na,cat,q.npy\n",
         "none.csv": "task,init,file\na,cat,flat.npy\n",
-        "steps.csv": "task,init,steps\na,cat,1:1\na,dog,\"3,2,1,0\"\nb,cat,1:1\n",
+        "steps.csv": 'task,init,steps\na,cat,1:1\na,dog,"3,2,1,0"\nb,cat,1:1\n',
         "latin.csv": None,
     }.items():
         Path(name).write_bytes(b"task,init\n\xe9,b\n" if content is None else content.encode())
@@ -270,7 +323,10 @@ def write_files() -> None:
     [
         ("absent.npy --table table.csv", "absent.npy: no such file"),
         ("p.npy --table absent.csv", "--table absent.csv: cannot be read: No such file or directory"),
-        ("p.npy --table notask.csv", "--table notask.csv: has no column task (nearest: Task); task and init are needed"),
+        (
+            "p.npy --table notask.csv",
+            "--table notask.csv: has no column task (nearest: Task); task and init are needed",
+        ),
         ("p.npy --table semicolons.csv", "--table semicolons.csv: has no column task ("),
         ("p.npy --table empty.csv", "--table empty.csv: has no column task (it has none)"),
         ("p.npy --table norows.csv", "--table norows.csv: has no rows"),
@@ -284,7 +340,10 @@ def write_files() -> None:
         ("p.npy --table file.csv", "file.csv, line 2: file=q.npy: is not among the given files"),
         ("flat.npy p.npy --table none.csv", "p.npy: no row of none.csv names it"),
         ("p.npy flat.npy --table table.csv", "--table table.csv: several files need a column file"),
-        ("flat.npy --table table.csv", "flat.npy: final has shape [3, 5]; [N, P, d] or, with checkpoints, [N, C, P, d] is needed"),
+        (
+            "flat.npy --table table.csv",
+            "flat.npy: final has shape [3, 5]; [N, P, d] or, with checkpoints, [N, C, P, d] is needed",
+        ),
         ("empty.npy --table table.csv", "empty.npy: final has shape [3, 0, 5]"),
         ("whole.npy --table table.csv", "whole.npy: final holds int64; a prompt is made of floating-point numbers"),
         ("nan.npy --table table.csv", "nan.npy: final is not finite at [1, 0, 4]"),
@@ -292,13 +351,22 @@ def write_files() -> None:
         ("objects.npy --table table.csv", "objects.npy: is no readable .npy array of numbers"),
         ("text.npy --table table.csv", "text.npy: is no readable .npy array of numbers"),
         ("text.safetensors --table table.csv", "text.safetensors: is no readable .safetensors file"),
-        ("two.safetensors --table table.csv", "two.safetensors: has tensors a, b; the trained prompt must be called final"),
-        ("p.txt --table table.csv", "p.txt: cannot be imported; .npy, .safetensors or a PEFT adapter's folder is needed"),
+        (
+            "two.safetensors --table table.csv",
+            "two.safetensors: has tensors a, b; the trained prompt must be called final",
+        ),
+        (
+            "p.txt --table table.csv",
+            "p.txt: cannot be imported; .npy, .safetensors or a PEFT adapter's folder is needed",
+        ),
         ("folder --table table.csv", "folder: has no adapter_config.json: it is no PEFT adapter"),
         ("p.npy --table none.csv", "none.csv, line 2: file=flat.npy: is not among the given files"),
         ("p.npy --table table.csv --initial flat.npy", "flat.npy: final has shape [3, 5]"),
         ("t.npy --table steps.csv", "steps.csv, line 3: steps: 4 rising whole numbers are needed"),
-        ("t.npy --table table.csv --steps 1,2", "--steps: 4 rising whole numbers are needed, a step for each checkpoint of t.npy; found [1, 2]"),
+        (
+            "t.npy --table table.csv --steps 1,2",
+            "--steps: 4 rising whole numbers are needed, a step for each checkpoint of t.npy; found [1, 2]",
+        ),
         ("t.npy --table table.csv --steps all", "--steps=all: FIRST:BY is needed"),
         ("t.npy --table table.csv --steps 5:0", "--steps: 4 rising whole numbers are needed"),
         ("p.npy", "the following arguments are required: --table; see promptgeo-runs import --help"),
@@ -316,14 +384,18 @@ def test_bad_input_is_one_line_and_nothing_is_written(cli, arguments, said):
 def test_rows_and_prompts_must_be_equally_many(cli):
     np.save("p.npy", prompts(4, 2, 5))
     status, _, error = cli("import", "p.npy", "--table", "table.csv", "--out", "out")
-    assert status == 2 and error.startswith("promptgeo: p.npy: has 4 prompts, table.csv 3 rows; one row per prompt is needed (or a column file")
+    assert status == 2 and error.startswith(
+        "promptgeo: p.npy: has 4 prompts, table.csv 3 rows; one row per prompt is needed (or a column file"
+    )
 
 
 def test_the_same_prompt_twice_is_refused(cli):
     np.save("p.npy", np.concatenate([prompts(1, 2, 5)] * 2))
     Path("table.csv").write_text("task,init\na,cat\na,cat\n")
     status, _, error = cli("import", "p.npy", "--table", "table.csv", "--out", "out")
-    assert status == 2 and error.startswith("promptgeo: table.csv, lines 2 and 3: are the same prompt with the same task, init and seed")
+    assert status == 2 and error.startswith(
+        "promptgeo: table.csv, lines 2 and 3: are the same prompt with the same task, init and seed"
+    )
 
 
 def test_a_failing_write_leaves_nothing(cli, monkeypatch):
@@ -340,18 +412,22 @@ def test_a_failing_write_leaves_nothing(cli, monkeypatch):
 
     monkeypatch.setattr(importing, "write_run", full)
     status, _, error = cli("import", "p.npy", "--table", "table.csv", "--out", "outputs/x")
-    assert status == 2 and error == "promptgeo: --out outputs/x: cannot be written (No space left on device); choose another folder\n"
+    assert (
+        status == 2
+        and error == "promptgeo: --out outputs/x: cannot be written (No space left on device); choose another folder\n"
+    )
     assert not any(Path("outputs").iterdir())
 
 
 def test_help_says_both(cli):
     status, out, _ = cli("--help")
-    assert status == 0 and "promptgeo-runs [PATH]" in out and "promptgeo-runs import FILE... --table TABLE.csv --out FOLDER" in out
+    assert (
+        status == 0
+        and "promptgeo-runs [PATH]" in out
+        and "promptgeo-runs import FILE... --table TABLE.csv --out FOLDER" in out
+    )
     status, out, _ = cli("import", "--help")
     assert status == 0 and "[N, P, d]" in out and "PEFT" in out and "--steps" in out
-
-
-# ------------------------------------------------------------------------------------------------- from_arrays
 
 
 def test_arrays_may_have_checkpoints():
@@ -360,12 +436,21 @@ def test_arrays_may_have_checkpoints():
     runs = RunTable.from_arrays(final, table, initial=initial, trajectory=trajectory, steps=[5, 6, 8, 9])
     found, steps = runs.query("task == 'a'").trajectory()
     assert steps.tolist() == [0, 5, 6, 8, 9]
-    assert np.array_equal(found, np.concatenate([initial[:, None], trajectory], axis=1)[[0, 2]]) and found.dtype == np.float32
+    assert (
+        np.array_equal(found, np.concatenate([initial[:, None], trajectory], axis=1)[[0, 2]])
+        and found.dtype == np.float32
+    )
     assert np.array_equal(runs.prompts(8), trajectory[:, 2]) and np.array_equal(runs.prompts(0), initial)
     assert np.array_equal(runs.prompts(np.int64(6)), trajectory[:, 1])
     with pytest.raises(UserError, match="which=7: these prompts only have final, initial, and steps 0, 5, 6, 8, 9"):
         runs.prompts(7)
-    assert RunTable.from_arrays(final, table, initial=initial, trajectory=trajectory).trajectory()[1].tolist() == [0, 1, 2, 3, 4]
+    assert RunTable.from_arrays(final, table, initial=initial, trajectory=trajectory).trajectory()[1].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
     begins = RunTable.from_arrays(final, table, trajectory=trajectory, steps=[0, 1, 2, 3])
     assert np.array_equal(begins.prompts("initial"), trajectory[:, 0]) and begins.trajectory()[0].shape == (3, 4, 2, 5)
 
@@ -373,12 +458,21 @@ def test_arrays_may_have_checkpoints():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"trajectory": prompts(3, 2, 5)}, r"trajectory has shape \[3, 2, 5\], prompts \[3, 2, 5\]; \[N, C, P, d\] is needed"),
+        (
+            {"trajectory": prompts(3, 2, 5)},
+            r"trajectory has shape \[3, 2, 5\], prompts \[3, 2, 5\]; \[N, C, P, d\] is needed",
+        ),
         ({"trajectory": prompts(2, 4, 2, 5)}, r"trajectory has shape \[2, 4, 2, 5\]"),
         ({"trajectory": prompts(3, 4, 2, 5)}, "trajectory: P0 is needed with it"),
-        ({"trajectory": prompts(3, 4, 2, 5), "steps": [1, 2]}, r"steps: 4 rising numbers are needed, one per checkpoint; these are \[1, 2\]"),
+        (
+            {"trajectory": prompts(3, 4, 2, 5), "steps": [1, 2]},
+            r"steps: 4 rising numbers are needed, one per checkpoint; these are \[1, 2\]",
+        ),
         ({"trajectory": prompts(3, 4, 2, 5), "steps": [0, 2, 2, 3]}, "steps: 4 rising numbers are needed"),
-        ({"trajectory": prompts(3, 4, 2, 5), "steps": [0, 1, 2, 3], "initial": prompts(3, 2, 5, seed=3)}, "initial differs from the checkpoint of step 0"),
+        (
+            {"trajectory": prompts(3, 4, 2, 5), "steps": [0, 1, 2, 3], "initial": prompts(3, 2, 5, seed=3)},
+            "initial differs from the checkpoint of step 0",
+        ),
     ],
 )
 def test_checkpoints_that_do_not_fit_are_refused(given, said):

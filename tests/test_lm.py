@@ -1,6 +1,7 @@
 """FrozenLM on seven architectures, against the untouched model run on one unpadded row at a time."""
 
 import hashlib
+import inspect
 
 import numpy as np
 import pytest
@@ -10,11 +11,19 @@ from torch import nn
 import reference
 from conftest import FAMILIES, make_config
 from promptgeo import FrozenLM, UserError, batching
-from promptgeo.batching import GEMM_ROWS, Row, collate
+from promptgeo.batching import GEMM_ROWS, collate
+from promptgeo.interface import LM
 from promptgeo.packing import train_pack
+from promptgeo.row import Row
 
 PROMPT = 3
-SMALL = ("training.batch_size=4", "task.split.max_train=8", "task.split.max_test=3", "optimizer.lr=0.05", "evaluation.max_new_tokens=4")
+SMALL = (
+    "training.batch_size=4",
+    "task.split.max_train=8",
+    "task.split.max_test=3",
+    "optimizer.lr=0.05",
+    "evaluation.max_new_tokens=4",
+)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -99,7 +108,10 @@ def test_what_stands_in_a_trees_padding_does_not_matter(pair):
         padding = places[batch.path_at] != torch.arange(batch.ids.shape[1])
         assert padding.sum() == batch.ids.shape[1] - len(set(places.tolist()))
         batch.ids[0, padding] = 7
-        lengths = {p.shape[1]: [rows[i].length for i in batch.rows if -(-rows[i].length // 16) * 16 == p.shape[1]] for p in batch.paths}
+        lengths = {
+            p.shape[1]: [rows[i].length for i in batch.rows if -(-rows[i].length // 16) * 16 == p.shape[1]]
+            for p in batch.paths
+        }
         for paths_BT in batch.paths:
             for path, length in zip(paths_BT, lengths[paths_BT.shape[1]], strict=True):
                 path[length:] = 5
@@ -108,7 +120,9 @@ def test_what_stands_in_a_trees_padding_does_not_matter(pair):
 
 def test_a_tree_holds_every_shared_position_once():
     """4 rows of one prompt and 2 of another; distinct (prompt, prefix) counted by hand."""
-    rows = [reference.row([-1, -2, 10, 11, x], [20, 21]) for x in (12, 12, 13)] + [reference.row([-1, -2, 10, 14], [20])]
+    rows = [reference.row([-1, -2, 10, 11, x], [20, 21]) for x in (12, 12, 13)] + [
+        reference.row([-1, -2, 10, 14], [20])
+    ]
     rows += [reference.row([-1, -2, 10, 11, 12], [20, 21])] * 2
     prompt_of = [0, 0, 0, 0, 1, 1]
     prefixes = {(p, *r.ids[: k + 1]) for p, r in zip(prompt_of, rows, strict=True) for k in range(len(r.ids))}
@@ -132,8 +146,46 @@ def test_a_trees_products_meet_few_numbers_of_rows_and_little_padding():
 
 
 def test_every_family_shares_prefixes(model_folders):
-    found = {family: FrozenLM.load(str(folder), device="cpu")._shares_prefixes for family, folder in model_folders.items()}
+    found = {
+        family: FrozenLM.load(str(folder), device="cpu")._shares_prefixes for family, folder in model_folders.items()
+    }
     assert found == dict.fromkeys(FAMILIES, True)
+
+
+def test_frozenlm_offers_everything_that_the_interface_promises(gpt2):
+    promised = {name: member for of in LM.__mro__ for name, member in vars(of).items() if not name.startswith("_")}
+    assert {"label_logits", "greedy", "encode", "max_positions"} < set(promised)
+    for name, member in promised.items():
+        assert hasattr(gpt2, name), name
+        if isinstance(member, property):
+            assert not callable(getattr(gpt2, name)), name
+        else:
+            wanted, offered = (inspect.signature(f).parameters for f in (member, getattr(FrozenLM, name)))
+            assert [(p.name, p.kind, p.default is p.empty) for p in wanted.values()] == [
+                (p.name, p.kind, p.default is p.empty) for p in offered.values()
+            ], name
+
+
+def test_what_a_model_says_of_itself(model_folders, tokenizer):
+    lm = FrozenLM.load(str(model_folders["opt"]), device="cpu", precision="bf16")
+    assert (lm.layers, lm.width, lm.max_positions) == (2, 16, 64)
+    assert lm.parameters == sum(p.numel() for p in lm.model.parameters()) and lm.weight_bytes == 2 * lm.parameters
+    assert lm.bytes_per_position == 34 * 32 * 2 * 2  # numbers a layer, width inside, layers, bytes
+    assert lm.bytes_per_label == len(tokenizer) * (12 + 2)
+    assert lm.vocabulary_size == len(lm.vocabulary()) == len(tokenizer)
+
+
+def test_a_special_token_is_written_out_but_is_no_text(gpt2):
+    (end,) = gpt2.special_ids
+    assert gpt2.token_text(end) == "<|endoftext|>" and gpt2.decode([end]) == "" and gpt2.end_tokens == {end}
+    assert gpt2.token_text(np.int64(gpt2.encode("cat")[0])) == "cat"
+
+
+def test_dropout_is_off_again_whatever_happens_within(gpt2):
+    with pytest.raises(RuntimeError), gpt2.dropout():
+        assert gpt2.model.training
+        raise RuntimeError
+    assert not any(module.training for module in gpt2.model.modules())
 
 
 def test_training_changes_no_weight_and_leaves_no_gradient(folder, tmp_path):
@@ -147,9 +199,13 @@ def test_training_changes_no_weight_and_leaves_no_gradient(folder, tmp_path):
 
 @pytest.mark.parametrize("dropout", [False, True])
 def test_dropout_is_on_only_during_the_steps_of_a_run_that_asks_for_it(model_folders, tmp_path, dropout):
-    plan = reference.make_plan(model_folders["gpt2"], tmp_path, "task=plus_two", "training.max_steps=2", f"training.dropout={dropout}", *SMALL)
+    plan = reference.make_plan(
+        model_folders["gpt2"], tmp_path, "task=plus_two", "training.max_steps=2", f"training.dropout={dropout}", *SMALL
+    )
     seen = []
-    hook = plan.lm.model.register_forward_pre_hook(lambda module, args: seen.append((torch.is_grad_enabled(), module.training)))
+    hook = plan.lm.model.register_forward_pre_hook(
+        lambda module, args: seen.append((torch.is_grad_enabled(), module.training))
+    )
     try:
         reference.trained(plan)
     finally:
@@ -221,15 +277,23 @@ def test_bf16_weights_with_fp32_prompt_loss_and_optimiser_state(model_folders, t
 
     modules, losses = [], []
     step = tuning.PromptTuning.training_step
-    monkeypatch.setattr(tuning.PromptTuning, "training_step", lambda self, *a: (modules.append(self), step(self, *a))[1])
+    monkeypatch.setattr(
+        tuning.PromptTuning, "training_step", lambda self, *a: (modules.append(self), step(self, *a))[1]
+    )
     real = tuning.label_losses
-    monkeypatch.setattr(tuning, "label_losses", lambda logits, *a, **k: (losses.append(logits.dtype), real(logits, *a, **k))[1])
+    monkeypatch.setattr(
+        tuning, "label_losses", lambda logits, *a, **k: (losses.append(logits.dtype), real(logits, *a, **k))[1]
+    )
     # A step far below bf16's resolution at 1: stored in bf16, the prompt would not move.
     overrides = ("init=uniform", "precision=bf16", "training.max_steps=4", *SMALL, "optimizer.lr=1e-6")
     plan = reference.make_plan(model_folders["gpt2"], tmp_path, "task=plus_two", *overrides)
     states = []
     finish = tuning.PromptTuning._finish
-    monkeypatch.setattr(tuning.PromptTuning, "_finish", lambda self, s: (states.extend(self.optimizers().optimizer.state.values()), finish(self, s))[1])
+    monkeypatch.setattr(
+        tuning.PromptTuning,
+        "_finish",
+        lambda self, s: (states.extend(self.optimizers().optimizer.state.values()), finish(self, s))[1],
+    )
     run = reference.trained(plan)
     assert {p.dtype for p in plan.lm.model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in modules[0].prompts} == {torch.float32}
@@ -249,7 +313,9 @@ def test_precision_is_pinned_whatever_the_checkpoint_was_saved_in(model_folders,
 def test_the_head_sees_label_positions_only(lm):
     rows = reference.random_rows(9, PROMPT, len(lm.tokenizer), seed=3)
     seen = []
-    hook = lm.model.get_output_embeddings().register_forward_hook(lambda module, args, output: seen.append(args[0].shape[:-1].numel()))
+    hook = lm.model.get_output_embeddings().register_forward_hook(
+        lambda module, args, output: seen.append(args[0].shape[:-1].numel())
+    )
     try:
         logits_by_row(lm, random_prompts(lm, 1), rows, [0] * 9)
     finally:
@@ -266,7 +332,9 @@ def test_gradients_equal_those_of_a_naive_loss_over_full_logits(pair):
     ours, naive = (random_prompts(lm, 2).requires_grad_() for _ in range(2))
     for batch in lm.batches(rows, prompt_of, PROMPT):
         logits_MV = lm.label_logits(ours, batch)
-        nn.functional.cross_entropy(logits_MV, batch.targets_M, reduction="sum", ignore_index=batching.IGNORE).backward()
+        nn.functional.cross_entropy(
+            logits_MV, batch.targets_M, reduction="sum", ignore_index=batching.IGNORE
+        ).backward()
     for row, n in zip(rows, prompt_of, strict=True):
         # Hugging Face's own loss: labels shifted inside, a mean over the label's tokens.
         inputs = reference.embeddings(model, naive[n], np.concatenate([row.ids, row.label]))
@@ -276,7 +344,9 @@ def test_gradients_equal_those_of_a_naive_loss_over_full_logits(pair):
 
 
 def test_gradients_equal_finite_differences(model_folders):
-    lm = FrozenLM(reference.original(model_folders["gpt2"]).double(), FrozenLM.load(str(model_folders["gpt2"])).tokenizer)
+    lm = FrozenLM(
+        reference.original(model_folders["gpt2"]).double(), FrozenLM.load(str(model_folders["gpt2"])).tokenizer
+    )
     batch = next(lm.batches([reference.row([-1, -2, 5, 6, 7], [8, 9])], [0], 2))
     logits = lm.model.get_output_embeddings()
     kept = []
@@ -307,7 +377,9 @@ def test_greedy_equals_generate_with_and_without_a_cache(pair):
     found = lm.greedy(prompts, rows, prompt_of, 9)
     assert any(row.length <= 16 < row.length + 8 for row in rows)
     for use_cache in (True, False):
-        assert found == [reference.written(model, prompts[n], row, 9, use_cache) for row, n in zip(rows, prompt_of, strict=True)]
+        assert found == [
+            reference.written(model, prompts[n], row, 9, use_cache) for row, n in zip(rows, prompt_of, strict=True)
+        ]
 
 
 def test_greedy_writes_the_same_where_prefixes_are_not_shared(pair, monkeypatch):
@@ -382,7 +454,13 @@ def save_random(tmp_path, tokenizer, model) -> str:
 def test_a_model_that_looks_ahead_is_rejected(tmp_path, tokenizer):
     import transformers as tf
 
-    small = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    small = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     folder = save_random(tmp_path, tokenizer, tf.BertForMaskedLM(tf.BertConfig(**small)))
     with pytest.raises(UserError, match="depends on later tokens"):
         FrozenLM.load(folder, device="cpu")
@@ -428,4 +506,4 @@ def test_batches_are_cut_between_prompts_so_that_no_run_is_cut_where_it_is_not_c
     # A prompt longer than a batch is cut as it is alone; the next may share its last part.
     cut = [batch.rows for batch in collate(rows, prompt_of, 1, max_tokens=8 * 7)]
     assert cut == [list(range(7)), list(range(7, 10)), list(range(10, 17)), list(range(17, 24))]
-    assert [len(batch.rows) for batch in collate(rows, prompt_of, 1, apart=True)] == [10, 10, 4]
+    assert [len(batch.rows) for batch in collate(rows, prompt_of, 1, separate_prompts=True)] == [10, 10, 4]

@@ -12,13 +12,13 @@ import torch
 
 import reference
 from promptgeo import packing, planning, run_state, tuning
-from promptgeo.batching import Row
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.interruption import Interrupted, interruptible
-from promptgeo.lm import FrozenLM
 from promptgeo.packing import packs, train_all, train_pack
-from promptgeo.runs import Run
+from promptgeo.row import Row
+from promptgeo.run_folder import Run
 from promptgeo.tiny import PATH as TINY
 
 SMALL = (

@@ -12,7 +12,7 @@ from conftest import FAMILIES
 from promptgeo import FrozenLM, UserError, prompts
 from promptgeo.config import Init, InitKind, Prompt, Template
 from promptgeo.prompts import initial_prompt
-from promptgeo.runs import Trained, write_run
+from promptgeo.run_folder import Trained, write_run
 from promptgeo.tasks import Task
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")

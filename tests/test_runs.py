@@ -1,33 +1,58 @@
 """The run folder: written whole or not at all, verified when read; many of them as a table."""
 
 import hashlib
+import inspect
 import json
 import logging
+import pydoc
 import resource
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import promptgeo
 from promptgeo import Run, RunTable, UserError, load_runs, runs_cli
-from promptgeo.runs import FILES, METRICS, DamagedRun, Trained, find_runs, write_atomically, write_run
+from promptgeo.run_folder import FILES, METRICS_COLUMNS, DamagedRun, Trained, find_runs, write_atomically, write_run
 
 
 def header(task: str = "t", init: str = "cat", seed: int = 0) -> dict:
-    names = {"model": {"name": "m"}, "task": {"name": task}, "init": {"name": init}, "template": {"name": "input_label"}}
+    names = {
+        "model": {"name": "m"},
+        "task": {"name": task},
+        "init": {"name": init},
+        "template": {"name": "input_label"},
+    }
     return {"id": f"{task}{init}{seed}", "config": names | {"seed": seed, "optimizer": {"lr": 0.01}}}
 
 
 def trained(seed: int = 0, status: str = "completed", length: int = 2) -> Trained:
     rng = np.random.default_rng(seed)
     arrays = {which: rng.normal(size=(length, 3)).astype(np.float32) for which in ("initial", "final", "best")}
-    accuracy = {"none": 0.0, "initial": 0.125} | ({"final": 0.5 + seed / 8, "best": 0.75} if status == "completed" else {})
+    accuracy = {"none": 0.0, "initial": 0.125} | (
+        {"final": 0.5 + seed / 8, "best": 0.75} if status == "completed" else {}
+    )
     loss = dict.fromkeys(accuracy, 1 / 3)
-    metrics = [dict.fromkeys(METRICS, 0) | {"step": step, "split": "train", "loss": 1 / 3, "lr": 0.01, "label_accuracy": None} for step in (5, 10)]
-    predictions = [{"prompt": "final", "id": i, "input": "é\u2028", "label": "b", "output": "b", "correct": True, "loss": 0.5} for i in range(3)]
+    metrics = [
+        dict.fromkeys(METRICS_COLUMNS, 0)
+        | {"step": step, "split": "train", "loss": 1 / 3, "lr": 0.01, "label_accuracy": None}
+        for step in (5, 10)
+    ]
+    predictions = [
+        {"prompt": "final", "id": i, "input": "é\u2028", "label": "b", "output": "b", "correct": True, "loss": 0.5}
+        for i in range(3)
+    ]
     results = {"split": "test", "n": 3, "steps": 10, "prompt_length": length, "accuracy": accuracy, "loss": loss}
     trajectory = rng.normal(size=(2, length, 3)).astype(np.float32)
-    return Trained(status, **arrays, trajectory=trajectory, steps=np.array([5, 10]), metrics=metrics, predictions=predictions, results=results)
+    return Trained(
+        status,
+        **arrays,
+        trajectory=trajectory,
+        steps=np.array([5, 10]),
+        metrics=metrics,
+        predictions=predictions,
+        results=results,
+    )
 
 
 @pytest.fixture
@@ -44,8 +69,11 @@ def test_what_was_written_is_what_is_read(folder):
         assert np.array_equal(run.prompt(which), getattr(wrote, which)) and run.prompt(which).dtype == np.float32
     assert np.array_equal(run.prompt(5), wrote.trajectory[0]) and np.array_equal(run.prompt(10), wrote.trajectory[1])
     assert np.array_equal(run.prompt(0), wrote.initial)
-    assert list(run.metrics.columns) == METRICS and run.metrics["step"].tolist() == [5, 10]
-    assert run.metrics["loss"].tolist() == [pytest.approx(1 / 3, rel=1e-8)] * 2 and run.metrics["label_accuracy"].isna().all()
+    assert list(run.metrics.columns) == METRICS_COLUMNS and run.metrics["step"].tolist() == [5, 10]
+    assert (
+        run.metrics["loss"].tolist() == [pytest.approx(1 / 3, rel=1e-8)] * 2
+        and run.metrics["label_accuracy"].isna().all()
+    )
     assert run.predictions == wrote.predictions
     for name in FILES:
         assert run.info["files"][name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -126,12 +154,11 @@ def test_a_run_whose_writing_stops_half_way_is_not_complete(folder):
         Run.load(folder)
 
 
-# ------------------------------------------------------------------------------------------------- tables
-
-
 @pytest.fixture
 def grid(tmp_path):
-    for k, (task, init, seed) in enumerate([("plus_one", "cat", 0), ("plus_one", "dog", 0), ("plus_two", "cat", 0), ("plus_two", "cat", 1)]):
+    for k, (task, init, seed) in enumerate(
+        [("plus_one", "cat", 0), ("plus_one", "dog", 0), ("plus_two", "cat", 0), ("plus_two", "cat", 1)]
+    ):
         write_run(tmp_path / f"run{k}", header(task, init, seed), trained(k))
     return tmp_path
 
@@ -141,7 +168,9 @@ def test_a_table_has_a_row_and_a_prompt_for_every_run(grid):
     assert len(runs) == 4
     assert runs.table["task"].tolist() == ["plus_one", "plus_one", "plus_two", "plus_two"]
     assert runs.table["accuracy_final"].tolist() == [0.5, 0.625, 0.75, 0.875]
-    assert runs.table.loc[3, ["init", "seed", "model", "template", "lr", "prompt_length", "steps", "n", "accuracy_none"]].tolist() == ["cat", 1, "m", "input_label", 0.01, 2, 10, 3, 0.0]
+    assert runs.table.loc[
+        3, ["init", "seed", "model", "template", "lr", "prompt_length", "steps", "n", "accuracy_none"]
+    ].tolist() == ["cat", 1, "m", "input_label", 0.01, 2, 10, 3, 0.0]
     for which, of in {"final": "final", "initial": "initial", "best": "best", 0: "initial"}.items():
         assert np.array_equal(runs.prompts(which), np.stack([getattr(trained(k), of) for k in range(4)]))
     assert np.array_equal(runs.prompts(10), np.stack([trained(k).trajectory[1] for k in range(4)]))
@@ -169,6 +198,54 @@ def test_prompts_of_different_shapes_are_not_stacked(grid):
     with pytest.raises(UserError, match=r"different shapes \(\(2, 3\), \(4, 3\)\)"):
         load_runs(grid).prompts()
     assert load_runs(grid).query("prompt_length == 4").prompts().shape == (1, 4, 3)
+
+
+def test_a_table_at_a_prompt_shows_what_its_runs_are_and_how_good(grid):
+    runs = load_runs(grid)
+    title, *lines = repr(runs).splitlines()
+    assert title == "RunTable of 4 runs"
+    accuracies = ["accuracy_none", "accuracy_initial", "accuracy_final", "accuracy_best"]
+    assert [line.split() for line in lines] == [
+        ["task", "init", "seed", *accuracies, "n", "steps"],
+        ["0", "plus_one", "cat", "0", "0", "0.125", "0.5", "0.75", "3", "10"],
+        ["1", "plus_one", "dog", "0", "0", "0.125", "0.625", "0.75", "3", "10"],
+        ["2", "plus_two", "cat", "0", "0", "0.125", "0.75", "0.75", "3", "10"],
+        ["3", "plus_two", "cat", "1", "0", "0.125", "0.875", "0.75", "3", "10"],
+    ]
+    # Where runs differ in more than task, init and seed, that is shown; a diverged run has no final accuracy.
+    write_run(grid / "longer", header(seed=9), trained(status="diverged", length=4))
+    lines = repr(load_runs(grid)).splitlines()
+    assert lines[1].split()[3:7] == ["status", "prompt_length", "accuracy_none", "accuracy_initial"]
+    assert lines[2].split() == ["0", "t", "cat", "9", "diverged", "4", "0", "0.125", "-", "-", "3", "10"]
+    assert repr(runs.query("seed == 7")) == "RunTable of 0 runs"
+    assert repr(Run.load(grid / "run0")) == f"Run(folder={grid / 'run0'!r})"
+
+
+def test_a_large_table_shows_twenty_rows_and_says_how_many_are_left_out():
+    table = pd.DataFrame({"task": "<b>", "accuracy_final": np.linspace(0, 1, 240), "loss": 1.0})
+    runs = RunTable.from_arrays(np.zeros((240, 1, 2)), table)
+    lines = repr(runs).splitlines()
+    assert len(lines) == 1 + 1 + 20 + 1 and lines[1].split() == ["task", "accuracy_final"]
+    assert lines[-2].split() == ["19", "<b>", "0.0795"] and lines[-1] == "and 220 more; all rows and columns: .table"
+    html = runs._repr_html_()
+    assert html.count("<tr") == 1 + 20 and "<p>RunTable of 240 runs</p>" in html and "<p>and 220 more; " in html
+    assert "&lt;b&gt;" in html and "<b>" not in html
+
+
+def test_a_table_with_none_of_the_usual_columns_is_shown_too():
+    runs = RunTable.from_arrays(np.zeros((1, 1, 2)), pd.DataFrame({"x": [1.5], "y": ["z"]}))
+    title, *lines = repr(runs).splitlines()
+    assert title == "RunTable of 1 run" and [line.split() for line in lines] == [["x", "y"], ["0", "1.5", "z"]]
+    assert "<td>z</td>" in runs._repr_html_()
+
+
+def test_help_of_what_notebooks_call_has_a_paragraph_for_its_arguments():
+    for function in (promptgeo.load_runs, promptgeo.evaluate, promptgeo.FrozenLM.load, RunTable.from_arrays):
+        text = pydoc.render_doc(function, renderer=pydoc.plaintext)
+        arguments = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+        described = text.split("Args:")[1].split("Raises UserError")[0]
+        assert arguments and all(f"{name}: " in described for name in arguments)
+        assert max(map(len, text.splitlines()[3:])) <= 120
 
 
 def test_prompts_from_elsewhere_are_a_table_too():
@@ -220,5 +297,8 @@ def test_a_listing_of_nothing_is_one_line_and_exit_status_2(tmp_path, capsys):
 
 def test_a_query_that_cannot_be_asked_names_the_columns(tmp_path):
     write_run(tmp_path / "run", header("one"), trained(0))
-    with pytest.raises(UserError, match=r"colour == 'red': cannot be asked of these runs \(name 'colour' is not defined\); their columns: .*task"):
+    with pytest.raises(
+        UserError,
+        match=r"colour == 'red': cannot be asked of these runs \(name 'colour' is not defined\); their columns: .*task",
+    ):
         load_runs(tmp_path).query("colour == 'red'")

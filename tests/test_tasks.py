@@ -10,8 +10,7 @@ from promptgeo import UserError
 from promptgeo.compose import compose
 from promptgeo.config import Source, SourceKind, Split, SplitKind, Template
 from promptgeo.config import Task as TaskConfig
-from promptgeo.planning import load_task
-from promptgeo.tasks import Example, Task, split_examples, train_test_split
+from promptgeo.tasks import Example, Task, load_task, split_examples, train_test_split
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
 
@@ -27,7 +26,8 @@ def ids(split: list[Example]) -> list[int]:
 def loaded(tmp_path, text: str, split: Split | None = None, labels: list[str] | None = None) -> Task:
     path = tmp_path / "my.csv"
     path.write_text("input,label\n" + text)
-    return Task.load(TaskConfig(name="mine", source=Source(kind=SourceKind.file, path=str(path)), split=split or Split(), labels=labels), TEMPLATE)
+    source = Source(kind=SourceKind.file, path=str(path))
+    return Task.load(TaskConfig(name="mine", source=source, split=split or Split(), labels=labels), TEMPLATE)
 
 
 # The table of ../shared/data/README.md: train / test, digest of the test inputs, first test input.
@@ -44,12 +44,16 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_data_gives_the_published_split(name):
     folder = needs_shared("function_vectors")
-    task = load_task(compose([f"task={name}", "task.source.kind=function_vectors", f"task.source.path={folder}"]))
+    config = compose([f"task={name}", "task.source.kind=function_vectors", f"task.source.path={folder}"])
+    task = load_task(config.task, config.template)
     digest = hashlib.sha256("\n".join(e.input for e in task.test).encode()).hexdigest()[:16]
     assert (len(task.train), len(task.test), digest, task.test[0].input) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize(("n", "size", "seed"), [(2, 0.5, 0), (5, 0.2, 42), (10, 0.25, 1), (197, 0.2, 42), (293, 0.1, 7), (814, 1 / 3, 42), (1000, 0.999, 42)])
+@pytest.mark.parametrize(
+    ("n", "size", "seed"),
+    [(2, 0.5, 0), (5, 0.2, 42), (10, 0.25, 1), (197, 0.2, 42), (293, 0.1, 7), (814, 1 / 3, 42), (1000, 0.999, 42)],
+)
 def test_our_split_is_that_of_datasets(n, size, seed):
     from datasets import Dataset
 
@@ -60,9 +64,13 @@ def test_our_split_is_that_of_datasets(n, size, seed):
 
 def test_a_split_that_leaves_one_side_empty_names_its_key():
     for n, size in ((1, 0.5), (4, 0.99)):
-        with pytest.raises(UserError, match=rf"^task x: task.split.test_size={size}: leaves 0 training and {n} other examples of {n}$"):
+        with pytest.raises(
+            UserError, match=rf"^task x: task.split.test_size={size}: leaves 0 training and {n} other examples of {n}$"
+        ):
             split_examples({"all": examples(n)}, Split(test_size=size), "x")
-    with pytest.raises(UserError, match=r"^task x: task.split.validation=0.9: leaves 0 training and 4 other examples of 4$"):
+    with pytest.raises(
+        UserError, match=r"^task x: task.split.validation=0.9: leaves 0 training and 4 other examples of 4$"
+    ):
         split_examples({"all": examples(5)}, Split(test_size=0.2, validation=0.9), "x")
 
 
@@ -84,7 +92,9 @@ def test_a_sources_own_splits_are_kept_and_its_validation_too():
     train, validation, test = split_examples(table, Split(kind=SplitKind.own, validation=0.2), "x")
     assert (len(train), len(validation), test) == (8, 2, table["test"])
     assert sorted(ids(train + validation)) == list(range(10))
-    with pytest.raises(UserError, match=r"^task x: task.split.kind=own, but the source has no train and test splits \(it has all\)$"):
+    with pytest.raises(
+        UserError, match=r"^task x: task.split.kind=own, but the source has no train and test splits \(it has all\)$"
+    ):
         split_examples({"all": examples(3)}, own, "x")
 
 
@@ -100,7 +110,9 @@ def test_max_train_and_max_test_keep_a_drawn_part_of_what_there_was():
     table = {"train": examples(50), "test": examples(50, 50)}
     train, _, test = split_examples(table, Split(kind=SplitKind.own, max_train=10, max_test=60), "x")
     assert len(train) == 10 and test == table["test"]
-    assert ids(train) == sorted(ids(train)) and ids(train) != list(range(10))  # drawn, not the first: a source may be sorted by label
+    assert ids(train) == sorted(ids(train)) and ids(train) != list(
+        range(10)
+    )  # drawn, not the first: a source may be sorted by label
     assert split_examples(table, Split(kind=SplitKind.own, max_train=10), "x")[0] == train
     assert split_examples(table, Split(kind=SplitKind.own, max_train=10, seed=1), "x")[0] != train
     fewer, validation, _ = split_examples(table, Split(kind=SplitKind.own, max_train=10, validation=0.2), "x")
@@ -113,7 +125,9 @@ def test_inputs_in_both_train_and_test_are_warned_of_and_counted(tmp_path, caplo
         task = loaded(tmp_path, twice)
     both = {e.input for e in task.train} & {e.input for e in task.test}
     assert len(both) > 2
-    assert caplog.messages == [f"task mine: {len(both)} inputs occur in both train and test, for instance {min(both)!r}"]
+    assert caplog.messages == [
+        f"task mine: {len(both)} inputs occur in both train and test, for instance {min(both)!r}"
+    ]
     caplog.clear()
     loaded(tmp_path, twice, Split(kind=SplitKind.all))  # asked for
     loaded(tmp_path, "".join(f"in {i},out\n" for i in range(20)))
@@ -142,7 +156,8 @@ def test_a_file_edited_in_a_running_session_is_read_again(tmp_path):
     path = tmp_path / "my.csv"
     path.write_text("input,label\na,b\nc,d\n")
     config = compose(["task=custom", f"task.source.path={path}"])
-    before = load_task(config)
-    assert load_task(config) is before
+    before = load_task(config.task, config.template)
+    assert load_task(config.task, config.template) is before
     path.write_text("input,label\na,b\nc,d\ne,f\n")
-    assert len(load_task(config).train) == 2 and load_task(config).fingerprint != before.fingerprint
+    edited = load_task(config.task, config.template)
+    assert len(edited.train) == 2 and edited.fingerprint != before.fingerprint

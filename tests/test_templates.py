@@ -101,7 +101,11 @@ def test_an_example_beyond_the_models_positions_is_named_and_none_below(gpt2):
     assert len(gpt2.encode("catcat")) == 2 and len(gpt2.encode(label)) > 1
     n = 64 - P - (len(gpt2.encode(label)) - 1)
     assert task("bare").rows(gpt2, [Example(0, "cat" * n, label)], P)[0].length == 64
-    with pytest.raises(UserError, match=r"^task t, example 12 \('catcatcat.*'\): prompt and text take 65 positions, the model has 64; shorten prompt.length or set task.max_input_tokens$"):
+    with pytest.raises(
+        UserError,
+        match=r"^task t, example 12 \('catcatcat.*'\): prompt and text take 65 positions, the model has 64; "
+        r"shorten prompt.length or set task.max_input_tokens$",
+    ):
         task("bare").rows(gpt2, [Example(0, "cat", label), Example(12, "cat" * (n + 1), label)], P)
 
 

@@ -35,7 +35,7 @@ import torch
 
 import reference
 from promptgeo.packing import train_pack
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 
 SMALL = ("task.split.max_train=8", "task.split.max_test=4", "training.batch_size=4", "training.epochs=2", "evaluation.max_new_tokens=4")
 

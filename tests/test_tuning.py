@@ -16,7 +16,7 @@ from promptgeo import tuning
 from promptgeo.config import Optimizer, OptimizerKind, Schedule
 from promptgeo.packing import train_pack
 from promptgeo.progress import SweepView
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 
 # 11 training examples in minibatches of 4: the last of an epoch has 3. Labels have 2 to 4 tokens.
 SMALL = ("task=plus_two", "task.split.max_train=11", "task.split.max_test=3", "training.batch_size=4", "training.epochs=2", "evaluation.max_new_tokens=4")

@@ -20,12 +20,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if TYPE_CHECKING:
     from promptgeo.analyze import analyze
     from promptgeo.evaluation import evaluate
-    from promptgeo.lm import FrozenLM
+    from promptgeo.frozen_lm import FrozenLM
     from promptgeo.python_face import task, train
-    from promptgeo.runs import Run, RunTable, load_runs
+    from promptgeo.run_folder import Run
+    from promptgeo.run_table import RunTable, load_runs
 
 _HOMES = {
-    "FrozenLM": "lm", "Run": "runs", "RunTable": "runs", "load_runs": "runs",
+    "FrozenLM": "frozen_lm", "Run": "run_folder", "RunTable": "run_table", "load_runs": "run_table",
     "evaluate": "evaluation", "task": "python_face", "train": "python_face",
 }  # fmt: skip
 

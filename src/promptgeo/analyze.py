@@ -29,8 +29,8 @@ from promptgeo.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Result, Stored
-    from promptgeo.lm import FrozenLM
-    from promptgeo.runs import RunTable
+    from promptgeo.frozen_lm import FrozenLM
+    from promptgeo.run_table import RunTable
 
 log = logging.getLogger(__name__)
 USABLE = ("completed", "imported")
@@ -185,7 +185,8 @@ def _unfinished(folder: Path) -> bool:
 
 def _runs(folders: Sequence[str], where: str | None) -> "tuple[RunTable, list[str]]":
     """The runs to ask, and which were left out and why: damaged, not completed."""
-    from promptgeo.runs import Run, find_runs, table_of
+    from promptgeo.run_folder import Run, find_runs
+    from promptgeo.run_table import table_of
 
     found: dict[str, Run] = {}
     left_out = []
@@ -230,7 +231,8 @@ class _Materials:
 
     @cached_property
     def lm(self) -> "FrozenLM":
-        from promptgeo.lm import FrozenLM, local_folder
+        from promptgeo.frozen_lm import FrozenLM
+        from promptgeo.loading import local_folder
 
         name, revision = self._model()
         precision = self.config.precision

@@ -1,14 +1,17 @@
-"""Rows of tokens to batches, without doing work twice.
+"""How do rows become batches, without computing anything twice?
 
-A tree (the usual case): positions that several rows share, the soft prompt and the template's first words, stand in the batch
-once. All positions of a batch lie flat in one sequence, and attention alone gathers each row's path from root to leaf.
-A grid (models whose attention cannot be told, dropout, long rows under a sliding window): rows padded on the right.
+A tree (the usual case): positions that several rows share, the soft prompt and the template's first words, stand in the
+batch once. All positions of a batch lie flat in one sequence, and attention alone gathers each row's path from root to
+leaf.
+A grid (models whose attention cannot follow paths, dropout, rows longer than a sliding window): rows padded on the
+right.
 
 A row's padded length depends on the row alone, and every matrix product has a multiple of 8 rows: below that, a BLAS
 picks other kernels for other row counts. For small models that makes an example's result bitwise independent of its
 neighbours; wide products (1024 x 1024, two threads, 144 rows) change kernels above it too, by some 1e-6.
 
-Shapes: B rows, T positions of a row (prompt included), F flat positions of a batch, M label positions, N prompts, P prompt tokens.
+Shapes: B rows, T positions of a row (prompt included), F flat positions of a batch, M label positions, N prompts,
+P prompt tokens, d width.
 """
 
 import itertools
@@ -19,31 +22,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-BUCKET = 8  # padded lengths of a grid's rows are multiples of this many tokens
-PATH = 16  # likewise of a tree's paths: below it, attention kernels change with the length
-GEMM_ROWS = 8  # rows of every matrix product are a multiple of this
-MAX_TOKENS = 8192  # tokens of one forward, at most
+from promptgeo.row import Row
+
+GEMM_ROWS = 8
+"""Rows of every matrix product are a multiple of this: below it a BLAS has a kernel of its own for each number."""
+GRID_MULTIPLE = 8
+"""Padded lengths of a grid's rows are multiples of this, so that lengths, and their kernels, are few."""
+PATH_MULTIPLE = 16
+"""Likewise of a tree's paths: below 16 positions, attention kernels change with the length."""
+MAX_TOKENS = 8192
+"""Positions of one forward, at most: it bounds the memory that its activations take."""
 IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example as tokens. In `ids`, -1-k stands for token k of the row's soft prompt."""
-
-    ids: np.ndarray
-    """[T] int64: the text up to the label."""
-    label: np.ndarray
-    """[m] int64: the label's tokens, terminator included."""
-
-    @property
-    def length(self) -> int:
-        """Positions the model needs: all tokens but the last of the label, which is only predicted."""
-        return len(self.ids) + max(len(self.label) - 1, 0)
+"""The target of a position that is not scored, as in torch's cross_entropy."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows laid out for one forward. A flat position counts through `ids`, row by row."""
+    """Rows arranged for one forward. A flat position counts through `ids`, row by row."""
 
     ids: torch.Tensor
     """int64: vocabulary ids, 0 where a prompt token or padding stands. A tree: [1, F]; a grid: [B, T]."""
@@ -67,32 +62,37 @@ class Batch:
     """[F] int64: where, in all the paths one after another, a flat position is read back."""
     path_of: dict[int, list[int]] = field(default_factory=dict)
     """A tree: the flat positions of each of the caller's rows, from the root on."""
-    remembered: int = 0
-    """Flat positions that batches before this one computed, which these rows go on from: paths count through them all."""
-    asked: tuple[torch.Tensor, ...] = ()
-    """Of rows that go on, per padded length, [B] int64: the position of `ids` that stands at the end of each path."""
-    reach: tuple[torch.Tensor, ...] = ()
-    """Of rows that go on, per padded length, [B] int64: positions of each path; what follows is padding."""
+    cached: int = 0
+    """Flat positions of the batches before this one, whose keys and values are cached: paths count through them all."""
+    query_at: tuple[torch.Tensor, ...] = ()
+    """Of rows that continue, per padded length, [B] int64: the position of `ids` at the end of each path."""
+    path_lengths: tuple[torch.Tensor, ...] = ()
+    """Of rows that continue, per padded length, [B] int64: positions of each path; what follows is padding."""
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        tuples = {k: tuple(x.to(device, non_blocking=True) for x in v) for k, v in vars(self).items() if isinstance(v, tuple)}
+        tuples = {
+            k: tuple(x.to(device, non_blocking=True) for x in v) for k, v in vars(self).items() if isinstance(v, tuple)
+        }
         return replace(self, **moved, **tuples)
 
 
-def padded_length(length: int, multiple: int = BUCKET) -> int:
+def padded_length(length: int, multiple: int = GRID_MULTIPLE) -> int:
+    """The next multiple of `multiple` from `length` on."""
     return -(-length // multiple) * multiple
 
 
-def missing_rows(rows: int) -> int:
-    """How many rows of padding a tree's products need: to a multiple of GEMM_ROWS, from 256 rows on of up to a 16th of them.
+def padding_rows(rows: int) -> int:
+    """How many rows of padding a tree's products need.
 
-    For every number of rows that it has not met oneDNN makes code, which takes milliseconds and half a megabyte.
+    To a multiple of GEMM_ROWS; from 256 rows on to a larger one, which adds a 16th of the rows at most. oneDNN
+    generates code for each new number of rows, in milliseconds and half a megabyte: so the numbers are few.
     """
     multiple = GEMM_ROWS
-    while 32 * multiple <= rows:
+    while 32 * multiple <= rows:  # doubled at each power of two: between a 32nd and a 16th of the rows
         multiple *= 2
     return -rows % multiple
 
@@ -102,13 +102,18 @@ def collate(
     prompt_of: Sequence[int],
     prompt_length: int,
     max_tokens: int = MAX_TOKENS,
-    apart: bool = False,
+    separate_prompts: bool = False,
     share_up_to: int = 0,
 ) -> Iterator[Batch]:
-    """Batches of at most `max_tokens` tokens (one row at least); grids by bucket, trees of rows of up to `share_up_to` positions.
+    """Batches of rows: trees where rows are short enough to share prefixes, else grids of one padded length.
 
-    rows: any lengths, the rows of one prompt side by side; prompt_of[i]: the prompt of row i among N; prompt_length: P.
-    apart: no batch holds rows of two prompts.
+    Args:
+        rows: of any lengths, the rows of one prompt side by side.
+        prompt_of: the prompt of each row, 0 to N - 1.
+        prompt_length: P.
+        max_tokens: positions of a batch, at most, shared ones counted for each row; a batch has one row at least.
+        separate_prompts: no batch holds rows of two prompts.
+        share_up_to: rows of up to this many positions go into trees.
     """
     kinds: dict[int, list[int]] = defaultdict(list)  # 0: trees; else a grid's padded length
     for i, row in enumerate(rows):
@@ -118,9 +123,9 @@ def collate(
         batch: list[int] = []
         tokens = 0
         for _, group in itertools.groupby(members, key=prompt_of.__getitem__):
-            # A prompt's rows are cut where they are cut without the other prompts: its gradient is summed batch by batch.
+            # A prompt's rows are cut where they are cut without other prompts: its gradient is summed batch by batch.
             for own, size in _cut([(i, length or rows[i].length) for i in group], max_tokens):
-                if batch and (apart or tokens + size > max_tokens):
+                if batch and (separate_prompts or tokens + size > max_tokens):
                     yield stack(rows, prompt_of, prompt_length, batch)
                     batch, tokens = [], 0
                 batch += own
@@ -141,34 +146,50 @@ def _cut(sized: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], i
     yield part, tokens
 
 
-def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, members: list[int]) -> Batch:
-    children: dict[tuple[int, int], int] = {}  # (parent, token) -> flat position; a prompt's root is -1 - prompt
-    ids: list[int] = []
-    depths: list[int] = []
-    prompt_at, prompt_from, label_at, targets, owners = [], [], [], [], []
-    path_of: dict[int, list[int]] = {}
-    for i in members:
-        row = rows[i]
-        node, path = -1 - prompt_of[i], []
+class _Tree:
+    """Positions that are added row by row, shared ones once."""
+
+    def __init__(self) -> None:
+        self._children: dict[
+            tuple[int, int], int
+        ] = {}  # (parent, token) -> flat position; a prompt's root is -1 - prompt
+        self.ids: list[int] = []
+        self.depths: list[int] = []
+        self.prompt_at: list[int] = []
+        self.prompt_from: list[int] = []
+
+    def add(self, row: Row, prompt: int, prompt_length: int) -> list[int]:
+        """The row's path: the flat positions of its tokens, new ones made."""
+        node, path = -1 - prompt, []
         for depth, token in enumerate([*row.ids.tolist(), *row.label[:-1].tolist()]):
-            here = children.get((node, token))
+            here = self._children.get((node, token))
             if here is None:
-                here = children[node, token] = len(ids)
+                here = self._children[node, token] = len(self.ids)
                 if token < 0:
-                    prompt_at.append(here)
-                    prompt_from.append(prompt_of[i] * prompt_length - 1 - token)
-                ids.append(max(token, 0))
-                depths.append(depth)
+                    self.prompt_at.append(here)
+                    self.prompt_from.append(prompt * prompt_length - 1 - token)
+                self.ids.append(max(token, 0))
+                self.depths.append(depth)
             path.append(here)
             node = here
-        path_of[i] = path
+        return path
+
+
+def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, members: list[int]) -> Batch:
+    tree = _Tree()
+    path_of: dict[int, list[int]] = {}
+    label_at: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    for i in members:
+        row = rows[i]
+        path_of[i] = path = tree.add(row, prompt_of[i], prompt_length)
         first = len(row.ids) - 1
         label_at += path[first : first + len(row.label)]
         targets += row.label.tolist()
         owners += [i] * len(row.label)
-    padding = [0] * missing_rows(len(ids))
-    nodes = np.array(ids + padding)
-    path_at = np.zeros(len(nodes), dtype=np.int64)
+    padding = [0] * padding_rows(len(tree.ids))
+    path_at = np.zeros(len(tree.ids) + len(padding), dtype=np.int64)
     grids, start = [], 0
     for same_length in _by_length(path_of).values():
         grid = _padded([path_of[i] for i in same_length])
@@ -176,16 +197,16 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
             path_at[path] = start + b * grid.shape[1] + np.arange(len(path))
         grids.append(grid)
         start += grid.size
-    missing = missing_rows(len(label_at))
+    missing = padding_rows(len(label_at))
     return Batch(
-        ids=torch.from_numpy(nodes)[None],
-        prompt_at=torch.tensor(prompt_at, dtype=torch.long),
-        prompt_from=torch.tensor(prompt_from, dtype=torch.long),
+        ids=torch.from_numpy(np.array(tree.ids + padding))[None],
+        prompt_at=torch.tensor(tree.prompt_at, dtype=torch.long),
+        prompt_from=torch.tensor(tree.prompt_from, dtype=torch.long),
         label_at_M=torch.tensor(label_at + [0] * missing),
         targets_M=torch.tensor(targets + [IGNORE] * missing),
         row_M=torch.tensor(owners + [len(rows)] * missing),
         rows=members,
-        position_ids=torch.tensor(depths + padding)[None],
+        position_ids=torch.tensor(tree.depths + padding)[None],
         paths=tuple(map(torch.from_numpy, grids)),
         path_at=torch.from_numpy(path_at),
         path_of=path_of,
@@ -193,14 +214,14 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
 
 
 def next_tokens(batch: Batch, tokens: dict[int, int]) -> Batch:
-    """The batch that goes on from a tree, or from such a batch: one more token of each of these rows, and the one after it to predict.
+    """The batch that continues a tree, or such a batch, with one more token of each of these rows.
 
-    Its forward needs the keys and values of all batches before it.
+    Its logits predict the token after it. Its forward needs the keys and values of all batches before it.
     """
-    before = batch.remembered + batch.ids.numel()
+    before = batch.cached + batch.ids.numel()
     path_of = {i: [*batch.path_of[i], before + k] for k, i in enumerate(tokens)}
     place = {i: k for k, i in enumerate(tokens)}
-    missing = missing_rows(len(tokens))
+    missing = padding_rows(len(tokens))
     groups = _by_length(path_of).values()
     path_at = np.zeros(len(tokens) + missing, dtype=np.int64)
     path_at[[place[i] for group in groups for i in group]] = np.arange(len(tokens))
@@ -216,9 +237,9 @@ def next_tokens(batch: Batch, tokens: dict[int, int]) -> Batch:
         paths=tuple(torch.from_numpy(_padded([path_of[i] for i in group])) for group in groups),
         path_at=torch.from_numpy(path_at),
         path_of=path_of,
-        remembered=before,
-        asked=tuple(torch.tensor([place[i] for i in group]) for group in groups),
-        reach=tuple(torch.tensor([len(path_of[i]) for i in group]) for group in groups),
+        cached=before,
+        query_at=tuple(torch.tensor([place[i] for i in group]) for group in groups),
+        path_lengths=tuple(torch.tensor([len(path_of[i]) for i in group]) for group in groups),
     )
 
 
@@ -226,13 +247,13 @@ def _by_length(path_of: dict[int, list[int]]) -> dict[int, list[int]]:
     """Padded length -> rows, shortest first."""
     groups: dict[int, list[int]] = defaultdict(list)
     for i, path in path_of.items():
-        groups[padded_length(len(path), PATH)].append(i)
+        groups[padded_length(len(path), PATH_MULTIPLE)].append(i)
     return dict(sorted(groups.items()))
 
 
 def _padded(paths: list[list[int]]) -> np.ndarray:
     """[B, T] int64: paths of one padded length."""
-    grid = np.zeros((len(paths), padded_length(len(paths[0]), PATH)), dtype=np.int64)
+    grid = np.zeros((len(paths), padded_length(len(paths[0]), PATH_MULTIPLE)), dtype=np.int64)
     for b, path in enumerate(paths):
         grid[b] = path[0]  # padding is the row's own: a run's NaN, times no gradient, is NaN wherever padding stands
         grid[b, : len(path)] = path
@@ -241,7 +262,8 @@ def _padded(paths: list[list[int]]) -> np.ndarray:
 
 def _grid(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, members: list[int]) -> Batch:
     length = padded_length(rows[members[0]].length)
-    multiple = GEMM_ROWS // np.gcd(length, GEMM_ROWS)
+    # So many rows that the product of height and length is a multiple of GEMM_ROWS.
+    multiple = GEMM_ROWS // int(np.gcd(length, GEMM_ROWS))
     height = -(-len(members) // multiple) * multiple
     ids = np.zeros((height, length), dtype=np.int64)
     targets = np.full((height, length), IGNORE, dtype=np.int64)

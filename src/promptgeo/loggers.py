@@ -10,8 +10,8 @@ from typing import Any
 
 from promptgeo.config import RunConfig, loggers, to_dict
 from promptgeo.errors import UserError
+from promptgeo.run_folder import METRICS_COLUMNS, Trained
 from promptgeo.run_state import RunState, Watcher
-from promptgeo.runs import METRICS, Trained
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _warned(what: str, then: Callable[[], None] = lambda: None) -> Iterator[None
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
     """A row of metrics.csv: train/loss, test/accuracy, ...; what the row leaves empty is left out."""
-    return {f"{row['split']}/{name}": row[name] for name in METRICS if name not in ("step", "epoch", "split") and row[name] is not None}
+    return {f"{row['split']}/{name}": row[name] for name in METRICS_COLUMNS if name not in ("step", "epoch", "split") and row[name] is not None}
 
 
 class _Wandb:

@@ -12,9 +12,14 @@ from promptgeo.batching import IGNORE
 
 
 def label_losses(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
-    """[M] cross-entropy of each target in nats, 0 where it is IGNORE. logits_MV: fp32, differentiable once; targets_M: int64.
+    """[M] cross-entropy of each target in nats, 0 where it is IGNORE.
 
-    As torch's cross_entropy, whose backward fills and reads three arrays of M x V; this one works in the one that the forward made.
+    As torch's cross_entropy, whose backward fills and reads three arrays of M x V; this one works in the one that the
+    forward made, so it can be differentiated once.
+
+    Args:
+        logits_MV: fp32, differentiable.
+        targets_M: int64.
     """
     return _LabelLosses.apply(logits_MV, targets_M)
 

@@ -22,8 +22,8 @@ from promptgeo.interruption import Interrupted, StopRequest, interruptible
 from promptgeo.memory import keep_freed_memory
 from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
 from promptgeo.progress import Reporter, SweepView, Tell
+from promptgeo.run_folder import DamagedRun, Run, Trained, write_run
 from promptgeo.run_state import RunState, Watcher, discard_state, saved_step
-from promptgeo.runs import DamagedRun, Run, Trained, write_run
 
 if TYPE_CHECKING:
     from promptgeo.tuning import PromptTuning
@@ -194,13 +194,10 @@ CPU_SLOTS = 48
 
 
 def memory_per_run(p: Plan) -> int:
-    """Bytes of activations that a run's minibatch holds until its backward: an estimate meant to be high, not measured. 34 numbers of
-    the model's width per position and layer, and three fp32 numbers of the vocabulary's size, with the logits, per label position."""
-    config = p.lm.model.config.get_text_config()
+    """Bytes of activations that a run's largest minibatch holds until its backward: an estimate on the high side."""
     longest = sorted((row.length for row in p.train_rows), reverse=True)[: p.config.training.batch_size]
     labels = sorted((len(row.label) for row in p.train_rows), reverse=True)[: p.config.training.batch_size]
-    element = p.lm.dtype.itemsize
-    return sum(longest) * config.num_hidden_layers * 34 * config.hidden_size * element + sum(labels) * config.vocab_size * (3 * 4 + element)
+    return sum(longest) * p.lm.bytes_per_position + sum(labels) * p.lm.bytes_per_label
 
 
 def _nobody(what: str, steps: int = 0, text: str = "") -> None:

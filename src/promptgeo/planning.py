@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from promptgeo import config as schema
-from promptgeo.batching import Row
 from promptgeo.config import InitKind, RunConfig
 from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
-from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.loading import local_folder, model_fingerprint, resolve_device, resolve_precision
 from promptgeo.prompts import initial_prompt, source_run
-from promptgeo.runs import Run
-from promptgeo.tasks import Task
+from promptgeo.row import Row
+from promptgeo.tasks import Task, load_task
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def plan(config: RunConfig) -> Plan:
     )
     if lm.max_positions is not None and (config.prompt.length or 0) >= lm.max_positions:
         raise UserError(f"prompt.length={config.prompt.length}: the model has {lm.max_positions} positions for prompt and text")
-    task = load_task(config)
+    task = load_task(config.task, config.template)
     seeds = schema.derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     length = len(p0_Pd)
@@ -115,7 +114,7 @@ def run_identity(config: RunConfig) -> str:
     schema.validate(config)
     contents = {
         "model": model_fingerprint(config.model.name_or_path, config.model.revision, config.model.trust_remote_code),
-        "data": load_task(config).fingerprint,
+        "data": load_task(config.task, config.template).fingerprint,
     }
     if config.init.kind is InitKind.file:
         path = Path(config.init.path).expanduser()
@@ -141,46 +140,6 @@ def model_key(config: RunConfig) -> tuple[str, ...]:
     """What runs have in common that share a loaded model."""
     model = config.model
     return model.name_or_path, model.revision or "", resolved_precision(config), resolve_device(config.device.name)
-
-
-def load_task(config: RunConfig) -> Task:
-    return _load_task(_Hashable((config.task, config.template, _stamps(config.task.source.path))))
-
-
-def task_of(run: Run) -> Task:
-    """The task that a finished run was trained on, made again from the config in its folder.
-
-    Raises UserError where the run was trained elsewhere (no such config), or its data are gone or no longer the same.
-    """
-    config = run.info["config"]
-    if "source" not in config["task"] or "text" not in config["template"]:
-        raise UserError(f"{run.folder}: was trained elsewhere; the examples of its task {config['task']['name']} are not known")
-    parts = {name: OmegaConf.merge(OmegaConf.structured(kind), config[name]) for name, kind in {"task": schema.Task, "template": schema.Template}.items()}
-    task = load_task(RunConfig(**{name: OmegaConf.to_object(part) for name, part in parts.items()}))
-    if task.fingerprint != run.info["fingerprints"]["data"]:
-        raise UserError(f"{run.folder}: the data of task {task.name} are not those that it was trained on; they have changed since")
-    return task
-
-
-def _stamps(path: str | None) -> list[tuple[str, int, int]]:
-    """What tells that a user's own file or folder was edited since it was last read in this process."""
-    if path is None:
-        return []
-    source = Path(path).expanduser()
-    files = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
-    return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-
-
-class _Hashable(tuple):
-    """Dataclasses that compare by value, as a cache key."""
-
-    def __hash__(self) -> int:
-        return hash(repr(tuple(self)))
-
-
-@lru_cache(maxsize=64)
-def _load_task(key: _Hashable) -> Task:
-    return Task.load(*key[:2])
 
 
 def resolved_precision(config: RunConfig) -> str:

@@ -73,8 +73,7 @@ def _seconds_per_run_step(pack: Sequence[Plan]) -> float:
 def _memory(pack: Sequence[Plan], slots: int) -> float:
     """Bytes: weights, and the activations of one forward."""
     lm = pack[0].lm
-    weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
-    return weights + min(slots, max(lm.max_tokens // _tokens(pack[0]), 1)) * packing.memory_per_run(pack[0])
+    return lm.weight_bytes + min(slots, max(lm.max_tokens // _tokens(pack[0]), 1)) * packing.memory_per_run(pack[0])
 
 
 def _tokens(p: Plan) -> int:

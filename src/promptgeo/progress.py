@@ -7,8 +7,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from promptgeo.metrics import METRICS
+from promptgeo.run_folder import Trained
 from promptgeo.run_state import RunState, Watcher
-from promptgeo.runs import Trained
 
 EVERY = 30.0
 """Seconds between two lines where standard error is no terminal."""
@@ -90,7 +91,7 @@ class Reporter(Watcher):
     def stepped(self, state: RunState) -> None:
         total = -(-state.plan.total_steps // state.plan.steps_per_epoch)
         rows = [row for row in state.metrics[-3:] if row["step"] == state.step] if state.metrics else []
-        shown = "  ".join(f"{row['split']} loss {row['loss']:.3f} acc {row['accuracy']:.3f}" for row in rows)
+        shown = "  ".join(f"{row['split']} {_measured(row)}" for row in rows)
         self.tell("stepped", 1, f"epoch {state.epoch}/{total}  {shown}" if rows else "")
 
     def ended(self, state: RunState, trained: Trained) -> None:
@@ -98,3 +99,7 @@ class Reporter(Watcher):
 
     def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
         self.tell("failed", state.plan.total_steps - state.step)
+
+
+def _measured(row: dict) -> str:
+    return " ".join(f"{m.short} {row[m.name]:.3f}" for m in METRICS if m.short and row[m.name] is not None)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from promptgeo.config import Init, InitKind, Prompt
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import DamagedRun, Run
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_folder import DamagedRun, Run
 from promptgeo.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -147,10 +147,8 @@ def _embeddings(lm: FrozenLM, ids: list[int]) -> Tensor:
 
 
 def _sample_ids(lm: FrozenLM, count: int, generator: torch.Generator) -> list[int]:
-    # all_special_ids leaves out those without a role, such as Llama 3's reserved tokens.
-    special = {*lm.tokenizer.all_special_ids, *(i for i, token in lm.tokenizer.added_tokens_decoder.items() if token.special)}
-    size = min(len(lm.tokenizer), lm.model.get_input_embeddings().weight.shape[0])
-    drawn = [i for i in torch.randperm(size, generator=generator).tolist() if i not in special]
+    order = torch.randperm(lm.vocabulary_size, generator=generator).tolist()
+    drawn = [i for i in order if i not in lm.special_ids]
     if count > len(drawn):
         raise UserError(f"prompt.length: {count} tokens cannot be drawn from a vocabulary of {len(drawn)}; set a smaller prompt.length")
     return drawn[:count]

@@ -8,9 +8,8 @@ from promptgeo import packing
 from promptgeo.compose import compose
 from promptgeo.config import RunConfig
 from promptgeo.errors import RunFailed
-from promptgeo.planning import load_task
-from promptgeo.runs import Run
-from promptgeo.tasks import Task
+from promptgeo.run_folder import Run
+from promptgeo.tasks import Task, load_task
 
 
 def train(*overrides: str, **choices: Any) -> Run:
@@ -27,7 +26,8 @@ def train(*overrides: str, **choices: Any) -> Run:
 
 def task(name: str, *overrides: str, **choices: Any) -> Task:
     """A task's examples, split and written in a template (template=..., default input_label)."""
-    return load_task(_config(overrides, {"task": name, **choices}))
+    config = _config(overrides, {"task": name, **choices})
+    return load_task(config.task, config.template)
 
 
 def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:

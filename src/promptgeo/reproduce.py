@@ -154,7 +154,7 @@ def _folders(configs: "Sequence[RunConfig]") -> list[Path]:
 
 
 def _note_training(folder: Path, runs: int, seconds: float) -> None:
-    from promptgeo.runs import write_atomically
+    from promptgeo.run_folder import write_atomically
 
     noted = [*_noted(folder), {"runs": runs, "seconds": round(seconds, 1)}]
     write_atomically(folder / TRAINING, (json.dumps(noted) + "\n").encode())
@@ -197,7 +197,7 @@ def _report(
     from promptgeo.compose import compose_grid
     from promptgeo.config import differences
     from promptgeo.report import Material, render
-    from promptgeo.runs import Run, write_atomically
+    from promptgeo.run_folder import Run, write_atomically
 
     runs = [Run.load(path, verify=False) for path in dict.fromkeys(_folders(configs)) if (path / "run.json").exists()]
     material = Material(

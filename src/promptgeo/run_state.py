@@ -19,8 +19,9 @@ from torch import Tensor
 
 from promptgeo.config import Every
 from promptgeo.evaluation import Evaluation
+from promptgeo.metrics import METRICS
 from promptgeo.planning import Plan
-from promptgeo.runs import Trained, write_atomically
+from promptgeo.run_folder import Trained, write_atomically
 
 if TYPE_CHECKING:
     from promptgeo.tuning import PromptTuning
@@ -85,7 +86,7 @@ class RunState:
         if self.step % self.plan.steps_per_epoch and not self._last:
             return False
         loss = float(self.ce_sum) / max(self.tokens, 1)
-        self._log("train", prompt_Pd, loss, int(self.correct) / max(self.examples, 1), None, self.examples)
+        self._log("train", prompt_Pd, {"loss": loss, "accuracy": int(self.correct) / max(self.examples, 1)}, self.examples)
         self._start_epoch()
         if not (np.isfinite(loss) and bool(torch.isfinite(prompt_Pd).all())):
             self.status = "diverged"
@@ -121,9 +122,9 @@ class RunState:
         """Log the scores of this one prompt; on validation, keep the best and stop where patience ends."""
         if found.outputs is not None:
             self.written[copy_of(prompt_Pd).tobytes()] = found
-        loss = float(found.loss[0])
-        labels = None if found.label_accuracy is None else float(found.label_accuracy[0])
-        self._log(split, prompt_Pd, loss, float(found.accuracy[0]), labels, found.n)
+        values = {name: float(values_N[0]) for name, values_N in found.metrics.items()}
+        loss = values["loss"]
+        self._log(split, prompt_Pd, values, found.n)
         if self.step == 0:
             return
         if not np.isfinite(loss):
@@ -140,16 +141,14 @@ class RunState:
         if patience is not None and self.epochs_without_gain >= patience:
             self.status = "completed"
 
-    def _log(self, split: str, prompt_Pd: Tensor, loss: float, accuracy: float, label_accuracy: float | None, n: int) -> None:
+    def _log(self, split: str, prompt_Pd: Tensor, values: dict[str, float], n: int) -> None:
         prompt_Pd = prompt_Pd.detach().float().cpu()
         self.metrics.append(
             {
                 "step": self.step,
                 "epoch": self.epoch,
                 "split": split,
-                "loss": loss,
-                "accuracy": accuracy,
-                "label_accuracy": label_accuracy,
+                **{metric.name: values.get(metric.name) for metric in METRICS},
                 "n": n,
                 "lr": self.lr,
                 "prompt_norm": float(prompt_Pd.norm()),
@@ -173,9 +172,11 @@ class RunState:
         """Everything the run folder holds. scores: of no prompt ("none") and of each of `prompts`, with outputs."""
         plan = self.plan
         results = {"split": plan.split, "n": len(getattr(plan.task, plan.split)), "steps": self.step, "prompt_length": len(final)}
-        results["accuracy"] = {which: float(found.accuracy[0]) for which, found in scores.items()}
-        results["loss"] = {which: float(found.loss[0]) for which, found in scores.items()}
-        labels = {which: float(found.label_accuracy[0]) for which, found in scores.items() if found.label_accuracy is not None}
+        measured = {which: found.metrics for which, found in scores.items()}
+        for m in METRICS:
+            values = {which: float(by_name[m.name][0]) for which, by_name in measured.items() if m.name in by_name}
+            if values or not m.needs:
+                results[m.name] = values
         return Trained(
             status=self.status,
             initial=plan.p0_Pd.numpy().copy(),
@@ -185,7 +186,7 @@ class RunState:
             best=self.best if self.watched else final.copy(),
             metrics=self.metrics,
             predictions=[row for which, found in scores.items() for row in _predictions(which, plan, found)],
-            results=results | ({"label_accuracy": labels} if labels else {}),
+            results=results,
         )
 
     def save(self, prompt_Pd: Tensor, optimizer: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
-"""promptgeo-runs PATH: what runs lie at or below a folder. promptgeo-runs import: prompts trained elsewhere become runs.
+"""The command promptgeo-runs.
 
+promptgeo-runs PATH: what runs lie at or below a folder? promptgeo-runs import: prompts trained elsewhere become runs.
 Exit status 1 if a run is damaged, 2 if the user must mend something.
 """
 
@@ -12,19 +13,22 @@ from rich.table import Table
 
 from promptgeo.compose import exit_with
 from promptgeo.errors import UserError
-from promptgeo.runs import find_runs
+from promptgeo.metrics import HEADLINE
+from promptgeo.run_folder import PROMPTS, find_runs
 
-COLUMNS = ("status", "task", "init", "seed", "accuracy_none", "accuracy_initial", "accuracy_final", "accuracy_best", "n", "steps")
+COLUMNS = ("status", "task", "init", "seed", *(f"{HEADLINE}_{which}" for which in PROMPTS), "n", "steps")
 
 IMPORT_HELP = """\
 Soft prompts trained elsewhere become run folders that every analysis reads.
 
 FILE is one of
   prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table
-  run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d]; the last is the final prompt
+  run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d];
+                         the last is the final prompt
   prompts.safetensors    the same: one tensor, or final and perhaps initial (P0), trajectory, steps, best
   adapter/ ...           PEFT adapters (prompt tuning)
-TABLE is a CSV file with one row per prompt: task, init; perhaps seed, model, template, accuracy (0 to 1), n (test examples), file, steps.
+TABLE is a CSV file with one row per prompt: task, init; perhaps seed, model, template, accuracy (0 to 1),
+n (test examples), file, steps.
 """
 
 
@@ -49,7 +53,8 @@ def _list(arguments: list[str]) -> None:
         prog="promptgeo-runs",
         usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
         description="A table of the runs at or below PATH: status, accuracies, checksums.",
-        epilog="promptgeo-runs import makes runs of prompts that were trained elsewhere: promptgeo-runs import --help (a folder of that name: ./import)",
+        epilog="promptgeo-runs import makes runs of prompts that were trained elsewhere: promptgeo-runs import --help "
+        "(a folder of that name: ./import)",
     )
     parser.add_argument("path", metavar="PATH", nargs="?", default="outputs")
     runs, damaged = find_runs(parser.parse_args(arguments).path)
@@ -57,7 +62,7 @@ def _list(arguments: list[str]) -> None:
     for run in runs:
         row = run.row()
         table.add_row(run.folder.name, *(_shown(row[c]) for c in COLUMNS), "good")
-    console = Console() if Console().is_terminal else Console(width=200)
+    console = Console() if Console().is_terminal else Console(width=200)  # in a file, no column is cut
     console.print(table)
     console.print(f"{len(runs)} runs, {len(damaged)} damaged", highlight=False)
     for error in damaged:
@@ -67,14 +72,18 @@ def _list(arguments: list[str]) -> None:
 
 
 def _import(arguments: list[str]) -> None:
-    parser = _Parser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=as_written)
     parser.add_argument("files", metavar="FILE", nargs="+")
     parser.add_argument("--table", metavar="TABLE.csv", required=True)
-    parser.add_argument("--out", metavar="FOLDER", required=True, help="where the runs go, as outputs/<name>; it must not exist yet")
+    out_help = "where the runs go, as outputs/<name>; it must not exist yet"
+    parser.add_argument("--out", metavar="FOLDER", required=True, help=out_help)
     parser.add_argument("--initial", metavar="P0.npy", help="P0 of every row, [N, P, d]; without P0 there is no delta")
-    parser.add_argument("--steps", metavar="FIRST:BY", help="steps of the checkpoints, or all of them with commas; 1:1 if nothing says them; 0:1: the first is P0")
+    steps_help = "steps of the checkpoints, or all of them with commas; 1:1 if nothing says them; 0:1: the first is P0"
+    parser.add_argument("--steps", metavar="FIRST:BY", help=steps_help)
     given = parser.parse_intermixed_args(arguments)
-    from promptgeo.importing import import_prompts, unused_columns
+    from promptgeo.importing import import_prompts
+    from promptgeo.prompt_table import unused_columns
 
     folders = import_prompts(given.files, given.table, given.out, given.initial, given.steps)
     if unused := unused_columns(given.table):

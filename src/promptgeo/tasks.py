@@ -1,27 +1,51 @@
-"""Task: source -> examples -> split -> template -> tokens."""
+"""How do examples become train, validation and test, and rows of token ids?
+
+source -> examples -> split -> template -> rows
+"""
 
 import hashlib
 import json
 import logging
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from omegaconf import OmegaConf
 
+from promptgeo import config as schema
 from promptgeo import sources
-from promptgeo.batching import Row
 from promptgeo.config import Split, SplitKind, Template
-from promptgeo.config import Task as TaskConfig
 from promptgeo.errors import UserError
+from promptgeo.row import Row
+from promptgeo.run_folder import Run
 
 log = logging.getLogger(__name__)
 
 
+class TextModel(Protocol):
+    """What a task asks of a model: how a text is written in its tokens, and how many of them it takes."""
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most positions (prompt and text, in tokens) the model knows; None where it has no limit."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` alone: no special token is added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these token ids, special tokens left out."""
+
+
 @dataclass(frozen=True)
 class Example:
+    """One input with the label that a model should write after it."""
+
     id: int
     """Its place in the source, counted over all splits."""
     input: str
@@ -41,10 +65,12 @@ class Task:
     template: Template
     labels: list[str] | None = None
     max_input_tokens: int | None = None
-    _rows: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, init=False, repr=False, compare=False)
+    _rows: WeakKeyDictionary[TextModel, dict] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     @classmethod
-    def load(cls, config: TaskConfig, template: Template) -> "Task":
+    def load(cls, config: schema.Task, template: Template) -> "Task":
         """Read and split the data. Raises UserError naming the file, column or example that is wrong."""
         table = sources.read(config)
         numbered, start = {}, 0
@@ -55,7 +81,9 @@ class Task:
         if config.split.kind is not SplitKind.all:
             both = {(e.input, e.repeat) for e in train + validation} & {(e.input, e.repeat) for e in test}
             if both:
-                log.warning("task %s: %d inputs occur in both train and test, for instance %r", config.name, len(both), min(both)[0][:80])
+                shown = min(both)[0][:80]  # the start of a long text is enough to find it
+                message = "task %s: %d inputs occur in both train and test, for instance %r"
+                log.warning(message, config.name, len(both), shown)
         return cls(config.name, train, validation, test, template, config.labels, config.max_input_tokens)
 
     @cached_property
@@ -64,50 +92,108 @@ class Task:
         splits = [[_content(e) for e in split] for split in (self.train, self.validation, self.test)]
         return "sha256:" + hashlib.sha256(json.dumps([splits, self.labels]).encode()).hexdigest()
 
-    def rows(self, lm, examples: list[Example], prompt_length: int) -> list[Row]:
-        """Examples as tokens, with `prompt_length` prompt tokens (example.repeat times) wherever the template has {prompt} (0: no prompt).
+    def rows(self, lm: TextModel, examples: Sequence[Example], prompt_length: int) -> list[Row]:
+        """Examples as token ids, made once per model.
 
+        `prompt_length` prompt tokens (example.repeat times) stand wherever the template has {prompt}; 0: no prompt.
         Raises UserError naming the example that does not fit the model's positions.
         """
-        known = self._rows.setdefault(lm, {})  # the runs of a grid share their rows, in memory too
-        return [self._known(known, lm, example, example.label, prompt_length) for example in examples]
+        cache = self._rows.setdefault(lm, {})  # the runs of a grid share their rows, in memory too
+        return [self._cached(cache, lm, example, example.label, prompt_length) for example in examples]
 
-    def label_rows(self, lm, example: Example, prompt_length: int) -> list[Row]:
+    def label_rows(self, lm: TextModel, example: Example, prompt_length: int) -> list[Row]:
         """One row per label of the task's label set, to compare their likelihoods."""
-        known = self._rows.setdefault(lm, {})
-        return [self._known(known, lm, example, label, prompt_length) for label in self.labels or []]
+        cache = self._rows.setdefault(lm, {})
+        return [self._cached(cache, lm, example, label, prompt_length) for label in self.labels or []]
 
-    def _known(self, known: dict, lm, example: Example, label: str, prompt_length: int) -> Row:
+    def _cached(self, cache: dict, lm: TextModel, example: Example, label: str, prompt_length: int) -> Row:
         key = (example, label, prompt_length)
-        if key not in known:
-            known[key] = self._row(lm, example, label, prompt_length)
-        return known[key]
+        if key not in cache:
+            cache[key] = self._row(lm, example, label, prompt_length)
+        return cache[key]
 
-    def _row(self, lm, example: Example, label: str, prompt_length: int) -> Row:
+    def _row(self, lm: TextModel, example: Example, label: str, prompt_length: int) -> Row:
         prompt = [-1 - k for k in range(prompt_length)]
         ids: list[int] = []
         for piece in _pieces(self.template.text):
-            ids += prompt * example.repeat if piece == "{prompt}" else lm.encode(piece.replace("{input}", self._input(lm, example)))
+            if piece == "{prompt}":
+                ids += prompt * example.repeat
+            else:
+                ids += lm.encode(piece.replace("{input}", self._input(lm, example)))
+        # Tokenised apart from the text, so that the border between them never depends on the label.
         label_ids = lm.encode(self.template.label.replace("{label}", label) + self.template.end)
         row = Row(np.array(ids, dtype=np.int64), np.array(label_ids, dtype=np.int64))
+        where = f"task {self.name}, example {example.id} ({example.input[:60]!r})"
         if not ids or not label_ids:
-            raise UserError(f"task {self.name}, example {example.id} ({example.input[:60]!r}): its text or its label has no tokens")
+            raise UserError(f"{where}: its text or its label has no tokens")
         if lm.max_positions is not None and row.length > lm.max_positions:
             raise UserError(
-                f"task {self.name}, example {example.id} ({example.input[:60]!r}): prompt and text take {row.length} positions, "
+                f"{where}: prompt and text take {row.length} positions, "
                 f"the model has {lm.max_positions}; shorten prompt.length or set task.max_input_tokens"
             )
         return row
 
-    def _input(self, lm, example: Example) -> str:
+    def _input(self, lm: TextModel, example: Example) -> str:
         if self.max_input_tokens is None:
             return example.input
         ids = lm.encode(example.input)
         return example.input if len(ids) <= self.max_input_tokens else lm.decode(ids[: self.max_input_tokens])
 
 
+def load_task(config: schema.Task, template: Template) -> Task:
+    """The task of a config, read once in a process unless its own file or folder was edited since.
+
+    Raises UserError naming the file, column or example that is wrong.
+    """
+    return _load(_ByValue((config, template, _stamps(config.source.path))))
+
+
+def task_of(run: Run) -> Task:
+    """The task that a finished run was trained on, made again from the config in its folder.
+
+    Raises UserError where the run was trained elsewhere (no such config), or its data are gone or no longer the same.
+    """
+    config = run.info["config"]
+    if "source" not in config["task"] or "text" not in config["template"]:
+        name = config["task"]["name"]
+        raise UserError(f"{run.folder}: was trained elsewhere; the examples of its task {name} are not known")
+    task = load_task(_typed(schema.Task, config["task"]), _typed(Template, config["template"]))
+    if task.fingerprint != run.info["fingerprints"]["data"]:
+        raise UserError(
+            f"{run.folder}: the data of task {task.name} are not those that it was trained on; they have changed since"
+        )
+    return task
+
+
+def _typed(kind: type, fields: dict[str, Any]) -> Any:
+    """Plain fields of a run.json as the dataclass of the schema that they were."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), fields))
+
+
+def _stamps(path: str | None) -> list[tuple[str, int, int]]:
+    """Name, time and size of a user's own files: they differ where one was edited in this process's lifetime."""
+    if path is None:
+        return []
+    source = Path(path).expanduser()
+    files = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
+    return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+
+
+class _ByValue(tuple):
+    """Dataclasses that compare by value, as a cache key."""
+
+    def __hash__(self) -> int:
+        return hash(repr(tuple(self)))
+
+
+@lru_cache(maxsize=64)  # more tasks than a grid has; without a limit a long session would keep every edit of a file
+def _load(key: _ByValue) -> Task:
+    config, template, _ = key
+    return Task.load(config, template)
+
+
 def _content(example: Example) -> tuple:
-    """What a fingerprint is made of; one copy is not said: data without repeats keep their fingerprint."""
+    """What a fingerprint is made of; one copy is left out: data without repeats keep their fingerprint."""
     return (example.id, example.input, example.label, *([example.repeat] if example.repeat != 1 else []))
 
 
@@ -127,7 +213,10 @@ def split_examples(
         train, test = everything, everything
     elif split.kind is SplitKind.own:
         if not {"train", "test"} <= set(table):
-            raise UserError(f"task {name}: task.split.kind=own, but the source has no train and test splits (it has {', '.join(table)})")
+            raise UserError(
+                f"task {name}: task.split.kind=own, but the source has no train and test splits "
+                f"(it has {', '.join(table)})"
+            )
         train, validation, test = table["train"], table.get("validation", []), table["test"]
     else:
         train, test = train_test_split(everything, split.test_size, split.seed, f"task {name}: task.split.test_size")
@@ -136,12 +225,19 @@ def split_examples(
     if split.max_test is not None:
         test = _first(test, split.max_test, split.seed)
     if split.validation > 0 and not validation:
-        train, validation = train_test_split(train, split.validation, split.seed, f"task {name}: task.split.validation")
+        key = f"task {name}: task.split.validation"
+        train, validation = train_test_split(train, split.validation, split.seed, key)
     return train, validation, test
 
 
-def train_test_split(examples: list[Example], test_size: float, seed: int, key: str) -> tuple[list[Example], list[Example]]:
-    """The split `datasets.Dataset.train_test_split(test_size, seed=seed)` makes (the library takes over a second to import)."""
+def train_test_split(
+    examples: list[Example], test_size: float, seed: int, key: str
+) -> tuple[list[Example], list[Example]]:
+    """The split that `datasets.Dataset.train_test_split(test_size, seed=seed)` makes.
+
+    Written out here because the library takes over a second to import. Raises UserError, naming `key`, where a side
+    would be empty.
+    """
     n = len(examples)
     n_test = math.ceil(test_size * n)
     n_train = n - n_test

@@ -18,7 +18,7 @@ from promptgeo.interruption import Interrupted, interruptible
 if TYPE_CHECKING:
     from promptgeo.config import RunConfig
     from promptgeo.packing import Outcome
-    from promptgeo.runs import Run
+    from promptgeo.run_folder import Run
 
 _finished: list["Outcome"] = []
 

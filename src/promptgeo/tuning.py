@@ -203,11 +203,8 @@ class PromptTuning(L.LightningModule):
         if not self.dropout:
             yield
             return
-        self.lm.model.train()
-        try:
+        with self.lm.dropout():
             yield
-        finally:
-            self.lm.model.eval()
 
     def _score(self, slots: list[int]) -> None:
         """Score the prompts of these slots on the splits that their runs want, all runs of a task in one evaluation."""

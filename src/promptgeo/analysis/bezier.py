@@ -21,12 +21,12 @@ from promptgeo.analysis.mixtures import barrier
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets
 from promptgeo.analysis.training_loss import TorchLoss, minibatch_losses, token_losses
-from promptgeo.batching import Row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.row import Row
+from promptgeo.run_table import RunTable
+from promptgeo.tasks import task_of
 
 
 def curve(start: Tensor, control: Tensor, end: Tensor, t_T: Tensor) -> Tensor:

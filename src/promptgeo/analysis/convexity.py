@@ -35,8 +35,8 @@ from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets, percent, points
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
 
 CONTROLS = {
     "rescaled": "the nearest vertex at the mixture's norms",

@@ -10,7 +10,7 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, Scored, percent
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 @dataclass(frozen=True)

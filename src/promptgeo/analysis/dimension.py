@@ -30,11 +30,11 @@ from promptgeo.analysis.subspaces import (
     unit,
 )
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
-from promptgeo.batching import Row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.row import Row
+from promptgeo.run_table import RunTable
 
 KINDS = {"random": "random", "hull": "towards other solutions", "uphill": "along the gradient", "downhill": "against the gradient"}
 OF = {"prompt": "solutions", "delta": "deltas P - P0"}

@@ -21,13 +21,14 @@ from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import bootstrap_mean, pair_means, permutation_p, run_weights, sign_flip_p, wilson
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.vectors import random_like
-from promptgeo.batching import IGNORE, Row
+from promptgeo.batching import IGNORE
 from promptgeo.config import Template
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
-from promptgeo.runs import Run, RunTable
-from promptgeo.tasks import Task
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.row import Row
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
+from promptgeo.tasks import Task, task_of
 
 LEVEL = 0.05
 INPUTS = {"own": "itself", "p0": "P0", "random": "random prompts of equal norms", "other": "other runs' prompts", "word": "ordinary inputs"}

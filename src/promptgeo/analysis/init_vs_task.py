@@ -27,7 +27,7 @@ from promptgeo.analysis.variance import (
 )
 from promptgeo.analysis.vectors import require_levels, tokens
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 LEVEL = 0.05
 """Of the tests."""

@@ -26,7 +26,7 @@ from promptgeo.analysis.vectors import (
 )
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 METRICS = {"cosine": "cosine", "l2": "L2"}
 SUBJECTS = {Of.prompt: "Prompt tokens", Of.delta: "Deltas of prompt tokens"}

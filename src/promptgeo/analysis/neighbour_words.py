@@ -21,7 +21,7 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.vectors import order_of_appearance, require_runs, tokens
 from promptgeo.analysis.vocabulary import Vocabulary, init_words, require_width
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 KINDS = ("init word", "inflection", "glitch token", "rare alphabet", "unreadable", "other")
 

@@ -21,7 +21,7 @@ from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.vectors import Tokens, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.vocabulary import Vocabulary, init_words, require_width
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 TABLE_3 = (0.5, 0.7)
 """Study 3's Table 3: its caption says 0.7, its code 0.5."""

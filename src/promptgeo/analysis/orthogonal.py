@@ -24,8 +24,9 @@ from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets, percent
 from promptgeo.analysis.subspaces import unit
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import Run, RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
 
 KINDS = ("worst", "vertices", "mixtures", "barycentre")
 LABELS = {"worst": "worst prompt", "vertices": "prompts, mean", "mixtures": "mixtures, mean", "barycentre": "barycentre"}

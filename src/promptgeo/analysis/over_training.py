@@ -16,7 +16,7 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.variance import Inner, run_share
 from promptgeo.analysis.vectors import require_levels
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 OTHER = {"init": "task", "task": "init"}
 NORMAL = 1.959964

@@ -16,7 +16,7 @@ from promptgeo.analysis.resampling import bootstrap_mean, permutation_p
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.vectors import cosine_distances, order_of_appearance, tokens
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 NEIGHBOURS = 5
 PERMUTATIONS = 199

@@ -15,8 +15,8 @@ from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
 from promptgeo.tasks import Example, Task
 
 KINDS = {

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from promptgeo.runs import write_atomically
+from promptgeo.run_folder import write_atomically
 
 NUMBERS = ["of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
 

@@ -13,10 +13,9 @@ from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import Resampler, newcombe, percentile_interval, varies, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
-from promptgeo.runs import RunTable
-from promptgeo.tasks import Task
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
+from promptgeo.tasks import Task, task_of
 
 BLOCK = 32
 """Prompts that are scored between two moves of the progress bar."""

@@ -20,7 +20,7 @@ from promptgeo.analysis.resampling import permutation_p
 from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.vectors import cosine_distances, order_of_appearance, require_levels, tokens
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 LEAST_TASKS = 6
 """For a p: five tasks have 120 orders, so that no p lies below 1/120."""

@@ -20,7 +20,7 @@ from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.vectors import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 def similarity(

@@ -356,7 +356,7 @@ def _beside(one_N: np.ndarray, other_N: np.ndarray, found: dict) -> str:
 
 
 def _token(lm: FrozenLM, token: int) -> str:
-    return lm.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False)
+    return lm.token_text(token)
 
 
 def _labels(runs: RunTable) -> Iterator[dict]:

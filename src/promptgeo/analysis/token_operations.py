@@ -23,8 +23,8 @@ from promptgeo.analysis.scoring import BLOCK, Bootstrap, EvaluationSet, Scored, 
 from promptgeo.config import Scoring
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
 
 
 def token_operations(

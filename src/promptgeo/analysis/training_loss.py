@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from promptgeo.batching import Row, sum_by_row
-from promptgeo.lm import FrozenLM
+from promptgeo.batching import sum_by_row
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.losses import label_losses
+from promptgeo.row import Row
 
 TorchLoss = Callable[[Tensor], Tensor]
 """Points [T, ...] fp32 -> their losses [T], differentiable."""

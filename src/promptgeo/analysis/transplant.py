@@ -17,8 +17,8 @@ from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
 from promptgeo.analysis.vectors import order_of_appearance, random_like, require_levels
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
 
 Pair = tuple[int, int]
 """(donor, recipient): numbers of runs."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from promptgeo.analysis.question import Of
 from promptgeo.errors import UserError
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Vocabulary:
     @classmethod
     def of(cls, lm: FrozenLM) -> "Vocabulary":
         embeddings_Vd = lm.vocabulary().numpy()
-        return cls(embeddings_Vd, [lm.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in range(len(embeddings_Vd))])
+        return cls(embeddings_Vd, [lm.token_text(i) for i in range(len(embeddings_Vd))])
 
     def __len__(self) -> int:
         return len(self.embeddings_Vd)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from promptgeo.analysis.result import Stored
-    from promptgeo.runs import Run
+    from promptgeo.run_folder import Run
 
 ROWS = 15
 """Of a list of numbers that nobody published, at most; the CSV has all."""

@@ -12,9 +12,9 @@ import numpy as np
 from promptgeo import packing
 from promptgeo.compose import compose_grid
 from promptgeo.evaluation import evaluate
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.planning import Plan, plan
-from promptgeo.runs import Run
+from promptgeo.run_folder import Run
 from promptgeo.tiny import PATH
 
 CARD = Path(__file__).with_name("CARD.md")
@@ -87,13 +87,12 @@ def card(plans: list[Plan]) -> str:
 
 
 def facts(lm: FrozenLM) -> dict[str, float]:
-    config = lm.model.config
     return {
-        "parameters": lm.model.num_parameters(),
+        "parameters": lm.parameters,
         "width": lm.width,
-        "layers": config.num_hidden_layers,
+        "layers": lm.layers,
         "positions": lm.max_positions,
-        "vocabulary": config.vocab_size,
+        "vocabulary": lm.vocabulary_size,
         "megabytes": sum(f.stat().st_size for f in PATH.iterdir()) / 1e6,
     }
 

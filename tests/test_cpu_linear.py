@@ -1,7 +1,8 @@
-"""Matrix products with frozen weights: laid out once or not they are the same function, and what a row of one depends on.
+"""Matrix products with frozen weights: prepacked or not they are the same function, and what a row of one depends on.
 
-Rows come in multiples of 8. For narrow models a row's result then does not depend on how many rows there are. For wide ones it does with some
-libraries (MKL on one machine from 144 rows on, with two threads), so FrozenLM.mixes_prompts asks before a batch holds rows of two prompts.
+Rows come in multiples of 8. For narrow models a row's result then does not depend on how many rows there are. For wide
+ones it does with some libraries (MKL on one machine from 144 rows on, with two threads), so FrozenLM.mixes_prompts asks
+before a batch holds rows of two prompts.
 """
 
 import numpy as np
@@ -12,14 +13,16 @@ from torch.nn.functional import linear
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
-from promptgeo import products
+from promptgeo import cpu_linear
 from promptgeo.batching import GEMM_ROWS
-from promptgeo.lm import FrozenLM
-from promptgeo.products import lay_back, lay_out, rows_are_independent
+from promptgeo.cpu_linear import prepack, rows_are_independent, unpack
+from promptgeo.frozen_lm import FrozenLM
 from promptgeo.tiny import PATH as TINY
 
 if not torch.backends.mkldnn.is_available():
-    pytest.skip("this PyTorch was built without oneDNN, whose layout is tested here", allow_module_level=True)
+    pytest.skip(
+        "this PyTorch was built without oneDNN, whose prepacked weights are tested here", allow_module_level=True
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -29,7 +32,7 @@ def test_a_rows_result_is_bitwise_independent_of_the_number_of_rows(threads, d_i
     x = torch.randn(512, d_in, generator=generator)
     weight = torch.randn(d_out, d_in, generator=generator)
     gradient = torch.randn(512, d_out, generator=generator)
-    laid, laid_back = (torch.ops.mkldnn._reorder_linear_weight(w, None) for w in (weight, weight.t().contiguous()))
+    packed, packed_back = (torch.ops.mkldnn._reorder_linear_weight(w, None) for w in (weight, weight.t().contiguous()))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -38,8 +41,8 @@ def test_a_rows_result_is_bitwise_independent_of_the_number_of_rows(threads, d_i
             "forward": lambda rows: linear(x[:rows], weight),
             "conv1d": lambda rows: x[:rows] @ transposed,
             "backward": lambda rows: gradient[:rows] @ weight,
-            "laid out": lambda rows: products._multiply(x[:rows], laid, None),
-            "laid out, backward": lambda rows: products._multiply(gradient[:rows], laid_back, None),
+            "prepacked": lambda rows: cpu_linear._multiply(x[:rows], packed, None),
+            "prepacked, backward": lambda rows: cpu_linear._multiply(gradient[:rows], packed_back, None),
         }
         for name, way in ways.items():
             first = way(few)
@@ -56,7 +59,8 @@ class Layers(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Linear(24, 40), Conv1D(56, 40), nn.Linear(56, 16, bias=False)).to(dtype)
-        self.doubled = type("Linear", (nn.Linear,), {"forward": lambda self, x: 2 * linear(x, self.weight)})(16, 16).to(dtype)
+        looks_linear = type("Linear", (nn.Linear,), {"forward": lambda self, x: 2 * linear(x, self.weight)})
+        self.doubled = looks_linear(16, 16).to(dtype)
         nn.init.normal_(self.layers[1].bias)
         self.requires_grad_(False)
 
@@ -65,14 +69,14 @@ class Layers(nn.Module):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_laid_out_layers_compute_the_same_and_pass_the_same_gradient(dtype, tolerance):
+def test_prepacked_layers_compute_the_same_and_pass_the_same_gradient(dtype, tolerance):
     if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has no bf16 products in oneDNN")
-    plain, laid = Layers(dtype), Layers(dtype)
-    assert lay_out(laid)
-    assert ["forward" in vars(layer) for layer in (*laid.layers, laid.doubled)] == [True, True, True, False]
+    plain, packed = Layers(dtype), Layers(dtype)
+    assert prepack(packed)
+    assert ["forward" in vars(layer) for layer in (*packed.layers, packed.doubled)] == [True, True, True, False]
     found = []
-    for model in (plain, laid):
+    for model in (plain, packed):
         x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
         y = model(x)
         (y * torch.linspace(-1, 1, y.numel()).view_as(y).to(dtype)).sum().backward()
@@ -80,13 +84,13 @@ def test_laid_out_layers_compute_the_same_and_pass_the_same_gradient(dtype, tole
     for expected, got in zip(*found, strict=True):
         assert expected.shape == got.shape and expected.dtype is got.dtype
         assert (expected - got).abs().max() <= tolerance * expected.abs().max()
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), laid.parameters(), strict=True))
-    assert not any(p.grad is not None for p in laid.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), packed.parameters(), strict=True))
+    assert not any(p.grad is not None for p in packed.parameters())
 
 
 def test_a_nan_stays_in_its_row():
     model = Layers()
-    lay_out(model)
+    prepack(model)
     x = torch.randn(16, 24)
     clean = model(x)
     x[3] = float("nan")
@@ -95,35 +99,35 @@ def test_a_nan_stays_in_its_row():
     assert found[3].isnan().all() and torch.equal(found[others], clean[others])
 
 
-def test_what_cannot_be_laid_out_stays_as_it_is(monkeypatch):
+def test_what_cannot_be_prepacked_stays_as_it_is(monkeypatch):
     half = Layers(torch.float16)
-    assert not lay_out(half) and not any("forward" in vars(layer) for layer in half.layers)
+    assert not prepack(half) and not any("forward" in vars(layer) for layer in half.layers)
     large = Layers()
-    monkeypatch.setattr(products, "MEMORY_SHARE", 1e-12)
-    assert not lay_out(large) and not any("forward" in vars(layer) for layer in large.layers)
+    monkeypatch.setattr(cpu_linear, "MEMORY_SHARE", 1e-12)
+    assert not prepack(large) and not any("forward" in vars(layer) for layer in large.layers)
 
 
 def test_a_layer_whose_product_would_be_another_one_keeps_its_own():
     model = Layers()
     first, own = model.layers[0], model.layers[0].forward
     first.forward = lambda x: own(x) + 1
-    assert lay_out(model)
+    assert prepack(model)
     torch.testing.assert_close(first.forward(torch.zeros(1, 24)), own(torch.zeros(1, 24)) + 1)
 
 
 def test_a_model_that_was_cast_after_it_was_frozen_still_computes():
     model = Layers()
-    lay_out(model)
+    prepack(model)
     expected = model(torch.ones(2, 24))
     torch.testing.assert_close(model.double()(torch.ones(2, 24, dtype=torch.float64)).float(), expected)
 
 
 def test_layers_get_their_own_products_back():
-    plain, laid = Layers(), Layers()
-    lay_out(laid)
-    lay_back(laid)
+    plain, packed = Layers(), Layers()
+    prepack(packed)
+    unpack(packed)
     x = torch.randn(GEMM_ROWS, 24)
-    assert torch.equal(plain(x), laid(x))
+    assert torch.equal(plain(x), packed(x))
 
 
 def test_a_frozen_models_logits_are_those_of_its_own_layers():
