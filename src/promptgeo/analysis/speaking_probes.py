@@ -96,7 +96,9 @@ def speaking_probes(
     the model.
     """
     if runs.runs is None:
-        raise UserError("speaking_probes: needs runs trained here; prompts from elsewhere come without their task's words")
+        raise UserError(
+            "speaking_probes: needs runs trained here; prompts from elsewhere do not say what their task's words are"
+        )
     if len(runs) < 2:
         raise UserError(f"speaking_probes: needs at least 2 runs; there is {len(runs)}")
     if not probes or top_k < 1:
