@@ -4,8 +4,8 @@ Nearest class mean by cosine, trained on the runs of all other inits (or tasks):
 classifier.
 
 Tables `decoded_<factor>` (a row per run) and `confusion_<factor>`, factor: task or init. Numbers
-`decoding.<factor>.accuracy` with Wilson's interval and p, and `decoding.<factor>.chance`: the mean accuracy and its 95 %
-range with the classes permuted within folds.
+`decoding.<factor>.accuracy` with Wilson's interval and p, and `decoding.<factor>.chance`: the mean accuracy and its
+95 % range with the classes permuted within folds.
 
 Shapes: N runs, P prompt tokens, d width, L classes, B permutations, R training runs, H runs held out, c columns.
 """
@@ -100,10 +100,11 @@ def _decodable(classes: _Classes, result: Result) -> bool:
 
 
 def nearest_means(gram_NN: np.ndarray, codes_BN: np.ndarray, folds_N: np.ndarray) -> np.ndarray:
-    """[B, N] int64: the class whose mean over the other folds is nearest to a run by cosine, for each assignment of classes.
+    """[B, N] int64: the class whose mean over the other folds is nearest to a run by cosine.
 
-    gram_NN: inner products of the runs' vectors. A class that only the run's own fold has is never chosen; of equal
-    cosines the first is.
+    A class that only the run's own fold has is never chosen; of equal cosines the first is.
+
+    gram_NN: inner products of the runs' vectors. codes_BN: assignments of classes. folds_N: what is left out together.
     """
     n, levels = len(gram_NN), int(codes_BN.max()) + 1
     nearest_BN = np.empty(codes_BN.shape, dtype=np.int64)

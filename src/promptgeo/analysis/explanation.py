@@ -373,8 +373,8 @@ def _outlying(explained: list[_Explained], kind: str, sample: _Sample, result: R
     observed = float(np.mean([mean_S[0] for mean_S in means]))
     draws = sample.permutations
     null_B = np.mean([mean_S[generator.integers(0, len(mean_S), draws)] for mean_S in means], axis=0)
-    interval = sample.interval(np.array(among_N))
-    among = result.number(f"js.among.{kind}", np.mean(among_N), len(explained), "runs", *interval)
+    mean, interval = float(np.mean(among_N)), sample.interval(np.array(among_N))
+    among = result.number(f"js.among.{kind}", mean, len(explained), "runs", *interval)
     return among, permutation_p(observed, null_B)
 
 

@@ -1,12 +1,12 @@
 """What decides where a prompt token lies: the init it started from, the task it was trained on, or its position?
 
-Shares of the variance of the tokens' unit vectors (variance.py), each against permutations of whole runs within the levels
-of the other factor; the init's share also against what P0 alone gives.
+Shares of the variance of the tokens' unit vectors (variance.py), each against permutations of whole runs within the
+levels of the other factor; the init's share also against what P0 alone gives.
 
-Table `decomposition`: a row per factor. Numbers `r2.<factor>`, `omega2.<factor>` (one-way, all tokens), `effect.<factor>`
-((R2 - E R2) / (1 - E R2), E over the permutations), `permdisp.<factor>` (F), with p; n counts runs. Of trained prompts
-also `r2.init.at_p0`, `r2.init.reassigned` and `r2.init.beyond_p0`: the init's share at P0, with the deltas reassigned
-between inits, and what the trained prompts have beyond that.
+Table `decomposition`: a row per factor. Numbers `r2.<factor>`, `omega2.<factor>` (one-way, all tokens),
+`effect.<factor>` ((R2 - E R2) / (1 - E R2), E over the permutations), `permdisp.<factor>` (F), with p; n counts runs.
+Of trained prompts also `r2.init.at_p0`, `r2.init.reassigned` and `r2.init.beyond_p0`: the init's share at P0, with the
+deltas reassigned between inits, and what the trained prompts have beyond that.
 
 Shapes: N runs, P prompt tokens, d width, B permutations.
 """
@@ -222,7 +222,10 @@ def _table(grid: _Grid, parts: dict[str, _Part], dispersions: dict[str, Number])
 
 
 def _report_dispersions(grid: _Grid, parts: dict[str, _Part], draws: _Draws, result: Result) -> dict[str, Number]:
-    """PERMDISP: do groups differ in spread rather than in place? F of distances to centroids, permuted like the shares."""
+    """PERMDISP: do groups differ in spread rather than in place?
+
+    F of the tokens' distances to the centroid of their group, permuted like the shares.
+    """
     dispersions = {}
     for factor, part in parts.items():
         if factor == INTERACTION or part.share is None:

@@ -170,19 +170,17 @@ def _report_trust(
         trust = result.number(f"trustworthiness.{name}", value, size, "tokens", *interval, p)
         by_chance = percentile_interval(null)
         quantity = f"trustworthiness.{name}.chance"
-        chance = result.number(quantity, null.mean(), PERMUTATIONS, "permutations of runs", *by_chance)
+        chance = result.number(quantity, float(null.mean()), PERMUTATIONS, "permutations of runs", *by_chance)
         spread = ""
         if name == "tsne":
             values = [float(token_K.mean()) for token_K in by_seed_K]
             least, most = min(values), max(values)
-            result.number("tsne.seeds", np.mean(values), len(values), "seeds (range)", least, most)
+            result.number("tsne.seeds", float(np.mean(values)), len(values), "seeds (range)", least, most)
             spread = f"; over {len(values)} seeds it is {least:.1%} to {most:.1%}"
         result.findings.append(_finding(name, trust, chance, p, spread, runs))
 
 
-def _shuffled(
-    ranks_KK: np.ndarray, shown_Kk: np.ndarray, run_K: np.ndarray, generator: np.random.Generator
-) -> float:
+def _shuffled(ranks_KK: np.ndarray, shown_Kk: np.ndarray, run_K: np.ndarray, generator: np.random.Generator) -> float:
     """Trustworthiness if whole runs had been put at each other's places in the plane."""
     length = len(run_K) // (int(run_K.max()) + 1)
     place_K = (generator.permutation(len(run_K) // length)[:, None] * length + np.arange(length)).ravel()
@@ -213,7 +211,8 @@ def _report_disparity(pictures: list[np.ndarray], result: Result) -> None:
         )
         return
     pairs = [procrustes(a, b)[2] for i, a in enumerate(pictures) for b in pictures[i + 1 :]]
-    result.number("tsne.disparity", np.mean(pairs), len(pairs), "pairs of seeds (range)", min(pairs), max(pairs))
+    mean = float(np.mean(pairs))
+    result.number("tsne.disparity", mean, len(pairs), "pairs of seeds (range)", min(pairs), max(pairs))
 
 
 def _sample(run_K: np.ndarray, most: int, seed: int) -> np.ndarray:

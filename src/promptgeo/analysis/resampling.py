@@ -94,7 +94,7 @@ def percentile_interval(draws_B: np.ndarray, method: str = "linear") -> tuple[fl
 
 
 def normal_interval(value: float, draws_B: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a value by the spread of its draws about it: value -+ 1.96 standard deviations. NaN draws are left out.
+    """95 % interval of a value by the spread of its draws: value -+ 1.96 standard deviations. NaN draws are left out.
 
     For quantities that bootstrap draws push to one side, so that the draws' own percentiles would lie beside the value.
     """

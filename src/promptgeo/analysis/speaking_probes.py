@@ -62,7 +62,9 @@ KINDS = {
 WORDS = {"label": "a label's word", "description": "a word of the task's description", "init": "the init word"}
 BEGINNING = 3
 """Letters that the first token of a longer word must have to count as that word."""
-STOP = frozenset("the and its from with for your own are this that into short which".split())
+STOP = frozenset(
+    ["the", "and", "its", "from", "with", "for", "your", "own", "are", "this", "that", "into", "short", "which"]
+)
 """Words of descriptions that say nothing of a task."""
 
 
@@ -257,9 +259,7 @@ class _Sample:
     seed: int
 
     @classmethod
-    def of(
-        cls, runs: RunTable, prompts: dict[str, np.ndarray], permutations: int, draws: int, seed: int
-    ) -> "_Sample":
+    def of(cls, runs: RunTable, prompts: dict[str, np.ndarray], permutations: int, draws: int, seed: int) -> "_Sample":
         starts_NPd = prompts.get("p0", prompts["trained"])
         names = [f"{task}|{start.tobytes().hex()}" for task, start in zip(runs.table["task"], starts_NPd, strict=True)]
         return cls(runs.table, pd.factorize(pd.Series(names))[0], permutations, draws, seed)

@@ -1,8 +1,8 @@
 """Shares of the variance of prompt tokens at length 1, and their nulls under permutations of whole runs.
 
-With D2 = 2 (1 - cosine) and G = -1/2 J D2 J, a factor's sum of squares is tr(H_f G), H_f the projection onto its levels'
-indicators. G is the centred Gram matrix of the unit vectors, so that all of it comes from the inner products of runs:
-nothing here is K x K.
+With D2 = 2 (1 - cosine) and G = -1/2 J D2 J, a factor's sum of squares is tr(H_f G), H_f the projection onto its
+levels' indicators. G is the centred Gram matrix of the unit vectors, so that all of it comes from the inner products of
+runs: nothing here is K x K.
 
 Shapes: N runs, P prompt tokens, d width, K = N * P, L levels of a factor, B permutations or draws, c columns.
 """
@@ -24,8 +24,8 @@ LEAST = 1e-300
 def r2_of_means(within: Sequence[float], overall: float, sizes: Sequence[int] | None = None) -> float:
     """One-way R2 from self-inclusive mean cosine distances within each group and over all pairs.
 
-    The mean of 1 - cosine over all pairs of a group, self-pairs among them, is 1 - |mean vector|^2: the group's variance
-    about its centroid. So R2 = 1 - sum_g n_g m_g / (K m). sizes: tokens per group, equal if not given.
+    The mean of 1 - cosine over all pairs of a group, self-pairs among them, is 1 - |mean vector|^2: the group's
+    variance about its centroid. So R2 = 1 - sum_g n_g m_g / (K m). sizes: tokens per group, equal if not given.
     """
     return 1.0 - float(np.average(np.asarray(within, dtype=np.float64), weights=sizes)) / overall
 
@@ -287,14 +287,15 @@ def reassigned_r2(
         orders_BN: orders of the runs that exchange only runs of the same task.
     """
     n, length, _ = initial_NPd.shape
-    row_NN, sums = np.full((n, n), -1), []  # where the sum over a start's tokens with another run's delta is kept
+    row_NN = np.full((n, n), -1)  # where the sum over a start's tokens with another run's delta is kept
+    sums: list[np.ndarray] = []
     for task in np.unique(task_N):
         members = np.flatnonzero(task_N == task)
         alike: dict[bytes, list[int]] = {}  # runs that start from the same P0 give the same prompts
         for r in members:
             alike.setdefault(initial_NPd[r].tobytes(), []).append(int(r))
         for starters in alike.values():
-            row_NN[np.ix_(starters, members)] = sum(map(len, sums)) + np.arange(len(members))
+            row_NN[np.array(starters)[:, None], members] = sum(len(each) for each in sums) + np.arange(len(members))
             sums.append(unit(initial_NPd[starters[0]] + delta_NPd[members]).sum(1))
     sums_cd = np.concatenate(sums).astype(np.float64)
     by_init = np.argsort(init_N, kind="stable")
