@@ -2,9 +2,11 @@
 
     python benchmarks/calibration.py [--draws 1000] [--permutations 199] [--out calibration.json]
 
-Each draw is a grid of inits and tasks with strong effects of init, position and run, and none of task. The stratified test (whole runs
-permuted within an init) should reject at .05 in 5 % of them. Tokens permuted within an init, the wrong way, reject far more often: the
-tokens of a run are alike. JSON to stdout.
+Each draw is a grid of inits and tasks with strong effects of init, position and run, and none of task. The stratified
+test (whole runs permuted within an init) should reject at .05 in 5 % of them. Tokens permuted within an init, the wrong
+way, reject far more often: the tokens of a run are alike. JSON to stdout.
+
+Shapes: N runs, P prompt tokens, d width, K = N * P.
 """
 
 import argparse
@@ -23,8 +25,11 @@ LEVEL = 0.05
 def null_draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectors [N, P, d] without a task effect, and the init and task [N] of each run."""
     init_N, task_N = (codes.ravel() for codes in np.indices((INITS, TASKS)))
-    effects = generator.normal(size=(INITS, 1, WIDTH))[init_N], generator.normal(size=(1, LENGTH, WIDTH)), generator.normal(size=(len(init_N), 1, WIDTH))
-    return 2.0 * effects[0] + effects[1] + effects[2] + generator.normal(size=(len(init_N), LENGTH, WIDTH)), init_N, task_N
+    init_N1d = generator.normal(size=(INITS, 1, WIDTH))[init_N]
+    position_1Pd = generator.normal(size=(1, LENGTH, WIDTH))
+    run_N1d = generator.normal(size=(len(init_N), 1, WIDTH))
+    noise_NPd = generator.normal(size=(len(init_N), LENGTH, WIDTH))
+    return 2.0 * init_N1d + position_1Pd + run_N1d + noise_NPd, init_N, task_N
 
 
 def runs_p(vectors_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray, permutations: int, seed: int) -> float:
@@ -42,12 +47,12 @@ def tokens_p(vectors_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray, pe
 def rejections(draws: int, permutations: int, seed: int = 0) -> dict[str, int]:
     """In how many null draws each test rejects at LEVEL."""
     generator = np.random.default_rng(seed)
-    found = {"runs": 0, "tokens": 0}
+    counts = {"runs": 0, "tokens": 0}
     for draw in range(draws):
         drawn = null_draw(generator)
-        found["runs"] += runs_p(*drawn, permutations, draw) <= LEVEL
-        found["tokens"] += tokens_p(*drawn, permutations, draw) <= LEVEL
-    return {k: int(v) for k, v in found.items()}
+        counts["runs"] += runs_p(*drawn, permutations, draw) <= LEVEL
+        counts["tokens"] += tokens_p(*drawn, permutations, draw) <= LEVEL
+    return counts
 
 
 def main() -> None:
@@ -58,8 +63,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     smallest = permutation_p(1.0, np.zeros(options.permutations))
-    report = {"draws": options.draws, "permutations": options.permutations, "seed": options.seed, "level": LEVEL, "smallest_p": smallest}
-    report |= {"inits": INITS, "tasks": TASKS, "prompt_length": LENGTH, "width": WIDTH}
+    report = {"draws": options.draws, "permutations": options.permutations, "seed": options.seed, "level": LEVEL}
+    report |= {"smallest_p": smallest, "inits": INITS, "tasks": TASKS, "prompt_length": LENGTH, "width": WIDTH}
     for name, count in rejections(options.draws, options.permutations, options.seed).items():
         report[name] = {"rejected": count / options.draws, "interval": wilson(count, options.draws)}
     text = json.dumps(report, indent=1)

@@ -5,15 +5,27 @@ import pandas as pd
 import pytest
 
 from promptgeo.analysis.projection import classical_mds, neighbour_ranks, pca, projection, trustworthiness
+from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.vectors import cosine_distances, l2_distances
 from promptgeo.errors import UserError
 from promptgeo.run_table import RunTable
 
 
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
+
+
 def made(between: float, runs: int = 24, length: int = 3, width: int = 40, seed: int = 0) -> RunTable:
     """Runs of 4 inits x 3 tasks around a centre per init."""
     generator = np.random.default_rng(seed)
-    table = pd.DataFrame({"task": [f"t{n % 3}" for n in range(runs)], "init": [f"i{n // 3 % 4}" for n in range(runs)], "seed": 0})
+    table = pd.DataFrame(
+        {"task": [f"t{n % 3}" for n in range(runs)], "init": [f"i{n // 3 % 4}" for n in range(runs)], "seed": 0}
+    )
     centres = between * generator.normal(size=(4, 1, width))
     initial = centres[table["init"].str[1:].astype(int)] + generator.normal(size=(runs, length, width)) * 0.01
     return RunTable.from_arrays(initial + generator.normal(size=initial.shape), table, initial)
@@ -56,25 +68,29 @@ def test_the_numbers_are_those_of_the_coordinates(planted):
 
     runs, table = made(3.0), planted.tables["coordinates"]
     x = runs.prompts().reshape(72, 40)
-    assert list(table.columns) == ["run", "task", "init", "position", "tsne_x", "tsne_y", "pca_x", "pca_y", "mds_x", "mds_y"] and len(table) == 72
+    axes = ["tsne_x", "tsne_y", "pca_x", "pca_y", "mds_x", "mds_y"]
+    assert list(table.columns) == ["run", "task", "init", "position", *axes] and len(table) == 72
     for name in ("pca", "mds"):
-        assert planted.value(f"trustworthiness.{name}") == pytest.approx(theirs(x, table[[f"{name}_x", f"{name}_y"]].to_numpy(), metric="cosine"), abs=1e-9)
-    (seeds,) = [row for row in planted.numbers if row["quantity"] == "tsne.seeds"]
-    assert seeds["n"] == 3 and seeds["value"] == pytest.approx(planted.value("trustworthiness.tsne"))
+        plane = table[[f"{name}_x", f"{name}_y"]].to_numpy()
+        assert value(planted, f"trustworthiness.{name}") == pytest.approx(theirs(x, plane, metric="cosine"), abs=1e-9)
+    seeds = number(planted, "tsne.seeds")
+    assert seeds.n == 3 and seeds.value == pytest.approx(value(planted, "trustworthiness.tsne"))
     shown = theirs(x, table[["tsne_x", "tsne_y"]].to_numpy(), metric="cosine")
-    assert seeds["low"] - 1e-12 <= shown <= seeds["high"] + 1e-12 and seeds["low"] < seeds["high"]
-    assert 0 < planted.value("tsne.disparity") <= 1
+    least, most = seeds.interval
+    assert least - 1e-12 <= shown <= most + 1e-12 and least < most
+    assert 0 < value(planted, "tsne.disparity") <= 1
 
 
 def test_four_groups_are_found_and_noise_is_not(planted):
     noise = projection(made(0.0, width=2000), of="delta")
     for name in ("tsne", "pca", "mds"):
-        (row,) = [row for row in planted.numbers if row["quantity"] == f"trustworthiness.{name}"]
-        assert row["p"] == 1 / 200 and row["value"] > 0.75 > planted.value(f"trustworthiness.{name}.chance") and row["low"] < row["value"] < row["high"]
-        assert noise.value(f"trustworthiness.{name}") < row["value"]
+        trust, chance = number(planted, f"trustworthiness.{name}"), value(planted, f"trustworthiness.{name}.chance")
+        low, high = trust.interval
+        assert trust.p == 1 / 200 and trust.value > 0.75 > chance and low < trust.value < high
+        assert value(noise, f"trustworthiness.{name}") < trust.value
     assert all(f.n == 72 and "above the" in f.sentence and "not above" not in f.sentence for f in planted.findings)
     assert "24 runs" in planted.findings[0].sentence and "over 3 seeds" in planted.findings[0].sentence
-    assert 0.4 < noise.value("trustworthiness.pca.chance") < 0.6
+    assert 0.4 < value(noise, "trustworthiness.pca.chance") < 0.6
 
 
 def test_where_the_plane_shows_nothing_the_sentence_says_so():
@@ -82,7 +98,9 @@ def test_where_the_plane_shows_nothing_the_sentence_says_so():
     table = pd.DataFrame({"task": ["t"] * 40, "init": ["i"] * 40})
     result = projection(RunTable.from_arrays(np.eye(40)[:, None], table), seeds=1)
     assert any("not above the" in f.sentence for f in result.findings)
-    assert result.omissions == ["projection: t-SNE at one seed only, so its spread over seeds is not known (seeds=3 says)."]
+    assert result.omissions == [
+        "projection: t-SNE at one seed only, so its spread over seeds is not known (seeds=3 says)."
+    ]
 
 
 def test_few_tokens_lower_the_perplexity_and_fewer_are_refused():
@@ -104,7 +122,8 @@ def test_many_tokens_are_drawn_by_whole_runs_and_it_is_named():
 
 def test_the_same_seed_gives_the_same_picture_another_seed_another(planted):
     again, other = projection(made(3.0)), projection(made(3.0), seed=7, seeds=1)
-    assert again.numbers == planted.numbers and again.figures == planted.figures and set(again.figures) == {"tsne", "pca_mds"}
+    assert again.numbers == planted.numbers and again.figures == planted.figures
+    assert set(again.figures) == {"tsne", "pca_mds"}
     assert other.figures["tsne"] != planted.figures["tsne"] and other.figures["pca_mds"] == planted.figures["pca_mds"]
     for svg in planted.figures.values():
         assert all(f">{level}<" in svg for level in ("i0", "i3", "t0", "t2"))

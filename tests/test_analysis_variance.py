@@ -17,6 +17,9 @@ from promptgeo.analysis import variance
 from promptgeo.analysis.decoding import decoding
 from promptgeo.analysis.init_vs_task import init_vs_task
 from promptgeo.analysis.over_training import over_training
+from promptgeo.analysis.question import declaration
+from promptgeo.analysis.resampling import assignments, least_dealt_p, normal_interval
+from promptgeo.analysis.result import Number, Result
 from promptgeo.errors import UserError
 from promptgeo.run_folder import Run
 from promptgeo.run_table import RunTable
@@ -24,6 +27,15 @@ from promptgeo.run_table import RunTable
 TABLE_1 = [0.546034, 0.547264, 0.528472, 0.567885, 0.612360, 0.544497, 0.580160, 0.566388, 0.506061, 0.584952]
 TABLE_2 = [0.643099, 0.665577, 0.710362, 0.684544, 0.712954, 0.710524]
 ALL_PAIRS = 0.7415353844
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
 
 
 def grid(inits=3, tasks=3, seeds=1) -> pd.DataFrame:
@@ -35,22 +47,33 @@ def planted(table, length=3, width=12, init=0.0, task=0.0, position=0.0, p0=0.0,
     """P0 of each init (p0: its size) plus deltas with effects of the given sizes, the run's own and noise."""
     generator = np.random.default_rng(seed)
     n = len(table)
-    draw = lambda levels: generator.normal(size=(levels, 1, width))  # noqa: E731
+
+    def draw(levels):
+        return generator.normal(size=(levels, 1, width))
+
     codes = {f: pd.factorize(table[f])[0] for f in ("init", "task")}
     start_NPd = p0 * draw(n)[codes["init"]].repeat(length, 1)
     delta_NPd = init * draw(n)[codes["init"]] + task * draw(n)[codes["task"]] + run * draw(n)
-    delta_NPd = delta_NPd + position * generator.normal(size=(1, length, width)) + 0.5 * generator.normal(size=(n, length, width))
+    delta_NPd = (
+        delta_NPd
+        + position * generator.normal(size=(1, length, width))
+        + 0.5 * generator.normal(size=(n, length, width))
+    )
     return RunTable.from_arrays(start_NPd + delta_NPd, table, start_NPd)
 
 
 def slow_sums(vectors_NPd, *groupings) -> tuple[list[float], float]:
-    """SS_f = tr(H_f G) with D2 = 2 (1 - cosine) and G = -1/2 J D2 J, token by token. groupings: [K] labels, or a tuple of such (additive)."""
+    """SS_f = tr(H_f G) with D2 = 2 (1 - cosine) and G = -1/2 J D2 J, token by token.
+
+    groupings: [K] labels, or a tuple of such (additive).
+    """
     tokens = [np.asarray(v, dtype=np.float64) for prompt in vectors_NPd for v in prompt]
     k = len(tokens)
     squared = np.zeros((k, k))
     for a in range(k):
         for b in range(k):
-            squared[a, b] = 2 * (1 - tokens[a] @ tokens[b] / np.sqrt((tokens[a] @ tokens[a]) * (tokens[b] @ tokens[b])))
+            lengths = np.sqrt((tokens[a] @ tokens[a]) * (tokens[b] @ tokens[b]))
+            squared[a, b] = 2 * (1 - tokens[a] @ tokens[b] / lengths)
     centring = np.eye(k) - np.ones((k, k)) / k
     gram = -0.5 * centring @ squared @ centring
     found = []
@@ -87,20 +110,22 @@ def test_decomposition_equals_the_definition(name):
     sums, total = slow_sums(runs.prompts(), init, task, position, cell, (init, task), run, (run, position))
     ss = dict(zip(("init", "task", "position", "cell", "both", "run", "full"), sums, strict=True))
     for factor in ("init", "task", "position"):
-        assert result.value(f"r2.{factor}") == pytest.approx(ss[factor] / total, abs=1e-6)
+        assert value(result, f"r2.{factor}") == pytest.approx(ss[factor] / total, abs=1e-6)
         levels = len(set(labels(table, factor, p)))
         msw = (total - ss[factor]) / (k - levels)
-        assert result.value(f"omega2.{factor}") == pytest.approx((ss[factor] - (levels - 1) * msw) / (total + msw), abs=1e-6)
-    assert result.value("r2.init_x_task") == pytest.approx((ss["cell"] - ss["both"]) / total, abs=1e-6)
-    assert result.value("r2.residual") == pytest.approx(1 - ss["full"] / total, abs=1e-6)
-    told = " ".join(result.omissions)
-    assert ("noise of seeds" in told) == (name == "one seed")
-    assert ("not balanced" in told) == (name == "unbalanced")
+        omega2 = (ss[factor] - (levels - 1) * msw) / (total + msw)
+        assert value(result, f"omega2.{factor}") == pytest.approx(omega2, abs=1e-6)
+    assert value(result, "r2.init_x_task") == pytest.approx((ss["cell"] - ss["both"]) / total, abs=1e-6)
+    assert value(result, "r2.residual") == pytest.approx(1 - ss["full"] / total, abs=1e-6)
+    omitted = " ".join(result.omissions)
+    assert ("noise of seeds" in omitted) == (name == "one seed")
+    assert ("not balanced" in omitted) == (name == "unbalanced")
     if name != "one seed":
-        assert result.value("r2.seed") == pytest.approx((ss["run"] - ss["cell"]) / total, abs=1e-6)
+        assert value(result, "r2.seed") == pytest.approx((ss["run"] - ss["cell"]) / total, abs=1e-6)
     if name != "unbalanced":
         assert result.tables["decomposition"]["r2"].sum() == pytest.approx(1, abs=1e-9)
-    assert result.tables["decomposition"].query("factor in ['init', 'task', 'position']")["df"].tolist() == [2, 1, 2]
+    factors = result.tables["decomposition"].query("factor in ['init', 'task', 'position']")
+    assert factors["df"].tolist() == [2, 1, 2]
 
 
 def test_the_studys_tables_imply_its_shares():
@@ -115,7 +140,8 @@ def test_self_inclusive_means_give_r2():
     vectors, init = runs.prompts().reshape(-1, 12).astype(np.float64), labels(table, "init", 3)
 
     def mean(members):
-        return np.mean([1 - vectors[a] @ vectors[b] / np.linalg.norm(vectors[a]) / np.linalg.norm(vectors[b]) for a in members for b in members])
+        unit = vectors[members] / np.linalg.norm(vectors[members], axis=1, keepdims=True)
+        return np.mean([1 - one @ other for one in unit for other in unit])
 
     groups = [[k for k, x in enumerate(init) if x == level] for level in sorted(set(init))]
     found = variance.r2_of_means([mean(g) for g in groups], mean(range(len(init))), [len(g) for g in groups])
@@ -149,7 +175,8 @@ def test_position_is_tested_by_exchanging_tokens_within_a_run():
     runs = planted(table, length=2, width=4, position=0.5, init=0.5, seed=1)
     null = []
     for swaps in itertools.product([False, True], repeat=4):
-        null.append(slow_r2(np.array([p[::-1] if s else p for p, s in zip(runs.prompts(), swaps, strict=True)]), table, "position"))
+        exchanged = np.array([p[::-1] if s else p for p, s in zip(runs.prompts(), swaps, strict=True)])
+        null.append(slow_r2(exchanged, table, "position"))
     result = init_vs_task(runs, permutations=20, redraws=5000)
     row = result.tables["decomposition"].set_index("factor").loc["position"]
     assert row["p"] == pytest.approx(np.mean(np.array(null) >= row["r2"] - 1e-6), abs=0.03)
@@ -169,15 +196,16 @@ def test_reassigned_deltas_keep_p0_and_stay_within_their_task():
         null.append(slow_r2(start + moved, table, "init"))
     observed = slow_r2(runs.prompts(), table, "init")
     result = init_vs_task(runs, permutations=20, redraws=5000)
-    assert result.value("r2.init.reassigned") == pytest.approx(np.mean(null), abs=0.005)
-    assert result.value("r2.init.beyond_p0") == pytest.approx(observed - np.mean(null), abs=0.005)
-    p = next(row["p"] for row in result.numbers if row["quantity"] == "r2.init.beyond_p0")
-    assert p == pytest.approx(np.mean(np.array(null) >= observed - 1e-6), abs=0.02)
-    assert result.value("r2.init.at_p0") == pytest.approx(1.0, abs=1e-6)
+    assert value(result, "r2.init.reassigned") == pytest.approx(np.mean(null), abs=0.005)
+    assert value(result, "r2.init.beyond_p0") == pytest.approx(observed - np.mean(null), abs=0.005)
+    exact = np.mean(np.array(null) >= observed - 1e-6)
+    assert number(result, "r2.init.beyond_p0").p == pytest.approx(exact, abs=0.02)
+    assert value(result, "r2.init.at_p0") == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_init_beyond_p0_is_told_from_p0():
-    for init, expected in ((0.0, "does not detectably exceed what P0 alone gives"), (1.0, "share exceeds what P0 alone gives")):
+def test_what_the_init_has_beyond_p0_is_separated_from_p0():
+    cases = ((0.0, "does not detectably exceed what P0 alone gives"), (1.0, "share exceeds what P0 alone gives"))
+    for init, expected in cases:
         result = init_vs_task(planted(grid(5, 4), p0=1.5, init=init, task=0.5), permutations=200, redraws=200)
         assert any(expected in f.sentence for f in result.findings)
         assert result.claims[0].name == "init_matters" and result.claims[0].holds, "P0 alone makes the init matter"
@@ -194,12 +222,14 @@ def test_dispersion_is_the_f_of_distances_to_centroids():
         group = unit[table["init"] == level].reshape(-1, unit.shape[2])
         distances.append([np.sqrt(((token - group.mean(0)) ** 2).sum()) for token in group])
     result = init_vs_task(RunTable.from_arrays(vectors, table), permutations=200, redraws=500)
-    assert result.value("permdisp.init") == pytest.approx(f_oneway(*distances).statistic, rel=1e-4)
+    assert value(result, "permdisp.init") == pytest.approx(f_oneway(*distances).statistic, rel=1e-4)
     assert any("inits differ in spread" in f.sentence for f in result.findings)
     assert any("No difference in spread between tasks" in f.sentence for f in result.findings)
 
 
-@pytest.mark.parametrize("effects", [{"init"}, {"task"}, {"position"}, {"init", "task"}, set()], ids=lambda e: "+".join(sorted(e)) or "none")
+@pytest.mark.parametrize(
+    "effects", [{"init"}, {"task"}, {"position"}, {"init", "task"}, set()], ids=lambda e: "+".join(sorted(e)) or "none"
+)
 def test_planted_structure_is_found(effects):
     runs = planted(grid(6, 5), width=24, seed=4, **dict.fromkeys(effects, 1.0))
     rows = init_vs_task(runs, permutations=500, redraws=500).tables["decomposition"].set_index("factor")
@@ -236,8 +266,13 @@ def test_findings_follow_the_numbers():
     without = init_vs_task(planted(grid(5, 4)), permutations=200, redraws=50)
     assert any(f.sentence.startswith("The task explains") and "beyond chance" in f.sentence for f in with_task.findings)
     assert any("task does not detectably explain more" in f.sentence for f in without.findings)
-    claims = {c.name: c.holds for c in with_task.claims}, {c.name: c.holds for c in without.claims}
-    assert claims == ({"init_matters": False, "task_matters": True}, {"init_matters": False, "task_matters": False})
+    assert {c.name: c.holds for c in with_task.claims} == {"init_matters": False, "task_matters": True}
+    assert {c.name: c.holds for c in without.claims} == {"init_matters": False, "task_matters": False}
+    assert set(declaration(init_vs_task).claims) == {"init_matters", "task_matters"}
+    # A finding's evidence is the number of the same quantity.
+    (finding,) = (f for f in with_task.findings if f.sentence.startswith("The task explains"))
+    effect = number(with_task, "effect.task")
+    assert (finding.estimate, finding.p, finding.n) == (effect.value, effect.p, effect.n)
     assert all("n = 20 runs" in f.sentence and f.p is not None for f in with_task.findings)
 
 
@@ -252,7 +287,22 @@ def test_ways_to_group_runs_set_the_smallest_p(name):
         for m, levels in zip(members, choice, strict=True):
             dealt[m] = levels
         groupings.add(frozenset(frozenset(np.flatnonzero(dealt == level).tolist()) for level in range(3)))
-    assert variance.assignments(codes, strata) == pytest.approx(len(groupings))
+    assert assignments(codes, strata) == pytest.approx(len(groupings))
+
+
+@pytest.mark.parametrize("counts", [[[2, 1], [1, 1, 1]], [[3, 3]], [[1], [2]], [[30] * 20]])
+def test_the_least_p_of_levels_dealt_anew_is_two_over_the_ways_of_dealing(counts):
+    if max(map(sum, counts)) < 10:
+        stratum_ways = [len(set(itertools.permutations(np.repeat(np.arange(len(c)), c).tolist()))) for c in counts]
+        assert least_dealt_p(counts) == pytest.approx(min(2 / np.prod(stratum_ways), 1))
+    else:
+        assert 0 < least_dealt_p(counts) < 1e-300  # more ways than a float holds
+
+
+def test_the_normal_interval_is_1_96_deviations_about_the_value_whatever_the_draws_lie_about():
+    draws = np.array([1.0, 3.0, np.nan, 5.0])
+    spread = 1.959964 * np.sqrt(8 / 3)
+    assert normal_interval(10.0, draws) == pytest.approx((10 - spread, 10 + spread), abs=1e-12)
 
 
 def test_same_options_same_bytes():
@@ -262,7 +312,7 @@ def test_same_options_same_bytes():
         assert a.figures == b.figures and a.numbers == b.numbers and a.findings == b.findings
 
 
-def test_what_cannot_be_asked_is_said():
+def test_what_runs_cannot_support_is_said():
     with pytest.raises(UserError, match="2 inits"):
         init_vs_task(planted(grid(1, 3)))
     with pytest.raises(UserError, match="2 tasks"):
@@ -270,15 +320,16 @@ def test_what_cannot_be_asked_is_said():
     runs = planted(grid(2, 2), length=1)
     without_p0 = RunTable.from_arrays(runs.prompts(), runs.table)
     result = init_vs_task(without_p0, permutations=50, redraws=50)
-    told = " ".join(result.omissions)
-    assert "one token" in told and "without P0" in told and "grouped in 2 ways, so no p is below 0.5" in told
+    omitted = " ".join(result.omissions)
+    assert "one token" in omitted and "without P0" in omitted
+    assert "grouped in 2 ways, so no p is below 0.5" in omitted
     assert not result.claims, "too few runs say nothing against a claim"
-    assert not any(row["quantity"].endswith("position") for row in result.numbers)
+    assert not any(number.quantity.endswith("position") for number in result.numbers)
     with pytest.raises(UserError, match="initial"):
         init_vs_task(without_p0, of="delta")
     confounded = planted(pd.DataFrame({"init": ["a", "a", "b", "b"], "task": ["x", "x", "y", "y"]}))
     result = init_vs_task(confounded, permutations=50, redraws=50)
-    assert "Whether the task matters cannot be tested" in " ".join(result.omissions) and not result.claims
+    assert "no init has runs of two tasks" in " ".join(result.omissions) and not result.claims
     assert "cannot be decoded" in " ".join(decoding(confounded).omissions)
     same = RunTable.from_arrays(np.ones((4, 2, 3)), grid(2, 2))
     with pytest.raises(UserError, match="same way"):
@@ -308,22 +359,25 @@ def test_decoding_equals_loops_over_left_out_folds():
     for what, fold in (("task", "init"), ("init", "task")):
         found = slow_decode(runs.prompts(), table[what].tolist(), table[fold].tolist())
         assert result.tables[f"decoded_{what}"]["decoded"].tolist() == found
-        assert result.value(f"decoding.{what}.accuracy") == pytest.approx(np.mean(np.array(found) == table[what].to_numpy()))
+        right = np.mean(np.array(found) == table[what].to_numpy())
+        assert value(result, f"decoding.{what}.accuracy") == pytest.approx(right)
         confusion = result.tables[f"confusion_{what}"]
         assert confusion["runs"].sum() == len(table)
         diagonal = confusion[confusion[what] == confusion["decoded"]]["runs"].sum()
-        assert diagonal / len(table) == pytest.approx(result.value(f"decoding.{what}.accuracy"))
+        assert diagonal / len(table) == pytest.approx(value(result, f"decoding.{what}.accuracy"))
 
 
 def test_decoding_finds_the_task_and_only_where_it_is_shared_between_inits():
     table = grid(6, 4, seeds=2)
     shared = decoding(planted(table, task=1.0, p0=1.0), permutations=200)
-    assert shared.value("decoding.task.accuracy") > 0.9 and "more often than chance" in shared.findings[0].sentence
+    assert value(shared, "decoding.task.accuracy") > 0.9 and "more often than chance" in shared.findings[0].sentence
     own = np.random.default_rng(1).normal(size=(24, 3, 12))[table.groupby(["init", "task"]).ngroup().to_numpy()]
     per_init = decoding(RunTable.from_arrays(own + 0.01 * planted(table).prompts(), table), permutations=200)
-    assert per_init.value("decoding.task.accuracy") < 0.5, "two seeds of a cell are alike, but they are left out together"
+    assert value(per_init, "decoding.task.accuracy") < 0.5, (
+        "two seeds of a cell are alike, but they are left out together"
+    )
     assert "detectably more often than chance" in per_init.findings[0].sentence
-    assert per_init.value("decoding.task.chance") == pytest.approx(0.25, abs=0.06)
+    assert value(per_init, "decoding.task.chance") == pytest.approx(0.25, abs=0.06)
 
 
 def test_chance_of_decoding_is_that_of_tasks_permuted_within_inits():
@@ -333,18 +387,18 @@ def test_chance_of_decoding_is_that_of_tasks_permuted_within_inits():
     null = []
     for swaps in itertools.product([False, True], repeat=3):
         tasks = [x for swap in swaps for x in (("t1", "t0") if swap else ("t0", "t1"))]
-        null.append(np.mean([a == b for a, b in zip(slow_decode(runs.prompts(), tasks, table["init"].tolist()), tasks, strict=True)]))
+        decoded = slow_decode(runs.prompts(), tasks, table["init"].tolist())
+        null.append(np.mean([a == b for a, b in zip(decoded, tasks, strict=True)]))
     result = decoding(runs, permutations=4000)
-    row = next(r for r in result.numbers if r["quantity"] == "decoding.task.accuracy")
-    assert result.value("decoding.task.chance") == pytest.approx(np.mean(null), abs=0.02)
-    assert row["p"] == pytest.approx(np.mean(np.array(null) >= row["value"] - 1e-9), abs=0.03)
+    accuracy = number(result, "decoding.task.accuracy")
+    assert value(result, "decoding.task.chance") == pytest.approx(np.mean(null), abs=0.02)
+    assert accuracy.p == pytest.approx(np.mean(np.array(null) >= accuracy.value - 1e-9), abs=0.03)
 
 
 def test_a_task_of_one_init_does_not_count():
     table = pd.concat([grid(3, 2), pd.DataFrame({"init": ["i0"], "task": ["alone"], "seed": [0]})], ignore_index=True)
     result = decoding(planted(table, task=1.0), permutations=50)
-    row = next(r for r in result.numbers if r["quantity"] == "decoding.task.accuracy")
-    assert row["n"] == 6 and any("do not count" in o for o in result.omissions)
+    assert number(result, "decoding.task.accuracy").n == 6 and any("do not count" in o for o in result.omissions)
 
 
 @pytest.fixture
@@ -362,7 +416,13 @@ def trained(tmp_path):
             delta = (generator.normal(size=(2, 8)) + (2 if row["task"] == "t0" else -2)).astype(np.float32)
             trajectory = np.stack([initial + (c + 1) * delta for c in range(count)])
             steps = np.arange(1, count + 1) * (10 if row["task"] == "t0" else 7)
-            tensors = {"initial": initial, "trajectory": trajectory, "steps": steps, "final": trajectory[-1], "best": trajectory[-1]}
+            tensors = {
+                "initial": initial,
+                "trajectory": trajectory,
+                "steps": steps,
+                "final": trajectory[-1],
+                "best": trajectory[-1],
+            }
             safetensors.numpy.save_file(tensors, folder / "prompts.safetensors")
             runs.append(Run(folder, {"config": {"training": {"checkpoints": kind}}}))
         return RunTable(table, runs)
@@ -376,7 +436,9 @@ def test_shares_over_training_are_those_of_each_epoch(trained, of):
     table = over_training(runs, of=of, permutations=30, draws=50).tables["over_training"]
     assert sorted(set(table["epoch"])) == ([0, 1, 2, 3] if of == "prompt" else [1, 2, 3])
     for row in table.itertuples():
-        prompts = np.stack([r.prompt("initial") if row.epoch == 0 else r.tensors["trajectory"][row.epoch - 1] for r in runs.runs])
+        prompts = np.stack(
+            [r.prompt("initial") if row.epoch == 0 else r.tensors["trajectory"][row.epoch - 1] for r in runs.runs]
+        )
         vectors = prompts - runs.prompts("initial") if of == "delta" else prompts
         assert row.r2 == pytest.approx(slow_r2(vectors, runs.table, row.factor), abs=1e-6)
         assert row.low <= row.r2 <= row.high
@@ -384,26 +446,29 @@ def test_shares_over_training_are_those_of_each_epoch(trained, of):
 
 def test_change_over_training_has_an_interval_over_runs(trained):
     result = over_training(trained(), permutations=30, draws=400)
-    numbers = {row["quantity"]: row for row in result.numbers}
-    assert numbers["r2.init.start"]["value"] == pytest.approx(1.0, abs=1e-6)
-    change = numbers["r2.task.change"]
-    assert change["value"] == pytest.approx(numbers["r2.task.end"]["value"] - numbers["r2.task.start"]["value"])
-    assert 0 < change["low"] < change["value"] < change["high"] and change["n"] == 6
+    assert value(result, "r2.init.start") == pytest.approx(1.0, abs=1e-6)
+    change = number(result, "r2.task.change")
+    assert change.value == pytest.approx(value(result, "r2.task.end") - value(result, "r2.task.start"))
+    low, high = change.interval
+    assert 0 < low < change.value < high and change.n == 6
     sentences = [f.sentence for f in result.findings]
-    assert any("the task explains rises from P0" in s for s in sentences) and any("the init explains falls from P0" in s for s in sentences)
+    assert any("the task explains rises from P0" in s for s in sentences)
+    assert any("the init explains falls from P0" in s for s in sentences)
 
 
 def test_interval_of_the_change_draws_whole_runs_at_both_ends_alike(trained):
     runs = trained()
-    change = next(row for row in over_training(runs, permutations=20, draws=25, seed=3).numbers if row["quantity"] == "r2.task.change")
+    change = number(over_training(runs, permutations=20, draws=25, seed=3), "r2.task.change")
     found = []
     for weights in np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=25):
         drawn = np.repeat(np.arange(6), weights)
         table = runs.table.iloc[drawn].reset_index(drop=True)
         if table["init"].nunique() > 1:
-            found.append(slow_r2(runs.prompts()[drawn], table, "task") - slow_r2(runs.prompts("initial")[drawn], table, "task"))
-    assert change["high"] - change["value"] == pytest.approx(1.96 * np.std(found), rel=1e-3)
-    assert change["value"] - change["low"] == pytest.approx(1.96 * np.std(found), rel=1e-3)
+            ends = (slow_r2(runs.prompts(which)[drawn], table, "task") for which in ("final", "initial"))
+            found.append(next(ends) - next(ends))
+    low, high = change.interval
+    assert high - change.value == pytest.approx(1.96 * np.std(found), rel=1e-3)
+    assert change.value - low == pytest.approx(1.96 * np.std(found), rel=1e-3)
 
 
 def test_bootstrap_weights_count_runs_as_often_as_they_are_drawn():
@@ -412,10 +477,13 @@ def test_bootstrap_weights_count_runs_as_often_as_they_are_drawn():
     weights = np.array([[2, 0, 1, 1, 1, 1], [1, 3, 1, 1, 0, 0]])
     inner = variance.Inner.of(runs.prompts())
     for factor in ("init", "task", "position"):
-        found = inner.r2_weighted(weights.astype(float), None if factor == "position" else pd.factorize(table[factor])[0])
-        for w, value in zip(weights, found, strict=True):
+        found = inner.r2_weighted(
+            weights.astype(float), None if factor == "position" else pd.factorize(table[factor])[0]
+        )
+        for w, r2 in zip(weights, found, strict=True):
             drawn = np.repeat(np.arange(6), w)
-            assert value == pytest.approx(slow_r2(runs.prompts()[drawn], table.iloc[drawn].reset_index(drop=True), factor), abs=1e-6)
+            slow = slow_r2(runs.prompts()[drawn], table.iloc[drawn].reset_index(drop=True), factor)
+            assert r2 == pytest.approx(slow, abs=1e-6)
 
 
 def test_over_training_says_what_it_cannot_align(trained):
@@ -424,3 +492,6 @@ def test_over_training_says_what_it_cannot_align(trained):
     with pytest.raises(UserError, match="no checkpoints"):
         over_training(planted(grid(2, 2)))
     assert "checkpoint" in over_training(trained(kind="5"), permutations=20, draws=20).tables["over_training"]
+    one = over_training(trained(checkpoints=1), of="delta", permutations=20, draws=20)
+    assert one.omissions == ["There is one checkpoint only: nothing can be said of change."]
+    assert not any("change" in number.quantity for number in one.numbers) and not one.findings

@@ -7,7 +7,7 @@ Shapes: N runs, B draws, E test examples, S strata, L levels of a factor, U inde
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import product
-from math import lgamma
+from math import exp, lgamma
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from promptgeo.analysis.progress import progress
 
 PERCENTILES = (2.5, 97.5)
 """Of a 95 % interval."""
+NORMAL = 1.959964
+"""97.5 % of a standard normal distribution lie below."""
 STILL = 1e-9
 """Draws that differ by less do not vary: sums of the same numbers may differ in their last bits."""
 EXACT_UNITS = 12
@@ -89,6 +91,15 @@ def percentile_interval(draws_B: np.ndarray, method: str = "linear") -> tuple[fl
     draws_B = np.asarray(draws_B, dtype=np.float64)
     low, high = np.percentile(draws_B[np.isfinite(draws_B)], PERCENTILES, method=method)
     return float(low), float(high)
+
+
+def normal_interval(value: float, draws_B: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a value by the spread of its draws: value -+ 1.96 standard deviations. NaN draws are left out.
+
+    For quantities that bootstrap draws push to one side, so that the draws' own percentiles would lie beside the value.
+    """
+    spread = NORMAL * float(np.nanstd(draws_B))
+    return value - spread, value + spread
 
 
 def varies(draws_B: np.ndarray) -> bool:
@@ -215,6 +226,16 @@ def assignments(codes_N: np.ndarray, strata_N: np.ndarray) -> float:
     log = sum(lgamma(n + 1) for n in counts_LS.sum(0)) - sum(lgamma(n + 1) for n in counts_LS.ravel())
     log -= sum(lgamma(n + 1) for n in alike)
     return float(np.exp(min(log, 700.0)))  # beyond 700 a float overflows
+
+
+def least_dealt_p(counts_SL: Sequence[Sequence[int]]) -> float:
+    """The least two-sided p that dealing levels anew within strata allows: 2 over the ways of dealing them.
+
+    counts_SL: how many runs of each level each stratum has.
+    """
+    log = sum(lgamma(sum(counts_L) + 1) for counts_L in counts_SL)
+    log -= sum(lgamma(n + 1) for counts_L in counts_SL for n in counts_L)
+    return min(2 * exp(-min(log, 700.0)), 1.0)  # beyond 700 a float overflows
 
 
 def sign_flip_p(

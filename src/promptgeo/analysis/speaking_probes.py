@@ -1,15 +1,29 @@
-"""Speaking probes: a soft prompt in place of a word of a natural-language question. Does what the model says next tell of the prompt's task?
+"""Speaking probes: a soft prompt in place of a word of a question. Does what the model says next reveal its task?
 
-After study 1, which put single soft tokens into questions ("Speaking Probes", "prompt leakage") and saw nothing; here with controls.
+After study 1, which put single soft tokens into questions ("Speaking Probes", "prompt leakage") and saw nothing; here
+with controls: P0, a Gaussian direction of each token's norm, and another task's prompt.
 
-Shapes: N runs, P prompt tokens, d width, V vocabulary, T probes, A parts of a prompt (whole, and each token), W kinds of prompt, k ranks, S prompts.
+Tables: `continuations` (a row per run, probe, part of the prompt, kind of prompt and rank), `texts` (what is written
+greedily, whole prompts alone), `examples` (a row per run and probe, kinds side by side).
+
+Numbers: `hits.<words>.<kind>`, the share of probes whose likeliest continuations hold a word of the run's task (words:
+label, description, init); `hits.<words>.tokens.<kind>` for single tokens; `difference.<words>.<control>`;
+`entropy.<kind>` in bits; `js.<control>`, the Jensen-Shannon divergence from the trained prompt's next-token
+distribution in bits (Lin 1991; at most 1), and `js.p0_random`; `difference.entropy.<control>`, `difference.js.p0`.
+
+Runs are what is drawn and permuted; runs of one task with the same P0 are one unit. p against P0 and the random prompt:
+signs of the units' paired differences flipped, two-sided, exact for up to 12 units. p against other tasks: tasks of
+whole runs exchanged within an init. Each p is of one comparison, not corrected for their number.
+
+Shapes: N runs, P prompt tokens, d width, V vocabulary, T probes, A parts of a prompt (whole, and each token), W kinds
+of prompt, k ranks, S prompts, L tasks, B permutations.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import exp, lgamma
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +32,17 @@ import torch
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.probing import entropy, js, next_token, probe_row
 from promptgeo.analysis.progress import progress
-from promptgeo.analysis.resampling import bootstrap_mean, orders_within, permutation_p, sign_flip_p, wilson
-from promptgeo.analysis.result import Finding, Result
+from promptgeo.analysis.question import question
+from promptgeo.analysis.resampling import (
+    bootstrap_mean,
+    least_dealt_p,
+    newcombe,
+    orders_within,
+    permutation_p,
+    sign_flip_p,
+    wilson,
+)
+from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
@@ -27,17 +50,25 @@ from promptgeo.planning import task_of
 from promptgeo.runs import Run, RunTable
 
 LEVEL = 0.05
-EXACT = 12
-"""Up to so many units all sign flips are enumerated: 4,096."""
+"""Of the tests."""
 CHUNK = 2**24
-"""Probabilities held at once."""
-WHICH = {"trained": "the trained prompt", "p0": "P0", "random": "a random prompt of equal norms", "other_task": "another task's prompt"}
+"""Probabilities held at once: 64 MiB of float32."""
+KINDS = {
+    "trained": "the trained prompt",
+    "p0": "P0",
+    "random": "a random prompt of equal norms",
+    "other_task": "another task's prompt",
+}
 WORDS = {"label": "a label's word", "description": "a word of the task's description", "init": "the init word"}
 BEGINNING = 3
 """Letters that the first token of a longer word must have to count as that word."""
-STOP = frozenset(["the", "and", "its", "from", "with", "for", "your", "own", "are", "this", "that", "into", "short", "which"])
+STOP = frozenset(
+    ["the", "and", "its", "from", "with", "for", "your", "own", "are", "this", "that", "into", "short", "which"]
+)
+"""Words of descriptions that say nothing of a task."""
 
 
+@question(lm=True)
 def speaking_probes(
     runs: RunTable,
     *,
@@ -49,25 +80,27 @@ def speaking_probes(
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
-    """What the model says after each probe, of the trained prompt and of controls: P0, a Gaussian direction of each token's norm, another
-    task's prompt (with the same init and seed, where there is one).
+    """What the model says after each probe, of the trained prompt and of controls.
 
-    probes: name -> text with {prompt}; without it the prompt stands first. A word's space belongs to its token: "The meaning of{prompt} is".
-    top_k: how many continuations (tokens) count. say: tokens that are written greedily; 0: none.
+    The other task's prompt is that of a run with the same init and seed, where there is one.
 
-    Tables: `continuations` (a row per run, probe, part of the prompt, kind of prompt and rank), `texts` (what is written greedily, whole prompts
-    alone), `examples` (a row per run and probe, kinds side by side). Numbers: `hits.<words>.<kind>`, the share of probes whose top_k holds a
-    word of the run's task; words: label, description, init; a token counts that is the word, or begins it with three letters or more;
-    `hits.<words>.tokens.<kind>` for single tokens; `difference.<words>.<control>`; `entropy.<kind>` in bits; `js.<control>`, the Jensen-Shannon
-    divergence from the trained prompt's next-token distribution in bits (Lin 1991; at most 1), and `js.p0_random`.
+    Args:
+        lm: the frozen model that the runs were trained on.
+        probes: name -> text with {prompt}; without it the prompt stands first. A word's space belongs to its token:
+            "The meaning of{prompt} is".
+        top_k: how many continuations (tokens) count.
+        say: tokens that are written greedily; 0: none.
+        permutations: sign flips of units, tasks exchanged within an init.
+        draws: bootstrap draws of units.
+        seed: of both, and of the random prompts.
 
-    Runs are what is drawn and permuted; runs of one task with the same P0 are one unit. p against P0 and the random prompt: signs of the
-    units' paired differences flipped, two-sided, exact for up to 12 units. p against other tasks: tasks of whole runs exchanged within an init.
-    Each p is of one comparison, not corrected for their number.
-    Raises UserError for prompts trained elsewhere, fewer than two runs, different shapes, or a probe that does not fit the model.
+    Raises UserError for prompts trained elsewhere, fewer than two runs, different shapes, or a probe that does not fit
+    the model.
     """
     if runs.runs is None:
-        raise UserError("speaking_probes: needs runs trained here; prompts from elsewhere do not say what their task's words are")
+        raise UserError(
+            "speaking_probes: needs runs trained here; prompts from elsewhere do not say what their task's words are"
+        )
     if len(runs) < 2:
         raise UserError(f"speaking_probes: needs at least 2 runs; there is {len(runs)}")
     if not probes or top_k < 1:
@@ -77,25 +110,28 @@ def speaking_probes(
             raise UserError(f"probes.{name}={text!r}: a probe asks of the prompt alone; it has no {{input}}")
     result = Result()
     prompts = _prompts(runs, seed, result)
-    spoken = _ask(lm, prompts, probes, min(top_k, len(lm.vocabulary())))
-    words = [_words(lm, run) for run in runs.runs]
-    sample = _Sample(runs, prompts, permutations, draws, seed)
-    _tell_hits(spoken, words, sample, top_k, result)
-    _tell_distributions(spoken, sample, result)
+    spoken = _next_tokens(lm, prompts, probes, min(top_k, len(lm.vocabulary())))
+    sample = _Sample.of(runs, prompts, permutations, draws, seed)
+    _note_power(sample, "other_task" in prompts, result)
+    shares = _report_words(spoken, [_words(lm, run) for run in runs.runs], sample, top_k, result)
+    _report_distributions(spoken, sample, result)
     result.tables["continuations"] = _continuations(lm, runs, spoken)
     result.tables["examples"] = _examples(lm, runs, spoken)
     if say:
         result.tables["texts"] = _texts(lm, runs, prompts, probes, say)
-    result.figures["hits"] = _figure(result, prompts, top_k)
+    result.figures["hits"] = _figure(shares, list(prompts), top_k)
     return result
 
 
-# ------------------------------------------------------------------------------------------------- what is asked
+# Prompts and their controls.
 
 
 def partners(table: pd.DataFrame) -> np.ndarray | None:
-    """[N] int64: for each run the next one of another task, with the same init and seed, or else the same init, or else any; None for one task."""
-    found = []
+    """[N] int64: for each run one of another task; None where there is one task only.
+
+    The next one in the table with the same init and seed, or else the same init, or else any.
+    """
+    partner_N = []
     rows = table.to_dict("records")
     for n, row in enumerate(rows):
         following = [*range(n + 1, len(rows)), *range(n)]
@@ -103,67 +139,76 @@ def partners(table: pd.DataFrame) -> np.ndarray | None:
         if not others:
             return None
         likeness = [(rows[m]["init"] == row["init"]) * 2 + (rows[m]["seed"] == row["seed"]) for m in others]
-        found.append(others[int(np.argmax(likeness))])
-    return np.array(found)
+        partner_N.append(others[int(np.argmax(likeness))])
+    return np.array(partner_N)
 
 
 def _prompts(runs: RunTable, seed: int, result: Result) -> dict[str, np.ndarray]:
     """Kind -> [N, P, d] float32."""
     generator = np.random.default_rng(seed)
     prompts = {"trained": runs.prompts()}
-    if all("initial" in run.tensors for run in runs.runs):
+    if all("initial" in run.tensors for run in runs.runs or []):
         prompts["p0"] = runs.prompts("initial")
     else:
         result.omissions.append("speaking_probes: runs without P0 are among these: nothing is compared with P0.")
     prompts["random"] = random_like(prompts["trained"], generator).astype(np.float32)
-    other_N = partners(runs.table)
-    if other_N is None:
-        result.omissions.append("speaking_probes: these runs are of one task: no other task's prompt can be asked.")
+    partner_N = partners(runs.table)
+    if partner_N is None:
+        result.omissions.append("speaking_probes: these runs are of one task: there is no other task's prompt.")
     else:
-        prompts["other_task"] = prompts["trained"][other_N]
+        prompts["other_task"] = prompts["trained"][partner_N]
     return prompts
+
+
+# What the model says.
 
 
 @dataclass(frozen=True, eq=False)
 class _Spoken:
-    which: list[str]
+    """The next tokens after each probe, for each kind of prompt and each part of it."""
+
+    kinds: list[str]
     parts: list[str]
     probes: list[str]
     tokens_WNATk: np.ndarray
     """int64: the likeliest next tokens."""
     probabilities_WNATk: np.ndarray
+    """float64."""
     entropy_WNT: np.ndarray
-    """Of whole prompts."""
+    """float64, in bits, of whole prompts."""
     js: dict[tuple[str, str], np.ndarray]
-    """Two kinds of whole prompts -> [N, T]."""
+    """Two kinds of whole prompts -> [N, T] float64, in bits."""
 
 
-def _ask(lm: FrozenLM, prompts: dict[str, np.ndarray], probes: Mapping[str, str], top_k: int) -> _Spoken:
-    which, (n, length, _) = list(prompts), prompts["trained"].shape
+def _next_tokens(lm: FrozenLM, prompts: dict[str, np.ndarray], probes: Mapping[str, str], top_k: int) -> _Spoken:
+    kinds, (n, length, _) = list(prompts), prompts["trained"].shape
     parts = ["whole"] + ([f"token {k}" for k in range(length)] if length > 1 else [])
-    shape = (len(which), n, len(parts), len(probes))
-    tokens, probabilities, entropies = np.empty((*shape, top_k), np.int64), np.empty((*shape, top_k)), np.empty((len(which), n, len(probes)))
-    pairs = [("trained", control) for control in which[1:]] + ([("p0", "random")] if "p0" in which else [])
+    shape = (len(kinds), n, len(parts), len(probes))
+    tokens_WNATk, probabilities_WNATk = np.empty((*shape, top_k), np.int64), np.empty((*shape, top_k))
+    entropy_WNT = np.empty((len(kinds), n, len(probes)))
+    pairs = [("trained", control) for control in kinds[1:]] + ([("p0", "random")] if "p0" in kinds else [])
     divergences = {pair: np.empty((n, len(probes))) for pair in pairs}
-    size = max(CHUNK // (len(lm.vocabulary()) * len(which)), 1)
-    for (t, (name, text)), a in progress(list(product(enumerate(probes.items()), range(len(parts)))), "asking"):
+    size = max(CHUNK // (len(lm.vocabulary()) * len(kinds)), 1)
+    for (t, (name, text)), a in progress(list(product(enumerate(probes.items()), range(len(parts)))), "probing"):
         part = slice(None) if a == 0 else slice(a - 1, a)
         row = probe_row(lm, name, text, length if a == 0 else 1)
         for start in range(0, n, size):
             some = slice(start, min(start + size, n))
-            asked = np.concatenate([prompts[w][some, part] for w in which])
-            logp_WSV = torch.from_numpy(next_token(lm, asked, [row] * len(asked))).view(len(which), some.stop - start, -1)
-            best = logp_WSV.topk(top_k, dim=-1)
-            tokens[:, some, a, t], probabilities[:, some, a, t] = best.indices.numpy(), best.values.exp().numpy()
+            prompts_SPd = np.concatenate([prompts[kind][some, part] for kind in kinds])
+            logp_SV = next_token(lm, prompts_SPd, [row] * len(prompts_SPd))
+            logp_WNV = torch.from_numpy(logp_SV).view(len(kinds), some.stop - start, -1)
+            best = logp_WNV.topk(top_k, dim=-1)
+            tokens_WNATk[:, some, a, t] = best.indices.numpy()
+            probabilities_WNATk[:, some, a, t] = best.values.exp().numpy()
             if a == 0:
-                p_WSV = logp_WSV.exp_()
-                entropies[:, some, t] = entropy(p_WSV)
+                p_WNV = logp_WNV.exp_()
+                entropy_WNT[:, some, t] = entropy(p_WNV)
                 for one, other in pairs:
-                    divergences[one, other][some, t] = js(p_WSV[which.index(one)], p_WSV[which.index(other)])
-    return _Spoken(which, parts, list(probes), tokens, probabilities, entropies, divergences)
+                    divergences[one, other][some, t] = js(p_WNV[kinds.index(one)], p_WNV[kinds.index(other)])
+    return _Spoken(kinds, parts, list(probes), tokens_WNATk, probabilities_WNATk, entropy_WNT, divergences)
 
 
-# ------------------------------------------------------------------------------------------------- a task's words
+# A task's words.
 
 
 def _words(lm: FrozenLM, run: Run) -> dict[str, np.ndarray]:
@@ -172,40 +217,60 @@ def _words(lm: FrozenLM, run: Run) -> dict[str, np.ndarray]:
     labels = {e.label for split in (task.train, task.validation, task.test) for e in split} | set(task.labels or [])
     described = re.sub(r"\(.*?\)", " ", config["task"].get("description") or "")
     init = config["init"].get("text") if config["init"].get("kind") in ("word", "text") else None
-    found = {
+    words = {
         "label": {word for label in labels for word in re.findall(r"\w+", label)},
         "description": {word for word in re.findall(r"[^\W\d_]{3,}", described) if word.lower() not in STOP},
         "init": set(re.findall(r"\w+", init or "")),
     }
-    return {kind: word_tokens(lm, words) for kind, words in found.items()}
+    return {kind: word_tokens(lm, these) for kind, these in words.items()}
 
 
 def word_tokens(lm: FrozenLM, words: set[str]) -> np.ndarray:
-    """int64, sorted: the first tokens of the words, as written, in lower case and capitalised, with and without a space before them.
+    """int64, sorted: the first tokens of the words, in any case, with and without a space before them.
 
-    The first token of a longer word counts only where it says at least three letters of it.
+    As written, in lower case and capitalised. The first token of a longer word counts only where it says at least three
+    letters of it.
     """
-    found = set()
+    tokens = set()
     for form in {form for word in words for form in (word, word.lower(), word.capitalize())}:
         for text in (form, f" {form}"):
             first = lm.encode(text)[0]
             said = lm.decode([first]).strip()
             if said == form or (len(said) >= BEGINNING and form.startswith(said)):
-                found.add(first)
-    return np.array(sorted(found), dtype=np.int64)
+                tokens.add(first)
+    return np.array(sorted(tokens), dtype=np.int64)
 
 
-# ------------------------------------------------------------------------------------------------- what it says
+def _hits(tokens_NATk: np.ndarray, ids_N: Sequence[np.ndarray]) -> np.ndarray:
+    """[N, A, T] bool: whether the likeliest tokens hold one of the run's ids."""
+    return np.stack([np.isin(tokens, ids).any(-1) for tokens, ids in zip(tokens_NATk, ids_N, strict=True)])
 
 
+# Runs as what intervals draw and tests permute.
+
+
+@dataclass(frozen=True, eq=False)
 class _Sample:
-    """Runs as what intervals draw and tests permute."""
+    table: pd.DataFrame
+    units_N: np.ndarray
+    """int64: runs of one task with the same P0 are one independent unit."""
+    permutations: int
+    draws: int
+    seed: int
 
-    def __init__(self, runs: RunTable, prompts: dict[str, np.ndarray], permutations: int, draws: int, seed: int):
-        self.table, self.permutations, self.draws, self.seed = runs.table, permutations, draws, seed
-        self.tasks = order_of_appearance(runs.table["task"])
-        starts = prompts.get("p0", prompts["trained"])
-        self.units_N = pd.factorize(pd.Series([f"{task}|{start.tobytes().hex()}" for task, start in zip(runs.table["task"], starts, strict=True)]))[0]
+    @classmethod
+    def of(cls, runs: RunTable, prompts: dict[str, np.ndarray], permutations: int, draws: int, seed: int) -> "_Sample":
+        starts_NPd = prompts.get("p0", prompts["trained"])
+        names = [f"{task}|{start.tobytes().hex()}" for task, start in zip(runs.table["task"], starts_NPd, strict=True)]
+        return cls(runs.table, pd.factorize(pd.Series(names))[0], permutations, draws, seed)
+
+    @property
+    def tasks(self) -> list[str]:
+        return order_of_appearance(self.table["task"])
+
+    @property
+    def units(self) -> int:
+        return len(np.unique(self.units_N))
 
     @property
     def exchangeable(self) -> bool:
@@ -214,201 +279,292 @@ class _Sample:
 
     @property
     def least_tasks_p(self) -> float:
-        """Two-sided: 2 over the ways of dealing the tasks within the inits."""
+        """The least p that tasks exchanged within inits allow."""
         counts = self.table.groupby(["init", "task"]).size()
-        log = sum(lgamma(n + 1) for n in counts.groupby("init").sum()) - sum(lgamma(n + 1) for n in counts)
-        return min(2 * exp(-min(log, 700.0)), 1.0)
+        return least_dealt_p([counts_L.tolist() for _, counts_L in counts.groupby("init")])
 
     def interval(self, values_N: np.ndarray, some_N: np.ndarray | slice = slice(None)) -> tuple[float, float]:
         """95 % interval of the mean over some runs, whole units drawn."""
         return bootstrap_mean(values_N[some_N], self.units_N[some_N], self.draws, self.seed)
 
-    def share_interval(self, values_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
-        """Likewise; Wilson's where every run has 0 or every run 1, so that draws cannot vary."""
-        if np.ptp(values_N[some_N]) > 0:
-            return self.interval(values_N, some_N)
+    def share_interval(self, shares_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
+        """Likewise; Wilson's for the units where every run has the same share, so that draws cannot vary."""
+        if np.ptp(shares_N[some_N]) > 0:
+            return self.interval(shares_N, some_N)
         units = len(np.unique(self.units_N[some_N]))
-        return wilson(round(values_N[some_N][0] * units), units)
+        return wilson(round(shares_N[some_N][0] * units), units)
 
     def difference_interval(self, one_N: np.ndarray, other_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
-        """Of a difference of shares; Newcombe's (1998, method 10) where draws cannot vary."""
+        """Of the mean difference of two shares; Newcombe's from an interval of each where draws cannot vary."""
         if np.ptp((one_N - other_N)[some_N]) > 0:
             return self.interval(one_N - other_N, some_N)
-        (low, high), (other_low, other_high) = self.share_interval(one_N, some_N), self.share_interval(other_N, some_N)
-        one, other = one_N[some_N].mean(), other_N[some_N].mean()
-        return float(one - other - np.hypot(one - low, other_high - other)), float(one - other + np.hypot(high - one, other - other_low))
+        one, other = (self.share_interval(shares_N, some_N) for shares_N in (one_N, other_N))
+        return newcombe(one_N[some_N].mean(), one, other_N[some_N].mean(), other)
 
     def p(self, differences_N: np.ndarray, some_N: np.ndarray | slice = slice(None)) -> float:
+        """Two-sided, of paired differences: the units' signs flipped."""
         return sign_flip_p(differences_N[some_N], self.units_N[some_N], self.permutations, self.seed)
 
     def tasks_p(self, hits_NL: np.ndarray) -> float | None:
-        """p that runs say the words of their own task more or less often than if tasks were dealt anew within each init.
+        """p that runs say their own task's words more or less often than if tasks were dealt anew within each init.
 
         hits_NL: each run's share of hits for the words of each task. None where tasks cannot be exchanged.
         """
         if not self.exchangeable:
             return None
-        codes_N, every = np.array([self.tasks.index(t) for t in self.table["task"]]), np.arange(len(hits_NL))
+        codes_N, every_N = np.array([self.tasks.index(t) for t in self.table["task"]]), np.arange(len(hits_NL))
         orders_BN = orders_within(pd.factorize(self.table["init"])[0], self.permutations, self.seed)
-        return permutation_p(float(hits_NL[every, codes_N].mean()), hits_NL[every, codes_N[orders_BN]].mean(1), "two-sided")
+        observed = float(hits_NL[every_N, codes_N].mean())
+        return permutation_p(observed, hits_NL[every_N, codes_N[orders_BN]].mean(1), "two-sided")
 
 
-def _hits(tokens_NATk: np.ndarray, ids_N: Sequence[np.ndarray]) -> np.ndarray:
-    """[N, A, T] bool: whether the likeliest tokens hold one of the run's ids."""
-    return np.stack([np.isin(tokens, ids).any(-1) for tokens, ids in zip(tokens_NATk, ids_N, strict=True)])
+def _note_power(sample: _Sample, other_task: bool, result: Result) -> None:
+    """Says which tests these runs are too few for."""
+    least = 2.0 ** (1 - sample.units)  # all signs as they are, or all flipped
+    if least > LEVEL:
+        result.omissions.append(
+            "speaking_probes: too few runs to test differences from P0 and random prompts: "
+            f"with {sample.units} independent ones no p is below {least:.2g}."
+        )
+    if other_task and not sample.exchangeable:
+        result.omissions.append(
+            "speaking_probes: no init has runs of two tasks, so tasks cannot be exchanged: "
+            "differences from other tasks' prompts have no p."
+        )
+    elif other_task and sample.least_tasks_p > LEVEL:
+        result.omissions.append(
+            "speaking_probes: too few runs to test differences from other tasks' prompts: "
+            f"exchanged within inits, tasks allow no p below {sample.least_tasks_p:.2g}."
+        )
 
 
-def _tell_hits(spoken: _Spoken, words: list[dict[str, np.ndarray]], sample: _Sample, top_k: int, result: Result) -> None:
-    units = len(np.unique(sample.units_N))
-    if (least := 2.0 ** (1 - units)) > LEVEL:
-        result.omissions.append(f"speaking_probes: too few runs to test differences from P0 and random prompts: with {units} independent ones no p is below {least:.2g}.")
-    if "other_task" in spoken.which and not sample.exchangeable:
-        result.omissions.append("speaking_probes: no init has runs of two tasks, so tasks cannot be exchanged: differences from other tasks' prompts have no p.")
-    elif "other_task" in spoken.which and sample.least_tasks_p > LEVEL:
-        result.omissions.append(f"speaking_probes: too few runs to test differences from other tasks' prompts: exchanged within inits, tasks allow no p below {sample.least_tasks_p:.2g}.")
-    for kind in WORDS:
-        ids_N = [w[kind] for w in words]
+# Does it say a word of the task?
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """How often probes of whole prompts, or of single tokens, are continued by a word of the task."""
+
+    words: str
+    tokens: bool
+    """Of single tokens."""
+    shares: dict[str, Number]
+    """By kind of prompt, the trained one first."""
+    differences: dict[str, Number]
+    """Trained less control, by control."""
+
+
+def _report_words(
+    spoken: _Spoken, words_N: list[dict[str, np.ndarray]], sample: _Sample, top_k: int, result: Result
+) -> dict[str, dict[str, Number]]:
+    """Returns the shares of whole prompts: words -> kind of prompt -> number."""
+    shares = {}
+    first = sample.table["task"].tolist().index
+    for words in WORDS:
+        ids_N = [each[words] for each in words_N]
         some_N = np.array([len(ids) > 0 for ids in ids_N])
         if not some_N.any():
-            result.omissions.append(f"speaking_probes: no run has {WORDS[kind]} that begins with a token of this model.")
+            result.omissions.append(
+                f"speaking_probes: no run has {WORDS[words]} that begins with a token of this model."
+            )
             continue
-        hits = {which: _hits(spoken.tokens_WNATk[w], ids_N) for w, which in enumerate(spoken.which)}
-        hits_LNAT = [_hits(spoken.tokens_WNATk[0], [_of_task(words, sample.table, task, kind)] * len(ids_N)) for task in sample.tasks]
-        if kind == "init":
+        hits = {kind: _hits(spoken.tokens_WNATk[w], ids_N) for w, kind in enumerate(spoken.kinds)}
+        if words == "init":
             hits.pop("other_task", None)  # it has the same init
-        for name, part in (("", slice(0, 1)), ("tokens.", slice(1, None)))[: 1 + (len(spoken.parts) > 1)]:
-            values = {which: hits_NAT[:, part].mean((1, 2)) for which, hits_NAT in hits.items()}
-            for which, values_N in values.items():
-                result.number(f"hits.{kind}.{name}{which}", values_N[some_N].mean(), some_N.sum(), "runs", *sample.share_interval(values_N, some_N))
-            for which in list(values)[1:]:
-                difference_N = values["trained"] - values[which]
-                by_task = which == "other_task"
-                p = sample.tasks_p(np.stack([h[:, part].mean((1, 2)) for h in hits_LNAT], 1)) if by_task else sample.p(difference_N, some_N)
-                low, high = sample.difference_interval(values["trained"], values[which], some_N)
-                result.number(f"difference.{kind}.{name}{which}", difference_N[some_N].mean(), some_N.sum(), "runs", low, high, p)
-            if not name or kind == "label":
-                _find_hits(result, kind, name, list(values), top_k, len(spoken.probes))
+        own = spoken.tokens_WNATk[0]
+        task_hits_LNAT = [_hits(own, [ids_N[first(task)]] * len(ids_N)) for task in sample.tasks]
+        for tokens in (False, True) if len(spoken.parts) > 1 else (False,):
+            counted = _report_hits(words, tokens, hits, task_hits_LNAT, some_N, sample, result)
+            if not tokens:
+                shares[words] = counted.shares
+            if not tokens or words == "label":
+                result.findings += _hit_findings(counted, top_k, len(spoken.probes))
+    return shares
 
 
-def _of_task(words: list[dict[str, np.ndarray]], table: pd.DataFrame, task: str, kind: str) -> np.ndarray:
-    return words[table["task"].tolist().index(task)][kind]
+def _report_hits(
+    words: str,
+    tokens: bool,
+    hits: dict[str, np.ndarray],
+    task_hits_LNAT: list[np.ndarray],
+    some_N: np.ndarray,
+    sample: _Sample,
+    result: Result,
+) -> _Hits:
+    """The numbers of one kind of words.
+
+    Args:
+        words: label, description or init.
+        tokens: of single tokens, else of whole prompts.
+        hits: kind of prompt -> [N, A, T] bool, for the words of the run's own task.
+        task_hits_LNAT: bool, of trained prompts for the words of each task.
+        some_N: bool, the runs that have such words.
+    """
+    part, name = (slice(1, None), f"{words}.tokens") if tokens else (slice(0, 1), words)
+    values = {kind: hits_NAT[:, part].mean((1, 2)) for kind, hits_NAT in hits.items()}
+    n = int(some_N.sum())
+    shares, differences = {}, {}
+    for kind, values_N in values.items():
+        interval = sample.share_interval(values_N, some_N)
+        shares[kind] = result.number(f"hits.{name}.{kind}", values_N[some_N].mean(), n, "runs", *interval)
+    for control in list(values)[1:]:
+        difference_N = values["trained"] - values[control]
+        if control == "other_task":
+            p = sample.tasks_p(np.stack([hits_NAT[:, part].mean((1, 2)) for hits_NAT in task_hits_LNAT], 1))
+        else:
+            p = sample.p(difference_N, some_N)
+        low, high = sample.difference_interval(values["trained"], values[control], some_N)
+        quantity = f"difference.{name}.{control}"
+        differences[control] = result.number(quantity, difference_N[some_N].mean(), n, "runs", low, high, p)
+    return _Hits(words, tokens, shares, differences)
 
 
-def _row(result: Result, quantity: str) -> dict:
-    return next(row for row in result.numbers if row["quantity"] == quantity)
+def _hit_findings(hits: _Hits, top_k: int, probes: int) -> list[Finding]:
+    """A sentence for each control; a single one where nothing is ever hit."""
+    subject = "A single token of a trained prompt" if hits.tokens else "A trained prompt"
+    says = f"in place of a word makes the model say {WORDS[hits.words]} among its {top_k} likeliest next tokens"
+    own = hits.shares["trained"]
+    if all(share.value == 0 for share in hits.shares.values()):
+        low, high = own.interval
+        evidence = f"0 of {probes} probes; 95 % interval {low:.1%} to {high:.1%}; n = {own.n} runs"
+        return [Finding.of(own, f"{subject} {says} never, nor does any control ({evidence}).")]
+    findings = []
+    for control, difference in hits.differences.items():
+        low, high = difference.interval
+        more = _compared(difference, "more often than", "less often than", "not detectably more or less often than")
+        evidence = (
+            f"{own.value:.1%} against {hits.shares[control].value:.1%} of {probes} probes, "
+            f"difference {100 * difference.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+        )
+        findings.append(_finding(difference, f"{subject} {says} {more} {KINDS[control]} does", evidence))
+    return findings
 
 
-def _find_hits(result: Result, kind: str, name: str, which: list[str], top_k: int, probes: int) -> None:
-    own, *controls = (_row(result, f"hits.{kind}.{name}{w}") for w in which)
-    subject, says = "A single token of a trained prompt" if name else "A trained prompt", f"in place of a word makes the model say {WORDS[kind]} among its {top_k} likeliest next tokens"
-    if all(row["value"] == 0 for row in (own, *controls)):
-        sentence = f"{subject} {says} never, nor does any control (0 of {probes} probes; 95 % interval {own['low']:.1%} to {own['high']:.1%}; n = {own['n']} runs)."
-        result.findings.append(Finding(sentence, 0.0, own["n"], "runs", own["low"], own["high"]))
-        return
-    for other, control in zip(which[1:], controls, strict=True):
-        found = _row(result, f"difference.{kind}.{name}{other}")
-        more = _compared(found, "more often than", "less often than", "not detectably more or less often than")
-        numbers = f"{own['value']:.1%} against {control['value']:.1%} of {probes} probes, difference {100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
-        _find(result, f"{subject} {says} {more} {WHICH[other]} does ({numbers}", found)
-
-
-def _compared(found: dict, more: str, less: str, neither: str) -> str:
+def _compared(difference: Number, more: str, less: str, neither: str) -> str:
     """The words for a difference: by its p, or where it has none by its interval."""
-    settled = found["p"] < LEVEL if found["p"] is not None else found["low"] > 0 or found["high"] < 0
-    return neither if not settled or found["value"] == 0 else more if found["value"] > 0 else less
+    low, high = difference.interval
+    detected = difference.p < LEVEL if difference.p is not None else low > 0 or high < 0
+    if not detected or difference.value == 0:
+        return neither
+    return more if difference.value > 0 else less
 
 
-def _find(result: Result, said: str, found: dict) -> None:
-    """A finding of a difference; `said` is its sentence up to the numbers' last."""
-    p = "" if found["p"] is None else f", p = {found['p']:.2g}"
-    result.findings.append(Finding(f"{said}{p}; n = {found['n']} runs).", found["value"], found["n"], "runs", found["low"], found["high"], found["p"]))
+def _finding(difference: Number, statement: str, evidence: str) -> Finding:
+    p = "" if difference.p is None else f", p = {difference.p:.2g}"
+    return Finding.of(difference, f"{statement} ({evidence}{p}; n = {difference.n} runs).")
 
 
-def _tell_distributions(spoken: _Spoken, sample: _Sample, result: Result) -> None:
+# Is what it says different?
+
+
+def _report_distributions(spoken: _Spoken, sample: _Sample, result: Result) -> None:
     """Entropies and divergences of what whole prompts say."""
-    entropies = {which: spoken.entropy_WNT[w].mean(1) for w, which in enumerate(spoken.which)}
-    divergences = {other if one == "trained" else f"{one}_{other}": js_NT.mean(1) for (one, other), js_NT in spoken.js.items()}
-    for quantity, values in (("entropy", entropies), ("js", divergences)):
-        for name, values_N in values.items():
-            result.number(f"{quantity}.{name}", values_N.mean(), len(values_N), "runs", *sample.interval(values_N))
-    for control in [w for w in ("p0", "random") if w in entropies]:
-        found = _difference(result, f"entropy.{control}", entropies["trained"], entropies[control], sample)
-        surer = _compared(found, "less sure of its next token than", "surer of its next token than", "not detectably surer or less sure of its next token than")
-        _find(result, f"With a trained prompt in the question the model is {surer} with {WHICH[control]} (entropy {_beside(entropies['trained'], entropies[control], found)}", found)
+    entropies = {kind: spoken.entropy_WNT[w].mean(1) for w, kind in enumerate(spoken.kinds)}
+    divergences = {pair: js_NT.mean(1) for pair, js_NT in spoken.js.items()}
+    for kind, bits_N in entropies.items():
+        result.number(f"entropy.{kind}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N))
+    for (one, other), bits_N in divergences.items():
+        name = other if one == "trained" else f"{one}_{other}"
+        result.number(f"js.{name}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N))
+    for control in [kind for kind in ("p0", "random") if kind in entropies]:
+        trained_N, control_N = entropies["trained"], entropies[control]
+        difference = _difference(f"entropy.{control}", trained_N, control_N, sample, result)
+        surer = _compared(
+            difference,
+            "less sure of its next token than",
+            "surer of its next token than",
+            "not detectably surer or less sure of its next token than",
+        )
+        statement = f"With a trained prompt in the question the model is {surer} with {KINDS[control]}"
+        evidence = f"entropy {_beside(trained_N, control_N, difference)}"
+        result.findings.append(_finding(difference, statement, evidence))
     if "p0" in entropies:
-        trained_N, random_N = divergences["p0"], divergences["p0_random"]
-        found = _difference(result, "js.p0", trained_N, random_N, sample)
-        more = _compared(found, "more than", "less than", "not detectably more or less than")
-        _find(result, f"Training changes what P0 makes the model say {more} putting a random prompt of equal norms there does (Jensen-Shannon {_beside(trained_N, random_N, found)}", found)
+        trained_N, random_N = divergences["trained", "p0"], divergences["p0", "random"]
+        difference = _difference("js.p0", trained_N, random_N, sample, result)
+        more = _compared(difference, "more than", "less than", "not detectably more or less than")
+        statement = (
+            f"Training changes what P0 makes the model say {more} putting a random prompt of equal norms there does"
+        )
+        evidence = f"Jensen-Shannon {_beside(trained_N, random_N, difference)}"
+        result.findings.append(_finding(difference, statement, evidence))
 
 
-def _difference(result: Result, quantity: str, one_N: np.ndarray, other_N: np.ndarray, sample: _Sample) -> dict:
-    difference_N = one_N - other_N
-    result.number(f"difference.{quantity}", difference_N.mean(), len(one_N), "runs", *sample.interval(difference_N), sample.p(difference_N))
-    return result.numbers[-1]
+def _difference(name: str, one_N: np.ndarray, other_N: np.ndarray, sample: _Sample, result: Result) -> Number:
+    bits_N = one_N - other_N
+    p = sample.p(bits_N)
+    return result.number(f"difference.{name}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N), p)
 
 
-def _beside(one_N: np.ndarray, other_N: np.ndarray, found: dict) -> str:
-    return f"{one_N.mean():.2f} against {other_N.mean():.2f} bits, difference {found['value']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+def _beside(one_N: np.ndarray, other_N: np.ndarray, difference: Number) -> str:
+    low, high = difference.interval
+    means = f"{one_N.mean():.2f} against {other_N.mean():.2f} bits"
+    return f"{means}, difference {difference.value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-# ------------------------------------------------------------------------------------------------- tables, figure
+# Tables and figure.
 
 
 def _token(lm: FrozenLM, token: int) -> str:
     return lm.token_text(token)
 
 
-def _labels(runs: RunTable) -> Iterator[dict]:
-    return ({"run": n, "task": row.task, "init": row.init, "seed": row.seed} for n, row in enumerate(runs.table.itertuples()))
+def _labels(runs: RunTable) -> list[dict[str, Any]]:
+    """The columns that name each run."""
+    rows = runs.table.to_dict("records")
+    return [{"run": n, "task": row["task"], "init": row["init"], "seed": row["seed"]} for n, row in enumerate(rows)]
 
 
 def _continuations(lm: FrozenLM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
-    who = list(_labels(runs))
+    labels = _labels(runs)
     rows = []
     for w, n, a, t, k in np.ndindex(spoken.tokens_WNATk.shape):
-        rows.append(
-            who[n]
-            | {
-                "probe": spoken.probes[t], "part": spoken.parts[a], "prompt": spoken.which[w], "rank": k + 1,
-                "token": _token(lm, spoken.tokens_WNATk[w, n, a, t, k]), "probability": spoken.probabilities_WNATk[w, n, a, t, k],
-            }
-        )  # fmt: skip
+        row = {"probe": spoken.probes[t], "part": spoken.parts[a], "prompt": spoken.kinds[w], "rank": k + 1}
+        row["token"] = _token(lm, spoken.tokens_WNATk[w, n, a, t, k])
+        row["probability"] = spoken.probabilities_WNATk[w, n, a, t, k]
+        rows.append(labels[n] | row)
     return pd.DataFrame(rows)
 
 
 def _examples(lm: FrozenLM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
     """Whole prompts, kinds side by side: "token 53%, token 12%, ..."."""
     rows = []
-    for n, who in enumerate(_labels(runs)):
+    for n, label in enumerate(_labels(runs)):
         for t, probe in enumerate(spoken.probes):
             said = {}
-            for w, which in enumerate(spoken.which):
+            for w, kind in enumerate(spoken.kinds):
                 pairs = zip(spoken.tokens_WNATk[w, n, 0, t], spoken.probabilities_WNATk[w, n, 0, t], strict=True)
-                said[which] = ", ".join(f"{_token(lm, token)!r} {probability:.0%}" for token, probability in pairs)
-            rows.append(who | {"probe": probe} | said)
+                said[kind] = ", ".join(f"{_token(lm, token)!r} {probability:.0%}" for token, probability in pairs)
+            rows.append(label | {"probe": probe} | said)
     return pd.DataFrame(rows)
 
 
-def _texts(lm: FrozenLM, runs: RunTable, prompts: dict[str, np.ndarray], probes: Mapping[str, str], say: int) -> pd.DataFrame:
-    who, rows = list(_labels(runs)), []
-    for which, prompts_NPd in prompts.items():
+def _texts(
+    lm: FrozenLM, runs: RunTable, prompts: dict[str, np.ndarray], probes: Mapping[str, str], say: int
+) -> pd.DataFrame:
+    labels, rows = _labels(runs), []
+    for kind, prompts_NPd in prompts.items():
         for probe, text in probes.items():
-            asked = [probe_row(lm, probe, text, prompts_NPd.shape[1])] * len(prompts_NPd)
-            written = lm.greedy(torch.as_tensor(prompts_NPd, device=lm.device), asked, range(len(asked)), say)
-            rows += [who[n] | {"probe": probe, "prompt": which, "text": lm.decode(tokens)} for n, tokens in enumerate(written)]
+            probe_rows = [probe_row(lm, probe, text, prompts_NPd.shape[1])] * len(prompts_NPd)
+            on_device_NPd = torch.as_tensor(prompts_NPd, device=lm.device)
+            written = lm.greedy(on_device_NPd, probe_rows, range(len(probe_rows)), say)
+            rows += [
+                labels[n] | {"probe": probe, "prompt": kind, "text": lm.decode(tokens)}
+                for n, tokens in enumerate(written)
+            ]
     return pd.DataFrame(rows)
 
 
-def _figure(result: Result, prompts: dict[str, np.ndarray], top_k: int) -> str:
-    given = {row["quantity"]: row for row in result.numbers}
+def _figure(shares: dict[str, dict[str, Number]], kinds: list[str], top_k: int) -> str:
+    """Shares of hits with their intervals, the kinds of prompt beside each other for each kind of words."""
     with panels(width=6.4, height=2.6) as (figure, axes):
         axis = axes[0, 0]
-        for w, which in enumerate(prompts):
-            found = [(x, given[f"hits.{kind}.{which}"]) for x, kind in enumerate(WORDS) if f"hits.{kind}.{which}" in given]
-            at = np.array([x for x, _ in found]) + 0.15 * (w - (len(prompts) - 1) / 2)
-            value, low, high = (np.array([row[key] for _, row in found]) for key in ("value", "low", "high"))
-            axis.errorbar(at, value, yerr=np.clip([value - low, high - value], 0, None), fmt="o", color=COLOURS[w], label=WHICH[which], capsize=2)
+        for w, kind in enumerate(kinds):
+            shown = [(x, shares[words][kind]) for x, words in enumerate(WORDS) if kind in shares.get(words, {})]
+            at = np.array([x for x, _ in shown]) + 0.15 * (w - (len(kinds) - 1) / 2)
+            values = np.array([share.value for _, share in shown])
+            bounds = np.array([share.interval for _, share in shown]).reshape(-1, 2).T
+            errors = np.clip([values - bounds[0], bounds[1] - values], 0, None)
+            axis.errorbar(at, values, yerr=errors, fmt="o", color=COLOURS[w], label=KINDS[kind], capsize=2)
         axis.set_xticks(range(len(WORDS)), list(WORDS.values()))
         axis.set_ylim(-0.03, 1.03)
         axis.set_ylabel(f"share of probes\n(among the {top_k} likeliest)")
