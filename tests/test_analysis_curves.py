@@ -5,7 +5,8 @@ import pytest
 
 from promptgeo.analysis.curves import curves
 from promptgeo.analysis.resampling import wilson
-from promptgeo.runs import METRICS, Run, Trained, table_of, write_run
+from promptgeo.run_folder import Run, Trained, write_run
+from promptgeo.run_table import table_of
 
 
 def planted(folder, correct_by_cell: dict[tuple[str, str, int], list[bool]]):

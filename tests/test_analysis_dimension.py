@@ -10,15 +10,8 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis.dimension import _gradient, dimension, smallest_reaching, spread
-from promptgeo.analysis.orthogonal import (
-    Group,
-    _coupled,
-    _lacking,
-    cosines_about_barycentre,
-    distinct,
-    orthogonal,
-    pushed_apart,
-)
+from promptgeo.analysis.groups import distinct, pushed_apart
+from promptgeo.analysis.orthogonal import Group, _coupled, _lacking, cosines_about_barycentre, orthogonal
 from promptgeo.analysis.result import Result
 from promptgeo.analysis.subspaces import (
     centred_gram,

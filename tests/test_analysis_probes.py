@@ -20,11 +20,11 @@ from promptgeo.analysis.resampling import sign_flip_p
 from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.speaking_probes import partners, speaking_probes, word_tokens
 from promptgeo.analysis.vectors import random_like
-from promptgeo.batching import Row
 from promptgeo.compose import compose
 from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
+from promptgeo.row import Row
 from promptgeo.run_folder import Run, Trained, write_run
 from promptgeo.run_table import RunTable, table_of
 from promptgeo.tiny import PATH as TINY

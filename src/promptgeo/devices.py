@@ -18,7 +18,7 @@ from promptgeo.config import RunConfig
 from promptgeo.coupling import together
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted
-from promptgeo.planning import resolve_device
+from promptgeo.loading import resolve_device
 from promptgeo.progress import SweepView
 
 log = logging.getLogger(__name__)

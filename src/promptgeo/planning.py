@@ -15,11 +15,11 @@ import torch
 from promptgeo import config as schema
 from promptgeo.config import InitKind, RunConfig
 from promptgeo.errors import UserError
-from promptgeo.evaluation import check_scoring
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.loading import local_folder, model_fingerprint, resolve_device, resolve_precision
 from promptgeo.prompts import initial_prompt, source_run
 from promptgeo.row import Row
+from promptgeo.rules import check_scoring
 from promptgeo.tasks import Task, load_task
 
 

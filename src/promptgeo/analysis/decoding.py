@@ -21,7 +21,7 @@ from promptgeo.analysis.resampling import assignments, orders_within, percentile
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.variance import Inner
 from promptgeo.analysis.vectors import order_of_appearance, require_levels, tokens
-from promptgeo.runs import RunTable
+from promptgeo.run_table import RunTable
 
 LEVEL = 0.05
 """Of the tests."""

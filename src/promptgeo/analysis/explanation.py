@@ -40,13 +40,13 @@ from promptgeo.analysis.resampling import (
 )
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.vectors import random_like
-from promptgeo.batching import Row
 from promptgeo.config import Template
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
-from promptgeo.runs import Run, RunTable
-from promptgeo.tasks import Task
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.row import Row
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
+from promptgeo.tasks import Task, task_of
 
 LEVEL = 0.05
 """Of the tests."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from promptgeo.runs import Run, RunTable
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
 
 
 def names_of(runs: RunTable, groups: list[list[int]]) -> list[str]:

@@ -11,8 +11,8 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
 
 KINDS = {
     "runs": "trained prompts", "initial": "their P0s", "mean_prompt": "mean prompt", "mean_token": "mean token", "other_task": "another task's mean prompt",

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from promptgeo.batching import IGNORE, Row
+from promptgeo.batching import IGNORE
 from promptgeo.config import Template
-from promptgeo.lm import FrozenLM
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.row import Row
 from promptgeo.tasks import Example, Task
 
 

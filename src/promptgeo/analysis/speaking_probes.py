@@ -45,9 +45,10 @@ from promptgeo.analysis.resampling import (
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.planning import task_of
-from promptgeo.runs import Run, RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_folder import Run
+from promptgeo.run_table import RunTable
+from promptgeo.tasks import task_of
 
 LEVEL = 0.05
 """Of the tests."""

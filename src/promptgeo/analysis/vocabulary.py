@@ -14,8 +14,8 @@ import torch
 from promptgeo.analysis.vectors import order_of_appearance
 from promptgeo.config import InitKind
 from promptgeo.errors import UserError
-from promptgeo.lm import FrozenLM
-from promptgeo.runs import RunTable
+from promptgeo.frozen_lm import FrozenLM
+from promptgeo.run_table import RunTable
 
 CHUNK_BYTES = 2**27
 """Of distances held at once."""
