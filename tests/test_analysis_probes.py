@@ -19,7 +19,7 @@ from promptgeo.analysis.result import Result
 from promptgeo.analysis.speaking_probes import js, partners, probe_row, sign_flip_p, speaking_probes, word_tokens
 from promptgeo.analysis.vectors import random_like
 from promptgeo.compose import compose
-from promptgeo.config import Template
+from promptgeo.schema import Template
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
 from promptgeo.runs import Run, RunTable, Trained, table_of, write_run

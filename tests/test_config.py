@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from promptgeo import UserError, config
+from promptgeo import UserError, schema
 from promptgeo.compose import compose, compose_grid, conf_dir
-from promptgeo.config import (
+from promptgeo.schema import (
     Evaluation,
     EvaluationSplit,
     Init,
@@ -305,7 +305,7 @@ def test_a_field_added_later_keeps_the_identity_of_old_runs(monkeypatch):
         regularisation: float = 0.5
 
     later = Later(**{f.name: getattr(by_hand(), f.name) for f in dataclasses.fields(RunConfig)})
-    monkeypatch.setattr(config, "RunConfig", Later)
+    monkeypatch.setattr(schema, "RunConfig", Later)
     assert identity(later, "fp32", CONTENTS) == before
     later.regularisation = 0.6
     assert identity(later, "fp32", CONTENTS) != before
@@ -319,22 +319,22 @@ def test_numbers_count_by_value_however_they_were_written():
 
 
 DECIDES = {
-    "task.name": "x", "task.version": 2, "task.source.kind": config.SourceKind.file, "task.source.dataset": "x", "task.source.subset": "x",
+    "task.name": "x", "task.version": 2, "task.source.kind": schema.SourceKind.file, "task.source.dataset": "x", "task.source.subset": "x",
     "task.source.revision": "x", "task.source.input": "x", "task.source.label": "x", "task.split.kind": SplitKind.all,
     "task.split.test_size": 0.3, "task.split.seed": 1, "task.split.validation": 0.1, "task.split.max_train": 5, "task.split.max_test": 5,
     "task.labels": ["a"], "task.max_input_tokens": 5, "init.name": "x", "init.kind": InitKind.text, "init.text": "x", "init.which": "best",
     "init.scale": 2.0, "template.text": "{input}", "template.label": "{label}", "template.end": "!", "template.scoring": Scoring.prefix,
     "optimizer.name": OptimizerKind.sgd, "optimizer.lr": 0.02, "optimizer.betas": [0.9, 0.99], "optimizer.eps": 1e-6,
-    "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.1, "optimizer.clip": 1.0, "optimizer.schedule": config.Schedule.linear,
+    "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.1, "optimizer.clip": 1.0, "optimizer.schedule": schema.Schedule.linear,
     "optimizer.warmup_steps": 1, "prompt.length": 5, "training.epochs": 1, "training.max_steps": 1, "training.batch_size": 1,
     "training.early_stopping.patience": 1, "training.checkpoints": "log", "training.dropout": True, "evaluation.max_new_tokens": 1,
-    "evaluation.split": EvaluationSplit.validation, "evaluation.every": config.Every.end, "seed": 1, "seeds.init": 0,
-    "seeds.order": 0, "seeds.dropout": 0, "regulariser.name": config.RegulariserKind.orthogonal, "regulariser.weight": 2.0, "regulariser.seeds": [0, 1],
+    "evaluation.split": EvaluationSplit.validation, "evaluation.every": schema.Every.end, "seed": 1, "seeds.init": 0,
+    "seeds.order": 0, "seeds.dropout": 0, "regulariser.name": schema.RegulariserKind.orthogonal, "regulariser.weight": 2.0, "regulariser.seeds": [0, 1],
     "regulariser.size": 2, "task.source.repeat": "x",
 }  # fmt: skip
 # What enters by content, or after it is resolved, does not enter by name.
 DOES_NOT = {
-    "name": "x", "outputs": "x", "overwrite": True, "sweep": "x", "device": config.Device.cuda, "precision": config.Precision.bf16,
+    "name": "x", "outputs": "x", "overwrite": True, "sweep": "x", "device": schema.Device.cuda, "precision": config.Precision.bf16,
     "model.name": "x", "model.name_or_path": "x", "model.revision": "x", "model.learning_rate": 1.0, "model.trust_remote_code": True,
     "task.description": "x", "task.source.path": "x", "task.source.bundled": "x", "task.source.function_vectors": "x",
     "task.source.sha256": "x", "init.path": "x", "template.name": "x", "template.max_new_tokens": 1, "study": {"published": 1},

@@ -10,7 +10,7 @@ import torch
 
 from conftest import FAMILIES
 from promptgeo import FrozenLM, UserError, prompts
-from promptgeo.config import Init, InitKind, Prompt, Template
+from promptgeo.schema import Init, InitKind, Prompt, Template
 from promptgeo.prompts import initial_prompt
 from promptgeo.runs import Trained, write_run
 from promptgeo.tasks import Task

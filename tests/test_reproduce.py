@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from promptgeo import analyze, compose, reproduce
-from promptgeo.config import differences, to_dict
+from promptgeo.schema import differences, to_dict
 from promptgeo.report import Study
 
 SMALL = (

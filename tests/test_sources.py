@@ -11,7 +11,7 @@ import pytest
 from conftest import needs_shared
 from promptgeo import UserError
 from promptgeo.compose import compose
-from promptgeo.config import Source, SourceKind, Task
+from promptgeo.schema import Source, SourceKind, Task
 from promptgeo.sources import read
 
 PUBLISHED = ("capitalize_first_letter", "country_capital", "landmark_country", "lowercase_first_letter", "present_past", "singular_plural")

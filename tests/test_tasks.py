@@ -8,8 +8,8 @@ import pytest
 from conftest import needs_shared
 from promptgeo import UserError
 from promptgeo.compose import compose
-from promptgeo.config import Source, SourceKind, Split, SplitKind, Template
-from promptgeo.config import Task as TaskConfig
+from promptgeo.schema import Source, SourceKind, Split, SplitKind, Template
+from promptgeo.schema import Task as TaskConfig
 from promptgeo.planning import load_task
 from promptgeo.tasks import Example, Task, split_examples, train_test_split
 

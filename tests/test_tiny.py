@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 import promptgeo as pg
 from promptgeo import tiny
 from promptgeo.compose import compose
-from promptgeo.config import SourceKind
+from promptgeo.schema import SourceKind
 from promptgeo.tiny.tokenizer import INIT_WORDS, NUMBERS, check_tokenizer
 
 CARD = Path(tiny.__file__).with_name("CARD.md")

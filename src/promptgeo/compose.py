@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from promptgeo.config import RunConfig, with_coupled_seeds
+from promptgeo.schema import RunConfig, with_coupled_seeds
 from promptgeo.errors import UserError
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from promptgeo.config import RegulariserKind, RunConfig
+from promptgeo.schema import RegulariserKind, RunConfig
 from promptgeo.errors import UserError
 from promptgeo.planning import run_identity
 

@@ -14,7 +14,7 @@ from threading import Thread
 
 import torch
 
-from promptgeo.config import RunConfig
+from promptgeo.schema import RunConfig
 from promptgeo.coupling import together
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted

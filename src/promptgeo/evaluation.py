@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from promptgeo.batching import Batch, Row, sum_by_row
-from promptgeo.config import Scoring, Template
+from promptgeo.schema import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.losses import label_losses

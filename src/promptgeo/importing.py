@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from promptgeo import compose
-from promptgeo.config import slug
+from promptgeo.schema import slug
 from promptgeo.errors import UserError
 from promptgeo.runs import Trained, find_runs, write_run
 

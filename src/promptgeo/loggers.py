@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from promptgeo.config import RunConfig, loggers, to_dict
+from promptgeo.schema import RunConfig, loggers, to_dict
 from promptgeo.errors import UserError
 from promptgeo.run_state import RunState, Watcher
 from promptgeo.runs import METRICS, Trained

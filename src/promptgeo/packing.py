@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from promptgeo.config import RunConfig
+from promptgeo.schema import RunConfig
 from promptgeo.coupling import check_complete, group_of, is_coupled, partners
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, StopRequest, interruptible

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from promptgeo import config as schema
+from promptgeo import schema
 from promptgeo.batching import Row
-from promptgeo.config import InitKind, RunConfig
+from promptgeo.schema import InitKind, RunConfig
 from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
 from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from promptgeo import packing
-from promptgeo.config import RunConfig
+from promptgeo.schema import RunConfig
 from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
 
 
@@ -44,7 +44,7 @@ def show(configs: Sequence[RunConfig]) -> None:
 
 def _axes(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
     """What the grid varies: every key with more than one value."""
-    from promptgeo.config import flatten, to_dict
+    from promptgeo.schema import flatten, to_dict
 
     flat = [flatten(to_dict(config)) for config in configs]
     shown = {"model.name": "model", "task.name": "task", "init.name": "init", "template.name": "template", "optimizer.name": "optimizer"}

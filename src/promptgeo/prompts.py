@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from promptgeo.config import Init, InitKind, Prompt
+from promptgeo.schema import Init, InitKind, Prompt
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.runs import DamagedRun, Run

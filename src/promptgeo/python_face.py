@@ -6,7 +6,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from promptgeo import packing
 from promptgeo.compose import compose
-from promptgeo.config import RunConfig
+from promptgeo.schema import RunConfig
 from promptgeo.errors import RunFailed
 from promptgeo.planning import load_task
 from promptgeo.runs import Run

@@ -21,7 +21,7 @@ from promptgeo.errors import UserError
 
 if TYPE_CHECKING:
     from promptgeo.analyze import Answered
-    from promptgeo.config import RunConfig
+    from promptgeo.schema import RunConfig
     from promptgeo.report import Study
 
 TRAINING = "training.json"
@@ -195,7 +195,7 @@ def _report(
     study: "Study", configs: "Sequence[RunConfig]", answers: "Sequence[Answered]", left_out: Sequence[str], folder: Path, command: str
 ) -> Path:
     from promptgeo.compose import compose_grid
-    from promptgeo.config import differences
+    from promptgeo.schema import differences
     from promptgeo.report import Material, render
     from promptgeo.runs import Run, write_atomically
 

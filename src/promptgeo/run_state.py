@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptgeo.config import Every
+from promptgeo.schema import Every
 from promptgeo.evaluation import Evaluation
 from promptgeo.planning import Plan
 from promptgeo.runs import Trained, write_atomically

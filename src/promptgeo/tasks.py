@@ -13,8 +13,8 @@ import numpy as np
 
 from promptgeo import sources
 from promptgeo.batching import Row
-from promptgeo.config import Split, SplitKind, Template
-from promptgeo.config import Task as TaskConfig
+from promptgeo.schema import Split, SplitKind, Template
+from promptgeo.schema import Task as TaskConfig
 from promptgeo.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from promptgeo import compose
-from promptgeo.config import validate
+from promptgeo.schema import validate
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
-    from promptgeo.config import RunConfig
+    from promptgeo.schema import RunConfig
     from promptgeo.packing import Outcome
     from promptgeo.runs import Run
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from promptgeo.batching import sum_by_row
-from promptgeo.config import Optimizer, OptimizerKind, Schedule
+from promptgeo.schema import Optimizer, OptimizerKind, Schedule
 from promptgeo.coupling import is_coupled, penalty
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.losses import label_losses

@@ -21,7 +21,7 @@ from promptgeo.analysis.speaking_probes import js, probe_row, sign_flip_p
 from promptgeo.analysis.stats import bootstrap_mean, pair_means, permutation_p, progress, run_weights, wilson
 from promptgeo.analysis.vectors import random_like
 from promptgeo.batching import IGNORE, Row
-from promptgeo.config import Template
+from promptgeo.schema import Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.planning import task_of

@@ -19,7 +19,7 @@ from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.stats import bootstrap_mean, permutation_p, permuted_within
 from promptgeo.analysis.vectors import Convention, Of, Tokens, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.vocabulary import Vocabulary
-from promptgeo.config import InitKind
+from promptgeo.schema import InitKind
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
 

@@ -21,7 +21,7 @@ from promptgeo.analysis.stats import bootstrap_mean, permutation_p, progress, wi
 from promptgeo.analysis.variance import orders_within
 from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.batching import IGNORE, Row
-from promptgeo.config import Template
+from promptgeo.schema import Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.planning import task_of

@@ -19,7 +19,7 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.scoring import BLOCK, Bootstrap, Exam, Scored, exams, percent, points
 from promptgeo.analysis.stats import progress, wilson
-from promptgeo.config import Scoring
+from promptgeo.schema import Scoring
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from promptgeo.config import flatten
+from promptgeo.schema import flatten
 from promptgeo.errors import UserError
 
 
