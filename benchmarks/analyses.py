@@ -21,7 +21,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from promptgeo.analysis.vocabulary import Vocabulary
-from promptgeo.compose import conf_dir
+from promptgeo.paths import conf_dir
 from promptgeo.runs import RunTable, Trained, load_runs, write_run
 
 from peft_recipe import environment  # isort: skip

@@ -19,7 +19,7 @@ import torch  # isort: skip
 import transformers  # isort: skip
 
 from promptgeo.compose import compose
-from promptgeo.schema import derived_seeds
+from promptgeo.identity import derived_seeds
 from promptgeo.lm import DTYPES, FrozenLM
 from promptgeo.planning import Plan, load_task
 from promptgeo.prompts import initial_prompt

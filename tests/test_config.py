@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from promptgeo import UserError, schema
-from promptgeo.compose import compose, compose_grid, conf_dir
+from promptgeo import identity as identity_module
+from promptgeo.compose import compose, compose_grid
+from promptgeo.identity import derived_seeds, identity
+from promptgeo.paths import conf_dir, slug
 from promptgeo.schema import (
     Evaluation,
     EvaluationSplit,
@@ -25,14 +28,11 @@ from promptgeo.schema import (
     SplitKind,
     Task,
     Template,
-    derived_seeds,
     flatten,
-    identity,
     loggers,
-    slug,
     to_dict,
-    validate,
 )
+from promptgeo.validate import validate
 
 CONTENTS = {"model": "sha256:aa", "data": "sha256:bb"}
 
@@ -305,7 +305,7 @@ def test_a_field_added_later_keeps_the_identity_of_old_runs(monkeypatch):
         regularisation: float = 0.5
 
     later = Later(**{f.name: getattr(by_hand(), f.name) for f in dataclasses.fields(RunConfig)})
-    monkeypatch.setattr(schema, "RunConfig", Later)
+    monkeypatch.setattr(identity_module, "RunConfig", Later)
     assert identity(later, "fp32", CONTENTS) == before
     later.regularisation = 0.6
     assert identity(later, "fp32", CONTENTS) != before
@@ -334,7 +334,7 @@ DECIDES = {
 }  # fmt: skip
 # What enters by content, or after it is resolved, does not enter by name.
 DOES_NOT = {
-    "name": "x", "outputs": "x", "overwrite": True, "sweep": "x", "device": schema.Device.cuda, "precision": config.Precision.bf16,
+    "name": "x", "outputs": "x", "overwrite": True, "sweep": "x", "device": schema.Device.cuda, "precision": schema.Precision.bf16,
     "model.name": "x", "model.name_or_path": "x", "model.revision": "x", "model.learning_rate": 1.0, "model.trust_remote_code": True,
     "task.description": "x", "task.source.path": "x", "task.source.bundled": "x", "task.source.function_vectors": "x",
     "task.source.sha256": "x", "init.path": "x", "template.name": "x", "template.max_new_tokens": 1, "study": {"published": 1},

@@ -11,7 +11,7 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.compose import compose, compose_grid
-from promptgeo.schema import validate
+from promptgeo.validate import validate
 from promptgeo.coupling import penalty, together
 from promptgeo.errors import UserError
 from promptgeo.packing import packs, train_all, train_pack

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from promptgeo import analyze, compose, reproduce
-from promptgeo.schema import differences, to_dict
+from promptgeo.identity import differences
+from promptgeo.schema import to_dict
 from promptgeo.report import Study
 
 SMALL = (

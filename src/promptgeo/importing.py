@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from promptgeo import compose
-from promptgeo.schema import slug
+from promptgeo.paths import conf_dir, slug
 from promptgeo.errors import UserError
 from promptgeo.runs import Trained, find_runs, write_run
 
@@ -339,7 +338,7 @@ def _ready(row: dict[str, str], source: Source, prompt: Prompt, steps: str | Non
 
 def _hub_id(model: str | None) -> str | None:
     """Where a model lies: what its file in conf/model/ says, else its name itself."""
-    packaged = Path(compose.conf_dir()) / "model" / f"{model}.yaml"
+    packaged = Path(conf_dir()) / "model" / f"{model}.yaml"
     if model is None or not packaged.is_file():
         return model
     from omegaconf import OmegaConf

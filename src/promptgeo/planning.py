@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from promptgeo import schema
+from promptgeo import identity, schema
 from promptgeo.batching import Row
-from promptgeo.schema import InitKind, RunConfig
 from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
 from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision
+from promptgeo.paths import slug
 from promptgeo.prompts import initial_prompt, source_run
 from promptgeo.runs import Run
+from promptgeo.schema import InitKind, RunConfig
 from promptgeo.tasks import Task
+from promptgeo.validate import validate
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def plan(config: RunConfig) -> Plan:
     if lm.max_positions is not None and (config.prompt.length or 0) >= lm.max_positions:
         raise UserError(f"prompt.length={config.prompt.length}: the model has {lm.max_positions} positions for prompt and text")
     task = load_task(config)
-    seeds = schema.derived_seeds(config)
+    seeds = identity.derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     length = len(p0_Pd)
     train_rows = task.rows(lm, task.train, length)
@@ -112,7 +114,7 @@ def plan(config: RunConfig) -> Plan:
 
 def run_identity(config: RunConfig) -> str:
     """The run's 64-digit identity; model, data and init files enter by content."""
-    schema.validate(config)
+    validate(config)
     contents = {
         "model": model_fingerprint(config.model.name_or_path, config.model.revision, config.model.trust_remote_code),
         "data": load_task(config).fingerprint,
@@ -124,13 +126,13 @@ def run_identity(config: RunConfig) -> str:
         contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
     elif config.init.kind is InitKind.run:
         contents["init"] = source_run(config.init.path).info["files"]["prompts.safetensors"]
-    return schema.identity(config, resolved_precision(config), contents)
+    return identity.identity(config, resolved_precision(config), contents)
 
 
 def folder_name(config: RunConfig, run_id: str) -> str:
     """<model>-<task>-<init>-s<seed>-<id8>"""
     fields = (config.model.name, config.task.name, config.init.name)
-    return "-".join([*map(schema.slug, fields), f"s{config.seed}", run_id[:8]])
+    return "-".join([*map(slug, fields), f"s{config.seed}", run_id[:8]])
 
 
 def folder_of(config: RunConfig, run_id: str) -> Path:

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgeo.compose import conf_dir, exit_with
 from promptgeo.errors import UserError
+from promptgeo.explain import exit_with
+from promptgeo.paths import conf_dir
 
 if TYPE_CHECKING:
     from promptgeo.analyze import Answered
@@ -195,7 +196,7 @@ def _report(
     study: "Study", configs: "Sequence[RunConfig]", answers: "Sequence[Answered]", left_out: Sequence[str], folder: Path, command: str
 ) -> Path:
     from promptgeo.compose import compose_grid
-    from promptgeo.schema import differences
+    from promptgeo.identity import differences
     from promptgeo.report import Material, render
     from promptgeo.runs import Run, write_atomically
 

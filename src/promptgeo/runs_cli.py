@@ -10,7 +10,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from promptgeo.compose import exit_with
+from promptgeo.explain import exit_with
 from promptgeo.errors import UserError
 from promptgeo.runs import find_runs
 

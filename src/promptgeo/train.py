@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from promptgeo import compose
-from promptgeo.schema import validate
+from promptgeo import compose, explain
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.interruption import Interrupted, interruptible
+from promptgeo.paths import conf_dir
+from promptgeo.validate import validate
 
 if TYPE_CHECKING:
-    from promptgeo.schema import RunConfig
     from promptgeo.packing import Outcome
     from promptgeo.runs import Run
+    from promptgeo.schema import RunConfig
 
 _finished: list["Outcome"] = []
 
@@ -35,7 +36,7 @@ class _AlsoTheFunction(ModuleType):
 sys.modules[__name__].__class__ = _AlsoTheFunction
 
 
-@hydra.main(config_path=compose.conf_dir(), config_name="train", version_base="1.3")
+@hydra.main(config_path=conf_dir(), config_name="train", version_base="1.3")
 def _job(composed: DictConfig) -> str:
     from promptgeo import packing
 
@@ -53,17 +54,18 @@ def main() -> None:
     130, 143: stopped by Ctrl-C, SIGTERM.
     """
     compose.register()
-    compose.show_full_errors()
+    _register_run_folder()
+    explain.show_full_errors()
     sys.argv[1:] = compose.interior_multirun_first(sys.argv[1:])
     _finished.clear()
     with interruptible():
         try:
             configs = _check_all(_arguments())
             if configs is None or not _answered(configs):
-                with compose.config_errors():
+                with explain.config_errors():
                     _job()
         except UserError as error:
-            compose.exit_with(error)
+            explain.exit_with(error)
         except Interrupted as stop:
             print(f"promptgeo: stopped by {stop}; the same command goes on from here", file=sys.stderr)
             sys.exit(stop.exit_status)
@@ -71,6 +73,18 @@ def main() -> None:
             pass  # _report lists it
     if _finished:
         _report()
+
+
+def _register_run_folder() -> None:
+    """The resolver that names a run's folder in conf/train.yaml."""
+
+    def run_folder(_root_: DictConfig) -> str:
+        from promptgeo.planning import folder_name, run_identity
+
+        config = compose.to_run_config(_root_)
+        return folder_name(config, run_identity(config))
+
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,7 +3,6 @@
 `python -m promptgeo.tiny.pretrain` makes the folder at PATH from the bundled data; AutoModelForCausalLM and AutoTokenizer load it.
 """
 
-from pathlib import Path
+from promptgeo.paths import TINY as PATH
 
-PATH = Path(__file__).parent / "model"
-"""The Hugging Face folder: config.json, model.safetensors (fp16), tokenizer.json, tokenizer_config.json."""
+__all__ = ["PATH"]
