@@ -23,8 +23,8 @@ import promptgeo as pg
 from promptgeo.analysis.convexity import convexity
 from promptgeo.analysis.mixtures import dirichlet, mix
 from promptgeo.compose import compose_grid
-from promptgeo.packing import train_pack
-from promptgeo.planning import plan, task_of
+from promptgeo.engine import train_pack
+from promptgeo.plan import plan, task_of
 from promptgeo.runs import RunTable
 
 from peft_recipe import environment  # isort: skip

@@ -21,8 +21,8 @@ import transformers  # isort: skip
 from promptgeo.compose import compose
 from promptgeo.identity import derived_seeds
 from promptgeo.lm import DTYPES, FrozenLM
-from promptgeo.planning import Plan, load_task
-from promptgeo.prompts import initial_prompt
+from promptgeo.plan import Plan, load_task
+from promptgeo.inits import initial_prompt
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
 PROMPT_LENGTH = 4

@@ -35,7 +35,7 @@ import torch  # isort: skip
 
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.planning import Plan
+from promptgeo.plan import Plan
 from promptgeo.run_state import RunState, Watcher
 from promptgeo.tuning import PromptTuning
 

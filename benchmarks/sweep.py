@@ -40,8 +40,8 @@ import transformers  # isort: skip
 from promptgeo import tiny
 from promptgeo.batching import Batch, Row
 from promptgeo.lm import DTYPES, FrozenLM
-from promptgeo.packing import default_slots, train_pack
-from promptgeo.planning import Plan
+from promptgeo.engine import default_slots, train_pack
+from promptgeo.plan import Plan
 from promptgeo.run_state import RunState
 from promptgeo.runs import Run
 

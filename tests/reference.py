@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from promptgeo.batching import Row
 from promptgeo.compose import compose
-from promptgeo.packing import train_pack
-from promptgeo.planning import Plan, plan
+from promptgeo.engine import train_pack
+from promptgeo.plan import Plan, plan
 from promptgeo.runs import Run
 
 

@@ -10,7 +10,7 @@ from promptgeo.analysis import mixtures
 from promptgeo.analysis.bezier import _highest, bezier, curve, train_control
 from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 from promptgeo.runs import Run, table_of
 from promptgeo.tiny import PATH as TINY
 

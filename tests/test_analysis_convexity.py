@@ -24,7 +24,7 @@ from promptgeo.analysis.similarity import similarity
 from promptgeo.analysis.stats import wilson
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 from promptgeo.runs import Run, RunTable, table_of
 from promptgeo.tiny import PATH as TINY
 

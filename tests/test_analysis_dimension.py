@@ -31,7 +31,7 @@ from promptgeo.analysis.subspaces import (
 )
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 from promptgeo.runs import Run, table_of
 from promptgeo.tiny import PATH as TINY
 

@@ -21,7 +21,7 @@ from promptgeo.analysis.vectors import random_like
 from promptgeo.compose import compose
 from promptgeo.schema import Template
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 from promptgeo.runs import Run, RunTable, Trained, table_of, write_run
 from promptgeo.tiny import PATH as TINY
 

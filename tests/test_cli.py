@@ -16,7 +16,7 @@ import torch
 
 import promptgeo as pg
 
-train = importlib.import_module("promptgeo.train")
+train = importlib.import_module("promptgeo.cli_train")
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
 SMALL = ("training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2")
 
@@ -137,14 +137,14 @@ def test_python_trains_the_same_run_as_the_command(cli, model, model_folders, mo
 
 @pytest.mark.parametrize("text", ["a\nb", 'say "x"', "back\\slash\\", "null", "1e3", "", "a,b", " {input} é\u0085$"])
 def test_a_python_text_arrives_as_it_is(text):
-    from promptgeo.python_face import _config
+    from promptgeo.api import _config
 
     assert _config((), {"init": "text", "init.text": text}).init.text == text
     assert _config((), {"task.labels": [text, "b"]}).task.labels == [text, "b"]
 
 
 def test_python_values_arrive_as_they_are():
-    from promptgeo.python_face import _config
+    from promptgeo.api import _config
 
     config = _config(("seed=4",), {"optimizer.lr": 1e-5, "overwrite": True, "optimizer.clip": None, "optimizer.betas": (0.5, 0.9), "prompt.length": 7})
     assert (config.seed, config.optimizer.lr, config.overwrite, config.optimizer.clip, config.optimizer.betas, config.prompt.length) == (4, 1e-5, True, None, [0.5, 0.9], 7)

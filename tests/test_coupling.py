@@ -14,8 +14,8 @@ from promptgeo.compose import compose, compose_grid
 from promptgeo.validate import validate
 from promptgeo.coupling import penalty, together
 from promptgeo.errors import UserError
-from promptgeo.packing import packs, train_all, train_pack
-from promptgeo.planning import run_identity
+from promptgeo.engine import packs, train_all, train_pack
+from promptgeo.plan import run_identity
 from promptgeo.run_state import RunState, state_file
 from promptgeo.runs import Run
 from test_cli import SMALL, assert_refused, cli, model, runs_below  # noqa: F401 - fixtures

@@ -15,7 +15,7 @@ import promptgeo as pg
 from test_cli import SMALL, bytes_of, cli, model, runs_below  # noqa: F401 - fixtures
 
 GRID = ("task=plus_two,present_past", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
-train = importlib.import_module("promptgeo.train")
+train = importlib.import_module("promptgeo.cli_train")
 
 
 def shell(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
@@ -146,13 +146,13 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
 
 
 def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
-    from promptgeo import packing
+    from promptgeo import engine
     from promptgeo.compose import compose
-    from promptgeo.planning import folder_of, run_identity
+    from promptgeo.plan import folder_of, run_identity
 
     line = (*model, *SMALL, "task=plus_two")
     config = compose([*line, "seed=1"])
-    with packing._held([folder_of(config, run_identity(config)).absolute()]):
+    with engine._held([folder_of(config, run_identity(config)).absolute()]):
         for devices in (1, 2):
             found = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
             assert found.status == 2 and "Traceback" not in found.err

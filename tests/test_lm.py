@@ -11,7 +11,7 @@ import reference
 from conftest import FAMILIES, make_config
 from promptgeo import FrozenLM, UserError, batching
 from promptgeo.batching import GEMM_ROWS, Row, collate
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 
 PROMPT = 3
 SMALL = ("training.batch_size=4", "task.split.max_train=8", "task.split.max_test=3", "optimizer.lr=0.05", "evaluation.max_new_tokens=4")

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import reference
-from promptgeo import packing, planning, run_state, tuning
+from promptgeo import engine, plan, run_state, tuning
 from promptgeo.batching import Row
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, interruptible
 from promptgeo.lm import FrozenLM
-from promptgeo.packing import packs, train_all, train_pack
+from promptgeo.engine import packs, train_all, train_pack
 from promptgeo.runs import Run
 from promptgeo.tiny import PATH as TINY
 
@@ -179,7 +179,7 @@ def test_a_run_too_large_for_the_memory_fails_alone(make, monkeypatch):
 
 def stop_after(ticks: int, monkeypatch) -> None:
     """The signal of Ctrl-C comes in the tick after `ticks` more."""
-    left, real = [ticks], packing.Keeper.ticked
+    left, real = [ticks], engine.Keeper.ticked
 
     def ticked(self):
         left[0] -= 1
@@ -187,7 +187,7 @@ def stop_after(ticks: int, monkeypatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(packing.Keeper, "ticked", ticked)
+    monkeypatch.setattr(engine.Keeper, "ticked", ticked)
 
 
 LONG = (*SMALL, "task.split.max_train=14", "task.split.validation=0.4", "training.epochs=4", "training.checkpoints=1", "evaluation.every=epoch")
@@ -266,7 +266,7 @@ def test_a_state_that_cannot_be_saved_costs_no_run(make, monkeypatch, caplog):
 
     undisturbed, plan = make(*LONG, outputs="undisturbed"), make(*LONG, outputs="full")
     train_pack([undisturbed])
-    monkeypatch.setattr(packing.Keeper, "SECONDS", 0.0)
+    monkeypatch.setattr(engine.Keeper, "SECONDS", 0.0)
     monkeypatch.setattr(tuning.PromptTuning, "save", full)
     assert train_pack([plan]) == {}
     assert files(plan) == files(undisturbed)
@@ -276,8 +276,8 @@ def test_a_state_that_cannot_be_saved_costs_no_run(make, monkeypatch, caplog):
 def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_path):
     model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
     configs = [compose([*model, f"seed={seed}"]) for seed in (0, 1)]
-    (planning.folder_of(configs[0], planning.run_identity(configs[0])) / "predictions.jsonl").mkdir(parents=True)
-    broken, whole = packing.train_all(configs)
+    (plan.folder_of(configs[0], plan.run_identity(configs[0])) / "predictions.jsonl").mkdir(parents=True)
+    broken, whole = engine.train_all(configs)
     assert "IsADirectoryError" in broken.error and broken.run is None
     assert whole.error is None and whole.run.status == "completed"
 
@@ -287,13 +287,13 @@ def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp
         model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
         return [compose([*model, f"seed={seed}", *overrides]) for seed in (0, 1, 0)]
 
-    first = packing.train_all(configs()[:1])
+    first = engine.train_all(configs()[:1])
     assert [(outcome.skipped, outcome.error) for outcome in first] == [(False, None)]
     stamp = (first[0].folder / "run.json").stat().st_mtime_ns
-    outcomes = packing.train_all(configs())
+    outcomes = engine.train_all(configs())
     assert [outcome.skipped for outcome in outcomes] == [True, False, True]
     assert outcomes[0].folder == outcomes[2].folder == first[0].folder and (first[0].folder / "run.json").stat().st_mtime_ns == stamp
-    again = packing.train_all(configs("overwrite=true"))
+    again = engine.train_all(configs("overwrite=true"))
     assert not any(outcome.skipped for outcome in again) and (first[0].folder / "run.json").stat().st_mtime_ns > stamp
     real = run_state.RunState.next_minibatch
 
@@ -303,10 +303,10 @@ def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp
         return real(self)
 
     monkeypatch.setattr(run_state.RunState, "next_minibatch", broken)
-    outcomes = packing.train_all(configs("overwrite=true"))
+    outcomes = engine.train_all(configs("overwrite=true"))
     assert [outcome.error for outcome in outcomes] == [None, "ValueError: a row is wrong", None]
     monkeypatch.setattr(run_state.RunState, "next_minibatch", real)
-    outcomes = packing.train_all(configs())
+    outcomes = engine.train_all(configs())
     assert [(outcome.skipped, outcome.error) for outcome in outcomes] == [(True, None), (False, None), (True, None)]
 
 
@@ -315,5 +315,5 @@ def test_a_diverged_run_is_over_and_not_trained_again(model_folders, tmp_path):
         f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL,
         "init=normal", "optimizer.lr=1e25", "optimizer.weight_decay=1e10", "training.epochs=5",
     ])  # fmt: skip
-    assert packing.train_all([config])[0].run.status == "diverged"
-    assert packing.train_all([config])[0].skipped
+    assert engine.train_all([config])[0].run.status == "diverged"
+    assert engine.train_all([config])[0].skipped

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgeo import analyze, compose, reproduce
+from promptgeo import analyze, compose, cli_reproduce as reproduce
 from promptgeo.identity import differences
 from promptgeo.schema import to_dict
 from promptgeo.report import Study
@@ -99,7 +99,7 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
     def stopped():
         sys.exit(143)
 
-    monkeypatch.setattr(importlib.import_module("promptgeo.train"), "main", stopped)
+    monkeypatch.setattr(importlib.import_module("promptgeo.cli_train"), "main", stopped)
     assert command("init_vs_task", *SMALL).status == 143
     assert not list(Path().rglob("report.html"))
 
@@ -123,7 +123,7 @@ def test_bad_input_is_one_line(command, arguments, said):
 
 
 def test_help_names_the_studies_without_torch():
-    code = "import sys; sys.argv = ['x', '--help']; from promptgeo import reproduce; reproduce.main(); assert 'torch' not in sys.modules"
+    code = "import sys; sys.argv = ['x', '--help']; from promptgeo import cli_reproduce as reproduce; reproduce.main(); assert 'torch' not in sys.modules"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
 

@@ -10,7 +10,7 @@ from promptgeo import UserError
 from promptgeo.compose import compose
 from promptgeo.schema import Source, SourceKind, Split, SplitKind, Template
 from promptgeo.schema import Task as TaskConfig
-from promptgeo.planning import load_task
+from promptgeo.plan import load_task
 from promptgeo.tasks import Example, Task, split_examples, train_test_split
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")

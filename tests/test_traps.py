@@ -3,9 +3,9 @@
 | # | trap | test |
 | --- | --- | --- |
 | 1 | padding changes results | test_lm.py::test_label_logits_equal_the_original_model_on_one_unpadded_row |
-| 2 | special tokens in a text init; tiled or cut | test_prompts.py::test_no_special_token_is_added_to_a_text |
-| 2 | | test_prompts.py::test_a_text_is_its_tokens_and_its_count_is_said |
-| 3 | one init for every seed; seed 0 ignored | test_prompts.py::test_a_random_init_is_its_seeds_alone_and_seed_0_counts |
+| 2 | special tokens in a text init; tiled or cut | test_inits.py::test_no_special_token_is_added_to_a_text |
+| 2 | | test_inits.py::test_a_text_is_its_tokens_and_its_count_is_said |
+| 3 | one init for every seed; seed 0 ignored | test_inits.py::test_a_random_init_is_its_seeds_alone_and_seed_0_counts |
 | 3 | | test_config.py::test_a_seed_set_by_hand_is_that_seed_and_leaves_the_others_also_when_it_is_zero |
 | 4 | one generator for init, order and dropout | test_tuning.py::test_the_order_of_the_data_does_not_depend_on_init_dropout_or_global_randomness |
 | 4 | | test_tuning.py::test_dropout_is_reproducible_and_has_a_generator_of_its_own |
@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 import reference
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 from promptgeo.runs import Run
 
 SMALL = ("task.split.max_train=8", "task.split.max_test=4", "training.batch_size=4", "training.epochs=2", "evaluation.max_new_tokens=4")

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reference
 from promptgeo import tuning
 from promptgeo.schema import Optimizer, OptimizerKind, Schedule
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
 from promptgeo.progress import SweepView
 from promptgeo.runs import Run
 

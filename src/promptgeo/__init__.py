@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from promptgeo.analyze import analyze
     from promptgeo.evaluation import evaluate
     from promptgeo.lm import FrozenLM
-    from promptgeo.python_face import task, train
+    from promptgeo.api import task, train
     from promptgeo.runs import Run, RunTable, load_runs
 
 _HOMES = {
     "FrozenLM": "lm", "Run": "runs", "RunTable": "runs", "load_runs": "runs",
-    "evaluate": "evaluation", "task": "python_face", "train": "python_face",
+    "evaluate": "evaluation", "task": "api", "train": "api",
 }  # fmt: skip
 
 __all__ = ["FrozenLM", "Run", "RunTable", "UserError", "analyze", "evaluate", "load_runs", "task", "train"]

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from promptgeo.schema import RegulariserKind, RunConfig
 from promptgeo.errors import UserError
-from promptgeo.planning import run_identity
+from promptgeo.plan import run_identity
 
 
 def penalty(prompts_RPd: Tensor, weight: float) -> Tensor:

@@ -18,7 +18,7 @@ from promptgeo.schema import RunConfig
 from promptgeo.coupling import together
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted
-from promptgeo.planning import resolve_device
+from promptgeo.plan import resolve_device
 from promptgeo.progress import SweepView
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _stop_with_parent() -> None:
 
 
 def _work(configs: list[RunConfig], index: int, threads: int, news: Queue) -> None:
-    from promptgeo import packing
+    from promptgeo import engine
 
     Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format=f"device {index}: %(message)s")
@@ -111,7 +111,7 @@ def _work(configs: list[RunConfig], index: int, threads: int, news: Queue) -> No
         news.put((what, steps, text))
 
     try:
-        news.put(("over", index, packing.train_configs(configs, tell)))
+        news.put(("over", index, engine.train_configs(configs, tell)))
     except Interrupted as stop:
         news.put(("stopped", index, stop.signum))
     except UserError as error:

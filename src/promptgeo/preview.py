@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from promptgeo import packing
+from promptgeo import engine
 from promptgeo.schema import RunConfig
-from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
+from promptgeo.plan import Plan, folder_of, model_key, plan, run_identity
 
 
 def show(configs: Sequence[RunConfig]) -> None:
@@ -15,7 +15,7 @@ def show(configs: Sequence[RunConfig]) -> None:
 
     console = Console()
     distinct = {run_identity(config): config for config in configs}
-    done = {i for i, config in distinct.items() if packing.finished_run(config, i) is not None}
+    done = {i for i, config in distinct.items() if engine.finished_run(config, i) is not None}
     for name, values in _axes(list(distinct.values())).items():
         console.print(f"{name}: {', '.join(values)}", soft_wrap=True, highlight=False)
     console.print(f"{len(distinct)} runs, {len(done)} complete already, in {', '.join(sorted({str(folder_of(c, i).parent) for i, c in distinct.items()}))}/", soft_wrap=True)
@@ -28,8 +28,8 @@ def show(configs: Sequence[RunConfig]) -> None:
     todo = [config for i, config in distinct.items() if i not in done]
     for key in sorted({model_key(config) for config in todo}):
         plans = [plan(config) for config in todo if model_key(config) == key]
-        for pack in packing.packs(plans):
-            first, slots = pack[0], min(packing.default_slots(pack), len(pack))
+        for pack in engine.packs(plans):
+            first, slots = pack[0], min(engine.default_slots(pack), len(pack))
             steps = sum(p.total_steps for p in pack)
             seconds = _seconds_per_run_step(pack[:slots]) * steps / max(min(first.config.packing.devices, len(pack)), 1)
             seconds *= 1.3  # evaluations
@@ -74,7 +74,7 @@ def _memory(pack: Sequence[Plan], slots: int) -> float:
     """Bytes: weights, and the activations of one forward."""
     lm = pack[0].lm
     weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
-    return weights + min(slots, max(lm.max_tokens // _tokens(pack[0]), 1)) * packing.memory_per_run(pack[0])
+    return weights + min(slots, max(lm.max_tokens // _tokens(pack[0]), 1)) * engine.memory_per_run(pack[0])
 
 
 def _tokens(p: Plan) -> int:

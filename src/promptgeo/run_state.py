@@ -19,7 +19,7 @@ from torch import Tensor
 
 from promptgeo.schema import Every
 from promptgeo.evaluation import Evaluation
-from promptgeo.planning import Plan
+from promptgeo.plan import Plan
 from promptgeo.runs import Trained, write_atomically
 
 if TYPE_CHECKING:

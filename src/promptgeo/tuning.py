@@ -24,7 +24,7 @@ from promptgeo.coupling import is_coupled, penalty
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.losses import label_losses
 from promptgeo.memory import give_back_freed_memory
-from promptgeo.planning import Plan
+from promptgeo.plan import Plan
 from promptgeo.run_state import RunState, Watcher, copy_of
 
 log = logging.getLogger(__name__)

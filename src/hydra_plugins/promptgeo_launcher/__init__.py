@@ -43,7 +43,7 @@ class PackedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One JobReturn per job, in order, and what the basic launcher leaves: a folder with .hydra/ per job."""
-        from promptgeo import packing
+        from promptgeo import engine
         from promptgeo.compose import to_run_config
 
         setup_globals()
@@ -56,7 +56,7 @@ class PackedLauncher(Launcher):
                 job.hydra.job.id = index
                 job.hydra.job.num = index
             jobs.append(job)
-        with packing.trained_ahead([to_run_config(job) for job in jobs]):
+        with engine.trained_ahead([to_run_config(job) for job in jobs]):
             return [self._run(jobs.pop(0)) for _ in job_overrides]  # popped: each holds Hydra's whole configuration
 
     def _run(self, job: DictConfig) -> JobReturn:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgeo import packing
+from promptgeo import engine
 from promptgeo.compose import compose_grid
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.planning import Plan, plan
+from promptgeo.plan import Plan, plan
 from promptgeo.runs import Run
 from promptgeo.tiny import PATH
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--overrides", nargs="*", default=[], help="Hydra overrides of the sweep")
     chosen = parser.parse_args(arguments)
     configs = compose_grid(["sweep=tiny_card", *chosen.overrides])
-    packing.train_all(configs)
+    engine.train_all(configs)
     plans = [plan(config) for config in configs]
     chosen.out.write_text(card(plans), encoding="utf-8")
     print(f"wrote {chosen.out}")

@@ -20,7 +20,7 @@ from promptgeo.coupling import check_complete, group_of, is_coupled, partners
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, StopRequest, interruptible
 from promptgeo.memory import keep_freed_memory
-from promptgeo.planning import Plan, folder_of, model_key, plan, run_identity
+from promptgeo.plan import Plan, folder_of, model_key, plan, run_identity
 from promptgeo.progress import Reporter, SweepView, Tell
 from promptgeo.run_state import RunState, Watcher, discard_state, saved_step
 from promptgeo.runs import DamagedRun, Run, Trained, write_run

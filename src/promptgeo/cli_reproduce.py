@@ -114,7 +114,7 @@ def _train(arguments: Sequence[str], configs: "Sequence[RunConfig]", folder: Pat
     """As the command promptgeo-train does. Returns 1 where runs failed; anything else that stops it is its SystemExit."""
     from importlib import import_module
 
-    train = import_module("promptgeo.train")  # the name promptgeo.train is also a function's
+    train = import_module("promptgeo.cli_train")  # the name promptgeo.train is also a function's
     todo = _todo(configs)
     start, before, handlers = time.perf_counter(), sys.argv, logging.getLogger().handlers[:]
     sys.argv = ["promptgeo-train", *arguments]
@@ -149,7 +149,7 @@ def _todo(configs: "Sequence[RunConfig]") -> int:
 
 
 def _folders(configs: "Sequence[RunConfig]") -> list[Path]:
-    from promptgeo.planning import folder_of, run_identity
+    from promptgeo.plan import folder_of, run_identity
 
     return [folder_of(config, run_identity(config)) for config in configs]
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from promptgeo import packing
+from promptgeo import engine
 from promptgeo.compose import compose
 from promptgeo.schema import RunConfig
 from promptgeo.errors import RunFailed
-from promptgeo.planning import load_task
+from promptgeo.plan import load_task
 from promptgeo.runs import Run
 from promptgeo.tasks import Task
 
@@ -19,7 +19,7 @@ def train(*overrides: str, **choices: Any) -> Run:
     choices: task="country_capital", init="cat", seed=0, ...; a key with dots as {"training.epochs": 5} (`**` it in) or as an
     override, "training.epochs=5". Raises UserError for whatever the user must mend, RunFailed where training failed.
     """
-    (outcome,) = packing.train_all([_config(overrides, choices)])
+    (outcome,) = engine.train_all([_config(overrides, choices)])
     if outcome.error is not None:
         raise RunFailed(outcome.error)
     return outcome.run

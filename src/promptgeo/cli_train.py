@@ -17,7 +17,7 @@ from promptgeo.paths import conf_dir
 from promptgeo.validate import validate
 
 if TYPE_CHECKING:
-    from promptgeo.packing import Outcome
+    from promptgeo.engine import Outcome
     from promptgeo.runs import Run
     from promptgeo.schema import RunConfig
 
@@ -28,7 +28,7 @@ class _AlsoTheFunction(ModuleType):
     """Importing this module binds it to the name that pg.train has; called, it is that function."""
 
     def __call__(self, *overrides: str, **choices: Any) -> "Run":
-        from promptgeo.python_face import train
+        from promptgeo.api import train
 
         return train(*overrides, **choices)
 
@@ -38,9 +38,9 @@ sys.modules[__name__].__class__ = _AlsoTheFunction
 
 @hydra.main(config_path=conf_dir(), config_name="train", version_base="1.3")
 def _job(composed: DictConfig) -> str:
-    from promptgeo import packing
+    from promptgeo import engine
 
-    outcome = packing.outcome_of(compose.to_run_config(composed))
+    outcome = engine.outcome_of(compose.to_run_config(composed))
     _finished.append(outcome)
     if outcome.error is not None:
         raise RunFailed(outcome.error)
@@ -79,7 +79,7 @@ def _register_run_folder() -> None:
     """The resolver that names a run's folder in conf/train.yaml."""
 
     def run_folder(_root_: DictConfig) -> str:
-        from promptgeo.planning import folder_name, run_identity
+        from promptgeo.plan import folder_name, run_identity
 
         config = compose.to_run_config(_root_)
         return folder_name(config, run_identity(config))
@@ -116,11 +116,11 @@ def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
     for key in ("outputs", "name"):
         if len(values := list(dict.fromkeys(getattr(config, key) for config in configs))) > 1:
             raise UserError(f"{key}={','.join(values)}: all runs of one command lie in one folder, <outputs>/<name>; give one command for each")
-    from promptgeo import planning
+    from promptgeo import plan as planning
     from promptgeo.coupling import check_complete, is_coupled
     from promptgeo.devices import check_devices
     from promptgeo.loggers import check_loggers
-    from promptgeo.packing import finished_run
+    from promptgeo.engine import finished_run
 
     check_complete(configs)
     if any(map(is_coupled, configs)) and any(override.replace(" ", "") == "hydra/launcher=basic" for override in arguments.overrides):
@@ -135,8 +135,8 @@ def _check_all(arguments: argparse.Namespace) -> "list[RunConfig] | None":
 
 def _answered(configs: "list[RunConfig]") -> bool:
     """Whether the command is done without Hydra: a preview, or runs that are all complete (composing a grid again takes long)."""
-    from promptgeo.packing import Outcome, finished_run
-    from promptgeo.planning import run_identity
+    from promptgeo.engine import Outcome, finished_run
+    from promptgeo.plan import run_identity
 
     if configs[0].preview:
         from promptgeo.preview import show

@@ -19,7 +19,7 @@ from promptgeo.errors import UserError
 from promptgeo.evaluation import check_scoring
 from promptgeo.lm import FrozenLM, local_folder, model_fingerprint, resolve_device, resolve_precision
 from promptgeo.paths import slug
-from promptgeo.prompts import initial_prompt, source_run
+from promptgeo.inits import initial_prompt, source_run
 from promptgeo.runs import Run
 from promptgeo.schema import InitKind, RunConfig
 from promptgeo.tasks import Task
