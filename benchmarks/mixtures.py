@@ -22,9 +22,11 @@ import numpy as np
 import promptgeo as pg
 from promptgeo.analysis.convexity import convexity
 from promptgeo.analysis.mixtures import dirichlet, mix
+from promptgeo.cell import cells_of
 from promptgeo.compose import compose_grid
 from promptgeo.engine import train_pack
-from promptgeo.plan import plan, task_of
+from promptgeo.plan import plan
+from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
 
 from peft_recipe import environment  # isort: skip
@@ -34,8 +36,9 @@ SECONDS, BYTES = 180.0, 64e6
 
 
 def trained(folder: Path) -> RunTable:
-    line = ["task=plus_one", "template=bare", "init=vocab", "prompt.length=1", "training.max_steps=100", "evaluation.every=end", "device=cpu"]
-    plans = [plan(config) for config in compose_grid([*line, f"outputs={folder}", "seed=0,1,2,3"], multirun=True)]
+    line = ["task=plus_one", "template=bare", "init=vocab", "prompt.length=1", "training.max_steps=100"]
+    line += ["evaluation.every=end", "device=cpu", f"outputs={folder}", "seed=0,1,2,3"]
+    plans = [plan(cell) for cell in cells_of(compose_grid(line, multirun=True))]
     if failed := train_pack(plans):
         raise SystemExit(f"training failed: {failed}")
     return pg.load_runs(folder)

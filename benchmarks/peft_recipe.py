@@ -18,11 +18,13 @@ import promptgeo  # noqa: F401  (first: it sets how torch's threads wait)
 import torch  # isort: skip
 import transformers  # isort: skip
 
+from promptgeo.cell import Cell
 from promptgeo.compose import compose
 from promptgeo.identity import derived_seeds
-from promptgeo.lm import DTYPES, FrozenLM
-from promptgeo.plan import Plan, load_task
 from promptgeo.inits import initial_prompt
+from promptgeo.lm import DTYPES, FrozenLM
+from promptgeo.plan import Plan
+from promptgeo.planning import load_task
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
 PROMPT_LENGTH = 4
@@ -116,11 +118,14 @@ def make_plan(lm: FrozenLM, *overrides: str, run_id: str = "benchmark", publishe
     if published and (path := PUBLISHED / "function_vectors").exists():
         recipe += ["task.source.kind=function_vectors", f"task.source.path={path}"]
     config = compose([*recipe, *overrides])
-    task = load_task(config)
+    task = load_task(config.task, config.template)
     seeds = derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     rows = task.rows(lm, task.train, PROMPT_LENGTH)
-    return Plan(config, run_id, lm, task, seeds, p0_Pd, rows, config.training.epochs * -(-len(rows) // BATCH_SIZE))
+    # Made by hand: the model comes from no folder that could enter an identity.
+    precision = next(name for name, dtype in DTYPES.items() if dtype is lm.dtype)
+    cell = Cell(config, run_id, precision, lm.device.type)
+    return Plan(cell, lm, task, seeds, p0_Pd, rows, config.training.epochs * -(-len(rows) // BATCH_SIZE))
 
 
 class Peft:
@@ -222,10 +227,12 @@ def environment(device: str) -> dict[str, dict]:
     return {
         "machine": {
             "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load_average": os.getloadavg()[0],
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
         },
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-    }  # fmt: skip
+    }
 
 
 def write_report(report: dict, table: str, out: Path | None) -> None:

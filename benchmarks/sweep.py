@@ -39,8 +39,9 @@ import transformers  # isort: skip
 
 from promptgeo import tiny
 from promptgeo.batching import Batch, Row
+from promptgeo.engine import train_pack
 from promptgeo.lm import DTYPES, FrozenLM
-from promptgeo.engine import default_slots, train_pack
+from promptgeo.packs import default_slots
 from promptgeo.plan import Plan
 from promptgeo.run_state import RunState
 from promptgeo.runs import Run

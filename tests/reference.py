@@ -9,6 +9,7 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from promptgeo.batching import Row
+from promptgeo.cell import cell_of
 from promptgeo.compose import compose
 from promptgeo.engine import train_pack
 from promptgeo.plan import Plan, plan
@@ -22,7 +23,8 @@ def original(folder):
 
 def make_plan(model_folder, outputs, *overrides: str) -> Plan:
     """A run on a model folder, through the real configuration."""
-    return plan(compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", "device=cpu", *overrides]))
+    config = compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", "device=cpu", *overrides])
+    return plan(cell_of(config))
 
 
 def trained(plan: Plan) -> Run:

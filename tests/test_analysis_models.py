@@ -15,7 +15,7 @@ from promptgeo.analysis.transplant import _spread, transplant
 from promptgeo.analysis.vectors import random_like
 from promptgeo.errors import UserError
 from promptgeo.engine import train_pack
-from promptgeo.plan import task_of
+from promptgeo.planning import task_of
 from promptgeo.runs import Run, RunTable, Trained, table_of, write_run
 from promptgeo.tiny import PATH as TINY
 

@@ -1,12 +1,11 @@
 """The command line: the users' own line, the same bytes twice, what is complete is skipped, bad input is one line."""
 
-import importlib
-import importlib.util
 import json
 import logging
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +14,10 @@ import pytest
 import torch
 
 import promptgeo as pg
+from promptgeo import cli_train
+from promptgeo.api import _config
 
-train = importlib.import_module("promptgeo.cli_train")
+ROOT = Path(__file__).parents[1]
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
 SMALL = ("training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2")
 
@@ -30,10 +31,9 @@ def cli(monkeypatch, capsys, tmp_path):
     before = (root.level, root.handlers[:])
 
     def run(*arguments: str) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["promptgeo-train", *arguments])
         status = 0
         try:
-            train.main()
+            cli_train.main(arguments)
         except SystemExit as stop:
             status = stop.code
         # Hydra configures logging for the process: its log file is open, its console is this test's.
@@ -128,7 +128,7 @@ def test_a_task_of_ones_own_is_one_file_and_its_overlap_is_warned_of(cli, model,
 def test_python_trains_the_same_run_as_the_command(cli, model, model_folders, monkeypatch):
     cli(*model, *SMALL, "task=plus_one", "init=text", 'init.text="a cat"', "seed=3", "outputs=one")
     fields = {"model.name_or_path": str(model_folders["gpt2"]), "model.name": "rand", "init.text": "a cat", "outputs": "two"}
-    run = pg.train(*SMALL, task="plus_one", init="text", seed=3, **fields)  # also while promptgeo.train, the module, is imported
+    run = pg.train(*SMALL, task="plus_one", init="text", seed=3, **fields)
     assert bytes_of(Path("one")) == bytes_of(Path("two")) and run.folder == runs_below(Path("two"))[0]
     assert run.info["config"]["init"]["text"] == "a cat"
     monkeypatch.undo()
@@ -137,15 +137,11 @@ def test_python_trains_the_same_run_as_the_command(cli, model, model_folders, mo
 
 @pytest.mark.parametrize("text", ["a\nb", 'say "x"', "back\\slash\\", "null", "1e3", "", "a,b", " {input} é\u0085$"])
 def test_a_python_text_arrives_as_it_is(text):
-    from promptgeo.api import _config
-
     assert _config((), {"init": "text", "init.text": text}).init.text == text
     assert _config((), {"task.labels": [text, "b"]}).task.labels == [text, "b"]
 
 
 def test_python_values_arrive_as_they_are():
-    from promptgeo.api import _config
-
     config = _config(("seed=4",), {"optimizer.lr": 1e-5, "overwrite": True, "optimizer.clip": None, "optimizer.betas": (0.5, 0.9), "prompt.length": 7})
     assert (config.seed, config.optimizer.lr, config.overwrite, config.optimizer.clip, config.optimizer.betas, config.prompt.length) == (4, 1e-5, True, None, [0.5, 0.9], 7)
     with pytest.raises(pg.UserError, match=r"optimizer\.lr=nan"):
@@ -339,6 +335,43 @@ def test_help_and_cfg_wait_for_no_torch_and_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+DOORS = {
+    "python -m": "runpy.run_module('promptgeo.{command}', run_name='__main__', alter_sys=True)",
+    "console script": "importlib.import_module('{module}').{function}()",
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("command", "line"), [("train", ["--cfg", "job"]), ("reproduce", ["--help"])])
+def test_pg_train_is_a_plain_function_also_after_a_command_ran_in_the_process(tmp_path, door, command, line):
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts[f"promptgeo-{command}"].partition(":")
+    code = f"""
+import importlib, runpy, sys, types
+sys.argv = ['promptgeo-{command}', *{line}]
+try:
+    {DOORS[door].format(command=command, module=module, function=function)}
+except SystemExit as stop:
+    assert not stop.code
+assert sys.argv == ['promptgeo-{command}', *{line}]
+import promptgeo as pg
+assert type(pg.train) is types.FunctionType and type(pg.task) is types.FunctionType
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_doors_are_imported_by_nobody():
+    """Importing promptgeo.train would bind the name that pg.train has to a module."""
+    sources = [path for path in (ROOT / "src").rglob("*.py") if "promptgeo" in path.parts]
+    door = re.compile(r"(from|import) promptgeo\.(train|reproduce)\b|from promptgeo import [^\n]*\b(train|reproduce)\b")
+    assert len(sources) > 50 and not [str(path) for path in sources if door.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_package_shows_its_public_names_only():
+    assert dir(pg) == sorted(pg.__all__)
+
+
 def test_a_bad_config_is_refused_when_it_is_only_shown(cli, tmp_path):
     assert_refused(cli("--cfg", "job", "task=contry_capital"), "nearest: country_capital")
     assert cli("--cfg", "job", "init=text").status == 0  # still to be completed
@@ -352,10 +385,6 @@ def test_the_console_script_ends_with_status_2_and_one_line(model, tmp_path):
 
 
 def test_the_embedded_model_is_the_default(cli):
-    from promptgeo.tiny import PATH
-
-    if not PATH.exists():
-        pytest.skip("the embedded model is not pretrained yet")
     assert cli(*SMALL).status == 0
     (run,) = runs_below(Path("outputs/adhoc"))
     assert re.fullmatch("tiny-country_capital-cat-s0-[0-9a-f]{8}", run.name)

@@ -10,9 +10,9 @@ import torch
 
 from conftest import FAMILIES
 from promptgeo import FrozenLM, UserError, inits
-from promptgeo.schema import Init, InitKind, Prompt, Template
 from promptgeo.inits import initial_prompt
 from promptgeo.runs import Trained, write_run
+from promptgeo.schema import Init, InitKind, Prompt, Template
 from promptgeo.tasks import Task
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
@@ -146,7 +146,7 @@ def test_labels_are_each_labels_mean_then_drawn_tokens(gpt2, caplog):
     means = torch.stack([table(gpt2)[gpt2.encode(" cat")].mean(0), table(gpt2)[gpt2.encode(" paper book")].mean(0)])
     assert len(gpt2.encode(" paper book")) > 1
     torch.testing.assert_close(make(gpt2, "labels", None, task=REVIEWS), means, rtol=0, atol=1e-7)
-    inits._say.cache_clear()  # what another test may have said
+    inits._log_once.cache_clear()  # of what another test may have logged
     with caplog.at_level(logging.INFO):
         p0 = make(gpt2, "labels", 4, task=REVIEWS)
     assert caplog.messages == ["init: 2 labels, then 2 tokens drawn from the vocabulary"]

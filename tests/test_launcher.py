@@ -1,6 +1,5 @@
 """A sweep from the command line: the packed launcher leaves what Hydra's basic one does, can be stopped anywhere, and reports."""
 
-import importlib
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ import promptgeo as pg
 from test_cli import SMALL, bytes_of, cli, model, runs_below  # noqa: F401 - fixtures
 
 GRID = ("task=plus_two,present_past", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
-train = importlib.import_module("promptgeo.cli_train")
 
 
 def shell(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
@@ -146,13 +144,12 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
 
 
 def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
-    from promptgeo import engine
+    from promptgeo.cell import cell_of
     from promptgeo.compose import compose
-    from promptgeo.plan import folder_of, run_identity
+    from promptgeo.lock import locked
 
     line = (*model, *SMALL, "task=plus_two")
-    config = compose([*line, "seed=1"])
-    with engine._held([folder_of(config, run_identity(config)).absolute()]):
+    with locked([cell_of(compose([*line, "seed=1"])).folder.absolute()]):
         for devices in (1, 2):
             found = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
             assert found.status == 2 and "Traceback" not in found.err
@@ -240,7 +237,7 @@ def test_every_run_has_a_tensorboard_folder_equal_to_its_metrics(cli, model):  #
 def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F811
     from promptgeo import loggers
 
-    class Broken(loggers._Wandb):
+    class Broken(loggers.Wandb):
         def __init__(self, state):
             if state.plan.config.seed == 0:
                 raise OSError("no space")
@@ -248,12 +245,12 @@ def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F81
         def row(self, row):
             raise OSError("no network")
 
-    monkeypatch.setitem(loggers.KINDS, "wandb", Broken)
+    monkeypatch.setattr(loggers, "LOGGERS", [Broken])
     found = cli(*model, *SMALL, "task=plus_two", "logger=wandb", "-m", "seed=0,1")
     assert found.status == 0
     assert [pg.Run.load(run).status for run in runs_below(Path("outputs"))] == ["completed"] * 2
     assert "logger=wandb: left out from here on: OSError: no space" in found.out
-    assert "Broken: left out from here on: OSError: no network" in found.out
+    assert "logger=wandb: left out from here on: OSError: no network" in found.out
 
 
 def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: F811

@@ -1,8 +1,8 @@
 """promptgeo-reproduce: train, analyse, report; twice is once; what goes wrong keeps its exit status."""
 
 import dataclasses
-import importlib
 import logging
+import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -11,14 +11,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgeo import analyze, compose, cli_reproduce as reproduce
+from promptgeo import analyze, cli_reproduce, cli_train, compose
 from promptgeo.identity import differences
-from promptgeo.schema import to_dict
+from promptgeo.interruption import Interrupted
 from promptgeo.report import Study
+from promptgeo.schema import to_dict
 
 SMALL = (
-    "model=tiny", "init=cat,dog", "task=present_past", "training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2",
-)  # fmt: skip
+    "model=tiny",
+    "init=cat,dog",
+    "task=present_past",
+    "training.max_steps=2",
+    "task.split.max_train=16",
+    "task.split.max_test=2",
+    "evaluation.max_new_tokens=2",
+)
 
 real_compose_grid = compose.compose_grid
 
@@ -41,9 +48,8 @@ def command(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(compose, "compose_grid", lambda line, multirun=False: published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun))
 
     def run(*arguments: str) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["promptgeo-reproduce", *arguments])
         with pytest.raises(SystemExit) as stop:
-            reproduce.main()
+            cli_reproduce.main(arguments)
         for handler in set(root.handlers) - set(before[1]):
             handler.close()
         root.setLevel(before[0])
@@ -96,11 +102,12 @@ def test_a_failed_run_is_named_and_the_status_is_1(command, monkeypatch):
 
 
 def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
-    def stopped():
-        sys.exit(143)
+    def stopped(arguments):
+        raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(importlib.import_module("promptgeo.cli_train"), "main", stopped)
-    assert command("init_vs_task", *SMALL).status == 143
+    monkeypatch.setattr(cli_train, "train", stopped)
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 143 and found.err.endswith("stopped by SIGTERM; the same command goes on from here\n")
     assert not list(Path().rglob("report.html"))
 
 
@@ -123,7 +130,7 @@ def test_bad_input_is_one_line(command, arguments, said):
 
 
 def test_help_names_the_studies_without_torch():
-    code = "import sys; sys.argv = ['x', '--help']; from promptgeo import cli_reproduce as reproduce; reproduce.main(); assert 'torch' not in sys.modules"
+    code = "import sys; from promptgeo import cli_reproduce; cli_reproduce.main(['--help']); assert 'torch' not in sys.modules"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import needs_shared
 from promptgeo import UserError
 from promptgeo.compose import compose
+from promptgeo.planning import load_task
 from promptgeo.schema import Source, SourceKind, Split, SplitKind, Template
 from promptgeo.schema import Task as TaskConfig
-from promptgeo.plan import load_task
 from promptgeo.tasks import Example, Task, split_examples, train_test_split
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
@@ -44,7 +44,8 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_data_gives_the_published_split(name):
     folder = needs_shared("function_vectors")
-    task = load_task(compose([f"task={name}", "task.source.kind=function_vectors", f"task.source.path={folder}"]))
+    config = compose([f"task={name}", "task.source.kind=function_vectors", f"task.source.path={folder}"])
+    task = load_task(config.task, config.template)
     digest = hashlib.sha256("\n".join(e.input for e in task.test).encode()).hexdigest()[:16]
     assert (len(task.train), len(task.test), digest, task.test[0].input) == PUBLISHED[name]
 
@@ -142,7 +143,7 @@ def test_a_file_edited_in_a_running_session_is_read_again(tmp_path):
     path = tmp_path / "my.csv"
     path.write_text("input,label\na,b\nc,d\n")
     config = compose(["task=custom", f"task.source.path={path}"])
-    before = load_task(config)
-    assert load_task(config) is before
+    before = load_task(config.task, config.template)
+    assert load_task(config.task, config.template) is before
     path.write_text("input,label\na,b\nc,d\ne,f\n")
-    assert len(load_task(config).train) == 2 and load_task(config).fingerprint != before.fingerprint
+    assert len(load_task(config.task, config.template).train) == 2 and load_task(config.task, config.template).fingerprint != before.fingerprint

@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from promptgeo import tuning
-from promptgeo.schema import Optimizer, OptimizerKind, Schedule
 from promptgeo.engine import train_pack
+from promptgeo.optimizers import group_settings, learning_rate, make_optimizer
 from promptgeo.progress import SweepView
 from promptgeo.runs import Run
+from promptgeo.schema import Optimizer, OptimizerKind, Schedule
 
 # 11 training examples in minibatches of 4: the last of an epoch has 3. Labels have 2 to 4 tokens.
 SMALL = ("task=plus_two", "task.split.max_train=11", "task.split.max_test=3", "training.batch_size=4", "training.epochs=2", "evaluation.max_new_tokens=4")
@@ -92,7 +93,7 @@ def test_learning_rates_are_those_of_transformers_schedules(schedule, warmup):
     name = "constant_with_warmup" if schedule is Schedule.constant else schedule.name
     scheduler = transformers.get_scheduler(name, optimizer, warmup, 25)
     for step in range(25):
-        assert tuning.learning_rate(config, step, 25) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-15), step
+        assert learning_rate(config, step, 25) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-15), step
         optimizer.step()
         scheduler.step()
 
@@ -301,9 +302,9 @@ def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
 
 def test_the_progress_view_ends_full_when_a_run_stops_early(make):
     with SweepView(1, "a run") as view:
-        view.tell("planned", 36)
+        view.report("planned", 36)
         plan = make(*WATCHED, "training.early_stopping.patience=1", "optimizer.lr=0.3")
-        assert train_pack([plan], tell=view.tell) == {}
+        assert train_pack([plan], report=view.report) == {}
     run = Run.load(plan.folder)
     assert run.info["results"]["steps"] < 36
     assert (view.made, view.steps, view.done, view.active, view.failed) == (36, 36, 1, 0, 0)
@@ -314,6 +315,6 @@ def test_the_progress_view_ends_full_when_a_run_stops_early(make):
 def test_group_settings_are_all_the_optimiser_has(kind):
     """A slot that is refilled gets each setting of its new run: none may be left from the run before."""
     config = Optimizer(name=kind, lr=0.1, betas=[0.5, 0.6], eps=1e-3, momentum=0.3, weight_decay=0.2)
-    group = tuning.make_optimizer(config, [torch.nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
+    group = make_optimizer(config, [torch.nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
     names = {"lr", "weight_decay", "betas", "momentum"} | ({"eps"} if kind is not OptimizerKind.adafactor else set())
-    assert {k: v for k, v in group.items() if k in names} == tuning.group_settings(config)
+    assert {k: v for k, v in group.items() if k in names} == group_settings(config)

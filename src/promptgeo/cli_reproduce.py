@@ -1,10 +1,11 @@
-"""python -m promptgeo.reproduce STUDY [key=value ...]: a published study: train its grid, analyse the runs, write the report.
+"""python -m promptgeo.reproduce STUDY [key=value ...]: train a published study's grid, analyse the runs, write the report.
 
     python -m promptgeo.reproduce init_vs_task                                  # as published
     python -m promptgeo.reproduce init_vs_task model=tiny training.epochs=10    # offline, on the embedded model
     python -m promptgeo.reproduce init_vs_task model=gpt2 init=cat,dog task=plus_two,present_past
 
-key=value: as in python -m promptgeo.train. The report is outputs/<name>/report.html; what is trained or analysed is not done again.
+key=value: as in python -m promptgeo.train. The report is outputs/<name>/report.html. What is trained or analysed
+already is not done again.
 """
 
 import json
@@ -17,39 +18,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgeo.errors import UserError
-from promptgeo.explain import exit_with
+from promptgeo.interruption import exit_statuses
 from promptgeo.paths import conf_dir
 
 if TYPE_CHECKING:
     from promptgeo.analyze import Answered
-    from promptgeo.schema import RunConfig
+    from promptgeo.cell import Cell
     from promptgeo.report import Study
 
 TRAINING = "training.json"
 """Beside the report: how long each training took. Run folders hold no clock time."""
 
 
-def main() -> None:
-    """The console entry point. Exit status 2: the user must mend something. 1: a run failed; the report is of the others. 130, 143: stopped."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console entry point. arguments: of the command line, by default sys.argv[1:].
+
+    Exit status 2: the user must mend something. 1: a run failed; the report is of the others. 130, 143: stopped by
+    Ctrl-C, SIGTERM.
+    """
+    line = sys.argv[1:] if arguments is None else arguments
+    if not line or {"-h", "--help"} & set(line):
         print(_help())
         return
-    from promptgeo.interruption import Interrupted, interruptible
-
-    with interruptible():
-        try:
-            status = reproduce(arguments[0], arguments[1:])
-        except UserError as error:
-            exit_with(error)
-        except Interrupted as stop:
-            print(f"promptgeo: stopped by {stop}; the same command goes on from here", file=sys.stderr)
-            status = stop.exit_status
+    with exit_statuses():
+        status = reproduce(line[0], line[1:])
     sys.exit(status)
 
 
 def reproduce(name: str, overrides: Sequence[str]) -> int:
-    """Train, analyse, report. Returns the exit status: 0, or 1 where runs failed. Raises UserError, Interrupted, and SystemExit as training does."""
+    """Train, analyse, report. Returns the exit status: 0, or 1 where runs failed. Raises UserError, Interrupted."""
+    from promptgeo.cell import cells_of
     from promptgeo.compose import compose_grid
 
     study = _study(name)
@@ -58,13 +56,15 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     configs = compose_grid(line)
     folder = Path(configs[0].outputs) / configs[0].name
     with _step(f"1/3 training {len(configs)} runs of {name}"):
-        status = _train(line, configs, folder)
+        cells = cells_of(configs)
+        status = _train(line, cells, folder)
     if configs[0].preview:
         return status
     with _step(f"2/3 analysing, {len(study.analyses)} analyses"):
-        answers, left_out = _analyze(study, configs, folder)
+        answers, left_out = _analyze(study, cells, folder)
+    command = " ".join(["python -m promptgeo.reproduce", name, *_said(overrides)])
     with _step("3/3 the report"):
-        page = _report(study, configs, answers, left_out, folder, " ".join(["python -m promptgeo.reproduce", name, *_said(overrides)]))
+        page = _report(study, cells, answers, left_out, folder, command)
     print(f"report: {page}")
     return status
 
@@ -110,25 +110,17 @@ def _step(what: str) -> Iterator[None]:
     print(f"promptgeo: {what}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
-def _train(arguments: Sequence[str], configs: "Sequence[RunConfig]", folder: Path) -> int:
-    """As the command promptgeo-train does. Returns 1 where runs failed; anything else that stops it is its SystemExit."""
-    from importlib import import_module
+def _train(arguments: Sequence[str], cells: "Sequence[Cell]", folder: Path) -> int:
+    """As the command promptgeo-train does. Returns 1 where runs failed."""
+    from promptgeo import cli_train
 
-    train = import_module("promptgeo.cli_train")  # the name promptgeo.train is also a function's
-    todo = _todo(configs)
-    start, before, handlers = time.perf_counter(), sys.argv, logging.getLogger().handlers[:]
-    sys.argv = ["promptgeo-train", *arguments]
-    status = 0
+    todo = _todo(cells)
+    start, handlers = time.perf_counter(), logging.getLogger().handlers[:]
     try:
-        train.main()
-    except SystemExit as stop:
-        if stop.code != 1:
-            raise
-        status = 1
+        status = cli_train.train(arguments)
     finally:
-        sys.argv = before
         _close_log_files(handlers)
-    if todo and not configs[0].preview:
+    if todo and not cells[0].config.preview:
         _note_training(folder, todo, time.perf_counter() - start)
     return status
 
@@ -143,15 +135,14 @@ def _close_log_files(handlers: Sequence[logging.Handler]) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
-def _todo(configs: "Sequence[RunConfig]") -> int:
-    """How many folders of the grid are not finished. Damaged ones are training's to refuse."""
-    return sum(config.overwrite or not (folder / "run.json").exists() for folder, config in zip(_folders(configs), configs, strict=True))
+def _todo(cells: "Sequence[Cell]") -> int:
+    """How many runs of the grid are not finished. Damaged ones are training's to refuse."""
+    return sum(cell.config.overwrite or not (cell.folder / "run.json").exists() for cell in cells)
 
 
-def _folders(configs: "Sequence[RunConfig]") -> list[Path]:
-    from promptgeo.plan import folder_of, run_identity
-
-    return [folder_of(config, run_identity(config)) for config in configs]
+def _folders(cells: "Sequence[Cell]") -> list[Path]:
+    """Each once."""
+    return list(dict.fromkeys(cell.folder for cell in cells))
 
 
 def _note_training(folder: Path, runs: int, seconds: float) -> None:
@@ -168,7 +159,7 @@ def _noted(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _analyze(study: "Study", configs: "Sequence[RunConfig]", folder: Path) -> "tuple[list[Answered], list[str]]":
+def _analyze(study: "Study", cells: "Sequence[Cell]", folder: Path) -> "tuple[list[Answered], list[str]]":
     """The study's analyses of the runs of this grid: what else lies in the folder is not asked."""
     from omegaconf import OmegaConf
 
@@ -177,10 +168,10 @@ def _analyze(study: "Study", configs: "Sequence[RunConfig]", folder: Path) -> "t
     files = {name: Path(conf_dir()) / "analysis" / f"{name}.yaml" for name in study.analyses}
     absent = [analyze.Answered(name, None, refused="promptgeo has no such analysis") for name, file in files.items() if not file.exists()]
     config = analyze.AnalyzeConfig(
-        runs=[str(path) for path in dict.fromkeys(_folders(configs)) if path.is_dir()],
+        runs=[str(path) for path in _folders(cells) if path.is_dir()],
         analysis={name: OmegaConf.to_container(OmegaConf.load(file)) | study.analyses[name] for name, file in files.items() if file.exists()},
         out=str(folder / "analysis"),
-        overwrite=configs[0].overwrite,
+        overwrite=cells[0].config.overwrite,
     )
     left_out: list[str] = []
 
@@ -193,21 +184,21 @@ def _analyze(study: "Study", configs: "Sequence[RunConfig]", folder: Path) -> "t
 
 
 def _report(
-    study: "Study", configs: "Sequence[RunConfig]", answers: "Sequence[Answered]", left_out: Sequence[str], folder: Path, command: str
+    study: "Study", cells: "Sequence[Cell]", answers: "Sequence[Answered]", left_out: Sequence[str], folder: Path, command: str
 ) -> Path:
     from promptgeo.compose import compose_grid
     from promptgeo.identity import differences
     from promptgeo.report import Material, render
     from promptgeo.runs import Run, write_atomically
 
-    runs = [Run.load(path, verify=False) for path in dict.fromkeys(_folders(configs)) if (path / "run.json").exists()]
+    runs = [Run.load(path, verify=False) for path in _folders(cells) if (path / "run.json").exists()]
     material = Material(
         study,
         [run for run in runs if run.status == "completed"],
         [answer.stored for answer in answers if answer.stored],
         {answer.name: answer.refused for answer in answers if answer.refused},
         left_out,
-        differences(configs, compose_grid([f"sweep={study.name}"])),
+        differences([cell.config for cell in cells], compose_grid([f"sweep={study.name}"])),
         command,
         _noted(folder),
     )
@@ -218,7 +209,3 @@ def _report(
 
 def _help() -> str:
     return f"{__doc__}\nStudies: {', '.join(studies())}"
-
-
-if __name__ == "__main__":
-    main()

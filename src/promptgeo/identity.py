@@ -12,8 +12,8 @@ from promptgeo.schema import Init, Model, Optimizer, RunConfig, Task, Template, 
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
 # The names of task and init do decide: the seed's three generators derive from them.
 _NOT_IDENTITY = re.compile(
-    r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision|model\..*|init\.path"
-    r"|template\.(name|max_new_tokens)"
+    r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision"
+    r"|model\..*|init\.path|template\.(name|max_new_tokens)"
     r"|task\.description|task\.source\.(path|sha256|bundled|function_vectors)"
 )
 
@@ -21,9 +21,10 @@ _NOT_IDENTITY = re.compile(
 def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str:
     """The run's identity: 64 hex digits of SHA-256 over what decides its numbers.
 
-    Fields equal to their schema default are left out, so a field added later keeps the identity of old runs. `precision`
-    is the resolved one (`fp32`, `bf16`); `contents` maps what enters by content (model, data, init) to a fingerprint.
-    Numbers count by value: 1, 1.0 and '1' in a YAML file are the same once they have passed the schema.
+    Fields equal to their schema default are left out, so a field added later keeps the identity of old runs. Numbers
+    count by value: 1, 1.0 and '1' in a YAML file are the same once they have passed the schema.
+
+    precision: the resolved one, fp32 or bf16. contents: of what enters by content (model, data, init) its fingerprint.
     """
     by_content = {f"content.{name}": fingerprint for name, fingerprint in contents.items()}
     return _digest(_identity_fields(config) | {"precision": precision} | by_content)

@@ -1,136 +1,191 @@
-"""Initial prompts P0: one small function per init, each [P, d] fp32 on CPU.
+"""How is P0, the initial prompt, made? One small function per init, each [P, d] fp32 on CPU.
 
-No function tiles or cuts silently: a token count that does not fit the prompt length is an error that says both.
+No function tiles or cuts silently: a token count that does not fit the prompt length is an error that says both. A new
+init: its name in schema.InitKind, a function here, a line in INITS, and a file in conf/init/.
+
 Shapes: P prompt tokens, d width of the input embeddings, V vocabulary.
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from promptgeo.schema import Init, InitKind, Prompt
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
 from promptgeo.runs import DamagedRun, Run
+from promptgeo.schema import Init, InitKind, Prompt
 from promptgeo.tasks import Task
 
 log = logging.getLogger(__name__)
 
 
 @cache
-def _say(message: str) -> None:
+def _log_once(message: str) -> None:
     """Once a process: the runs of a grid share their inits."""
     log.info(message)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What an init may be made of."""
+
+    init: Init
+    prompt: Prompt
+    lm: FrozenLM
+    task: Task
+    generator: torch.Generator
+    """The one that a random init draws from."""
+
+    @property
+    def text(self) -> str:
+        return self.init.text or ""
+
+    @property
+    def path(self) -> str:
+        return self.init.path or ""
+
+    @property
+    def length(self) -> int:
+        """prompt.length, for inits that do not give one. Raises UserError where there is none."""
+        if self.prompt.length is None:
+            raise UserError(
+                f"prompt.length=null: init={self.init.name} does not say how many tokens it has; set prompt.length=4"
+            )
+        return self.prompt.length
+
+
 def initial_prompt(init: Init, prompt: Prompt, lm: FrozenLM, task: Task, seed: int) -> Tensor:
-    """P0 [P, d] fp32 on CPU. `seed` feeds the one generator that a random init draws from."""
-    if prompt.length is None and init.kind in (InitKind.word, InitKind.vocab, InitKind.normal, InitKind.uniform):
-        raise UserError(f"prompt.length=null: init={init.name} does not say how many tokens it has; set prompt.length=4")
-    generator = torch.Generator().manual_seed(seed)
-    makers = {
-        InitKind.word: lambda: word(lm, init.text, prompt.length),
-        InitKind.text: lambda: text(lm, init.text, prompt.length),
-        InitKind.vocab: lambda: vocab(lm, prompt.length, generator),
-        InitKind.normal: lambda: normal(lm, prompt.length, init.scale, generator),
-        InitKind.uniform: lambda: uniform(lm, prompt.length, init.scale, generator),
-        InitKind.labels: lambda: labels(lm, task, prompt.length, generator),
-        InitKind.file: lambda: file(lm, init.path, init.which, prompt.length),
-        InitKind.run: lambda: run(lm, init.path, init.which, prompt.length),
-    }
-    p0_Pd = makers[init.kind]().float().contiguous()
+    """P0 [P, d] fp32 on CPU.
+
+    seed: of the one generator that a random init draws from. Raises UserError where the init does not fit the model,
+    the task or the prompt length.
+    """
+    material = Material(init, prompt, lm, task, torch.Generator().manual_seed(seed))
+    p0_Pd = INITS[init.kind](material).float().contiguous()
     if not torch.isfinite(p0_Pd).all():
         raise UserError(f"init={init.name}: the initial prompt holds numbers that are not finite")
     return p0_Pd
 
 
-def word(lm: FrozenLM, text: str, length: int) -> Tensor:
-    """One word's embedding at every prompt token, as study 3's "catcatcatcat"; a word of k tokens fits P = k, 2k, ..."""
+def word(material: Material) -> Tensor:
+    """One word's embedding at every prompt token, as study 3's "catcatcatcat".
+
+    A word of k tokens fits P = k, 2k, ...
+    """
+    lm, text, length = material.lm, material.text, material.length
     ids = lm.encode(text)
     if not ids or length % len(ids):
-        raise UserError(f"init.text={text!r} is {len(ids)} tokens for this model, which does not go into prompt.length={length}; set prompt.length={max(len(ids), 1)}")
-    _say(f"init: {text!r} is {len(ids)} token{'s' * (len(ids) > 1)}, {length // len(ids)} times")
+        raise UserError(
+            f"init.text={text!r} is {len(ids)} tokens for this model, which does not go into prompt.length={length}; "
+            f"set prompt.length={max(len(ids), 1)}"
+        )
+    _log_once(f"init: {text!r} is {len(ids)} token{'s' * (len(ids) > 1)}, {length // len(ids)} times")
     return _embeddings(lm, ids * (length // len(ids)))
 
 
-def text(lm: FrozenLM, text: str, length: int | None) -> Tensor:
+def text(material: Material) -> Tensor:
     """The embeddings of a text's tokens, no special tokens added; its token count is the prompt length."""
-    ids = lm.encode(text)
-    _say(f"init: {text!r} is {len(ids)} tokens")
-    _require_length(len(ids), length, f"init.text={text!r}")
-    return _embeddings(lm, ids)
+    ids = material.lm.encode(material.text)
+    _log_once(f"init: {material.text!r} is {len(ids)} tokens")
+    _require_length(len(ids), material.prompt.length, f"init.text={material.text!r}")
+    return _embeddings(material.lm, ids)
 
 
-def vocab(lm: FrozenLM, length: int, generator: torch.Generator) -> Tensor:
+def vocab(material: Material) -> Tensor:
     """Embeddings of tokens drawn uniformly, without replacement, from the vocabulary's ordinary tokens."""
-    return _embeddings(lm, _sample_ids(lm, length, generator))
+    return _embeddings(material.lm, _sample_ids(material.lm, material.length, material.generator))
 
 
-def normal(lm: FrozenLM, length: int, scale: float, generator: torch.Generator) -> Tensor:
-    """Normal with the embedding table's mean; isotropic, its variance scale^2 times the mean eigenvalue of the table's covariance."""
-    table_Vd = lm.vocabulary()
+def normal(material: Material) -> Tensor:
+    """Normal with the embedding table's mean; isotropic.
+
+    Its variance is init.scale^2 times the mean eigenvalue of the table's covariance.
+    """
+    length = material.length
+    table_Vd = material.lm.vocabulary()
     deviation = table_Vd.var(0).mean().sqrt()
-    return table_Vd.mean(0) + scale * deviation * torch.randn(length, lm.width, generator=generator)
+    noise_Pd = torch.randn(length, material.lm.width, generator=material.generator)
+    return table_Vd.mean(0) + material.init.scale * deviation * noise_Pd
 
 
-def uniform(lm: FrozenLM, length: int, scale: float, generator: torch.Generator) -> Tensor:
+def uniform(material: Material) -> Tensor:
     """Uniform on [-scale, scale] in every coordinate (Lester et al. 2021: 0.5)."""
-    return (2 * torch.rand(length, lm.width, generator=generator) - 1) * scale
+    uniform_Pd = torch.rand(material.length, material.lm.width, generator=material.generator)
+    return (2 * uniform_Pd - 1) * material.init.scale
 
 
-def labels(lm: FrozenLM, task: Task, length: int | None, generator: torch.Generator) -> Tensor:
-    """The mean embedding of each label of the task's label set; remaining tokens as in `vocab` (Lester et al. 2021, "class label")."""
+def labels(material: Material) -> Tensor:
+    """The mean embedding of each label of the task's label set (Lester et al. 2021, "class label").
+
+    Remaining tokens are drawn as in `vocab`.
+    """
+    lm, task = material.lm, material.task
     if not task.labels:
         raise UserError(f"init=labels: task {task.name} has no label set (task.labels)")
-    length = length or len(task.labels)
-    if len(task.labels) > length:
-        raise UserError(f"init=labels: {len(task.labels)} labels do not fit prompt.length={length}; set prompt.length={len(task.labels)}")
-    rows = [_embeddings(lm, lm.encode(task.template.label.replace("{label}", label))).mean(0) for label in task.labels]
-    if rest := length - len(rows):
-        _say(f"init: {len(rows)} labels, then {rest} tokens drawn from the vocabulary")
-        rows += list(_embeddings(lm, _sample_ids(lm, rest, generator)))
+    count = len(task.labels)
+    length = material.prompt.length or count
+    if count > length:
+        raise UserError(f"init=labels: {count} labels do not fit prompt.length={length}; set prompt.length={count}")
+    texts = [task.template.label.replace("{label}", label) for label in task.labels]
+    rows = [_embeddings(lm, lm.encode(text)).mean(0) for text in texts]
+    if rest := length - count:
+        _log_once(f"init: {count} labels, then {rest} tokens drawn from the vocabulary")
+        rows += list(_embeddings(lm, _sample_ids(lm, rest, material.generator)))
     return torch.stack(rows)
 
 
-def file(lm: FrozenLM, path: str, which: str, length: int | None) -> Tensor:
-    """A [P, d] array from .npy, or from .safetensors (the tensor called `which`, or the only one)."""
+def file(material: Material) -> Tensor:
+    """A [P, d] array from .npy, or from .safetensors (the tensor called init.which, or the only one)."""
+    path = material.path
     source = Path(path).expanduser()
     if not source.is_file():
         raise UserError(f"init.path={path}: no such file")
+    readers = {".npy": lambda: torch.from_numpy(np.load(source, allow_pickle=False))}
+    readers[".safetensors"] = lambda: _read_safetensors(source, material)
+    if source.suffix not in readers:
+        raise UserError(f"init.path={path}: a .npy or .safetensors file is needed")
     try:
-        if source.suffix == ".npy":
-            import numpy as np
-
-            found = torch.from_numpy(np.load(source, allow_pickle=False))
-        elif source.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors = load_file(source)
-            if which not in tensors and len(tensors) > 1:
-                raise UserError(f"init.path={path}: has no tensor {which!r}; set init.which to one of {', '.join(sorted(tensors))}")
-            found = tensors.get(which, next(iter(tensors.values())))
-        else:
-            raise UserError(f"init.path={path}: a .npy or .safetensors file is needed")
+        prompt = readers[source.suffix]()
     except UserError:
         raise
     except Exception as error:  # safetensors and numpy each have a family of their own
         raise UserError(f"init.path={path}: cannot be read as {source.suffix[1:]}: {error}") from error
-    return _fitting(found, lm, length, f"init.path={path}")
+    return _fitting(prompt, material)
 
 
-def run(lm: FrozenLM, path: str, which: str, length: int | None) -> Tensor:
-    """Another run's prompt (soft-prompt transfer; Vu et al. 2022, SPoT): `which` is initial, final, best or a step."""
+def _read_safetensors(source: Path, material: Material) -> Tensor:
+    from safetensors.torch import load_file
+
+    tensors, which = load_file(source), material.init.which
+    if which not in tensors and len(tensors) > 1:
+        names = ", ".join(sorted(tensors))
+        raise UserError(f"init.path={material.path}: has no tensor {which!r}; set init.which to one of {names}")
+    return tensors.get(which, next(iter(tensors.values())))
+
+
+def run(material: Material) -> Tensor:
+    """Another run's prompt (soft-prompt transfer; Vu et al. 2022, SPoT).
+
+    init.which is initial, final, best or a step.
+    """
+    path, which = material.path, material.init.which
     source = source_run(path)
     try:
-        found = source.prompt(int(which) if which.isdecimal() else which)
+        prompt = source.prompt(int(which) if which.isdecimal() else which)
     except UserError as error:
         raise UserError(f"init.which={which}: {error}") from error
-    if source.info["fingerprints"]["model"] != lm.fingerprint:
-        log.warning("init.path=%s: that prompt was trained on another model (%s): its directions mean nothing here", path, source.info["config"]["model"]["name"])
-    return _fitting(torch.from_numpy(found), lm, length, f"init.path={path}")
+    if source.info["fingerprints"]["model"] != material.lm.fingerprint:
+        model = source.info["config"]["model"]["name"]
+        log.warning(
+            "init.path=%s: that prompt was trained on another model (%s): its directions mean nothing here", path, model
+        )
+    return _fitting(torch.from_numpy(prompt), material)
 
 
 def source_run(path: str) -> Run:
@@ -141,6 +196,18 @@ def source_run(path: str) -> Run:
         raise UserError(f"init.path={path}: {error}") from error
 
 
+INITS: dict[InitKind, Callable[[Material], Tensor]] = {
+    InitKind.word: word,
+    InitKind.text: text,
+    InitKind.vocab: vocab,
+    InitKind.normal: normal,
+    InitKind.uniform: uniform,
+    InitKind.labels: labels,
+    InitKind.file: file,
+    InitKind.run: run,
+}
+
+
 def _embeddings(lm: FrozenLM, ids: list[int]) -> Tensor:
     with torch.no_grad():
         return lm.embed(torch.tensor(ids, device=lm.device)).float().cpu()
@@ -148,21 +215,27 @@ def _embeddings(lm: FrozenLM, ids: list[int]) -> Tensor:
 
 def _sample_ids(lm: FrozenLM, count: int, generator: torch.Generator) -> list[int]:
     # all_special_ids leaves out those without a role, such as Llama 3's reserved tokens.
-    special = {*lm.tokenizer.all_special_ids, *(i for i, token in lm.tokenizer.added_tokens_decoder.items() if token.special)}
+    added = lm.tokenizer.added_tokens_decoder.items()
+    special = {*lm.tokenizer.all_special_ids, *(i for i, token in added if token.special)}
     size = min(len(lm.tokenizer), lm.model.get_input_embeddings().weight.shape[0])
     drawn = [i for i in torch.randperm(size, generator=generator).tolist() if i not in special]
     if count > len(drawn):
-        raise UserError(f"prompt.length: {count} tokens cannot be drawn from a vocabulary of {len(drawn)}; set a smaller prompt.length")
+        raise UserError(
+            f"prompt.length: {count} tokens cannot be drawn from a vocabulary of {len(drawn)}; "
+            "set a smaller prompt.length"
+        )
     return drawn[:count]
 
 
-def _fitting(found: Tensor, lm: FrozenLM, length: int | None, key: str) -> Tensor:
-    if found.ndim != 2 or found.shape[1] != lm.width:
-        raise UserError(f"{key}: has shape {list(found.shape)}; [P, {lm.width}] is needed for this model")
-    _require_length(found.shape[0], length, key)
-    return found.clone()
+def _fitting(prompt: Tensor, material: Material) -> Tensor:
+    """A copy of a prompt that was read. Raises UserError where it does not fit the model or the prompt length."""
+    width, key = material.lm.width, f"init.path={material.path}"
+    if prompt.ndim != 2 or prompt.shape[1] != width:
+        raise UserError(f"{key}: has shape {list(prompt.shape)}; [P, {width}] is needed for this model")
+    _require_length(prompt.shape[0], material.prompt.length, key)
+    return prompt.clone()
 
 
-def _require_length(found: int, length: int | None, key: str) -> None:
-    if found == 0 or (length is not None and found != length):
-        raise UserError(f"{key} is {found} tokens, but prompt.length={length}; set prompt.length={found or 'null'}")
+def _require_length(tokens: int, length: int | None, key: str) -> None:
+    if tokens == 0 or (length is not None and tokens != length):
+        raise UserError(f"{key} is {tokens} tokens, but prompt.length={length}; set prompt.length={tokens or 'null'}")

@@ -11,7 +11,7 @@ TINY = PACKAGE / "tiny" / "model"
 
 
 def conf_dir() -> str:
-    """The packaged conf/ of an installed wheel, else the repository's own: an editable install never sees a stale copy."""
+    """The packaged conf/ of an installed wheel, else the repository's own: an editable install sees no stale copy."""
     packaged = PACKAGE / "conf"
     return str(packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf")
 

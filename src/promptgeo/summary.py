@@ -1,21 +1,30 @@
-"""What a command says when it is done: a table of results, and which learning rate to take."""
+"""What does a command say when it is done? A table of results, and which learning rate to take."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from promptgeo.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
 
 VARIED = ("model", "template", "prompt_length", "lr")
 """Columns of their own only where the runs differ in them."""
 
 
-def table_of_results(runs: Sequence[Run]):
-    """task x init (x whatever else varies): accuracy with no prompt, with P0 and after training, mean over seeds, as a rich table."""
+def table_of_results(runs: Sequence[Run]) -> "Table":
+    """A rich table, task x init (x whatever else varies): accuracy without a prompt, with P0 and after training.
+
+    Means over seeds.
+    """
     import pandas as pd
     from rich.table import Table
 
     frame = pd.DataFrame([run.row() | {"split": run.info["results"]["split"]} for run in runs])
     keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
-    table = Table(title=f"{' / '.join(sorted(frame['split'].unique()))} accuracy, mean over seeds (standard deviation)", padding=(0, 0))
+    splits = " / ".join(sorted(frame["split"].unique()))
+    table = Table(title=f"{splits} accuracy, mean over seeds (standard deviation)", padding=(0, 0))
     for column in keys:
         table.add_column(column, no_wrap=True)
     for column in ("seeds", "examples", "no prompt", "P0", "trained"):
@@ -31,7 +40,7 @@ def table_of_results(runs: Sequence[Run]):
     return table
 
 
-def _mean(values) -> str:
+def _mean(values: "pd.Series") -> str:
     values = values.dropna()
     return f"{values.mean():.3f}" if len(values) else "-"
 
@@ -41,13 +50,15 @@ def _text(value: object) -> str:
 
 
 def recommendation(runs: Sequence[Run]) -> list[str]:
-    """Per model, task and init the learning rate with the lowest mean validation loss, where runs differ in it and were judged on validation.
+    """Per model, task and init the learning rate with the lowest mean validation loss.
 
-    The learning rate that suits depends on init and model: never choose it on test examples.
+    Of runs that differ in it and were evaluated on validation. The learning rate that suits depends on init and model:
+    never choose it on test examples.
     """
     import pandas as pd
 
-    rows = [run.row() | {"final_loss": run.info["results"]["loss"].get("final")} for run in runs if run.info["results"]["split"] == "validation"]
+    validated = [run for run in runs if run.info["results"]["split"] == "validation"]
+    rows = [run.row() | {"final_loss": run.info["results"]["loss"].get("final")} for run in validated]
     if len({row["lr"] for row in rows}) < 2:
         return []
     frame = pd.DataFrame(rows)
@@ -63,7 +74,8 @@ def recommendation(runs: Sequence[Run]) -> list[str]:
         spread = f" (standard deviation {first['std']:.3f})" if first["count"] > 1 else ""
         edge = best in (group["lr"].min(), group["lr"].max())
         lines.append(
-            f"{model} {task} init={init}: optimizer.lr={best:g} has the lowest validation loss, {first['mean']:.3f}{spread}, n = {int(first['count'])} seeds"
+            f"{model} {task} init={init}: optimizer.lr={best:g} has the lowest validation loss, "
+            f"{first['mean']:.3f}{spread}, n = {int(first['count'])} seeds"
             + ("; it is the end of the range: try beyond it" if edge else "")
         )
     return lines

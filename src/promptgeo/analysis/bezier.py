@@ -25,7 +25,7 @@ from promptgeo.batching import Row
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.plan import task_of
+from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
 
 

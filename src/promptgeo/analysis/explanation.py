@@ -24,7 +24,7 @@ from promptgeo.batching import IGNORE, Row
 from promptgeo.schema import Template
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
-from promptgeo.plan import task_of
+from promptgeo.planning import task_of
 from promptgeo.runs import Run, RunTable
 from promptgeo.tasks import Task
 

@@ -13,7 +13,7 @@ from promptgeo.analysis.stats import progress, wilson
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.lm import FrozenLM
-from promptgeo.plan import task_of
+from promptgeo.planning import task_of
 from promptgeo.runs import RunTable
 from promptgeo.tasks import Task
 

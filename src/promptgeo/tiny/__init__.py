@@ -1,6 +1,7 @@
-"""The embedded model `tiny`: a GPT-2 of 4.2 M parameters that ships with the package, so that every command works offline on two CPU cores.
+"""The embedded model `tiny`: a GPT-2 of 4.2 M parameters that ships with the package.
 
-`python -m promptgeo.tiny.pretrain` makes the folder at PATH from the bundled data; AutoModelForCausalLM and AutoTokenizer load it.
+With it every command works offline on two CPU cores. `python -m promptgeo.tiny.pretrain` makes the folder at PATH from
+the bundled data; AutoModelForCausalLM and AutoTokenizer load it.
 """
 
 from promptgeo.paths import TINY as PATH
