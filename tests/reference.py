@@ -1,4 +1,4 @@
-"""What the engine promises, written from the definitions: one unpadded row at a time through the untouched Hugging Face model.
+"""What the engine promises, written from the definitions: one unpadded row at a time through Hugging Face's own model.
 
 Slow on purpose; nothing here uses promptgeo's batching, hooks or training code.
 """
@@ -38,7 +38,7 @@ def row(ids, label) -> Row:
 
 
 def random_rows(count: int, prompt_length: int, vocabulary: int, seed: int, longest: int = 24) -> list[Row]:
-    """Rows of 1 to `longest` text tokens and 1 to 5 label tokens; the prompt in front, in the middle, at the end or twice."""
+    """Rows of 1 to `longest` text tokens and 1 to 5 label tokens; the prompt in front, in the middle, last or twice."""
     generator = np.random.default_rng(seed)
     prompt = [-1 - k for k in range(prompt_length)]
     rows = []
@@ -74,7 +74,12 @@ def written(model, prompt_Pd, row: Row, max_new_tokens: int, use_cache: bool = T
     inputs = embeddings(model, prompt_Pd, row.ids)[None]
     mask = torch.ones(inputs.shape[:2], dtype=torch.long)
     found = model.generate(
-        inputs_embeds=inputs, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, use_cache=use_cache, pad_token_id=0
+        inputs_embeds=inputs,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=use_cache,
+        pad_token_id=0,
     )
     return found[0].tolist()
 

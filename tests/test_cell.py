@@ -29,12 +29,18 @@ def counted(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> list[t
 
 
 @pytest.mark.parametrize("launcher", ["packed", "basic"])
-def test_training_a_grid_validates_loads_and_identifies_each_config_once(cli, model, monkeypatch, launcher):  # noqa: F811
+def test_training_a_grid_makes_each_cell_once(cli, model, monkeypatch, launcher):  # noqa: F811
     """Hydra composes each job of a grid for its folder's name, for the launcher and for the job itself."""
     validated = counted(monkeypatch, cell_module, "validate")
     identified = counted(monkeypatch, cell_module, "identity")
     loaded = counted(monkeypatch, Task, "load")
-    grid = ("task=plus_one,plus_two", f"task.split.seed={7 + len(launcher)}", f"hydra/launcher={launcher}", "-m", "seed=0,1")
+    grid = (
+        "task=plus_one,plus_two",
+        f"task.split.seed={7 + len(launcher)}",
+        f"hydra/launcher={launcher}",
+        "-m",
+        "seed=0,1",
+    )
     found = cli(*model, *SMALL, *grid)
     assert found.status == 0 and len(runs_below(Path("outputs"))) == 4, found.err
     assert len(validated) == len(identified) == 4 and len(loaded) == 2
@@ -43,7 +49,9 @@ def test_training_a_grid_validates_loads_and_identifies_each_config_once(cli, mo
 
 
 def test_coupled_runs_know_one_another_without_reading_anything_again(monkeypatch):
-    config = compose(["task=plus_one", "task.split.seed=3", "regulariser=orthogonal", "regulariser.seeds=[2,0,1]", "seed=0"])
+    config = compose(
+        ["task=plus_one", "task.split.seed=3", "regulariser=orthogonal", "regulariser.seeds=[2,0,1]", "seed=0"]
+    )
     loaded = counted(monkeypatch, Task, "load")
     first = cell_of(config)
     assert len(loaded) == 1 and len(set(first.coupled)) == 3 and first.coupled[1] == first.id

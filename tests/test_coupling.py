@@ -23,7 +23,15 @@ from test_cli import SMALL, assert_refused, cli, model, runs_below  # noqa: F401
 from test_packing import files
 
 SEEDS = (0, 1, 2)
-COUPLED = ("task=plus_two", "init=normal", "optimizer.lr=0.05", "regulariser=orthogonal", "regulariser.seeds=[0,1,2]", "regulariser.weight=5", *SMALL)
+COUPLED = (
+    "task=plus_two",
+    "init=normal",
+    "optimizer.lr=0.05",
+    "regulariser=orthogonal",
+    "regulariser.seeds=[0,1,2]",
+    "regulariser.weight=5",
+    *SMALL,
+)
 
 
 def slow_penalty(prompts: np.ndarray, weight: float) -> float:
@@ -45,7 +53,9 @@ def test_the_penalty_is_the_mean_squared_cosine_about_the_barycentre():
 
 @pytest.fixture
 def make(model_folders, tmp_path):
-    return lambda *overrides, outputs="out": reference.make_plan(model_folders["gpt2"], tmp_path / outputs, *COUPLED, *overrides)
+    return lambda *overrides, outputs="out": reference.make_plan(
+        model_folders["gpt2"], tmp_path / outputs, *COUPLED, *overrides
+    )
 
 
 def grid(make, *overrides, outputs="out"):
@@ -74,17 +84,28 @@ def test_coupled_runs_are_pushed_apart_and_say_so(make):
 def test_groups_by_size_are_the_same_runs_as_by_their_seeds():
     grid = ("task=plus_two", "regulariser=orthogonal", "regulariser.size=1,2,4", "seed=0,1,2,3")
     found = compose_grid(grid, multirun=True)
-    named = [("regulariser=none", (0, 1, 2, 3))] + [("regulariser=orthogonal", seeds) for seeds in ((0, 1), (2, 3), (0, 1, 2, 3))]
-    expected = [compose(["task=plus_two", way, f"seed={seed}", *([f"regulariser.seeds={list(seeds)}"] if "none" not in way else [])]) for way, seeds in named for seed in seeds]
+    named = [("regulariser=none", (0, 1, 2, 3))] + [
+        ("regulariser=orthogonal", seeds) for seeds in ((0, 1), (2, 3), (0, 1, 2, 3))
+    ]
+    expected = [
+        compose(
+            ["task=plus_two", way, f"seed={seed}", *([f"regulariser.seeds={list(seeds)}"] if "none" not in way else [])]
+        )
+        for way, seeds in named
+        for seed in seeds
+    ]
     assert found == expected
     cells = cells_of(found)
     assert len({cell.id for cell in cells}) == 12
-    by_seed = {(cell.config.regulariser.seeds[-1], cell.config.seed): cell for cell in cells if cell.coupled}
-    assert len(by_seed) == 8
-    for (last, _), cell in by_seed.items():
-        assert cell.coupled == tuple(by_seed[last, seed].id for seed in cell.config.regulariser.seeds)
+    coupled = {(len(cell.coupled), cell.config.seed): cell for cell in cells if cell.coupled}
+    assert len(coupled) == 8
+    for (size, _), cell in coupled.items():
+        assert cell.coupled == tuple(coupled[size, seed].id for seed in cell.config.regulariser.seeds)
     assert compose(["regulariser=orthogonal", "regulariser.size=3", "seed=7"]).regulariser.seeds == [6, 7, 8]
-    for wrong, said in (("regulariser.size=0", "at least 1"), ("regulariser.size=2 regulariser.seeds=[0,1]", "null where regulariser.seeds names the seeds")):
+    for wrong, said in (
+        ("regulariser.size=0", "at least 1"),
+        ("regulariser.size=2 regulariser.seeds=[0,1]", "null where regulariser.seeds names the seeds"),
+    ):
         with pytest.raises(UserError, match=said):
             compose(["regulariser=orthogonal", *wrong.split()])
     with pytest.raises(UserError, match="null with regulariser=none"):
@@ -103,7 +124,9 @@ def test_the_order_of_the_command_changes_no_more_than_rounding(make):
     train_all([plan.cell for plan in first])
     train_all([plan.cell for plan in reversed(second)])
     for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(Run.load(a.folder).prompt(), Run.load(b.folder).prompt(), atol=1e-5)  # sums in another order
+        np.testing.assert_allclose(
+            Run.load(a.folder).prompt(), Run.load(b.folder).prompt(), atol=1e-5
+        )  # sums in another order
 
 
 def test_one_lost_run_is_trained_again_with_its_partners_to_the_same_bytes(make):
@@ -162,4 +185,6 @@ def test_the_command_trains_coupled_runs(cli, model):  # noqa: F811
     assert_refused(cli(*line, "regulariser.seeds=[0,1]"), "seed 1 of task plus_two is not in this command")
     found = cli(*line, "regulariser.seeds=[0,1]", "-m", "seed=0,1")
     assert found.status == 0, found.err
-    assert [pg.Run.load(run).info["config"]["regulariser"]["name"] for run in runs_below(Path("outputs"))] == ["orthogonal"] * 2
+    assert [pg.Run.load(run).info["config"]["regulariser"]["name"] for run in runs_below(Path("outputs"))] == [
+        "orthogonal"
+    ] * 2

@@ -35,8 +35,15 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     # -I would leave the current folder out, but PYTHONPATH too; the extracted wheel must win over the editable install.
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv[0] = 'promptgeo'; from promptgeo.cli_train import main; main()"]
-    result = subprocess.run([*command, "task.split.max_train=16", "training.epochs=1"], cwd=empty, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv[0] = 'promptgeo'; "
+        "from promptgeo.cli_train import main; main()",
+    ]
+    result = subprocess.run(
+        [*command, "task.split.max_train=16", "training.epochs=1"], cwd=empty, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     runs = list(empty.glob("outputs/adhoc/tiny-country_capital-cat-s0-*/run.json"))
     assert len(runs) == 1

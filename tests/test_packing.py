@@ -1,4 +1,4 @@
-"""Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours, and goes on where it was stopped."""
+"""Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours, and is resumed as it was."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,12 @@ SMALL = (
     "evaluation.max_new_tokens=3",
     "evaluation.every=end",
 )
-WATCHED = ("task.split.validation=0.4", "training.early_stopping.patience=1", "training.epochs=15", "evaluation.every=epoch")
+WATCHED = (
+    "task.split.validation=0.4",
+    "training.early_stopping.patience=1",
+    "training.epochs=15",
+    "evaluation.every=epoch",
+)
 TWELVE = (
     ("init=cat",),
     ("init=cat", "seed=1"),
@@ -140,7 +145,9 @@ def test_runs_that_can_share_a_model_share_a_pack(make, caplog):
     with caplog.at_level(logging.INFO):
         found = packs(plans)
     assert [[plans.index(plan) for plan in pack] for pack in found] == [[0, 1, 2], [3], [4], [5], [6], [7]]
-    assert caplog.messages == ["2 runs train alone: training.dropout=true draws from one generator, which a pack cannot share"]
+    assert caplog.messages == [
+        "2 runs train alone: training.dropout=true draws from one generator, which a pack cannot share"
+    ]
 
 
 def test_a_run_that_fails_is_recorded_and_changes_no_other_run(make):
@@ -203,7 +210,14 @@ def stop_after(ticks: int, monkeypatch) -> None:
     monkeypatch.setattr(Checkpointer, "ticked", ticked)
 
 
-LONG = (*SMALL, "task.split.max_train=14", "task.split.validation=0.4", "training.epochs=4", "training.checkpoints=1", "evaluation.every=epoch")
+LONG = (
+    *SMALL,
+    "task.split.max_train=14",
+    "task.split.validation=0.4",
+    "training.epochs=4",
+    "training.checkpoints=1",
+    "evaluation.every=epoch",
+)
 KINDS = ("optimizer=adamw", "optimizer=sgd", "optimizer=adafactor", "training.dropout=true")
 
 
@@ -283,11 +297,19 @@ def test_a_state_that_cannot_be_saved_costs_no_run(make, monkeypatch, caplog):
     monkeypatch.setattr(tuning.PromptTuning, "save", full)
     assert train_pack([plan]) == {}
     assert files(plan) == files(undisturbed)
-    assert sum("No space left on device" in message and "training goes on" in message for message in caplog.messages) == 1  # not every two seconds
+    assert (
+        sum("No space left on device" in message and "training goes on" in message for message in caplog.messages) == 1
+    )  # not every two seconds
 
 
 def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_path):
-    model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
+    model = (
+        f"model.name_or_path={model_folders['gpt2']}",
+        "device=cpu",
+        f"outputs={tmp_path}",
+        "task=plus_two",
+        *SMALL,
+    )
     cells = cells_of([compose([*model, f"seed={seed}"]) for seed in (0, 1)])
     (cells[0].folder / "predictions.jsonl").mkdir(parents=True)
     broken, whole = train_all(cells)
@@ -297,7 +319,13 @@ def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_pat
 
 def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp_path, monkeypatch):
     def cells(*overrides) -> list[Cell]:
-        model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
+        model = (
+            f"model.name_or_path={model_folders['gpt2']}",
+            "device=cpu",
+            f"outputs={tmp_path}",
+            "task=plus_two",
+            *SMALL,
+        )
         return cells_of([compose([*model, f"seed={seed}", *overrides]) for seed in (0, 1, 0)])
 
     first = train_all(cells()[:1])
@@ -305,7 +333,10 @@ def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp
     stamp = (first[0].folder / "run.json").stat().st_mtime_ns
     outcomes = train_all(cells())
     assert [outcome.skipped for outcome in outcomes] == [True, False, True]
-    assert outcomes[0].folder == outcomes[2].folder == first[0].folder and (first[0].folder / "run.json").stat().st_mtime_ns == stamp
+    assert (
+        outcomes[0].folder == outcomes[2].folder == first[0].folder
+        and (first[0].folder / "run.json").stat().st_mtime_ns == stamp
+    )
     again = train_all(cells("overwrite=true"))
     assert not any(outcome.skipped for outcome in again) and (first[0].folder / "run.json").stat().st_mtime_ns > stamp
     real = run_state.RunState.next_minibatch
@@ -324,7 +355,13 @@ def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp
 
 
 def test_a_diverged_run_is_over_and_not_trained_again(model_folders, tmp_path):
-    model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
+    model = (
+        f"model.name_or_path={model_folders['gpt2']}",
+        "device=cpu",
+        f"outputs={tmp_path}",
+        "task=plus_two",
+        *SMALL,
+    )
     diverging = ("init=normal", "optimizer.lr=1e25", "optimizer.weight_decay=1e10", "training.epochs=5")
     cells = cells_of([compose([*model, *diverging])])
     assert train_all(cells)[0].run.status == "diverged"

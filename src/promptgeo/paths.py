@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 PACKAGE = Path(str(files("promptgeo")))
-TINY = PACKAGE / "tiny" / "model"
+EMBEDDED_MODEL = PACKAGE / "tiny" / "model"
 """The embedded model's Hugging Face folder: config.json, model.safetensors (fp16), tokenizer.json, ..."""
 
 
