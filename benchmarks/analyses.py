@@ -21,7 +21,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from promptgeo.analysis.vocabulary import Vocabulary
-from promptgeo.compose import conf_dir
+from promptgeo.paths import conf_dir
 from promptgeo.run_folder import Trained, write_run
 from promptgeo.run_table import RunTable, load_runs
 

@@ -1,11 +1,12 @@
-"""Time and peak memory of scoring many mixtures: plus_one on the embedded model, 100 test numbers, N mixtures of 4 trained tokens.
+"""Time and peak memory of scoring many mixtures of 4 trained tokens: plus_one on the embedded model, 100 test numbers.
 
     python benchmarks/mixtures.py [--mixtures 1000 10000] [--threads 2] [--out mixtures.json]
 
-evaluate: promptgeo.evaluate on an array [N, 1, 256]. convexity: the analysis with N random mixtures, controls and intervals included.
-Each part at each N runs in a process of its own; its peak is the kernel's maximum resident set size, interpreter, PyTorch and model
-included, and `grown_bytes` is by how much it rose while the part ran. Training the 4 prompts (100 steps) is not timed.
-Exit status 1 where evaluate takes more than 180 s, or grows by more than 64 MB beyond prompts and results, at any N.
+evaluate: promptgeo.evaluate on an array [N, 1, 256]. convexity: the analysis with N random mixtures, controls and
+intervals included. Each part at each N runs in a process of its own; its peak is the kernel's maximum resident set size,
+interpreter, PyTorch and model included, and `grown_bytes` is by how much it rose while the part ran. Training the 4
+prompts (100 steps) is not timed. Exit status 1 where evaluate takes more than 180 s, or grows by more than 64 MB beyond
+prompts and results, at any N.
 """
 
 import argparse
@@ -22,11 +23,12 @@ import numpy as np
 import promptgeo as pg
 from promptgeo.analysis.convexity import convexity
 from promptgeo.analysis.mixtures import dirichlet, mix
+from promptgeo.cell import cells_of
 from promptgeo.compose import compose_grid
-from promptgeo.packing import train_pack
-from promptgeo.planning import plan
+from promptgeo.engine import train_pack
+from promptgeo.plan import plan
 from promptgeo.run_table import RunTable
-from promptgeo.tasks import task_of
+from promptgeo.run_task import task_of
 
 from peft_recipe import environment  # isort: skip
 
@@ -35,8 +37,9 @@ SECONDS, BYTES = 180.0, 64e6
 
 
 def trained(folder: Path) -> RunTable:
-    line = ["task=plus_one", "template=bare", "init=vocab", "prompt.length=1", "training.max_steps=100", "evaluation.every=end", "device=cpu"]
-    plans = [plan(config) for config in compose_grid([*line, f"outputs={folder}", "seed=0,1,2,3"], multirun=True)]
+    line = ["task=plus_one", "template=bare", "init=vocab", "prompt.length=1", "training.max_steps=100"]
+    line += ["evaluation.every=end", "device=cpu", f"outputs={folder}", "seed=0,1,2,3"]
+    plans = [plan(cell) for cell in cells_of(compose_grid(line, multirun=True))]
     if failed := train_pack(plans):
         raise SystemExit(f"training failed: {failed}")
     return pg.load_runs(folder)
@@ -57,7 +60,10 @@ def measure(part: str, mixtures: int, folder: Path) -> dict:
         weights_MV, _ = dirichlet(len(runs), (0.2, 1, 5), mixtures, np.random.default_rng(0))
         prompts_NPd = mix(weights_MV, vertices_VPd).astype(np.float32)
         found = pg.evaluate(lm, prompts_NPd, task)
-        told = {"accuracy": float(found.accuracy.mean()), "array_bytes": 3 * prompts_NPd.nbytes + 2 * (found.losses.nbytes + found.correct.nbytes)}
+        told = {
+            "accuracy": float(found.accuracy.mean()),
+            "array_bytes": 3 * prompts_NPd.nbytes + 2 * (found.losses.nbytes + found.correct.nbytes),
+        }
     else:
         result = convexity(runs, lm=lm, mixtures=mixtures)
         told = {"accuracy": result.value("mixtures.plus_one.mean")}
@@ -83,7 +89,17 @@ def main() -> None:
         trained(Path(folder))
         for part in PARTS:
             for n in options.mixtures:
-                command = [sys.executable, __file__, "--mixtures", str(n), "--threads", str(options.threads), "--part", part, folder]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--mixtures",
+                    str(n),
+                    "--threads",
+                    str(options.threads),
+                    "--part",
+                    part,
+                    folder,
+                ]
                 said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 found.append(json.loads(said.splitlines()[-1]))
                 print(found[-1], file=sys.stderr)

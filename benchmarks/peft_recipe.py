@@ -18,12 +18,13 @@ import promptgeo  # noqa: F401  (first: it sets how torch's threads wait)
 import torch  # isort: skip
 import transformers  # isort: skip
 
+from promptgeo.cell import Cell
 from promptgeo.compose import compose
-from promptgeo.config import derived_seeds
 from promptgeo.frozen_lm import FrozenLM
+from promptgeo.identity import derived_seeds
+from promptgeo.inits import initial_prompt
 from promptgeo.loading import DTYPES
-from promptgeo.planning import Plan
-from promptgeo.prompts import initial_prompt
+from promptgeo.plan import Plan
 from promptgeo.tasks import load_task
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
@@ -122,7 +123,10 @@ def make_plan(lm: FrozenLM, *overrides: str, run_id: str = "benchmark", publishe
     seeds = derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     rows = task.rows(lm, task.train, PROMPT_LENGTH)
-    return Plan(config, run_id, lm, task, seeds, p0_Pd, rows, config.training.epochs * -(-len(rows) // BATCH_SIZE))
+    # Made by hand: the model comes from no folder that could enter an identity.
+    precision = next(name for name, dtype in DTYPES.items() if dtype is lm.dtype)
+    cell = Cell(config, run_id, precision, lm.device.type)
+    return Plan(cell, lm, task, seeds, p0_Pd, rows, config.training.epochs * -(-len(rows) // BATCH_SIZE))
 
 
 class Peft:
@@ -224,10 +228,12 @@ def environment(device: str) -> dict[str, dict]:
     return {
         "machine": {
             "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load_average": os.getloadavg()[0],
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
         },
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-    }  # fmt: skip
+    }
 
 
 def write_report(report: dict, table: str, out: Path | None) -> None:

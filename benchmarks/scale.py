@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py [--runs 24 240] [--out scale.json] [key=value ...]
 
-key=value: what to add to the commands, default training.epochs=1. Each sweep runs in a process and an empty folder of its
-own; its peak memory is the kernel's maximum resident set size. The largest is then asked for again: nothing is left to train.
+key=value: what to add to the commands, default training.epochs=1. Each sweep runs in a process and an empty folder of
+its own; its peak memory is the kernel's maximum resident set size. The largest is then run again: nothing is left to
+train.
 """
 
 import argparse

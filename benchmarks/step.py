@@ -33,14 +33,15 @@ from peft_recipe import (  # first: it imports promptgeo before torch
 import lightning as L  # isort: skip
 import torch  # isort: skip
 
+from promptgeo.callbacks import Callback
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.planning import Plan
-from promptgeo.run_state import RunState, Watcher
+from promptgeo.plan import Plan
+from promptgeo.run_state import RunState
 from promptgeo.tuning import PromptTuning
 
 
-class Clock(Watcher):
+class Clock(Callback):
     """After each of our steps reads its time and lets the other side do the same step; after an epoch, evaluates."""
 
     def __init__(self, plan: Plan, peft: Peft, repeats: int):
@@ -52,9 +53,7 @@ class Clock(Watcher):
         }
         self.since: float | None = None
         self.over = False
-
-    def begun(self, tuning: PromptTuning) -> None:
-        self.tuning = tuning
+        self.tuning = PromptTuning([plan], callbacks=[self])
 
     def ticked(self) -> bool:
         return self.over
@@ -105,7 +104,7 @@ def measure(shape: str, precision: str, device: str, repeats: int) -> dict:
     difference = loss_difference(plan, peft)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(  # as packing.train_pack makes it
+        trainer = L.Trainer(  # as engine.py makes it
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,
             precision="32-true",
@@ -115,7 +114,7 @@ def measure(shape: str, precision: str, device: str, repeats: int) -> dict:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(PromptTuning([plan], watchers=[clock]))
+        trainer.fit(clock.tuning)
     return {
         "model_shape": shape,
         "precision": precision,

@@ -39,10 +39,11 @@ import transformers  # isort: skip
 
 from promptgeo import tiny
 from promptgeo.batching import Batch
+from promptgeo.engine import train_pack
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.loading import DTYPES
-from promptgeo.packing import default_slots, train_pack
-from promptgeo.planning import Plan
+from promptgeo.packs import default_slots
+from promptgeo.plan import Plan
 from promptgeo.row import Row
 from promptgeo.run_folder import Run
 from promptgeo.run_state import RunState

@@ -1,4 +1,4 @@
-"""What the engine promises, written from the definitions: one unpadded row at a time through the untouched model.
+"""What the engine promises, written from the definitions: one unpadded row at a time through Hugging Face's own model.
 
 Slow on purpose; nothing here uses promptgeo's batching, hooks or training code.
 """
@@ -8,9 +8,10 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
+from promptgeo.cell import cell_of
 from promptgeo.compose import compose
-from promptgeo.packing import train_pack
-from promptgeo.planning import Plan, plan
+from promptgeo.engine import train_pack
+from promptgeo.plan import Plan, plan
 from promptgeo.row import Row
 from promptgeo.run_folder import Run
 
@@ -22,7 +23,8 @@ def original(folder):
 
 def make_plan(model_folder, outputs, *overrides: str) -> Plan:
     """A run on a model folder, through the real configuration."""
-    return plan(compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", "device=cpu", *overrides]))
+    config = compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", "device=cpu", *overrides])
+    return plan(cell_of(config))
 
 
 def trained(plan: Plan) -> Run:
@@ -36,7 +38,7 @@ def row(ids, label) -> Row:
 
 
 def random_rows(count: int, prompt_length: int, vocabulary: int, seed: int, longest: int = 24) -> list[Row]:
-    """Rows of 1 to `longest` text and 1 to 5 label tokens; the prompt in front, in the middle, at the end or twice."""
+    """Rows of 1 to `longest` text tokens and 1 to 5 label tokens; the prompt in front, in the middle, last or twice."""
     generator = np.random.default_rng(seed)
     prompt = [-1 - k for k in range(prompt_length)]
     rows = []

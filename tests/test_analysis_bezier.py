@@ -9,8 +9,8 @@ import reference
 from promptgeo.analysis import mixtures
 from promptgeo.analysis.bezier import _highest, bezier, curve, train_control
 from promptgeo.analysis.training_loss import token_losses
+from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
 from promptgeo.run_folder import Run
 from promptgeo.run_table import table_of
 from promptgeo.tiny import PATH as TINY

@@ -23,8 +23,8 @@ from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.scoring import EvaluationSet
 from promptgeo.analysis.similarity import similarity
 from promptgeo.analysis.vocabulary import Vocabulary
+from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
 from promptgeo.run_folder import Run
 from promptgeo.run_table import RunTable, table_of
 from promptgeo.tiny import PATH as TINY

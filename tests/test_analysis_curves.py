@@ -5,7 +5,7 @@ import pytest
 
 from promptgeo.analysis.curves import curves
 from promptgeo.analysis.resampling import wilson
-from promptgeo.run_folder import Run, Trained, write_run
+from promptgeo.run_folder import METRICS_COLUMNS, Run, Trained, write_run
 from promptgeo.run_table import table_of
 
 

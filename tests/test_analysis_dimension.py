@@ -23,8 +23,8 @@ from promptgeo.analysis.subspaces import (
     unit,
 )
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
+from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
 from promptgeo.run_folder import Run
 from promptgeo.run_table import table_of
 from promptgeo.tiny import PATH as TINY

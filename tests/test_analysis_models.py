@@ -13,11 +13,11 @@ from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored
 from promptgeo.analysis.transplant import _spread, transplant
 from promptgeo.analysis.vectors import random_like
+from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
 from promptgeo.run_folder import Run, Trained, write_run
 from promptgeo.run_table import RunTable, table_of
-from promptgeo.tasks import task_of
+from promptgeo.run_task import task_of
 from promptgeo.tiny import PATH as TINY
 
 SMALL = ("task.split.max_train=64", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "training.checkpoints=100")

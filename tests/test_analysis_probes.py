@@ -21,12 +21,12 @@ from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.speaking_probes import partners, speaking_probes, word_tokens
 from promptgeo.analysis.vectors import random_like
 from promptgeo.compose import compose
-from promptgeo.config import Template
+from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
-from promptgeo.packing import train_pack
 from promptgeo.row import Row
 from promptgeo.run_folder import Run, Trained, write_run
 from promptgeo.run_table import RunTable, table_of
+from promptgeo.schema import Template
 from promptgeo.tiny import PATH as TINY
 
 SMALL = (

@@ -408,7 +408,7 @@ def test_help_comes_within_two_seconds_without_torch(tmp_path):
 
 @pytest.mark.parametrize("name", analyze.available())
 def test_every_analysis_of_conf_says_what_it_provides_and_its_options_exist(name):
-    lines = (Path(analyze.compose.conf_dir()) / "analysis" / f"{name}.yaml").read_text().splitlines()
+    lines = (Path(analyze.conf_dir()) / "analysis" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == f"# @package analysis.{name}"
     assert lines[1].startswith(f"# analysis={name}: ") and "needs" in " ".join(line for line in lines if line.startswith("#"))
     options = analyze._compose([f"analysis=[{name}]"]).analysis[name]

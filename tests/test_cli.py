@@ -1,12 +1,11 @@
 """The command line: the users' own line, the same bytes twice, what is complete is skipped, bad input is one line."""
 
-import importlib
-import importlib.util
 import json
 import logging
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +14,10 @@ import pytest
 import torch
 
 import promptgeo as pg
+from promptgeo import cli_train
+from promptgeo.api import _config
 
-train = importlib.import_module("promptgeo.train")
+ROOT = Path(__file__).parents[1]
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
 SMALL = ("training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2")
 
@@ -30,10 +31,9 @@ def cli(monkeypatch, capsys, tmp_path):
     before = (root.level, root.handlers[:])
 
     def run(*arguments: str) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["promptgeo-train", *arguments])
         status = 0
         try:
-            train.main()
+            cli_train.main(arguments)
         except SystemExit as stop:
             status = stop.code
         # Hydra configures logging for the process: its log file is open, its console is this test's.
@@ -60,7 +60,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {f"{run.name}/{name}": (run / name).read_bytes() for run in runs_below(folder) for name in FILES}
 
 
-# ------------------------------------------------------------------------------------------------- good commands
+# ------------------------------------------------------------ good commands
 
 
 def test_the_users_own_line_trains_a_grid_with_m_in_the_middle(cli, model, tokenizer):
@@ -68,10 +68,18 @@ def test_the_users_own_line_trains_a_grid_with_m_in_the_middle(cli, model, token
     found = cli(*model, *SMALL, "task=country_capital", "init=cat", "-m", "seed=0,1")
     assert found.status == 0, found.err
     runs = [pg.Run.load(path) for path in runs_below(Path("outputs/adhoc"))]
-    assert [re.sub("-[0-9a-f]{8}$", "", run.folder.name) for run in runs] == ["rand-country_capital-cat-s0", "rand-country_capital-cat-s1"]
+    assert [re.sub("-[0-9a-f]{8}$", "", run.folder.name) for run in runs] == [
+        "rand-country_capital-cat-s0",
+        "rand-country_capital-cat-s1",
+    ]
     assert [run.folder.name[-8:] for run in runs] == [run.id[:8] for run in runs]
-    assert [(run.status, run.info["config"]["seed"], run.info["results"]["steps"]) for run in runs] == [("completed", 0, 2), ("completed", 1, 2)]
-    assert not np.array_equal(runs[0].prompt(), runs[1].prompt()) and np.array_equal(runs[0].prompt(0), runs[1].prompt(0))
+    assert [(run.status, run.info["config"]["seed"], run.info["results"]["steps"]) for run in runs] == [
+        ("completed", 0, 2),
+        ("completed", 1, 2),
+    ]
+    assert not np.array_equal(runs[0].prompt(), runs[1].prompt()) and np.array_equal(
+        runs[0].prompt(0), runs[1].prompt(0)
+    )
     assert "country_capital" in found.out and found.out.rstrip().endswith("results: outputs/adhoc/")
 
 
@@ -90,15 +98,24 @@ def test_a_complete_run_is_skipped_and_that_is_said(cli, model):
     # Marked, so that a second training would show: what is complete is not even written again.
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in (*FILES, "run.json")}
     again = cli(*line, "-m", "seed=0,1")
-    assert again.status == 0 and again.out.count("1 of 2 runs are complete already: skipped (overwrite=true trains again)") == 1
+    assert (
+        again.status == 0
+        and again.out.count("1 of 2 runs are complete already: skipped (overwrite=true trains again)") == 1
+    )
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert len(runs_below(Path("outputs"))) == 2
     for same in (line, (*line, "-m", "seed=0,1")):
         complete = cli(*same)
-        assert complete.status == 0 and "skipped (overwrite=true trains again)" in complete.err and "plus_one" in complete.out
+        assert (
+            complete.status == 0
+            and "skipped (overwrite=true trains again)" in complete.err
+            and "plus_one" in complete.out
+        )
     before = bytes_of(Path("outputs"))
     assert "skipped" not in cli(*line, "overwrite=true").out
-    assert all(path.stat().st_mtime_ns > stamp for path, stamp in stamps.items()) and bytes_of(Path("outputs")) == before
+    assert (
+        all(path.stat().st_mtime_ns > stamp for path, stamp in stamps.items()) and bytes_of(Path("outputs")) == before
+    )
 
 
 def test_duplicates_are_one_run(cli, model):
@@ -108,7 +125,10 @@ def test_duplicates_are_one_run(cli, model):
 
 def test_a_sweep_of_ones_own_is_a_grid_under_its_own_name(cli, model):
     Path("mine/sweep").mkdir(parents=True)
-    Path("mine/sweep/pair.yaml").write_text("# @package _global_\nname: pair\nsweep: pair\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      init: cat,dog\n")
+    Path("mine/sweep/pair.yaml").write_text(
+        "# @package _global_\nname: pair\nsweep: pair\n"
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      init: cat,dog\n"
+    )
     found = cli("--config-dir", "mine", *model, *SMALL, "task=plus_one", "sweep=pair")
     assert found.status == 0, found.err
     assert [run.name.split("-")[2] for run in runs_below(Path("outputs/pair"))] == ["cat", "dog"]
@@ -122,13 +142,21 @@ def test_a_task_of_ones_own_is_one_file_and_its_overlap_is_warned_of(cli, model,
     assert found.status == 0, found.err
     (run,) = runs_below(Path("outputs"))
     assert pg.Run.load(run).info["examples"] == {"train": 16, "validation": 0, "test": 4}
-    assert any(re.fullmatch(r"task custom: \d inputs occur in both train and test, for instance 'in \d'", m) for m in caplog.messages)
+    assert any(
+        re.fullmatch(r"task custom: \d inputs occur in both train and test, for instance 'in \d'", m)
+        for m in caplog.messages
+    )
 
 
 def test_python_trains_the_same_run_as_the_command(cli, model, model_folders, monkeypatch):
     cli(*model, *SMALL, "task=plus_one", "init=text", 'init.text="a cat"', "seed=3", "outputs=one")
-    fields = {"model.name_or_path": str(model_folders["gpt2"]), "model.name": "rand", "init.text": "a cat", "outputs": "two"}
-    run = pg.train(*SMALL, task="plus_one", init="text", seed=3, **fields)  # also while promptgeo.train, the module, is imported
+    fields = {
+        "model.name_or_path": str(model_folders["gpt2"]),
+        "model.name": "rand",
+        "init.text": "a cat",
+        "outputs": "two",
+    }
+    run = pg.train(*SMALL, task="plus_one", init="text", seed=3, **fields)
     assert bytes_of(Path("one")) == bytes_of(Path("two")) and run.folder == runs_below(Path("two"))[0]
     assert run.info["config"]["init"]["text"] == "a cat"
     monkeypatch.undo()
@@ -137,22 +165,34 @@ def test_python_trains_the_same_run_as_the_command(cli, model, model_folders, mo
 
 @pytest.mark.parametrize("text", ["a\nb", 'say "x"', "back\\slash\\", "null", "1e3", "", "a,b", " {input} é\u0085$"])
 def test_a_python_text_arrives_as_it_is(text):
-    from promptgeo.python_face import _config
-
     assert _config((), {"init": "text", "init.text": text}).init.text == text
     assert _config((), {"task.labels": [text, "b"]}).task.labels == [text, "b"]
 
 
 def test_python_values_arrive_as_they_are():
-    from promptgeo.python_face import _config
-
-    config = _config(("seed=4",), {"optimizer.lr": 1e-5, "overwrite": True, "optimizer.clip": None, "optimizer.betas": (0.5, 0.9), "prompt.length": 7})
-    assert (config.seed, config.optimizer.lr, config.overwrite, config.optimizer.clip, config.optimizer.betas, config.prompt.length) == (4, 1e-5, True, None, [0.5, 0.9], 7)
+    config = _config(
+        ("seed=4",),
+        {
+            "optimizer.lr": 1e-5,
+            "overwrite": True,
+            "optimizer.clip": None,
+            "optimizer.betas": (0.5, 0.9),
+            "prompt.length": 7,
+        },
+    )
+    assert (
+        config.seed,
+        config.optimizer.lr,
+        config.overwrite,
+        config.optimizer.clip,
+        config.optimizer.betas,
+        config.prompt.length,
+    ) == (4, 1e-5, True, None, [0.5, 0.9], 7)
     with pytest.raises(pg.UserError, match=r"optimizer\.lr=nan"):
         pg.train(**{"optimizer.lr": float("nan")})
 
 
-# ------------------------------------------------------------------------------------------------- bad commands
+# ------------------------------------------------------------ bad commands
 
 
 def assert_refused(found: SimpleNamespace, *parts: str) -> None:
@@ -198,7 +238,10 @@ BAD = {
     "-m seed=0,-1": ("seed=-1",),
     "-m task=country_capital,contry_capital": ("contry_capital",),
     "-m init=cat,labels": ("init=labels",),
-    "-m hydra/launcher=basic regulariser=none,orthogonal regulariser.size=2 seed=0,1": ("hydra/launcher=basic", "need hydra/launcher=packed"),
+    "-m hydra/launcher=basic regulariser=orthogonal regulariser.size=1,2 seed=0,1": (
+        "hydra/launcher=basic",
+        "need hydra/launcher=packed",
+    ),
     "-m optimizer.weight_decay=0,1e100": ("optimizer.weight_decay=1e+100",),
     "-m optimizer.betas=[0.9,0.999999999999]": ("optimizer.betas",),
     "outputs='~/x'": ("outputs=~/x: must be a folder, written out",),
@@ -225,7 +268,10 @@ FILES_OF_BAD_DATA = {
     "label.csv": (b"input,label\na,b\nc,\n", "label.csv: example 2 has nothing in column 'label'"),
     "picture.csv": (b"\x89PNG\r\n\x1a\n\x00", "picture.csv: cannot be read as csv"),
     "cut.json": (b'[{"input": "a"', "cut.json: cannot be read as json"),
-    "newline.json": (b'[{"input": "a", "label": "b\\nc"}, {"input": "d", "label": "e"}]', "its label ('b\\nc') holds the terminator"),
+    "newline.json": (
+        b'[{"input": "a", "label": "b\\nc"}, {"input": "d", "label": "e"}]',
+        "its label ('b\\nc') holds the terminator",
+    ),
     "long.csv": (b"input,label\na,b\n" + b"cat " * 80 + b",b\n", "example 1 ('cat cat "),
 }
 
@@ -240,7 +286,10 @@ def test_bad_data_is_one_line_that_names_file_or_example_and_nothing_is_written(
 
 def test_other_data_than_the_published_is_refused(cli, model, tmp_path):
     Path("country-capital.json").write_text('[{"input": "a", "output": "b"}]')
-    assert_refused(cli(*model, "task=country_capital", "task.source.kind=function_vectors", "task.source.path=."), "country-capital.json: its SHA-256 is")
+    assert_refused(
+        cli(*model, "task=country_capital", "task.source.kind=function_vectors", "task.source.path=."),
+        "country-capital.json: its SHA-256 is",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["country-capital.json"]
 
 
@@ -258,8 +307,18 @@ def test_a_damaged_run_is_named_before_anything_is_trained_and_kept_as_it_is(cli
 
 def test_results_that_could_not_be_written_are_not_computed(cli, model, tmp_path):
     Path("file").write_text("")
-    assert_refused(cli(*model, "outputs=file/below"), "outputs=file/below", "is not a folder that can be written to", "set outputs=<folder>")
-    assert_refused(cli(*model, "outputs=.", "name=file/below"), "name=file/below", "is not a folder that can be written to", "set name=<folder>")
+    assert_refused(
+        cli(*model, "outputs=file/below"),
+        "outputs=file/below",
+        "is not a folder that can be written to",
+        "set outputs=<folder>",
+    )
+    assert_refused(
+        cli(*model, "outputs=.", "name=file/below"),
+        "name=file/below",
+        "is not a folder that can be written to",
+        "set name=<folder>",
+    )
     assert_refused(cli(*model, "outputs=/proc/x"), "outputs=/proc/x: /proc is not a folder that can be written to")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -269,7 +328,10 @@ def test_results_that_could_not_be_written_are_not_computed(cli, model, tmp_path
     [
         ("model=gpt2-xl", ("model.name_or_path=openai-community/gpt2-xl", "no network", "model.name_or_path=<folder>")),
         ("model.name_or_path=./absent", ("model.name_or_path=./absent: no such folder",)),
-        ("task=rotten_tomatoes", ("task.source.dataset=cornell-movie-review-data/rotten_tomatoes", "no network", "task.source.path=")),
+        (
+            "task=rotten_tomatoes",
+            ("task.source.dataset=cornell-movie-review-data/rotten_tomatoes", "no network", "task.source.path="),
+        ),
     ],
 )
 def test_what_only_a_network_has_says_how_to_give_a_local_copy(cli, model, tmp_path, line, parts):
@@ -281,13 +343,25 @@ def tiny(architecture: str):
     """Models that are no causal language models, saved as the hub has them."""
     import transformers as tf
 
-    text = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    text = {
+        "vocab_size": 600,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     return {
-        "t5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(vocab_size=600, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)),
+        "t5": lambda: tf.T5ForConditionalGeneration(
+            tf.T5Config(vocab_size=600, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+        ),
         "bert": lambda: tf.BertForMaskedLM(tf.BertConfig(**text, max_position_embeddings=64)),
-        "distilbert": lambda: tf.DistilBertForMaskedLM(tf.DistilBertConfig(vocab_size=600, dim=32, n_layers=1, n_heads=4, hidden_dim=64, max_position_embeddings=64)),
+        "distilbert": lambda: tf.DistilBertForMaskedLM(
+            tf.DistilBertConfig(
+                vocab_size=600, dim=32, n_layers=1, n_heads=4, hidden_dim=64, max_position_embeddings=64
+            )
+        ),
         "headless": lambda: tf.LlamaModel(tf.LlamaConfig(**text)),
-    }[architecture]()  # fmt: skip
+    }[architecture]()
 
 
 @pytest.mark.parametrize(
@@ -312,16 +386,24 @@ def test_a_model_without_its_tokenizer_or_weights_is_refused(cli, model_folders,
         (tmp_path / "other" / name).symlink_to(model_folders["gpt2"] / name)
     assert_refused(cli("model.name_or_path=./other"), "model.name_or_path=./other: its tokenizer cannot be loaded")
     Path("other/model.safetensors").unlink()
-    assert_refused(cli("model.name_or_path=./other"), "model.name_or_path=./other: no model can be read from this folder")
+    assert_refused(
+        cli("model.name_or_path=./other"), "model.name_or_path=./other: no model can be read from this folder"
+    )
     Path("other/config.json").unlink()
     assert_refused(cli("model.name_or_path=./other"), "model.name_or_path=./other: ")
 
 
-# ------------------------------------------------------------------------------------------------- in a process of its own
+# ------------------------------------------------------------ in a process of its own
 
 
 def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-X", "importtime", "-m", "promptgeo.train", *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "promptgeo.train", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def imported(found: subprocess.CompletedProcess) -> set[str]:
@@ -339,6 +421,43 @@ def test_help_and_cfg_wait_for_no_torch_and_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+DOORS = {
+    "python -m": "runpy.run_module('promptgeo.{command}', run_name='__main__', alter_sys=True)",
+    "console script": "importlib.import_module('{module}').{function}()",
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("command", "line"), [("train", ["--cfg", "job"]), ("reproduce", ["--help"])])
+def test_pg_train_is_a_plain_function_also_after_a_command_ran_in_the_process(tmp_path, door, command, line):
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts[f"promptgeo-{command}"].partition(":")
+    code = f"""
+import importlib, runpy, sys, types
+sys.argv = ['promptgeo-{command}', *{line}]
+try:
+    {DOORS[door].format(command=command, module=module, function=function)}
+except SystemExit as stop:
+    assert not stop.code
+assert sys.argv == ['promptgeo-{command}', *{line}]
+import promptgeo as pg
+assert type(pg.train) is types.FunctionType and type(pg.task) is types.FunctionType
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_doors_are_imported_by_nobody():
+    """Importing promptgeo.train would bind the name that pg.train has to a module."""
+    sources = [path for path in (ROOT / "src").rglob("*.py") if "promptgeo" in path.parts]
+    door = re.compile(r"(from|import) promptgeo\.(train|reproduce)\b|from promptgeo import [^\n]*\b(train|reproduce)\b")
+    assert len(sources) > 50 and not [str(path) for path in sources if door.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_package_shows_its_public_names_only():
+    assert dir(pg) == sorted(pg.__all__)
+
+
 def test_a_bad_config_is_refused_when_it_is_only_shown(cli, tmp_path):
     assert_refused(cli("--cfg", "job", "task=contry_capital"), "nearest: country_capital")
     assert cli("--cfg", "job", "init=text").status == 0  # still to be completed
@@ -347,15 +466,14 @@ def test_a_bad_config_is_refused_when_it_is_only_shown(cli, tmp_path):
 def test_the_console_script_ends_with_status_2_and_one_line(model, tmp_path):
     script = Path(sys.executable).with_name("promptgeo-train")
     found = subprocess.run([script, *model, "init=labels"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert_refused(SimpleNamespace(status=found.returncode, out=found.stdout, err=found.stderr), "init=labels: task country_capital has no label set")
+    assert_refused(
+        SimpleNamespace(status=found.returncode, out=found.stdout, err=found.stderr),
+        "init=labels: task country_capital has no label set",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_embedded_model_is_the_default(cli):
-    from promptgeo.tiny import PATH
-
-    if not PATH.exists():
-        pytest.skip("the embedded model is not pretrained yet")
     assert cli(*SMALL).status == 0
     (run,) = runs_below(Path("outputs/adhoc"))
     assert re.fullmatch("tiny-country_capital-cat-s0-[0-9a-f]{8}", run.name)

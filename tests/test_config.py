@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from promptgeo import UserError, config
-from promptgeo.compose import compose, compose_grid, conf_dir
-from promptgeo.config import (
+from promptgeo import UserError, schema
+from promptgeo import identity as identity_module
+from promptgeo.compose import compose, compose_grid
+from promptgeo.identity import derived_seeds, identity
+from promptgeo.paths import conf_dir, slug
+from promptgeo.schema import (
     Evaluation,
     EvaluationSplit,
     Init,
@@ -25,14 +28,11 @@ from promptgeo.config import (
     SplitKind,
     Task,
     Template,
-    derived_seeds,
     flatten,
-    identity,
     loggers,
-    slug,
     to_dict,
-    validate,
 )
+from promptgeo.validate import validate
 
 CONTENTS = {"model": "sha256:aa", "data": "sha256:bb"}
 
@@ -60,7 +60,7 @@ def with_value(key: str, value) -> RunConfig:
     return changed
 
 
-# ------------------------------------------------------------------------------------------------- the schema
+# ------------------------------------------------------------ the schema
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,20 @@ def with_value(key: str, value) -> RunConfig:
         ("seed=1,", "seed=1,: cannot be read as key=value"),
         ("=3", "=3: has no key"),
         ("seed=0,1", "seed=0,1: several values need -m"),
-        ("init.text=a,b", "init.text=a,b: several values need -m (one text with a comma is quoted twice: 'init.text=\"...\"')"),
+        (
+            "init.text=a,b",
+            "init.text=a,b: several values need -m (one text with a comma is quoted twice: 'init.text=\"...\"')",
+        ),
         ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
         ("seed=1.5", "seed: Value '1.5' of type 'float' could not be converted to Integer"),
         ("seed=", "seed: Value '' "),
         ("seed=null", "seed: "),
         ("optimizer.lr=fast", "optimizer.lr: Value 'fast' of type 'str' could not be converted to Float"),
         ("overwrite=perhaps", "overwrite: Value 'perhaps' "),
-        ("optimizer.name=adamx", "optimizer.name: Invalid value 'adamx', expected one of [adamw, adam, sgd, adafactor]"),
+        (
+            "optimizer.name=adamx",
+            "optimizer.name: Invalid value 'adamx', expected one of [adamw, adam, sgd, adafactor]",
+        ),
         ("precision=fp16", "precision: Invalid value 'fp16', expected one of [auto, fp32, bf16]"),
         ("optimizer.betas=0.9", "optimizer.betas: a list is needed, as in 'optimizer.betas=[a,b]'"),
         ("optimizer.betas=[a,b]", "optimizer.betas[0]: Value 'a' "),
@@ -187,7 +193,10 @@ def test_a_grid_is_every_combination_in_order_and_a_later_value_replaces_the_swe
     grid = compose_grid(["init=cat,dog", "seed=range(0,3)", "name=x"], multirun=True)
     assert [(c.init.name, c.seed) for c in grid] == [(i, s) for i in ("cat", "dog") for s in (0, 1, 2)]
     assert {c.name for c in grid} == {"x"}
-    assert {c.task.name for c in compose_grid(["task=glob([plus_one,plus_two])"], multirun=True)} == {"plus_one", "plus_two"}
+    assert {c.task.name for c in compose_grid(["task=glob([plus_one,plus_two])"], multirun=True)} == {
+        "plus_one",
+        "plus_two",
+    }
     smaller = compose_grid(["sweep=quickstart", "seed=5"])
     assert len(smaller) == 9 and {c.seed for c in smaller} == {5}
 
@@ -208,9 +217,11 @@ def test_a_users_own_config_folder_adds_options_and_its_errors_name_the_file(tmp
             compose([f"task={option}", here])
 
 
-# ------------------------------------------------------------------------------------------------- conf/ and sweeps/
+# ------------------------------------------------------------ conf/ and sweeps/
 
-OPTIONS = sorted((p.parent.name, p.stem) for p in Path(conf_dir()).glob("*/*.yaml") if p.parent.name != "analysis")  # those: test_analyze.py
+OPTIONS = sorted(
+    (p.parent.name, p.stem) for p in Path(conf_dir()).glob("*/*.yaml") if p.parent.name != "analysis"
+)  # those: test_analyze.py
 NEEDS = {
     ("regulariser", "orthogonal"): ["regulariser.seeds=[0,1]"],
     ("init", "word"): ["init.text=tree"],
@@ -227,13 +238,39 @@ def test_the_listing_of_conf_is_complete():
     groups = {group: {option for g, option in OPTIONS if g == group} for group, _ in OPTIONS}
     assert TEN_WORDS | {"word", "text", "vocab", "normal", "uniform", "labels", "file", "run"} == groups["init"]
     assert {
-        "plus_one", "plus_two", "plus_k", "identity", "country_capital", "landmark_country", "present_past", "singular_plural",
-        "capitalize_first_letter", "lowercase_first_letter", "sentiment", "rotten_tomatoes", "imdb", "custom",
-    } == groups["task"]  # fmt: skip
+        "plus_one",
+        "plus_two",
+        "plus_k",
+        "identity",
+        "country_capital",
+        "landmark_country",
+        "present_past",
+        "singular_plural",
+        "capitalize_first_letter",
+        "lowercase_first_letter",
+        "sentiment",
+        "rotten_tomatoes",
+        "imdb",
+        "custom",
+    } == groups["task"]
     assert {
-        "tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "bloom-560m", "bloomz-560m", "pythia-70m",
-        "pythia-160m", "pythia-410m", "pythia-1b", "opt-125m", "smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b",
-    } == groups["model"]  # fmt: skip
+        "tiny",
+        "gpt2",
+        "gpt2-medium",
+        "gpt2-large",
+        "gpt2-xl",
+        "distilgpt2",
+        "bloom-560m",
+        "bloomz-560m",
+        "pythia-70m",
+        "pythia-160m",
+        "pythia-410m",
+        "pythia-1b",
+        "opt-125m",
+        "smollm2-135m",
+        "qwen2.5-0.5b",
+        "llama-3.2-1b",
+    } == groups["model"]
     assert {"input_label", "study3", "bare"} == groups["template"]
     assert {"adamw", "adam", "sgd", "adafactor", "study3"} == groups["optimizer"]
     assert {"none", "orthogonal"} == groups["regulariser"]
@@ -269,7 +306,13 @@ def test_the_learning_rate_belongs_to_the_model_unless_it_is_given():
     assert compose(["model=gpt2", "optimizer=adam"]).optimizer.lr == 0.01
     assert compose(["model=gpt2-xl", "optimizer.lr=0.3"]).optimizer.lr == 0.3
     study3 = compose(["model=gpt2-xl", "optimizer=study3"]).optimizer
-    assert (study3.lr, study3.weight_decay, study3.schedule.name, study3.warmup_steps, study3.clip) == (1e-3, 0.01, "linear", 0, None)
+    assert (study3.lr, study3.weight_decay, study3.schedule.name, study3.warmup_steps, study3.clip) == (
+        1e-3,
+        0.01,
+        "linear",
+        0,
+        None,
+    )
 
 
 def test_the_templates_own_length_of_output_is_the_default_of_the_evaluation():
@@ -277,7 +320,7 @@ def test_the_templates_own_length_of_output_is_the_default_of_the_evaluation():
     assert compose(["template=study3", "evaluation.max_new_tokens=9"]).evaluation.max_new_tokens == 9
 
 
-# ------------------------------------------------------------------------------------------------- identity
+# ------------------------------------------------------------ identity
 
 
 def test_identities_are_those_that_earlier_versions_gave():
@@ -293,7 +336,10 @@ def test_identities_are_those_that_earlier_versions_gave():
         seed=3,
     )
     assert identity(by_hand(), "fp32", CONTENTS) == "96bf088c09a876b8b9964608a8f2cd4c69f4cba55722407a8534a8efac61c871"
-    assert identity(by_hand(seed=1), "bf16", CONTENTS | {"init": "cc"}) == "407d801b0e6724c153b9fc3608aa9fdf7b6f5b467d40b21ff681ef321045bd89"
+    assert (
+        identity(by_hand(seed=1), "bf16", CONTENTS | {"init": "cc"})
+        == "407d801b0e6724c153b9fc3608aa9fdf7b6f5b467d40b21ff681ef321045bd89"
+    )
     assert identity(other, "fp32", CONTENTS) == "f6d1fa8289040ba94fdfe8a110221a3936dffd77c06abddf7d3390162e17bbbd"
 
 
@@ -305,41 +351,111 @@ def test_a_field_added_later_keeps_the_identity_of_old_runs(monkeypatch):
         regularisation: float = 0.5
 
     later = Later(**{f.name: getattr(by_hand(), f.name) for f in dataclasses.fields(RunConfig)})
-    monkeypatch.setattr(config, "RunConfig", Later)
+    monkeypatch.setattr(identity_module, "RunConfig", Later)
     assert identity(later, "fp32", CONTENTS) == before
     later.regularisation = 0.6
     assert identity(later, "fp32", CONTENTS) != before
 
 
 def test_numbers_count_by_value_however_they_were_written():
-    ids = {identity(compose([f"optimizer.lr={lr}", f"training.checkpoints={n}"]), "fp32", CONTENTS) for lr in ("1", "1.0", "'1'", "1e0") for n in ("5", "'5'")}
+    ids = {
+        identity(compose([f"optimizer.lr={lr}", f"training.checkpoints={n}"]), "fp32", CONTENTS)
+        for lr in ("1", "1.0", "'1'", "1e0")
+        for n in ("5", "'5'")
+    }
     assert len(ids) == 1
     assert identity(compose(["optimizer.lr=2"]), "fp32", CONTENTS) not in ids
-    assert identity(with_value("optimizer.lr", 1), "fp32", CONTENTS) == identity(with_value("optimizer.lr", 1.0), "fp32", CONTENTS)
+    assert identity(with_value("optimizer.lr", 1), "fp32", CONTENTS) == identity(
+        with_value("optimizer.lr", 1.0), "fp32", CONTENTS
+    )
 
 
 DECIDES = {
-    "task.name": "x", "task.version": 2, "task.source.kind": config.SourceKind.file, "task.source.dataset": "x", "task.source.subset": "x",
-    "task.source.revision": "x", "task.source.input": "x", "task.source.label": "x", "task.split.kind": SplitKind.all,
-    "task.split.test_size": 0.3, "task.split.seed": 1, "task.split.validation": 0.1, "task.split.max_train": 5, "task.split.max_test": 5,
-    "task.labels": ["a"], "task.max_input_tokens": 5, "init.name": "x", "init.kind": InitKind.text, "init.text": "x", "init.which": "best",
-    "init.scale": 2.0, "template.text": "{input}", "template.label": "{label}", "template.end": "!", "template.scoring": Scoring.prefix,
-    "optimizer.name": OptimizerKind.sgd, "optimizer.lr": 0.02, "optimizer.betas": [0.9, 0.99], "optimizer.eps": 1e-6,
-    "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.1, "optimizer.clip": 1.0, "optimizer.schedule": config.Schedule.linear,
-    "optimizer.warmup_steps": 1, "prompt.length": 5, "training.epochs": 1, "training.max_steps": 1, "training.batch_size": 1,
-    "training.early_stopping.patience": 1, "training.checkpoints": "log", "training.dropout": True, "evaluation.max_new_tokens": 1,
-    "evaluation.split": EvaluationSplit.validation, "evaluation.every": config.Every.end, "seed": 1, "seeds.init": 0,
-    "seeds.order": 0, "seeds.dropout": 0, "regulariser.name": config.RegulariserKind.orthogonal, "regulariser.weight": 2.0, "regulariser.seeds": [0, 1],
-    "regulariser.size": 2, "task.source.repeat": "x",
-}  # fmt: skip
+    "task.name": "x",
+    "task.version": 2,
+    "task.source.kind": schema.SourceKind.file,
+    "task.source.dataset": "x",
+    "task.source.subset": "x",
+    "task.source.revision": "x",
+    "task.source.input": "x",
+    "task.source.label": "x",
+    "task.split.kind": SplitKind.all,
+    "task.split.test_size": 0.3,
+    "task.split.seed": 1,
+    "task.split.validation": 0.1,
+    "task.split.max_train": 5,
+    "task.split.max_test": 5,
+    "task.labels": ["a"],
+    "task.max_input_tokens": 5,
+    "init.name": "x",
+    "init.kind": InitKind.text,
+    "init.text": "x",
+    "init.which": "best",
+    "init.scale": 2.0,
+    "template.text": "{input}",
+    "template.label": "{label}",
+    "template.end": "!",
+    "template.scoring": Scoring.prefix,
+    "optimizer.name": OptimizerKind.sgd,
+    "optimizer.lr": 0.02,
+    "optimizer.betas": [0.9, 0.99],
+    "optimizer.eps": 1e-6,
+    "optimizer.momentum": 0.5,
+    "optimizer.weight_decay": 0.1,
+    "optimizer.clip": 1.0,
+    "optimizer.schedule": schema.Schedule.linear,
+    "optimizer.warmup_steps": 1,
+    "prompt.length": 5,
+    "training.epochs": 1,
+    "training.max_steps": 1,
+    "training.batch_size": 1,
+    "training.early_stopping.patience": 1,
+    "training.checkpoints": "log",
+    "training.dropout": True,
+    "evaluation.max_new_tokens": 1,
+    "evaluation.split": EvaluationSplit.validation,
+    "evaluation.every": schema.Every.end,
+    "seed": 1,
+    "seeds.init": 0,
+    "seeds.order": 0,
+    "seeds.dropout": 0,
+    "regulariser.name": schema.RegulariserKind.orthogonal,
+    "regulariser.weight": 2.0,
+    "regulariser.seeds": [0, 1],
+    "regulariser.size": 2,
+    "task.source.repeat": "x",
+}
 # What enters by content, or after it is resolved, does not enter by name.
 DOES_NOT = {
-    "name": "x", "outputs": "x", "overwrite": True, "sweep": "x", "device": config.Device.cuda, "precision": config.Precision.bf16,
-    "model.name": "x", "model.name_or_path": "x", "model.revision": "x", "model.learning_rate": 1.0, "model.trust_remote_code": True,
-    "task.description": "x", "task.source.path": "x", "task.source.bundled": "x", "task.source.function_vectors": "x",
-    "task.source.sha256": "x", "init.path": "x", "template.name": "x", "template.max_new_tokens": 1, "study": {"published": 1},
-    "preview": True, "logger": "wandb", "packing.max_runs": 3, "packing.devices": 2, "packing.compile": True, "wandb.project": "x", "wandb.entity": "x", "wandb.mode": "offline",
-}  # fmt: skip
+    "name": "x",
+    "outputs": "x",
+    "overwrite": True,
+    "sweep": "x",
+    "device": schema.Device.cuda,
+    "precision": schema.Precision.bf16,
+    "model.name": "x",
+    "model.name_or_path": "x",
+    "model.revision": "x",
+    "model.learning_rate": 1.0,
+    "model.trust_remote_code": True,
+    "task.description": "x",
+    "task.source.path": "x",
+    "task.source.bundled": "x",
+    "task.source.function_vectors": "x",
+    "task.source.sha256": "x",
+    "init.path": "x",
+    "template.name": "x",
+    "template.max_new_tokens": 1,
+    "study": {"published": 1},
+    "preview": True,
+    "logger": "wandb",
+    "packing.max_runs": 3,
+    "packing.devices": 2,
+    "packing.compile": True,
+    "wandb.project": "x",
+    "wandb.entity": "x",
+    "wandb.mode": "offline",
+}
 
 
 def test_every_field_either_decides_numbers_or_does_not():
@@ -359,7 +475,16 @@ def test_a_field_that_decides_no_number_leaves_the_identity(key):
 
 
 def test_contents_and_resolved_precision_change_the_identity():
-    ids = {identity(by_hand(), *rest) for rest in [("fp32", CONTENTS), ("bf16", CONTENTS), ("fp32", CONTENTS | {"data": "cc"}), ("fp32", CONTENTS | {"model": "cc"}), ("fp32", CONTENTS | {"init": "cc"})]}
+    ids = {
+        identity(by_hand(), *rest)
+        for rest in [
+            ("fp32", CONTENTS),
+            ("bf16", CONTENTS),
+            ("fp32", CONTENTS | {"data": "cc"}),
+            ("fp32", CONTENTS | {"model": "cc"}),
+            ("fp32", CONTENTS | {"init": "cc"}),
+        ]
+    }
     assert len(ids) == 5
 
 
@@ -375,8 +500,17 @@ def test_identity_leaves_the_config_as_it_was():
     "line",
     [
         ("task=country_capital,plus_two", "init=cat,vocab", "seed=0,1"),
-        ("model=tiny,gpt2", "model.learning_rate=0.5,0.7", "optimizer=adamw,study3"),  # the learning rate comes from the model
-        ("template=bare,study3", "template.max_new_tokens=3,5", "init=word", "init.text=cat,dog"),  # a section and a key in it
+        (
+            "model=tiny,gpt2",
+            "model.learning_rate=0.5,0.7",
+            "optimizer=adamw,study3",
+        ),  # the learning rate comes from the model
+        (
+            "template=bare,study3",
+            "template.max_new_tokens=3,5",
+            "init=word",
+            "init.text=cat,dog",
+        ),  # a section and a key in it
     ],
 )
 def test_a_grid_composed_option_by_option_equals_each_run_composed_whole(line):
@@ -384,7 +518,7 @@ def test_a_grid_composed_option_by_option_equals_each_run_composed_whole(line):
     assert compose_grid(line, multirun=True) == [compose(job) for job in itertools.product(*axes)]
 
 
-# ------------------------------------------------------------------------------------------------- seeds
+# ------------------------------------------------------------ seeds
 
 
 def test_one_seed_gives_three_that_differ_by_use_task_init_and_seed():
@@ -393,7 +527,11 @@ def test_one_seed_gives_three_that_differ_by_use_task_init_and_seed():
     assert len(set(drawn)) == 12  # in particular, no data order is shared across inits
     assert all(0 <= n < 2**63 for n in drawn)
     assert list(derived_seeds(by_hand())) == ["init", "order", "dropout"]
-    assert derived_seeds(by_hand()) == {"init": 7132469336943669062, "order": 6265321656316924947, "dropout": 318760769094451654}
+    assert derived_seeds(by_hand()) == {
+        "init": 7132469336943669062,
+        "order": 6265321656316924947,
+        "dropout": 318760769094451654,
+    }
 
 
 def test_a_seed_set_by_hand_is_that_seed_and_leaves_the_others_also_when_it_is_zero():

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 import reference
 from promptgeo import FrozenLM, UserError, evaluate
-from promptgeo.config import Scoring, Template
+from promptgeo.schema import Scoring, Template
 from promptgeo.tasks import Example, Task
 
 LINE = Template("input_label", "Input: {input}\nLabel:", " {label}", "\n", Scoring.line, 9)

@@ -39,7 +39,7 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
         sys.executable,
         "-c",
         f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv[0] = 'promptgeo'; "
-        "from promptgeo.train import main; main()",
+        "from promptgeo.cli_train import main; main()",
     ]
     result = subprocess.run(
         [*command, "task.split.max_train=16", "training.epochs=1"], cwd=empty, capture_output=True, text=True
@@ -52,6 +52,6 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
 
 
 def test_an_editable_install_reads_the_repositorys_conf_from_anywhere(tmp_path):
-    code = "from promptgeo.compose import conf_dir; print(conf_dir())"
+    code = "from promptgeo.paths import conf_dir; print(conf_dir())"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
     assert Path(found) == ROOT / "conf"

@@ -1,6 +1,5 @@
-"""A sweep from the command line: the packed launcher leaves what Hydra's basic one does, can be stopped anywhere, and reports."""
+"""A sweep from the command line: the packed launcher leaves what Hydra's basic one does, can be stopped, and reports."""
 
-import importlib
 import json
 import os
 import signal
@@ -15,12 +14,13 @@ import promptgeo as pg
 from test_cli import SMALL, bytes_of, cli, model, runs_below  # noqa: F401 - fixtures
 
 GRID = ("task=plus_two,present_past", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
-train = importlib.import_module("promptgeo.train")
 
 
 def shell(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "promptgeo.train", *arguments]
-    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa: F811
@@ -36,10 +36,16 @@ def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa
     packed, basic = places.values()
     assert len(runs_below(packed)) == 8
     assert bytes_of(packed) == bytes_of(basic)
-    assert [(run / "run.json").read_bytes() for run in runs_below(packed)] == [(run / "run.json").read_bytes() for run in runs_below(basic)]
-    listing = {launcher: sorted(str(p.relative_to(place)) for p in place.rglob("*")) for launcher, place in places.items()}
+    assert [(run / "run.json").read_bytes() for run in runs_below(packed)] == [
+        (run / "run.json").read_bytes() for run in runs_below(basic)
+    ]
+    listing = {
+        launcher: sorted(str(p.relative_to(place)) for p in place.rglob("*")) for launcher, place in places.items()
+    }
     assert listing["packed"] == listing["basic"]
-    assert {f"{runs_below(packed)[0].name}/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")} < set(listing["packed"])
+    assert {f"{runs_below(packed)[0].name}/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")} < set(
+        listing["packed"]
+    )
     assert "multirun.yaml" in listing["packed"]
     for run in runs_below(packed):
         for name in ("config", "overrides"):
@@ -88,13 +94,29 @@ def test_a_preview_says_what_would_be_trained_and_writes_nothing(cli, model):  #
     found = cli(*line, "preview=true")
     assert found.status == 0, found.err
     assert {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")} == before
-    for part in ("task: plus_two, present_past", "prompt.length: 1, 3", "seed: 0, 1", "8 runs, 4 complete already", "about", "minutes"):
+    for part in (
+        "task: plus_two, present_past",
+        "prompt.length: 1, 3",
+        "seed: 0, 1",
+        "8 runs, 4 complete already",
+        "about",
+        "minutes",
+    ):
         assert part in found.out, part
     rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in found.out.splitlines() if "adamw" in row]
     assert [(row[1], row[4], row[6]) for row in rows] == [("1", "2", "4"), ("3", "2", "4")]
 
 
-STOPPED = ("task=plus_two", "init=cat", "training.epochs=12", "task.split.max_train=96", "task.split.max_test=8", "outputs=out", "-m", "seed=0,1")
+STOPPED = (
+    "task=plus_two",
+    "init=cat",
+    "training.epochs=12",
+    "task.split.max_train=96",
+    "task.split.max_test=8",
+    "outputs=out",
+    "-m",
+    "seed=0,1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +154,22 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 def test_three_kills_change_no_byte():
     benchmark = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    found = subprocess.run([sys.executable, benchmark, "--kills", "3", "seed=0", "training.epochs=2", "task.split.max_train=64", "task.split.max_test=2"], capture_output=True, text=True, timeout=400, check=False)
+    found = subprocess.run(
+        [
+            sys.executable,
+            benchmark,
+            "--kills",
+            "3",
+            "seed=0",
+            "training.epochs=2",
+            "task.split.max_train=64",
+            "task.split.max_test=2",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     assert json.loads(found.stdout)["identical"] is True
 
@@ -146,13 +183,12 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
 
 
 def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
-    from promptgeo import packing
+    from promptgeo.cell import cell_of
     from promptgeo.compose import compose
-    from promptgeo.planning import folder_of, run_identity
+    from promptgeo.lock import locked
 
     line = (*model, *SMALL, "task=plus_two")
-    config = compose([*line, "seed=1"])
-    with packing._held([folder_of(config, run_identity(config)).absolute()]):
+    with locked([cell_of(compose([*line, "seed=1"])).folder.absolute()]):
         for devices in (1, 2):
             found = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
             assert found.status == 2 and "Traceback" not in found.err
@@ -186,7 +222,19 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(Path.cwd()))
-    found = cli(*model, *SMALL, "training.epochs=2", "training.max_steps=3", "task.split.validation=0.2", "name=followed", "logger=wandb", "task=plus_two,present_past", "init=cat,normal,dog", "-m", "seed=4")
+    found = cli(
+        *model,
+        *SMALL,
+        "training.epochs=2",
+        "training.max_steps=3",
+        "task.split.validation=0.2",
+        "name=followed",
+        "logger=wandb",
+        "task=plus_two,present_past",
+        "init=cat,normal,dog",
+        "-m",
+        "seed=4",
+    )
     assert found.status == 0, found.err
     assert found.out.count("no API key here, so runs are logged offline") == 1
     wandb = Path(sys.executable).parent / "wandb"
@@ -202,9 +250,15 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
     for run in runs:
         record, records = logged[run.id[:16]]
         config = run.info["config"]
-        assert record["run_group"] == "followed" and record["job_type"] == "train" and record["display_name"] == run.folder.name
+        assert (
+            record["run_group"] == "followed"
+            and record["job_type"] == "train"
+            and record["display_name"] == run.folder.name
+        )
         assert record["tags"] == ["rand", config["task"]["name"], config["init"]["name"]]
-        assert record["config"]["update"]["optimizer"] == config["optimizer"] and record["config"]["update"]["seed"] == 4
+        assert (
+            record["config"]["update"]["optimizer"] == config["optimizer"] and record["config"]["update"]["seed"] == 4
+        )
         with (run.folder / "metrics.csv").open(newline="") as stream:
             expected = [{k: v for k, v in row.items() if v} for row in csv.DictReader(stream)]
         history = [r["history"]["item"] for r in records if r["type"] == "history"]
@@ -212,12 +266,18 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
         for item, row in zip(history, expected, strict=True):
             split = row.pop("split")
             found_row = {k.removeprefix(f"{split}/"): v for k, v in item.items() if not k.startswith("_")}
-            assert {k: float(v) for k, v in found_row.items()} == pytest.approx({k: float(v) for k, v in row.items()}, rel=1e-8)
+            assert {k: float(v) for k, v in found_row.items()} == pytest.approx(
+                {k: float(v) for k, v in row.items()}, rel=1e-8
+            )
         summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
         assert summary["status"] == "completed" and any("accuracy" in k for k in summary)
         (artifact,) = [r["artifact"] for r in records if r["type"] == "artifact"]
-        assert artifact["type"] == "soft-prompt" and artifact["manifest"]["contents"][0]["path"] == "prompts.safetensors"
-        assert records[-1] == {"num": records[-1]["num"], "type": "exit", "exit": records[-1]["exit"]} and not records[-1]["exit"].get("exit_code")
+        assert (
+            artifact["type"] == "soft-prompt" and artifact["manifest"]["contents"][0]["path"] == "prompts.safetensors"
+        )
+        assert records[-1] == {"num": records[-1]["num"], "type": "exit", "exit": records[-1]["exit"]} and not records[
+            -1
+        ]["exit"].get("exit_code")
     shutil.rmtree("outputs")
 
 
@@ -240,7 +300,7 @@ def test_every_run_has_a_tensorboard_folder_equal_to_its_metrics(cli, model):  #
 def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F811
     from promptgeo import loggers
 
-    class Broken(loggers._Wandb):
+    class Broken(loggers.Wandb):
         def __init__(self, state):
             if state.plan.config.seed == 0:
                 raise OSError("no space")
@@ -248,22 +308,41 @@ def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F81
         def row(self, row):
             raise OSError("no network")
 
-    monkeypatch.setitem(loggers.KINDS, "wandb", Broken)
+    monkeypatch.setattr(loggers, "LOGGERS", [Broken])
     found = cli(*model, *SMALL, "task=plus_two", "logger=wandb", "-m", "seed=0,1")
     assert found.status == 0
     assert [pg.Run.load(run).status for run in runs_below(Path("outputs"))] == ["completed"] * 2
     assert "logger=wandb: left out from here on: OSError: no space" in found.out
-    assert "Broken: left out from here on: OSError: no network" in found.out
+    assert "logger=wandb: left out from here on: OSError: no network" in found.out
 
 
 def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: F811
-    found = cli(*model, *SMALL, "sweep=learning_rate", "task=plus_two", "init=cat,vocab", "seed=0,1", "training.max_steps=3", "optimizer.lr=1e-6,0.05", "-m")
+    found = cli(
+        *model,
+        *SMALL,
+        "sweep=learning_rate",
+        "task=plus_two",
+        "init=cat,vocab",
+        "seed=0,1",
+        "training.max_steps=3",
+        "optimizer.lr=1e-6,0.05",
+        "-m",
+    )
     assert found.status == 0, found.err
     runs = [pg.Run.load(folder) for folder in runs_below(Path("outputs"))]
     assert len(runs) == 8 and {run.info["results"]["split"] for run in runs} == {"validation"}
     for init in ("cat", "vocab"):
-        losses = {lr: [r.info["results"]["loss"]["final"] for r in runs if r.info["config"]["init"]["name"] == init and r.info["config"]["optimizer"]["lr"] == lr] for lr in (1e-6, 0.05)}
+        losses = {
+            lr: [
+                r.info["results"]["loss"]["final"]
+                for r in runs
+                if r.info["config"]["init"]["name"] == init and r.info["config"]["optimizer"]["lr"] == lr
+            ]
+            for lr in (1e-6, 0.05)
+        }
         best = min(losses, key=lambda lr: sum(losses[lr]))
         mean = sum(losses[best]) / 2
-        assert f"rand plus_two init={init}: optimizer.lr={best:g} has the lowest validation loss, {mean:.3f}" in found.out
+        assert (
+            f"rand plus_two init={init}: optimizer.lr={best:g} has the lowest validation loss, {mean:.3f}" in found.out
+        )
         assert "n = 2 seeds; it is the end of the range: try beyond it" in found.out

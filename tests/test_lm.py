@@ -12,8 +12,8 @@ import reference
 from conftest import FAMILIES, make_config
 from promptgeo import FrozenLM, UserError, batching
 from promptgeo.batching import GEMM_ROWS, collate
+from promptgeo.engine import train_pack
 from promptgeo.interface import LM
-from promptgeo.packing import train_pack
 from promptgeo.row import Row
 
 PROMPT = 3

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from promptgeo.config import Scoring
 from promptgeo.evaluation import Evaluation
 from promptgeo.metrics import HEADLINE, METRICS
 from promptgeo.rules import RULES
 from promptgeo.run_folder import METRICS_COLUMNS
+from promptgeo.schema import Scoring
 
 
 def scores(choices: list[list[int]] | None) -> Evaluation:

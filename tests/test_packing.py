@@ -1,4 +1,4 @@
-"""Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours, and goes on where it was stopped."""
+"""Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours, and is resumed as it was."""
 
 import contextlib
 import dataclasses
@@ -11,21 +11,33 @@ import pytest
 import torch
 
 import reference
-from promptgeo import packing, planning, run_state, tuning
+from promptgeo import run_state, tuning
+from promptgeo.callbacks import Checkpointer
+from promptgeo.cell import Cell, cells_of
 from promptgeo.compose import compose
+from promptgeo.engine import train_all, train_pack
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.interruption import Interrupted, interruptible
-from promptgeo.packing import packs, train_all, train_pack
+from promptgeo.packs import packs
 from promptgeo.row import Row
 from promptgeo.run_folder import Run
 from promptgeo.tiny import PATH as TINY
 
 SMALL = (
-    "task.split.max_train=7", "task.split.max_test=2", "training.batch_size=4", "training.epochs=2", "evaluation.max_new_tokens=3",
+    "task.split.max_train=7",
+    "task.split.max_test=2",
+    "training.batch_size=4",
+    "training.epochs=2",
+    "evaluation.max_new_tokens=3",
     "evaluation.every=end",
-)  # fmt: skip
-WATCHED = ("task.split.validation=0.4", "training.early_stopping.patience=1", "training.epochs=15", "evaluation.every=epoch")
+)
+WATCHED = (
+    "task.split.validation=0.4",
+    "training.early_stopping.patience=1",
+    "training.epochs=15",
+    "evaluation.every=epoch",
+)
 TWELVE = (
     ("init=cat",),
     ("init=cat", "seed=1"),
@@ -111,23 +123,31 @@ def test_a_run_that_another_process_trains_is_named_and_left_alone(make):
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is training this run"):
-            train_all([plan.config])
+            train_all([plan.cell])
         assert list(plan.folder.iterdir()) == []
     finally:
         os.close(descriptor)
-    assert train_all([plan.config])[0].run.status == "completed"
+    assert train_all([plan.cell])[0].run.status == "completed"
 
 
 def test_runs_that_can_share_a_model_share_a_pack(make, caplog):
     plans = [
-        make(), make("init=dog", "seed=1", "optimizer.lr=0.5", "training.epochs=1", "optimizer.schedule=cosine"), make("task=present_past", "template=study3"),
-        make("prompt.length=3"), make("training.batch_size=2"), make("optimizer=sgd"), make("training.dropout=true"), make("training.dropout=true", "seed=1"),
-    ]  # fmt: skip
+        make(),
+        make("init=dog", "seed=1", "optimizer.lr=0.5", "training.epochs=1", "optimizer.schedule=cosine"),
+        make("task=present_past", "template=study3"),
+        make("prompt.length=3"),
+        make("training.batch_size=2"),
+        make("optimizer=sgd"),
+        make("training.dropout=true"),
+        make("training.dropout=true", "seed=1"),
+    ]
     caplog.clear()
     with caplog.at_level(logging.INFO):
         found = packs(plans)
     assert [[plans.index(plan) for plan in pack] for pack in found] == [[0, 1, 2], [3], [4], [5], [6], [7]]
-    assert caplog.messages == ["2 runs train alone: training.dropout=true draws from one generator, which a pack cannot share"]
+    assert caplog.messages == [
+        "2 runs train alone: training.dropout=true draws from one generator, which a pack cannot share"
+    ]
 
 
 def test_a_run_that_fails_is_recorded_and_changes_no_other_run(make):
@@ -179,7 +199,7 @@ def test_a_run_too_large_for_the_memory_fails_alone(make, monkeypatch):
 
 def stop_after(ticks: int, monkeypatch) -> None:
     """The signal of Ctrl-C comes in the tick after `ticks` more."""
-    left, real = [ticks], packing.Keeper.ticked
+    left, real = [ticks], Checkpointer.ticked
 
     def ticked(self):
         left[0] -= 1
@@ -187,10 +207,17 @@ def stop_after(ticks: int, monkeypatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(packing.Keeper, "ticked", ticked)
+    monkeypatch.setattr(Checkpointer, "ticked", ticked)
 
 
-LONG = (*SMALL, "task.split.max_train=14", "task.split.validation=0.4", "training.epochs=4", "training.checkpoints=1", "evaluation.every=epoch")
+LONG = (
+    *SMALL,
+    "task.split.max_train=14",
+    "task.split.validation=0.4",
+    "training.epochs=4",
+    "training.checkpoints=1",
+    "evaluation.every=epoch",
+)
 KINDS = ("optimizer=adamw", "optimizer=sgd", "optimizer=adafactor", "training.dropout=true")
 
 
@@ -266,34 +293,51 @@ def test_a_state_that_cannot_be_saved_costs_no_run(make, monkeypatch, caplog):
 
     undisturbed, plan = make(*LONG, outputs="undisturbed"), make(*LONG, outputs="full")
     train_pack([undisturbed])
-    monkeypatch.setattr(packing.Keeper, "SECONDS", 0.0)
+    monkeypatch.setattr(Checkpointer, "SECONDS", 0.0)
     monkeypatch.setattr(tuning.PromptTuning, "save", full)
     assert train_pack([plan]) == {}
     assert files(plan) == files(undisturbed)
-    assert sum("No space left on device" in message and "training goes on" in message for message in caplog.messages) == 1  # not every two seconds
+    assert (
+        sum("No space left on device" in message and "training goes on" in message for message in caplog.messages) == 1
+    )  # not every two seconds
 
 
 def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_path):
-    model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
-    configs = [compose([*model, f"seed={seed}"]) for seed in (0, 1)]
-    (planning.folder_of(configs[0], planning.run_identity(configs[0])) / "predictions.jsonl").mkdir(parents=True)
-    broken, whole = packing.train_all(configs)
+    model = (
+        f"model.name_or_path={model_folders['gpt2']}",
+        "device=cpu",
+        f"outputs={tmp_path}",
+        "task=plus_two",
+        *SMALL,
+    )
+    cells = cells_of([compose([*model, f"seed={seed}"]) for seed in (0, 1)])
+    (cells[0].folder / "predictions.jsonl").mkdir(parents=True)
+    broken, whole = train_all(cells)
     assert "IsADirectoryError" in broken.error and broken.run is None
     assert whole.error is None and whole.run.status == "completed"
 
 
 def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp_path, monkeypatch):
-    def configs(*overrides):
-        model = (f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL)
-        return [compose([*model, f"seed={seed}", *overrides]) for seed in (0, 1, 0)]
+    def cells(*overrides) -> list[Cell]:
+        model = (
+            f"model.name_or_path={model_folders['gpt2']}",
+            "device=cpu",
+            f"outputs={tmp_path}",
+            "task=plus_two",
+            *SMALL,
+        )
+        return cells_of([compose([*model, f"seed={seed}", *overrides]) for seed in (0, 1, 0)])
 
-    first = packing.train_all(configs()[:1])
+    first = train_all(cells()[:1])
     assert [(outcome.skipped, outcome.error) for outcome in first] == [(False, None)]
     stamp = (first[0].folder / "run.json").stat().st_mtime_ns
-    outcomes = packing.train_all(configs())
+    outcomes = train_all(cells())
     assert [outcome.skipped for outcome in outcomes] == [True, False, True]
-    assert outcomes[0].folder == outcomes[2].folder == first[0].folder and (first[0].folder / "run.json").stat().st_mtime_ns == stamp
-    again = packing.train_all(configs("overwrite=true"))
+    assert (
+        outcomes[0].folder == outcomes[2].folder == first[0].folder
+        and (first[0].folder / "run.json").stat().st_mtime_ns == stamp
+    )
+    again = train_all(cells("overwrite=true"))
     assert not any(outcome.skipped for outcome in again) and (first[0].folder / "run.json").stat().st_mtime_ns > stamp
     real = run_state.RunState.next_minibatch
 
@@ -303,17 +347,22 @@ def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp
         return real(self)
 
     monkeypatch.setattr(run_state.RunState, "next_minibatch", broken)
-    outcomes = packing.train_all(configs("overwrite=true"))
+    outcomes = train_all(cells("overwrite=true"))
     assert [outcome.error for outcome in outcomes] == [None, "ValueError: a row is wrong", None]
     monkeypatch.setattr(run_state.RunState, "next_minibatch", real)
-    outcomes = packing.train_all(configs())
+    outcomes = train_all(cells())
     assert [(outcome.skipped, outcome.error) for outcome in outcomes] == [(True, None), (False, None), (True, None)]
 
 
 def test_a_diverged_run_is_over_and_not_trained_again(model_folders, tmp_path):
-    config = compose([
-        f"model.name_or_path={model_folders['gpt2']}", "device=cpu", f"outputs={tmp_path}", "task=plus_two", *SMALL,
-        "init=normal", "optimizer.lr=1e25", "optimizer.weight_decay=1e10", "training.epochs=5",
-    ])  # fmt: skip
-    assert packing.train_all([config])[0].run.status == "diverged"
-    assert packing.train_all([config])[0].skipped
+    model = (
+        f"model.name_or_path={model_folders['gpt2']}",
+        "device=cpu",
+        f"outputs={tmp_path}",
+        "task=plus_two",
+        *SMALL,
+    )
+    diverging = ("init=normal", "optimizer.lr=1e25", "optimizer.weight_decay=1e10", "training.epochs=5")
+    cells = cells_of([compose([*model, *diverging])])
+    assert train_all(cells)[0].run.status == "diverged"
+    assert train_all(cells)[0].skipped

@@ -13,9 +13,9 @@ from promptgeo import UserError
 from promptgeo.analysis.convexity import _judge
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result, store
+from promptgeo.cli_reproduce import _study
 from promptgeo.report import Material, Published, Study, StudyClaim, render
 from promptgeo.report.inline import inline_svg
-from promptgeo.reproduce import _study
 from promptgeo.run_folder import Run, write_run
 from test_analysis_convexity import PUBLISHED
 from test_runs import header, trained

@@ -1,8 +1,8 @@
 """promptgeo-reproduce: train, analyse, report; twice is once; what goes wrong keeps its exit status."""
 
 import dataclasses
-import importlib
 import logging
+import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -11,13 +11,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgeo import analyze, compose, reproduce
-from promptgeo.config import differences, to_dict
+from promptgeo import analyze, cli_reproduce, cli_train, compose
+from promptgeo.identity import differences
+from promptgeo.interruption import Interrupted
 from promptgeo.report import Study
+from promptgeo.schema import to_dict
 
 SMALL = (
-    "model=tiny", "init=cat,dog", "task=present_past", "training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2",
-)  # fmt: skip
+    "model=tiny",
+    "init=cat,dog",
+    "task=present_past",
+    "training.max_steps=2",
+    "task.split.max_train=16",
+    "task.split.max_test=2",
+    "evaluation.max_new_tokens=2",
+)
 
 real_compose_grid = compose.compose_grid
 
@@ -30,19 +38,30 @@ def published():
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Runs promptgeo-reproduce in this process, in an empty folder: (status, out, err). Asks only what takes no time."""
+    """Runs promptgeo-reproduce in this process, in an empty folder: (status, out, err). Only with quick analyses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # training sets it; undone at the end
     root = logging.getLogger()
     before = (root.level, root.handlers[:])
     of = Study.of
-    monkeypatch.setattr(Study, "of", lambda name, told: dataclasses.replace(of(name, told), analyses={"curves": {}, "init_vs_task": {}, "unheard_of": {}}))
-    monkeypatch.setattr(compose, "compose_grid", lambda line, multirun=False: published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun))
+    monkeypatch.setattr(
+        Study,
+        "of",
+        lambda name, told: dataclasses.replace(
+            of(name, told), analyses={"curves": {}, "init_vs_task": {}, "unheard_of": {}}
+        ),
+    )
+    monkeypatch.setattr(
+        compose,
+        "compose_grid",
+        lambda line, multirun=False: (
+            published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun)
+        ),
+    )
 
     def run(*arguments: str) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["promptgeo-reproduce", *arguments])
         with pytest.raises(SystemExit) as stop:
-            reproduce.main()
+            cli_reproduce.main(arguments)
         for handler in set(root.handlers) - set(before[1]):
             handler.close()
         root.setLevel(before[0])
@@ -54,7 +73,10 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    return {str(p): p.stat().st_mtime_ns for p in (*folder.rglob("run.json"), *folder.rglob("result.json"), *folder.rglob("training.json"))}
+    return {
+        str(p): p.stat().st_mtime_ns
+        for p in (*folder.rglob("run.json"), *folder.rglob("result.json"), *folder.rglob("training.json"))
+    }
 
 
 def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command):
@@ -95,11 +117,12 @@ def test_a_failed_run_is_named_and_the_status_is_1(command, monkeypatch):
 
 
 def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
-    def stopped():
-        sys.exit(143)
+    def stopped(arguments):
+        raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(importlib.import_module("promptgeo.train"), "main", stopped)
-    assert command("init_vs_task", *SMALL).status == 143
+    monkeypatch.setattr(cli_train, "train", stopped)
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 143 and found.err.endswith("stopped by SIGTERM; the same command goes on from here\n")
     assert not list(Path().rglob("report.html"))
 
 
@@ -122,7 +145,10 @@ def test_bad_input_is_one_line(command, arguments, said):
 
 
 def test_help_names_the_studies_without_torch():
-    code = "import sys; sys.argv = ['x', '--help']; from promptgeo import reproduce; reproduce.main(); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from promptgeo import cli_reproduce; "
+        "cli_reproduce.main(['--help']); assert 'torch' not in sys.modules"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
 
@@ -131,9 +157,18 @@ def test_study_3_as_published():
     grid, study = published(), Study.of("init_vs_task", published()[0].study)
     config = grid[0]
     assert len(grid) == 60 and len({(c.init.name, c.task.name) for c in grid}) == 60
-    assert (config.model.name, config.precision.name, config.task.source.kind.name) == ("gpt2-xl", "fp32", "function_vectors")
+    assert (config.model.name, config.precision.name, config.task.source.kind.name) == (
+        "gpt2-xl",
+        "fp32",
+        "function_vectors",
+    )
     assert (config.template.name, config.optimizer.lr, config.optimizer.schedule.name) == ("study3", 1e-3, "linear")
-    assert (config.prompt.length, config.training.epochs, config.training.batch_size, config.training.dropout) == (4, 50, 8, False)
+    assert (config.prompt.length, config.training.epochs, config.training.batch_size, config.training.dropout) == (
+        4,
+        50,
+        8,
+        False,
+    )
     assert set(study.analyses) <= set(analyze.available())
     numbers = study.published
     table1 = [numbers[f"table1.{c.init.name}"].value for c in {c.init.name: c for c in grid}.values()]
@@ -144,7 +179,10 @@ def test_study_3_as_published():
     for row in tasks:
         diagonal = numbers[f"table3.0.5.{row}.{row}"]
         assert diagonal.value - diagonal.implied == 40, "self-matches"
-        assert all(numbers[f"table3.0.5.{row}.{column}"].value == numbers[f"table3.0.5.{column}.{row}"].value for column in tasks)
+        assert all(
+            numbers[f"table3.0.5.{row}.{column}"].value == numbers[f"table3.0.5.{column}.{row}"].value
+            for column in tasks
+        )
 
 
 def test_what_a_study_says_is_no_part_of_its_runs():
@@ -157,4 +195,8 @@ def test_what_a_study_says_is_no_part_of_its_runs():
 def test_differences_are_those_that_decide_numbers():
     theirs = [compose.compose([f"init={init}"]) for init in ("cat", "dog")]
     ours = compose.compose(["init=cat", "training.epochs=3", "outputs=elsewhere", "model=gpt2", "optimizer.lr=0.01"])
-    assert differences([ours], theirs) == {"model.name": (["gpt2"], ["tiny"]), "init.name": (["cat"], ["cat", "dog"]), "training.epochs": ([3], [10])}
+    assert differences([ours], theirs) == {
+        "model.name": (["gpt2"], ["tiny"]),
+        "init.name": (["cat"], ["cat", "dog"]),
+        "training.epochs": ([3], [10]),
+    }

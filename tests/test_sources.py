@@ -14,7 +14,7 @@ import pytest
 from conftest import needs_shared
 from promptgeo import UserError
 from promptgeo.compose import compose
-from promptgeo.config import Source, SourceKind, Task
+from promptgeo.schema import Source, SourceKind, Task
 from promptgeo.sources import read
 
 PUBLISHED = (

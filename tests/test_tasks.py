@@ -8,9 +8,9 @@ import pytest
 from conftest import needs_shared
 from promptgeo import UserError
 from promptgeo.compose import compose
-from promptgeo.config import Source, SourceKind, Split, SplitKind, Template
-from promptgeo.config import Task as TaskConfig
+from promptgeo.schema import Source, SourceKind, Split, SplitKind, Template
 from promptgeo.tasks import Example, Task, load_task, split_examples, train_test_split
+from promptgeo.tasks import Task as TaskConfig
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
 

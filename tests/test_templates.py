@@ -8,7 +8,7 @@ from conftest import FAMILIES
 from promptgeo import FrozenLM, UserError
 from promptgeo.batching import collate
 from promptgeo.compose import compose
-from promptgeo.config import Template
+from promptgeo.schema import Template
 from promptgeo.tasks import Example, Task
 
 P = 3

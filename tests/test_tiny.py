@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 import promptgeo as pg
 from promptgeo import tiny
 from promptgeo.compose import compose
-from promptgeo.config import SourceKind
+from promptgeo.schema import SourceKind
 from promptgeo.tiny.tokenizer import INIT_WORDS, NUMBERS, check_tokenizer
 
 CARD = Path(tiny.__file__).with_name("CARD.md")
@@ -45,7 +45,11 @@ def test_every_bundled_task_has_a_line_in_the_card_that_reaches_its_bars():
         task, n, *cells = [cell.strip() for cell in line.strip("|").split("|")]
         found[task] = [float(cell.split()[0]) for cell in cells]
         assert int(n) >= 40
-    bundled = {p.stem for p in (Path(__file__).parents[1] / "conf" / "task").glob("*.yaml") if compose([f"task={p.stem}"]).task.source.kind is SourceKind.bundled}
+    bundled = {
+        p.stem
+        for p in (Path(__file__).parents[1] / "conf" / "task").glob("*.yaml")
+        if compose([f"task={p.stem}"]).task.source.kind is SourceKind.bundled
+    }
     assert set(found) == bundled - {"plus_k"}  # asked with copies of the prompt, of which its pretraining knows nothing
     for task, (none, initial, other, four, one) in found.items():
         assert max(none, initial, other) <= 0.6, task

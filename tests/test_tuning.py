@@ -13,13 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from promptgeo import tuning
-from promptgeo.config import Optimizer, OptimizerKind, Schedule
-from promptgeo.packing import train_pack
+from promptgeo.engine import train_pack
+from promptgeo.optimizers import group_settings, learning_rate, make_optimizer
 from promptgeo.progress import SweepView
 from promptgeo.run_folder import Run
+from promptgeo.schema import Optimizer, OptimizerKind, Schedule
 
 # 11 training examples in minibatches of 4: the last of an epoch has 3. Labels have 2 to 4 tokens.
-SMALL = ("task=plus_two", "task.split.max_train=11", "task.split.max_test=3", "training.batch_size=4", "training.epochs=2", "evaluation.max_new_tokens=4")
+SMALL = (
+    "task=plus_two",
+    "task.split.max_train=11",
+    "task.split.max_test=3",
+    "training.batch_size=4",
+    "training.epochs=2",
+    "evaluation.max_new_tokens=4",
+)
 
 
 @pytest.fixture
@@ -43,7 +51,13 @@ def metrics(run: Run, split: str) -> list[dict[str, str]]:
 
 
 RECIPES = {
-    "adamw": ("optimizer.lr=0.02", "optimizer.weight_decay=0.1", "optimizer.schedule=linear", "optimizer.warmup_steps=2", "optimizer.clip=0.5"),
+    "adamw": (
+        "optimizer.lr=0.02",
+        "optimizer.weight_decay=0.1",
+        "optimizer.schedule=linear",
+        "optimizer.warmup_steps=2",
+        "optimizer.clip=0.5",
+    ),
     "adam": ("optimizer=adam", "optimizer.lr=0.02", "optimizer.betas=[0.8,0.95]", "optimizer.schedule=cosine"),
     "sgd": ("optimizer=sgd", "optimizer.lr=0.5", "optimizer.clip=0.1", "optimizer.warmup_steps=3"),
     "adafactor": ("optimizer=adafactor", "optimizer.lr=0.1"),
@@ -71,7 +85,9 @@ def test_every_family_trains_as_the_plain_loop_does(make, family):
 
 
 def test_the_loss_is_the_mean_over_the_minibatchs_label_tokens_not_over_rows(make):
-    plan = make("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "training.batch_size=11", "training.max_steps=1")
+    plan = make(
+        "optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "training.batch_size=11", "training.max_steps=1"
+    )
     model, prompt = reference.original(plan.config.model.name_or_path), plan.p0_Pd.clone().requires_grad_()
     rows = [plan.train_rows[i] for i in reference.minibatches(plan)[0]]
     losses = [reference.row_loss(model, prompt, row) for row in rows]
@@ -92,7 +108,7 @@ def test_learning_rates_are_those_of_transformers_schedules(schedule, warmup):
     name = "constant_with_warmup" if schedule is Schedule.constant else schedule.name
     scheduler = transformers.get_scheduler(name, optimizer, warmup, 25)
     for step in range(25):
-        assert tuning.learning_rate(config, step, 25) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-15), step
+        assert learning_rate(config, step, 25) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-15), step
         optimizer.step()
         scheduler.step()
 
@@ -103,7 +119,9 @@ def test_learning_rates_are_those_of_transformers_schedules(schedule, warmup):
 )
 def test_checkpoints_lie_where_asked_and_at_the_end(make, kept, steps):
     run = reference.trained(make(f"training.checkpoints={kept}", "training.max_steps=10", "evaluation.every=end"))
-    every = reference.trained(make("training.checkpoints=1", "training.max_steps=10", "evaluation.every=end", outputs="every"))
+    every = reference.trained(
+        make("training.checkpoints=1", "training.max_steps=10", "evaluation.every=end", outputs="every")
+    )
     assert run.tensors["steps"].tolist() == steps
     # Copies: each is the prompt as it was at that step.
     assert np.array_equal(run.tensors["trajectory"], every.tensors["trajectory"][np.array(steps) - 1])
@@ -117,7 +135,11 @@ def test_metrics_hold_the_losses_and_accuracies_of_the_definition(make):
     prompts = [run.prompt("initial"), *run.tensors["trajectory"]]
     train, test = metrics(run, "train"), metrics(run, "test")
     assert [(row["step"], row["epoch"], row["n"]) for row in train] == [("3", "1", "11"), ("6", "2", "11")]
-    assert [(row["step"], row["epoch"], row["n"]) for row in test] == [("0", "0", "3"), ("3", "1", "3"), ("6", "2", "3")]
+    assert [(row["step"], row["epoch"], row["n"]) for row in test] == [
+        ("0", "0", "3"),
+        ("3", "1", "3"),
+        ("6", "2", "3"),
+    ]
     assert test[0]["lr"] == ""  # no step was taken yet
     assert [float(row["lr"]) for row in train] == pytest.approx([0.05 * 4 / 6, 0.05 * 1 / 6])
     with torch.no_grad():
@@ -193,7 +215,14 @@ def test_a_run_that_diverges_says_so_in_a_folder_of_its_own(make, epochs):
 
 def test_a_finite_prompt_whose_loss_is_not_finite_has_diverged(make, tmp_path):
     np.save(tmp_path / "ones.npy", np.ones((4, 32), np.float32))
-    plan = make("init=file", f"init.path={tmp_path / 'ones.npy'}", "optimizer=sgd", "optimizer.lr=1e19", "optimizer.weight_decay=1e19", "training.max_steps=1")
+    plan = make(
+        "init=file",
+        f"init.path={tmp_path / 'ones.npy'}",
+        "optimizer=sgd",
+        "optimizer.lr=1e19",
+        "optimizer.weight_decay=1e19",
+        "training.max_steps=1",
+    )
     run = reference.trained(plan)
     assert np.isfinite(run.prompt("final")).all() and run.status == "diverged"
     assert metrics(run, "test")[-1]["loss"] == "nan"
@@ -208,7 +237,10 @@ def test_the_order_of_the_data_does_not_depend_on_init_dropout_or_global_randomn
     found = order(plan)
     assert found == reference.minibatches(make("seeds.order=5", "training.epochs=3"))[:7]
     assert [len(minibatch) for minibatch in found] == [4, 4, 3, 4, 4, 3, 4]
-    assert sorted(itertools.chain(*found[:3])) == sorted(itertools.chain(*found[3:6])) == list(range(11)) and found[:3] != found[3:6]
+    assert (
+        sorted(itertools.chain(*found[:3])) == sorted(itertools.chain(*found[3:6])) == list(range(11))
+        and found[:3] != found[3:6]
+    )
     torch.manual_seed(99)
     assert order(make("init=uniform", "seeds.order=5", "seeds.init=8", "seeds.dropout=3")) == found
     assert order(make("init=normal", "seeds.order=6")) != found
@@ -238,14 +270,26 @@ def test_dropout_is_reproducible_and_has_a_generator_of_its_own(make):
 
 
 def test_a_pack_on_a_wide_model_is_bitwise_too(make, tmp_path, tokenizer):
-    """Wide matrix products may change kernels with their number of rows (test_gemm.py): where they do, runs share no product."""
+    """Wide matrix products may change kernels with their number of rows: where they do, runs share no product."""
     torch.manual_seed(0)
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=600, n_embd=512, n_layer=1, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0))
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=600, n_embd=512, n_layer=1, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0
+        )
+    )
     model.save_pretrained(tmp_path / "wide")
     tokenizer.save_pretrained(tmp_path / "wide")
 
     def wide(seed, outputs):
-        return reference.make_plan(tmp_path / "wide", tmp_path / outputs, *SMALL, f"seed={seed}", "training.batch_size=8", "training.max_steps=2", "optimizer=sgd")
+        return reference.make_plan(
+            tmp_path / "wide",
+            tmp_path / outputs,
+            *SMALL,
+            f"seed={seed}",
+            "training.batch_size=8",
+            "training.max_steps=2",
+            "optimizer=sgd",
+        )
 
     alone = [reference.trained(wide(seed, "alone")) for seed in range(4)]
     plans = [wide(seed, "pack") for seed in range(4)]
@@ -262,7 +306,9 @@ def test_a_packs_runs_must_share_an_optimiser_and_have_no_dropout(make):
 
 def test_a_saved_prompt_trains_on_and_can_move_to_another_task(make):
     first = reference.trained(make("optimizer.lr=0.05"))
-    plan = make("init=run", f"init.path={first.folder}", "task=present_past", "optimizer.lr=0.05", "training.checkpoints=1")
+    plan = make(
+        "init=run", f"init.path={first.folder}", "task=present_past", "optimizer.lr=0.05", "training.checkpoints=1"
+    )
     assert np.array_equal(plan.p0_Pd.numpy(), first.prompt("final"))
     run = reference.trained(plan)
     assert np.array_equal(run.prompt("initial"), first.prompt("final"))
@@ -273,13 +319,16 @@ def test_a_saved_prompt_trains_on_and_can_move_to_another_task(make):
 
 def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
     """Reading one makes the host wait for a GPU. (The optimiser reads its own step counter, which lies on the host.)"""
+
     class Reads(TorchDispatchMode):
         found: list[str]
 
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if function is torch.ops.aten._local_scalar_dense.default:
                 frame = sys._getframe()
-                while frame is not None and not any(part in frame.f_code.co_filename for part in ("/promptgeo/", "/transformers/", "torch/optim")):
+                while frame is not None and not any(
+                    part in frame.f_code.co_filename for part in ("/promptgeo/", "/transformers/", "torch/optim")
+                ):
                     frame = frame.f_back
                 if frame is not None and "/promptgeo/" in frame.f_code.co_filename:
                     self.found.append(frame.f_code.co_name)
@@ -301,9 +350,9 @@ def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
 
 def test_the_progress_view_ends_full_when_a_run_stops_early(make):
     with SweepView(1, "a run") as view:
-        view.tell("planned", 36)
+        view.report("planned", 36)
         plan = make(*WATCHED, "training.early_stopping.patience=1", "optimizer.lr=0.3")
-        assert train_pack([plan], tell=view.tell) == {}
+        assert train_pack([plan], report=view.report) == {}
     run = Run.load(plan.folder)
     assert run.info["results"]["steps"] < 36
     assert (view.made, view.steps, view.done, view.active, view.failed) == (36, 36, 1, 0, 0)
@@ -314,6 +363,6 @@ def test_the_progress_view_ends_full_when_a_run_stops_early(make):
 def test_group_settings_are_all_the_optimiser_has(kind):
     """A slot that is refilled gets each setting of its new run: none may be left from the run before."""
     config = Optimizer(name=kind, lr=0.1, betas=[0.5, 0.6], eps=1e-3, momentum=0.3, weight_decay=0.2)
-    group = tuning.make_optimizer(config, [torch.nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
+    group = make_optimizer(config, [torch.nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
     names = {"lr", "weight_decay", "betas", "momentum"} | ({"eps"} if kind is not OptimizerKind.adafactor else set())
-    assert {k: v for k, v in group.items() if k in names} == tuning.group_settings(config)
+    assert {k: v for k, v in group.items() if k in names} == group_settings(config)

@@ -1,5 +1,6 @@
 """promptgeo: train grids of soft prompts on frozen language models, and ask where they lie.
 
+Example:
     run = pg.train(task="country_capital", init="cat", seed=0)
     runs = pg.load_runs("outputs/quickstart").query("task == 'country_capital'")
     pg.evaluate(pg.FrozenLM.load("tiny"), runs.prompts(), pg.task("country_capital")).accuracy
@@ -12,23 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 from promptgeo.errors import UserError
 
-# Before torch starts its threads: they spin while they wait for one another, and on a machine that does other work too that
-# made short steps up to six times slower; sleeping at once costs a third on an idle one. So: spin briefly. OMP_WAIT_POLICY,
-# where it is set, has the last word.
+# Before torch starts its threads: they spin while they wait for one another. On a machine that does other work too that
+# made short steps up to six times slower; sleeping at once costs a third on an idle one. So: spin briefly.
+# OMP_WAIT_POLICY, where it is set, has the last word.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from promptgeo.analyze import analyze
+    from promptgeo.api import task, train
     from promptgeo.evaluation import evaluate
     from promptgeo.frozen_lm import FrozenLM
-    from promptgeo.python_face import task, train
     from promptgeo.run_folder import Run
     from promptgeo.run_table import RunTable, load_runs
 
 _HOMES = {
-    "FrozenLM": "frozen_lm", "Run": "run_folder", "RunTable": "run_table", "load_runs": "run_table",
-    "evaluate": "evaluation", "task": "python_face", "train": "python_face",
-}  # fmt: skip
+    "FrozenLM": "frozen_lm",
+    "Run": "run_folder",
+    "RunTable": "run_table",
+    "load_runs": "run_table",
+    "evaluate": "evaluation",
+    "task": "api",
+    "train": "api",
+}
 
 __all__ = ["FrozenLM", "Run", "RunTable", "UserError", "analyze", "evaluate", "load_runs", "task", "train"]
 
@@ -40,3 +46,7 @@ def __getattr__(name: str) -> Any:
     if name == "analyze":
         return import_module("promptgeo.analyze")  # a module that can be called
     raise AttributeError(f"module 'promptgeo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

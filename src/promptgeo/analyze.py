@@ -23,9 +23,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from promptgeo import compose
+from promptgeo import compose, explain
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted, interruptible
+from promptgeo.paths import conf_dir
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Result, Stored
@@ -82,10 +83,8 @@ def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: An
     "analysis.neighbours.seed=1". Raises UserError for a wrong key, an unknown analysis or runs that cannot be read. An analysis that
     these runs cannot support is returned with the reason.
     """
-    from promptgeo.python_face import _literal
-
     plain = {key: list(map(str, value)) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value for key, value in choices.items()}
-    return run_analyses(_compose([*(f"{key}={_literal(value)}" for key, value in plain.items()), *overrides], config_dir))
+    return run_analyses(_compose([*(f"{key}={compose.literal(value)}" for key, value in plain.items()), *overrides], config_dir))
 
 
 def run_analyses(config: AnalyzeConfig, tell: Callable[[str], None] = lambda line: None) -> list[Answered]:
@@ -209,7 +208,7 @@ def _runs(folders: Sequence[str], where: str | None) -> "tuple[RunTable, list[st
 
 def available() -> list[str]:
     """The analyses that conf/analysis/ provides."""
-    return sorted(p.stem for p in (Path(compose.conf_dir()) / "analysis").glob("*.yaml"))
+    return sorted(p.stem for p in (Path(conf_dir()) / "analysis").glob("*.yaml"))
 
 
 class _Materials:
@@ -373,7 +372,7 @@ def _compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
     ConfigStore.instance().store("analyze_schema", AnalyzeConfig)
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(compose.conf_dir(), version_base="1.3"), compose.config_errors():
+        with initialize_config_dir(conf_dir(), version_base="1.3"), explain.config_errors():
             checked = [_checked(line, searchpath) for line in overrides]
             named = [line for line in checked if line.startswith("model=")]  # Hydra would look for it in the group of that name, which is training's
             composed = hydra_compose("analyze", [*(line for line in checked if line not in named), *searchpath])
@@ -467,7 +466,7 @@ def main() -> None:
             given = parser.parse_intermixed_args(arguments)
             answers = run_analyses(_compose(given.overrides, given.config_dir), tell=lambda line: print(line, file=sys.stderr, flush=True))
         except UserError as error:
-            compose.exit_with(error)
+            explain.exit_with(error)
         except Interrupted as stop:
             print(f"promptgeo: stopped by {stop}; what was answered is kept, the same command asks the rest", file=sys.stderr)
             sys.exit(stop.exit_status)
@@ -494,7 +493,7 @@ def _help() -> str:
 
 def _header(name: str) -> str:
     """What the analysis's file says it provides and needs."""
-    text = (Path(compose.conf_dir()) / "analysis" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (Path(conf_dir()) / "analysis" / f"{name}.yaml").read_text(encoding="utf-8")
     header = re.search(rf"^# analysis={name}: (.+)$", text, re.MULTILINE)
     return f"  {name:17} {header[1] if header else ''}"
 

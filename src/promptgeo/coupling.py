@@ -1,27 +1,27 @@
 """Runs that are trained *for one another*: regulariser=orthogonal pushes the soft prompts of a task's seeds apart.
 
-The only exception to the rule that a run in a pack equals the run alone. Coupled runs say so: `regulariser.seeds` names them all in
-each one's config, identity and run.json; they train in a pack of their own, start together, and are all trained again if one is lacking.
+The only exception to the rule that a run in a pack equals the run alone. Coupled runs say so: `regulariser.seeds` names
+them all in each one's config, identity and run.json; they train in a pack of their own, start together, and are all
+trained again if one is lacking.
 
 Shapes: R coupled runs, P prompt tokens, d width.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from promptgeo.config import RegulariserKind, RunConfig
+from promptgeo.cell import Cell
 from promptgeo.errors import UserError
-from promptgeo.planning import run_identity
 
 
 def penalty(prompts_RPd: Tensor, weight: float) -> Tensor:
-    """weight times the mean squared cosine between the prompts minus their barycentre, over pairs of runs; 0 for a single run.
+    """weight times the mean squared cosine between the prompts minus their barycentre, over pairs of runs.
 
-    Minus their barycentre R prompts cannot all be orthogonal: at best (a regular simplex) every cosine is -1 / (R - 1).
+    0 for a single run. Minus their barycentre R prompts cannot all be orthogonal: at best (a regular simplex) every
+    cosine is -1 / (R - 1).
     """
     runs = len(prompts_RPd)
     if runs < 2:
@@ -32,35 +32,26 @@ def penalty(prompts_RPd: Tensor, weight: float) -> Tensor:
     return weight * cosines_RR[upper[0], upper[1]].square().mean()
 
 
-def is_coupled(config: RunConfig) -> bool:
-    return config.regulariser.name is RegulariserKind.orthogonal
-
-
-def partners(config: RunConfig) -> list[RunConfig]:
-    """The configs of all runs that this one is coupled with, itself among them, by seed."""
-    return [replace(config, seed=seed) for seed in config.regulariser.seeds]
-
-
-def group_of(config: RunConfig) -> str:
-    """The same text for all coupled runs; empty for a run that is trained for itself."""
-    return run_identity(partners(config)[0]) if is_coupled(config) else ""
-
-
-def together(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """The configs, those that are coupled side by side in one list, every other in a list of its own."""
-    groups: dict[str, list[RunConfig]] = {}
-    for k, config in enumerate(configs):
-        groups.setdefault(group_of(config) or str(k), []).append(config)
+def together(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells, those that are coupled side by side in one list, every other in a list of its own."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.coupled or (cell.id,), []).append(cell)
     return list(groups.values())
 
 
-def check_complete(configs: Sequence[RunConfig]) -> None:
-    """Raises UserError unless each coupled run of a command has all its partners there: they are trained together or not at all."""
-    for config in configs:
-        if is_coupled(config):
-            absent = [each.seed for each in partners(config) if each not in configs]
-            if absent:
-                raise UserError(
-                    f"regulariser=orthogonal couples seeds {', '.join(map(str, config.regulariser.seeds))}, and seed {absent[0]} of task {config.task.name} "
-                    f"is not in this command: add -m seed={','.join(map(str, config.regulariser.seeds))}"
-                )
+def check_complete(cells: Sequence[Cell]) -> None:
+    """Raises UserError unless each coupled run of a command has all its partners there.
+
+    They are trained together or not at all.
+    """
+    ids = {cell.id for cell in cells}
+    for cell in cells:
+        seeds = cell.config.regulariser.seeds
+        absent = [seed for seed, partner in zip(seeds, cell.coupled, strict=True) if partner not in ids]
+        if absent:
+            line = ",".join(map(str, seeds))
+            raise UserError(
+                f"regulariser=orthogonal couples seeds {', '.join(map(str, seeds))}, and seed {absent[0]} of task "
+                f"{cell.config.task.name} is not in this command: add -m seed={line}"
+            )

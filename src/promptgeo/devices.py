@@ -1,121 +1,143 @@
 """packing.devices=N: the runs of a command spread over N processes, one per device.
 
-Each process is a whole promptgeo of its own: it loads the model, trains its share in packs, and tells the first process how it goes.
+Each process is a whole promptgeo of its own: it loads the model, trains its share in packs, and reports to the first
+process through a queue.
 """
 
 import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
 from queue import Empty
 from threading import Thread
 
 import torch
 
-from promptgeo.config import RunConfig
+from promptgeo.cell import Cell
 from promptgeo.coupling import together
 from promptgeo.errors import UserError
 from promptgeo.interruption import Interrupted
-from promptgeo.loading import resolve_device
-from promptgeo.progress import SweepView
+from promptgeo.progress import Report, SweepView
 
-log = logging.getLogger(__name__)
-
-
-def check_devices(config: RunConfig) -> None:
-    """Raises UserError where fewer devices are there than packing.devices asks for, or where packing.compile would cost the CPU's bits."""
-    if config.packing.compile and resolve_device(config.device.name) == "cpu":
-        raise UserError("packing.compile=true: is for CUDA; on a CPU a run in a pack would no longer equal the run alone bit by bit")
-    if resolve_device(config.device.name) == "cuda" and config.packing.devices > torch.cuda.device_count():
-        raise UserError(f"packing.devices={config.packing.devices}: there are {torch.cuda.device_count()} CUDA devices here")
+Train = Callable[[Sequence[Cell], Report], dict[str, str]]
+"""Trains cells and reports on them; returns those that failed: id -> reason."""
 
 
-def train_on_devices(configs: Sequence[RunConfig], devices: int) -> dict[str, str]:
-    """Train the runs in `devices` processes. Returns the runs that failed: id -> reason. Raises Interrupted if a signal stopped it."""
+def check_devices(cell: Cell) -> None:
+    """Raises UserError for more processes than CUDA devices, and for packing.compile on a CPU."""
+    packing = cell.config.packing
+    if packing.compile and cell.device == "cpu":
+        raise UserError(
+            "packing.compile=true: is for CUDA; on a CPU a run in a pack would no longer equal the run alone bit by bit"
+        )
+    if cell.device == "cuda" and packing.devices > torch.cuda.device_count():
+        raise UserError(f"packing.devices={packing.devices}: there are {torch.cuda.device_count()} CUDA devices here")
+
+
+def train_on_devices(cells: Sequence[Cell], devices: int, train: Train) -> dict[str, str]:
+    """Train the runs in `devices` processes. Returns the runs that failed: id -> reason.
+
+    train: what each process does with its share; a function of a module, for it is sent by name. Raises Interrupted if
+    a signal stopped it, UserError or RuntimeError if a process was refused or ended.
+    """
     context = multiprocessing.get_context("spawn")  # a forked CUDA context does not work
-    news = context.Queue()
-    groups = together(configs)
-    shares = [[config for group in groups[k::devices] for config in group] for k in range(min(devices, len(groups)))]
+    events = context.Queue()
+    groups = together(cells)
+    shares = [[cell for group in groups[k::devices] for cell in group] for k in range(min(devices, len(groups)))]
     # The same number of threads in each: on a CPU it decides the bits of a sum.
+    threads = torch.get_num_threads()
     workers = [
-        context.Process(target=_work, args=(share, k, torch.get_num_threads(), news), name=f"device {k}", daemon=True) for k, share in enumerate(shares)
+        context.Process(target=_work, args=(train, share, k, threads, events), name=f"device {k}", daemon=True)
+        for k, share in enumerate(shares)
     ]
-    errors: dict[str, str] = {}
-    stopped = None
-    with SweepView(len(configs), "") as view:
+    with SweepView(len(cells)) as view:
         for worker in workers:
             worker.start()
-        running = set(range(len(workers)))
-        while running:
-            try:
-                what, *rest = news.get(timeout=1.0)
-            except Empty:
-                for k in [k for k in running if not workers[k].is_alive() and news.empty()]:
-                    running.discard(k)
-                    _terminate(workers)
-                    raise RuntimeError(f"the process of device {k} ended with status {workers[k].exitcode}") from None
-                continue
-            except Interrupted as stop:  # children of a terminal got Ctrl-C themselves; a second request changes nothing
-                if stopped is None:
-                    stopped = stop
-                    _terminate(workers)
-                continue
-            if what == "over":
-                k, failed = rest
-                running.discard(k)
-                errors |= failed
-            elif what == "stopped":
-                running.discard(rest[0])
-                stopped = stopped or Interrupted(rest[1])
-            elif what == "refused":
-                _terminate(workers)
-                raise UserError(rest[0])
-            elif what == "broken":
-                _terminate(workers)
-                raise RuntimeError(f"device {rest[0]}: {rest[1]}")
-            else:
-                view.tell(what, *rest)
+        errors, stopped = _follow(workers, events, view)
         for worker in workers:
             worker.join()
             worker.close()
-        news.close()
+        events.close()
     if stopped is not None:
         raise stopped
     return errors
 
 
-def _terminate(workers: Sequence[multiprocessing.Process]) -> None:
+def _follow(
+    workers: Sequence[SpawnProcess], events: Queue, view: SweepView
+) -> tuple[dict[str, str], Interrupted | None]:
+    """Show what the processes report until all are over. Returns which runs failed, and the signal that stopped them.
+
+    Raises UserError or RuntimeError if a process was refused or ended.
+    """
+    errors: dict[str, str] = {}
+    stopped: Interrupted | None = None
+    running = set(range(len(workers)))
+    while running:
+        try:
+            event, *rest = events.get(timeout=1.0)
+        except Empty:
+            for k in [k for k in running if not workers[k].is_alive() and events.empty()]:
+                _terminate(workers)
+                raise RuntimeError(f"the process of device {k} ended with status {workers[k].exitcode}") from None
+            continue
+        except Interrupted as stop:  # children of a terminal got Ctrl-C themselves; a second request changes nothing
+            if stopped is None:
+                stopped = stop
+                _terminate(workers)
+            continue
+        if event == "over":
+            k, failed = rest
+            running.discard(k)
+            errors |= failed
+        elif event == "interrupted":
+            k, signum = rest
+            running.discard(k)
+            stopped = stopped or Interrupted(signum)
+        elif event == "refused":
+            _terminate(workers)
+            raise UserError(rest[0])
+        elif event == "broken":
+            _terminate(workers)
+            raise RuntimeError(f"device {rest[0]}: {rest[1]}")
+        else:
+            view.report(event, *rest)
+    return errors, stopped
+
+
+def _terminate(workers: Sequence[SpawnProcess]) -> None:
     for worker in workers:
-        if worker.is_alive():
+        if worker.is_alive() and worker.pid is not None:
             os.kill(worker.pid, signal.SIGTERM)
 
 
 def _stop_with_parent() -> None:
     """A first process that was killed stops its workers: the same command, given again, must not meet them."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(configs: list[RunConfig], index: int, threads: int, news: Queue) -> None:
-    from promptgeo import packing
-
+def _work(train: Train, cells: list[Cell], index: int, threads: int, events: Queue) -> None:
     Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format=f"device {index}: %(message)s")
     torch.set_num_threads(threads)
-    if resolve_device(configs[0].device.name) == "cuda":
+    if cells[0].device == "cuda":
         torch.cuda.set_device(index)
 
-    def tell(what: str, steps: int = 0, text: str = "") -> None:
-        news.put((what, steps, text))
+    def report(event: str, steps: int = 0, text: str = "") -> None:
+        events.put((event, steps, text))
 
     try:
-        news.put(("over", index, packing.train_configs(configs, tell)))
+        events.put(("over", index, train(cells, report)))
     except Interrupted as stop:
-        news.put(("stopped", index, stop.signum))
+        events.put(("interrupted", index, stop.signum))
     except UserError as error:
-        news.put(("refused", str(error)))
+        events.put(("refused", str(error)))
     except BaseException as error:
-        news.put(("broken", index, f"{type(error).__name__}: {error}"))
+        events.put(("broken", index, f"{type(error).__name__}: {error}"))
         raise

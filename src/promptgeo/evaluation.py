@@ -14,13 +14,13 @@ import torch
 
 from promptgeo import metrics
 from promptgeo.batching import Batch, sum_by_row
-from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.interface import LM
 from promptgeo.losses import label_losses
 from promptgeo.memory import keep_freed_memory
 from promptgeo.row import Row
 from promptgeo.rules import Continuation, check_scoring, rule_of
+from promptgeo.schema import Template
 from promptgeo.tasks import Example, Task
 
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from promptgeo import compose
-from promptgeo.config import slug
 from promptgeo.errors import UserError
+from promptgeo.paths import conf_dir, slug
 from promptgeo.prompt_files import Prompt, PromptFile, read
 from promptgeo.prompt_table import TableRow, read_table
 from promptgeo.run_folder import Trained, find_runs, write_run
@@ -203,7 +202,7 @@ def _results(row: TableRow, prompt_length: int, steps_C: np.ndarray) -> dict[str
 
 def _hub_id(model: str | None) -> str | None:
     """Where a model lies: what its file in conf/model/ says, else its name itself."""
-    packaged = Path(compose.conf_dir()) / "model" / f"{model}.yaml"
+    packaged = Path(conf_dir()) / "model" / f"{model}.yaml"
     if model is None or not packaged.is_file():
         return model
     from omegaconf import OmegaConf

@@ -1,14 +1,19 @@
-"""Ctrl-C and SIGTERM: the first asks training to stop after the tick, the second stops at once."""
+"""What do Ctrl-C and SIGTERM do? The first stops training after the tick, the second at once."""
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from promptgeo.errors import UserError
+from promptgeo.explain import exit_with
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _raised: list[int] = []
-"""Signals that raised Interrupted: one raised inside a finaliser or a callback of C's never reaches anyone, and must stop training all the same."""
+"""Signals that raised Interrupted. One raised inside a finaliser or a callback from C reaches no one, and must stop
+training all the same."""
 
 
 class Interrupted(BaseException):
@@ -46,7 +51,7 @@ def _raise(signum: int, frame: FrameType | None = None) -> None:
     raise Interrupted(signum)
 
 
-def _install(handler) -> None:
+def _install(handler: Callable[[int, FrameType | None], None]) -> None:
     if threading.current_thread() is threading.main_thread():  # nowhere else may handlers be set
         for signum in SIGNALS:
             signal.signal(signum, handler)
@@ -54,7 +59,7 @@ def _install(handler) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, both signals raise Interrupted (or ask a StopRequest that listens); the handlers of before come back after."""
+    """Within, both signals raise Interrupted, or set a StopRequest that listens; then the former handlers are back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -67,3 +72,19 @@ def interruptible() -> Iterator[None]:
             signal.signal(signum, handler)
         if _raise not in before.values():  # the outermost
             _raised.clear()
+
+
+@contextmanager
+def exit_statuses(advice: str = "the same command goes on from here") -> Iterator[None]:
+    """Around a command: UserError and Interrupted become one line on standard error and an exit status (2; 130, 143).
+
+    advice: what to do after an interruption.
+    """
+    with interruptible():
+        try:
+            yield
+        except UserError as error:
+            exit_with(error)
+        except Interrupted as stop:
+            print(f"promptgeo: stopped by {stop}; {advice}", file=sys.stderr)
+            sys.exit(stop.exit_status)

@@ -16,6 +16,7 @@ import torch
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
 from promptgeo.interface import LM
+from promptgeo.paths import EMBEDDED_MODEL
 from promptgeo.row import Row
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-EMBEDDED_MODEL = Path(__file__).parent / "tiny" / "model"  # to be one constant with conf_dir, where paths are known
-"""The folder of the model that ships with the package."""
 
 
 def resolve_device(device: str) -> str:

@@ -1,4 +1,4 @@
-"""What a person sees while runs train: how many are done, how fast, how long still."""
+"""What does a person see while runs train? How many are done, how fast, how long still."""
 
 import sys
 import time
@@ -7,34 +7,43 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from promptgeo.callbacks import Callback
 from promptgeo.metrics import METRICS
 from promptgeo.run_folder import Trained
-from promptgeo.run_state import RunState, Watcher
+from promptgeo.run_state import RunState
 
 EVERY = 30.0
 """Seconds between two lines where standard error is no terminal."""
 
 
-class Tell(Protocol):
-    """Where a Reporter's news go: a SweepView, or a queue to the process that has one."""
+class Report(Protocol):
+    """Where a Reporter's events go: to a SweepView, or through a queue to the process that has one."""
 
-    def __call__(self, what: str, steps: int = 0, text: str = "") -> None: ...
+    def __call__(self, event: str, steps: int = 0, text: str = "") -> None: ...
+
+
+def silent(event: str, steps: int = 0, text: str = "") -> None:
+    """A Report to nobody."""
 
 
 class SweepView:
     """One bar for all runs of a command. Where standard error is no terminal, a line now and then instead."""
 
-    def __init__(self, runs: int, name: str):
+    def __init__(self, runs: int, name: str = ""):
         """runs: to train; name: shown where there is one run."""
         self.runs, self.steps = runs, 0
-        self.done = self.failed = self.active = self.made = 0
+        self.done = self.failed = self.active = self.made = self.resumed = 0
         self.text = name if runs == 1 else ""
         console = Console(stderr=True)
         self.live = console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=console, disable=not self.live)
-        self.started = self.said = time.monotonic()
-        self.resumed = 0
+        self.started = self.printed = time.monotonic()
 
     def __enter__(self) -> "SweepView":
         self.bar.start()
@@ -44,24 +53,29 @@ class SweepView:
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
-    def tell(self, what: str, steps: int = 0, text: str = "") -> None:
-        """what: planned (steps: to make), started, stepped, ended or failed (steps: that are now behind; on start, by an earlier process)."""
-        if what == "planned":
+    def report(self, event: str, steps: int = 0, text: str = "") -> None:
+        """Count an event, and show what changed.
+
+        event: planned (steps: to make), started (steps: made by an earlier process), stepped, ended or failed (steps:
+        that are now behind). text: shown where there is one run.
+        """
+        if event == "planned":
             self.steps += steps
         else:
             self.made += steps
         self.text = text or self.text
-        if what == "started":
+        if event == "started":
             self.active += 1
             self.resumed += steps
-        elif what in ("ended", "failed"):
+        elif event in ("ended", "failed"):
             self.active -= 1
-            self.done += what == "ended"
-            self.failed += what == "failed"
+            self.done += event == "ended"
+            self.failed += event == "failed"
         if self.live:
-            self.bar.update(self.task, total=self.steps, completed=self.made, description=self._runs(), state=self._rate())
-        elif time.monotonic() - self.said > EVERY:
-            self.said = time.monotonic()
+            runs, rate = self._runs(), self._rate()
+            self.bar.update(self.task, total=self.steps, completed=self.made, description=runs, state=rate)
+        elif time.monotonic() - self.printed > EVERY:
+            self.printed = time.monotonic()
             left = (self.steps - self.made) / max(self._per_second(), 1e-9)
             print(f"{self._runs()}  {self._rate()}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
 
@@ -79,26 +93,27 @@ class SweepView:
         return f"{self._per_second():.1f} run-steps/s" + (f"  {self.text}" if self.text and self.runs == 1 else "")
 
 
-class Reporter(Watcher):
-    """Tells what happens to the runs of a pack."""
+class Reporter(Callback):
+    """Reports what happens to the runs of a pack."""
 
-    def __init__(self, tell: Tell):
-        self.tell = tell
+    def __init__(self, report: Report):
+        self.report = report
 
     def started(self, state: RunState) -> None:
-        self.tell("started", state.step)
+        self.report("started", state.step)
 
     def stepped(self, state: RunState) -> None:
         total = -(-state.plan.total_steps // state.plan.steps_per_epoch)
-        rows = [row for row in state.metrics[-3:] if row["step"] == state.step] if state.metrics else []
+        # An epoch ends with one row for each of train, validation and test.
+        rows = [row for row in state.metrics[-3:] if row["step"] == state.step]
         shown = "  ".join(f"{row['split']} {_measured(row)}" for row in rows)
-        self.tell("stepped", 1, f"epoch {state.epoch}/{total}  {shown}" if rows else "")
+        self.report("stepped", 1, f"epoch {state.epoch}/{total}  {shown}" if rows else "")
 
     def ended(self, state: RunState, trained: Trained) -> None:
-        self.tell("ended", state.plan.total_steps - state.step)  # a run that ends early leaves no steps behind
+        self.report("ended", state.plan.total_steps - state.step)  # a run that ends early leaves no steps to make
 
     def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
-        self.tell("failed", state.plan.total_steps - state.step)
+        self.report("failed", state.plan.total_steps - state.step)
 
 
 def _measured(row: dict) -> str:

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
-from promptgeo.config import Scoring, Template
 from promptgeo.errors import UserError
 from promptgeo.interface import LM
 from promptgeo.row import Row
+from promptgeo.schema import Scoring, Template
 from promptgeo.tasks import Example
 
 

@@ -1,4 +1,4 @@
-"""What one run has done so far: its place in the data, its curves, its checkpoints; and how it is saved and taken up again.
+"""What has a run done so far, and how is it saved and resumed? Its place in the data, its curves, its checkpoints.
 
 Shapes: P prompt tokens, d width, C checkpoints.
 """
@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -17,14 +17,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptgeo.config import Every
 from promptgeo.evaluation import Evaluation
 from promptgeo.metrics import METRICS
-from promptgeo.planning import Plan
+from promptgeo.plan import Plan
 from promptgeo.run_folder import Trained, write_atomically
-
-if TYPE_CHECKING:
-    from promptgeo.tuning import PromptTuning
+from promptgeo.schema import Every
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +44,8 @@ class RunState:
         self.epochs_without_gain = 0
         self.lr: float | None = None
         """Learning rate of the last step; None before the first."""
-        self.written: dict[bytes, Evaluation] = {}
-        """Scores with outputs, by the prompt's bytes. Not saved: a resumed run scores again."""
+        self.with_outputs: dict[bytes, Evaluation] = {}
+        """Evaluations with outputs, by the prompt's bytes. Not saved: a resumed run scores again."""
         self._checkpoints = checkpoint_steps(plan.config.training.checkpoints, plan.steps_per_epoch, plan.total_steps)
         self._start_epoch()
 
@@ -82,11 +79,12 @@ class RunState:
         """Book-keeping right after a step; whether the prompt is to be scored now."""
         self.step += 1
         if self.step in self._checkpoints:
-            self._keep(prompt_Pd)
+            self._keep_checkpoint(prompt_Pd)
         if self.step % self.plan.steps_per_epoch and not self._last:
             return False
         loss = float(self.ce_sum) / max(self.tokens, 1)
-        self._log("train", prompt_Pd, {"loss": loss, "accuracy": int(self.correct) / max(self.examples, 1)}, self.examples)
+        accuracy = int(self.correct) / max(self.examples, 1)
+        self._log("train", prompt_Pd, {"loss": loss, "accuracy": accuracy}, self.examples)
         self._start_epoch()
         if not (np.isfinite(loss) and bool(torch.isfinite(prompt_Pd).all())):
             self.status = "diverged"
@@ -97,18 +95,21 @@ class RunState:
         if self._last and self.status is None:
             self.status = "completed"
         if self.status is not None and self.step > 0 and (not self.steps or self.steps[-1] != self.step):
-            self._keep(prompt_Pd)
+            self._keep_checkpoint(prompt_Pd)
 
     @property
     def _last(self) -> bool:
         return self.step >= self.plan.total_steps
 
-    def _keep(self, prompt_Pd: Tensor) -> None:
+    def _keep_checkpoint(self, prompt_Pd: Tensor) -> None:
         self.steps.append(self.step)
         self.trajectory.append(copy_of(prompt_Pd))
 
     def wants(self, split: str) -> bool:
-        """Whether the prompt is to be scored on `split` now (validation first: it may end the run, and the end is scored)."""
+        """Whether the prompt is to be scored on `split` now.
+
+        To be asked of validation first: it may end the run, and the last prompt is scored.
+        """
         if split == "validation":
             return bool(self.plan.task.validation)
         ends = self.step == 0 or self._last or self.status is not None
@@ -118,21 +119,21 @@ class RunState:
         """Whether what the model writes with this prompt is part of the run's predictions."""
         return split == self.plan.split and (self.step == 0 or self._last or self.status is not None)
 
-    def scored(self, split: str, prompt_Pd: Tensor, found: Evaluation) -> None:
+    def scored(self, split: str, prompt_Pd: Tensor, evaluation: Evaluation) -> None:
         """Log the scores of this one prompt; on validation, keep the best and stop where patience ends."""
-        if found.outputs is not None:
-            self.written[copy_of(prompt_Pd).tobytes()] = found
-        values = {name: float(values_N[0]) for name, values_N in found.metrics.items()}
+        if evaluation.outputs is not None:
+            self.with_outputs[copy_of(prompt_Pd).tobytes()] = evaluation
+        values = {name: float(values_N[0]) for name, values_N in evaluation.metrics.items()}
         loss = values["loss"]
-        self._log(split, prompt_Pd, values, found.n)
+        self._log(split, prompt_Pd, values, evaluation.n)
         if self.step == 0:
             return
         if not np.isfinite(loss):
             self.status = "diverged"
         elif split == "validation":
-            self._watch(loss, prompt_Pd)
+            self._keep_best(loss, prompt_Pd)
 
-    def _watch(self, loss: float, prompt_Pd: Tensor) -> None:
+    def _keep_best(self, loss: float, prompt_Pd: Tensor) -> None:
         patience = self.plan.config.training.early_stopping.patience
         if loss < self.best_loss:
             self.best_loss, self.best, self.epochs_without_gain = loss, copy_of(prompt_Pd), 0
@@ -157,7 +158,7 @@ class RunState:
         )
 
     @property
-    def watched(self) -> bool:
+    def has_best(self) -> bool:
         """Whether `best` was chosen on validation; else it is the final prompt."""
         return bool(self.plan.task.validation) and bool(np.isfinite(self.best_loss))
 
@@ -165,32 +166,38 @@ class RunState:
         """The prompts [P, d] whose predictions the run folder holds, by name."""
         prompts = {"initial": self.plan.p0_Pd.numpy()}
         if self.status == "completed":
-            prompts |= {"final": final} | ({"best": self.best} if self.watched else {})
+            prompts |= {"final": final} | ({"best": self.best} if self.has_best else {})
         return prompts
 
     def result(self, final: np.ndarray, scores: dict[str, Evaluation]) -> Trained:
-        """Everything the run folder holds. scores: of no prompt ("none") and of each of `prompts`, with outputs."""
+        """Everything the run folder holds, once the run is over.
+
+        final: [P, d] fp32. scores: of no prompt ("none") and of each of `prompts`, with outputs.
+        """
+        if self.status is None:
+            raise ValueError("the run is not over")
         plan = self.plan
-        results = {"split": plan.split, "n": len(getattr(plan.task, plan.split)), "steps": self.step, "prompt_length": len(final)}
-        measured = {which: found.metrics for which, found in scores.items()}
-        for m in METRICS:
-            values = {which: float(by_name[m.name][0]) for which, by_name in measured.items() if m.name in by_name}
-            if values or not m.needs:
-                results[m.name] = values
+        n = len(getattr(plan.task, plan.split))
+        results: dict[str, Any] = {"split": plan.split, "n": n, "steps": self.step, "prompt_length": len(final)}
+        measured = {which: each.metrics for which, each in scores.items()}
+        for metric in METRICS:
+            values = {which: float(by[metric.name][0]) for which, by in measured.items() if metric.name in by}
+            if values or not metric.needs:
+                results[metric.name] = values
         return Trained(
             status=self.status,
             initial=plan.p0_Pd.numpy().copy(),
             trajectory=np.stack(self.trajectory) if self.trajectory else np.zeros((0, *final.shape), np.float32),
             steps=np.array(self.steps, dtype=np.int64),
             final=final,
-            best=self.best if self.watched else final.copy(),
+            best=self.best if self.has_best else final.copy(),
             metrics=self.metrics,
-            predictions=[row for which, found in scores.items() for row in _predictions(which, plan, found)],
+            predictions=[row for which, each in scores.items() for row in _predictions(which, plan, each)],
             results=results,
         )
 
     def save(self, prompt_Pd: Tensor, optimizer: dict[str, Any]) -> None:
-        """Write what taking the run up again needs to state/, in one atomic file. optimizer: the prompt's optimiser state."""
+        """Write what resuming needs to state/, in one atomic file. optimizer: the prompt's optimiser state."""
         tensors = {"prompt": prompt_Pd.detach(), "order": self.order.get_state(), "best": torch.from_numpy(self.best)}
         if self.trajectory:
             tensors["trajectory"] = torch.from_numpy(np.stack(self.trajectory))
@@ -200,21 +207,26 @@ class RunState:
             tensors["dropout"] = torch.get_rng_state()
             if prompt_Pd.is_cuda:
                 tensors["dropout.cuda"] = torch.cuda.get_rng_state()
-        facts = {name: getattr(self, name) for name in _FACTS} | {"id": self.plan.id, "queue": list(self.queue)}
+        facts = {name: getattr(self, name) for name in _SAVED} | {"id": self.plan.id, "queue": list(self.queue)}
         path = state_file(self.plan.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         contiguous = {name: x.cpu().contiguous() for name, x in tensors.items()}
         run = json.dumps(facts)
-        write_atomically(path, safetensors.torch.save(contiguous, metadata={"run": run, "sha256": _checksum(run, contiguous)}))
+        write_atomically(
+            path, safetensors.torch.save(contiguous, metadata={"run": run, "sha256": _checksum(run, contiguous)})
+        )
 
     def resume(self, prompt_Pd: Tensor) -> dict[str, Tensor] | None:
-        """Take up what state/ holds of this very run: fills the prompt, returns its optimiser state. None: nothing to take up."""
+        """Go on from what state/ holds of this very run: fills the prompt, returns its optimiser state.
+
+        None where there is nothing to resume: no state, another run's, or one that cannot be read (which is logged).
+        """
         path = state_file(self.plan.folder)
         if not path.is_file():
             return None
         try:
             facts, tensors = _read_state(path)
-            values, queue = {name: facts[name] for name in _FACTS}, deque(facts["queue"])
+            values, queue = {name: facts[name] for name in _SAVED}, deque(facts["queue"])
         except _UNREADABLE as error:
             log.warning("%s: cannot be read (%s): the run starts anew", path, error)
             return None
@@ -237,34 +249,8 @@ class RunState:
         return {name.removeprefix("optimizer."): x for name, x in tensors.items() if name.startswith("optimizer.")}
 
 
-class Watcher:
-    """Hears what happens to each run of a pack. Nothing it does changes a number."""
-
-    def begun(self, tuning: "PromptTuning") -> None:
-        """Before the first tick."""
-
-    def started(self, state: RunState) -> None:
-        """The run has a slot; where state.step > 0, it goes on from there."""
-
-    def stepped(self, state: RunState) -> None:
-        """After each step. Rows of state.metrics are added at the end of an epoch only."""
-
-    def ended(self, state: RunState, trained: Trained) -> None:
-        """The run is over: completed or diverged."""
-
-    def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
-        """The run cannot go on. trained: what it did so far, without predictions."""
-
-    def ticked(self) -> bool:
-        """After each tick of all active runs; whether to stop training here."""
-        return False
-
-    def closed(self) -> None:
-        """No tick follows, for whatever reason."""
-
-
 def saved_step(plan: Plan) -> int | None:
-    """The step after which this very run's state was saved; None where there is none that can be taken up."""
+    """The step after which this very run's state was saved; None where there is none to resume."""
     try:
         facts, _ = _read_state(state_file(plan.folder))
     except _UNREADABLE:
@@ -294,7 +280,7 @@ def _checksum(run: str, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-_FACTS = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", "tokens", "examples")
+_SAVED = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", "tokens", "examples")
 
 
 def state_file(folder: Path) -> Path:
@@ -319,12 +305,18 @@ def copy_of(prompt_Pd: Tensor) -> np.ndarray:
     return prompt_Pd.detach().float().cpu().numpy().copy()
 
 
-def _predictions(which: str, plan: Plan, found: Evaluation) -> list[dict[str, Any]]:
+def _predictions(which: str, plan: Plan, scores: Evaluation) -> list[dict[str, Any]]:
+    """Rows of predictions.jsonl for one prompt, which was scored with outputs."""
+    if scores.outputs is None:
+        raise ValueError("predictions hold outputs")
     rows = []
     for k, example in enumerate(getattr(plan.task, plan.split)):
-        row = {"prompt": which, "id": example.id, "input": example.input, "label": example.label, "output": found.outputs[0][k]}
-        row |= {"correct": bool(found.correct[0, k]), "loss": float(f"{found.losses[0, k] / found.tokens[k]:.9g}")}
-        if found.label_correct is not None:
-            row["label_correct"] = bool(found.label_correct[0, k])
+        loss = scores.losses[0, k] / scores.tokens[k]
+        row = {"prompt": which, "id": example.id, "input": example.input, "label": example.label}
+        row |= {"output": scores.outputs[0][k], "correct": bool(scores.correct[0, k])}
+        # 9 significant digits hold any fp32.
+        row |= {"loss": float(f"{loss:.9g}")}
+        if scores.label_correct is not None:
+            row["label_correct"] = bool(scores.label_correct[0, k])
         rows.append(row)
     return rows

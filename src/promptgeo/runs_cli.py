@@ -11,8 +11,8 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from promptgeo.compose import exit_with
 from promptgeo.errors import UserError
+from promptgeo.explain import exit_with
 from promptgeo.metrics import HEADLINE
 from promptgeo.run_folder import PROMPTS, find_runs
 

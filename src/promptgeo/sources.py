@@ -17,9 +17,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from promptgeo.config import Source, SourceKind, Task
 from promptgeo.errors import UserError
 from promptgeo.hub import offline_if_unreachable
+from promptgeo.schema import Source, SourceKind, Task
 
 log = logging.getLogger(__name__)
 

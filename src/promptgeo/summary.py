@@ -15,7 +15,10 @@ VARIED = ("model", "template", "prompt_length", "lr")
 
 
 def table_of_results(runs: Sequence[Run]) -> "Table":
-    """task x init (x whatever else varies): accuracy with no prompt, with P0 and after training, mean over seeds."""
+    """A rich table, task x init (x whatever else varies): accuracy without a prompt, with P0 and after training.
+
+    Means over seeds.
+    """
     import pandas as pd
     from rich.table import Table
 
@@ -48,18 +51,15 @@ def _text(value: object) -> str:
 
 
 def recommendation(runs: Sequence[Run]) -> list[str]:
-    """Per model, task and init the learning rate with the lowest mean validation loss; a line each.
+    """Per model, task and init the learning rate with the lowest mean validation loss.
 
-    None where the runs do not differ in it, or were not scored on validation examples: the learning rate that suits
-    depends on init and model, and is never to be chosen on test examples.
+    Of runs that differ in it and were evaluated on validation. The learning rate that suits depends on init and model:
+    never choose it on test examples.
     """
     import pandas as pd
 
-    rows = [
-        run.row() | {"final_loss": run.info["results"]["loss"].get("final")}
-        for run in runs
-        if run.info["results"]["split"] == "validation"
-    ]
+    validated = [run for run in runs if run.info["results"]["split"] == "validation"]
+    rows = [run.row() | {"final_loss": run.info["results"]["loss"].get("final")} for run in validated]
     if len({row["lr"] for row in rows}) < 2:
         return []
     frame = pd.DataFrame(rows)

@@ -11,19 +11,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from promptgeo import config as schema
-from promptgeo import sources
-from promptgeo.config import Split, SplitKind, Template
+from promptgeo import schema, sources
 from promptgeo.errors import UserError
+from promptgeo.paths import stamps
 from promptgeo.row import Row
-from promptgeo.run_folder import Run
+from promptgeo.schema import Split, SplitKind, Template
 
 log = logging.getLogger(__name__)
 
@@ -145,38 +142,7 @@ def load_task(config: schema.Task, template: Template) -> Task:
 
     Raises UserError naming the file, column or example that is wrong.
     """
-    return _load(_ByValue((config, template, _stamps(config.source.path))))
-
-
-def task_of(run: Run) -> Task:
-    """The task that a finished run was trained on, made again from the config in its folder.
-
-    Raises UserError where the run was trained elsewhere (no such config), or its data are gone or no longer the same.
-    """
-    config = run.info["config"]
-    if "source" not in config["task"] or "text" not in config["template"]:
-        name = config["task"]["name"]
-        raise UserError(f"{run.folder}: was trained elsewhere; the examples of its task {name} are not known")
-    task = load_task(_typed(schema.Task, config["task"]), _typed(Template, config["template"]))
-    if task.fingerprint != run.info["fingerprints"]["data"]:
-        raise UserError(
-            f"{run.folder}: the data of task {task.name} are not those that it was trained on; they have changed since"
-        )
-    return task
-
-
-def _typed(kind: type, fields: dict[str, Any]) -> Any:
-    """Plain fields of a run.json as the dataclass of the schema that they were."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), fields))
-
-
-def _stamps(path: str | None) -> list[tuple[str, int, int]]:
-    """Name, time and size of a user's own files: they differ where one was edited in this process's lifetime."""
-    if path is None:
-        return []
-    source = Path(path).expanduser()
-    files = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
-    return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    return _load(_ByValue((config, template, stamps(config.source.path))))
 
 
 class _ByValue(tuple):

@@ -1,7 +1,7 @@
 """PromptTuning: trains the soft prompts of several runs on one frozen model, each run exactly as if it were alone.
 
-A *tick* is one optimiser step of every active run. A *slot* holds one run's prompt (one Parameter [P, d], one optimiser group)
-and takes the next waiting run when its run is done. A solo run is one slot.
+A *tick* is one optimiser step of every active run. A *slot* holds one run's prompt (one Parameter [P, d], one optimiser
+group) and takes the next waiting run when its run is over. A solo run is one slot.
 
 Shapes: R runs of one forward, P prompt tokens, d width, M label positions.
 """
@@ -9,9 +9,8 @@ Shapes: R runs of one forward, P prompt tokens, d width, M label positions.
 import itertools
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -19,31 +18,36 @@ import torch
 from torch import Tensor
 
 from promptgeo.batching import sum_by_row
-from promptgeo.config import Optimizer, OptimizerKind, Schedule
-from promptgeo.coupling import is_coupled, penalty
+from promptgeo.callbacks import Callback
+from promptgeo.coupling import penalty
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.losses import label_losses
 from promptgeo.memory import give_back_freed_memory
-from promptgeo.planning import Plan
-from promptgeo.run_state import RunState, Watcher, copy_of
+from promptgeo.optimizers import group_settings, learning_rate, make_optimizer
+from promptgeo.plan import Plan
+from promptgeo.run_state import RunState, copy_of
 
 log = logging.getLogger(__name__)
 
 
 class PromptTuning(L.LightningModule):
-    """Trains the prompts of `plans`, all on one frozen model with one prompt length, in at most `slots` slots at a time."""
+    """Trains the prompts of `plans`, all on one frozen model with one prompt length, in at most `slots` slots."""
 
-    def __init__(self, plans: list[Plan], slots: int | None = None, watchers: list[Watcher] | None = None):
+    def __init__(self, plans: Sequence[Plan], slots: int | None = None, callbacks: Sequence[Callback] = ()):
+        """Raises ValueError for runs that cannot share a pack: with dropout, or with another optimiser."""
         super().__init__()
         self.automatic_optimization = False
         self.lm = plans[0].lm  # no nn.Module: Lightning neither casts nor saves it
         self.waiting = deque(plans)
-        self.watchers = watchers or []
-        self.active: list[RunState | None] = [None] * min(slots or len(plans), len(plans))
-        self.prompts = torch.nn.ParameterList(torch.nn.Parameter(torch.empty_like(plans[0].p0_Pd)) for _ in self.active)
-        self.runs_per_forward = len(self.active)
+        self.callbacks = list(callbacks)
+        self.active: dict[int, RunState] = {}
+        """The run of each slot that has one."""
+        count = min(slots or len(plans), len(plans))
+        empty_Pd = torch.empty_like(plans[0].p0_Pd)
+        self.prompts = torch.nn.ParameterList(torch.nn.Parameter(empty_Pd.clone()) for _ in range(count))
+        self.runs_per_forward = count
         self.dropout = any(plan.config.training.dropout for plan in plans)
-        self.coupled = is_coupled(plans[0].config)
+        self.coupled = bool(plans[0].cell.coupled)
         self._without_prompt: dict[tuple, Evaluation] = {}
         if self.dropout and len(plans) > 1:
             raise ValueError("dropout draws from one generator: a run with dropout trains alone")
@@ -51,7 +55,7 @@ class PromptTuning(L.LightningModule):
             raise ValueError("one optimiser serves all slots: runs with other optimisers train in a pack of their own")
 
     def train_dataloader(self) -> Iterator[int]:
-        # A bare counter: the tick is composed in training_step, so prefetching cannot run ahead of an early stop.
+        # A counter: the tick is composed in training_step, so prefetching cannot run ahead of an early stop.
         return itertools.count()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -60,17 +64,25 @@ class PromptTuning(L.LightningModule):
     def on_train_start(self) -> None:
         if self.dropout:
             torch.manual_seed(self.waiting[0].seeds["dropout"])
-        for watcher in self.watchers:
-            watcher.begun(self)
+        for callback in self.callbacks:
+            callback.begun(self.save)
         self._refill()
 
     def training_step(self, batch: int, batch_index: int) -> None:
-        slots = self._taken()
-        if not slots:
+        """One tick: a step of every active run, then what is due after it (scores, results, waiting runs)."""
+        if not self._taken():
             return
+        self._step()
+        self._settle()
+        self._refill()
+        # A list, not a generator: every callback is called.
+        if any([callback.ticked() for callback in self.callbacks]):
+            self.trainer.should_stop = True
+
+    def _step(self) -> None:
         optimizer = self.optimizers().optimizer
         optimizer.zero_grad(set_to_none=True)  # None, not zero: an idle slot takes no step
-        chosen = self._minibatches(slots)
+        chosen = self._minibatches(self._taken())
         with self._dropout_on():
             for part in self._parts(chosen):
                 self._backward(part)
@@ -83,22 +95,22 @@ class PromptTuning(L.LightningModule):
             if config.clip is not None:
                 torch.nn.utils.clip_grad_norm_([self.prompts[s]], config.clip)
         self.optimizers().step()
-        taken = self._taken()
-        self._score([s for s in taken if self.active[s].stepped(self.prompts[s])])
+
+    def _settle(self) -> None:
+        """What follows a step: metrics and scores where they are due, and the results of runs that are over."""
+        self._score([s for s in self._taken() if self.active[s].stepped(self.prompts[s])])
         for s in self._taken():
             self.active[s].settle(self.prompts[s])
-            for watcher in self.watchers:
-                watcher.stepped(self.active[s])
+            for callback in self.callbacks:
+                callback.stepped(self.active[s])
         over = [s for s in self._taken() if self.active[s].status is not None]
         if over:
             self._finish(over)
-            give_back_freed_memory()  # between what a run's folder is made of, large pieces would lie too scattered for the next runs
-        self._refill()
-        if any([watcher.ticked() for watcher in self.watchers]):  # a list: every watcher hears of it
-            self.trainer.should_stop = True
+            # What run folders are made of scatters what is free: the next runs' activations would not fit into it.
+            give_back_freed_memory()
 
-    def rehearse(self, plans: list[Plan]) -> None:
-        """One forward and backward of all plans' first minibatches, to see how long it takes."""
+    def rehearse(self, plans: Sequence[Plan]) -> None:
+        """One forward and backward of all plans' first minibatches, to be timed."""
         for s, plan in enumerate(plans):
             self.active[s] = RunState(plan)
             with torch.no_grad():
@@ -107,15 +119,18 @@ class PromptTuning(L.LightningModule):
             self._forward_backward(part)
 
     def save(self) -> None:
-        """Write every active run's state, so that training can go on from this tick."""
+        """Write every active run's state, so that training can resume from this tick."""
         for s in self._taken():
             self.active[s].save(self.prompts[s], self.optimizers().optimizer.state[self.prompts[s]])
 
     def _taken(self) -> list[int]:
-        return [s for s, state in enumerate(self.active) if state is not None]
+        return sorted(self.active)
 
     def _backward(self, chosen: dict[int, list[int]]) -> None:
-        """Gradients of these slots' minibatches. What fails for several runs is tried again by halves, so one run's fault stays its own."""
+        """Gradients of these slots' minibatches.
+
+        What fails for several runs is tried again by halves, so that one run's fault stays its own.
+        """
         try:
             self._forward_backward(chosen)
             return
@@ -141,14 +156,16 @@ class PromptTuning(L.LightningModule):
             self._backward({s: chosen[s] for s in slots[half:]})
 
     def _parts(self, chosen: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
-        """Slots that go through one forward and backward: no more activations are held than a forward may have tokens."""
+        """Slots that go through one forward and backward: it holds activations of at most lm.max_tokens positions."""
         sizes = {s: sum(self.active[s].plan.train_rows[i].length for i in indices) for s, indices in chosen.items()}
         total = sum(sizes.values())
-        fair = total / max(-(-total // self.lm.max_tokens), 1)  # no small rest: it would take as long as a large part
+        # Parts of one size: a small rest would take as long as a large part.
+        fair = total / max(-(-total // self.lm.max_tokens), 1)
         part: dict[int, list[int]] = {}
         tokens = 0
         for s, indices in chosen.items():
-            if part and (tokens + sizes[s] / 2 > fair or tokens + sizes[s] > self.lm.max_tokens or len(part) >= self.runs_per_forward):
+            too_long = tokens + sizes[s] / 2 > fair or tokens + sizes[s] > self.lm.max_tokens
+            if part and (too_long or len(part) >= self.runs_per_forward):
                 yield part
                 part, tokens = {}, 0
             part[s] = indices
@@ -192,14 +209,19 @@ class PromptTuning(L.LightningModule):
             self.active[s].learned(*sums)
 
     def _push_apart(self) -> None:
-        """Add the gradient of what couples these runs; one that failed or whose prompt is no longer finite drops out."""
-        pushed = [self.prompts[s] for s in self._taken() if self.prompts[s].grad is not None and bool(torch.isfinite(self.prompts[s]).all())]
+        """Add the gradient of what couples these runs.
+
+        A run that failed, or whose prompt is no longer finite, drops out.
+        """
+        prompts = [self.prompts[s] for s in self._taken() if self.prompts[s].grad is not None]
+        pushed = [prompt for prompt in prompts if bool(torch.isfinite(prompt).all())]
         if len(pushed) > 1:
-            penalty(torch.stack(pushed), self.active[self._taken()[0]].plan.config.regulariser.weight).backward()
+            weight = self.active[self._taken()[0]].plan.config.regulariser.weight
+            penalty(torch.stack(pushed), weight).backward()
 
     @contextmanager
     def _dropout_on(self) -> Iterator[None]:
-        """The frozen model's own dropout during a step, where the run asks for it; the model is in eval mode at all other times."""
+        """The frozen model's own dropout, in the steps of a run with training.dropout; else it stays in eval mode."""
         if not self.dropout:
             yield
             return
@@ -211,8 +233,8 @@ class PromptTuning(L.LightningModule):
         for split in ("validation", "test"):
             groups: dict[tuple, list[int]] = {}
             for s in slots:
-                if self.active[s] is not None and self.active[s].wants(split):
-                    key = _scoring(self.active[s].plan, split), self.active[s].keeps_outputs(split)
+                if s in self.active and self.active[s].wants(split):
+                    key = _evaluation_set(self.active[s].plan, split), self.active[s].keeps_outputs(split)
                     groups.setdefault(key, []).append(s)
             for group in groups.values():
                 self._score_group(group, split)
@@ -222,11 +244,12 @@ class PromptTuning(L.LightningModule):
         try:
             # What the first and the last prompt write is kept in the run folder; all others are only scored.
             outputs = any(self.active[s].keeps_outputs(split) for s in slots)
-            distinct = {copy_of(prompt).tobytes(): prompt for prompt in prompts}  # P0 of a word is the same for every seed
+            # P0 of a word is the same for every seed: it is scored once.
+            distinct = {copy_of(prompt).tobytes(): prompt for prompt in prompts}
             place = {content: k for k, content in enumerate(distinct)}
-            found = _evaluate(self.active[slots[0]].plan, torch.stack(list(distinct.values())), split, outputs)
+            scores = _evaluate(self.active[slots[0]].plan, torch.stack(list(distinct.values())), split, outputs)
             for s, prompt in zip(slots, prompts, strict=True):
-                self.active[s].scored(split, prompt, found.of(place[copy_of(prompt).tobytes()]))
+                self.active[s].scored(split, prompt, scores.of(place[copy_of(prompt).tobytes()]))
         except Exception as error:
             if len(slots) == 1:
                 self._fail(slots[0], error)
@@ -235,37 +258,44 @@ class PromptTuning(L.LightningModule):
                 self._score_group([s], split)
 
     def _refill(self) -> None:
-        """Give free slots to waiting runs: P0 or what a stopped run left, the run's optimiser settings, no other's optimiser state."""
-        while self.waiting and None in self.active:
-            fresh = []
-            for s in [s for s, state in enumerate(self.active) if state is None][: len(self.waiting)]:
-                state = self.active[s] = RunState(self.waiting.popleft())
-                optimizer = self.optimizers().optimizer
-                optimizer.param_groups[s].update(group_settings(state.plan.config.optimizer))
-                with torch.no_grad():
-                    self.prompts[s].copy_(state.plan.p0_Pd)
-                optimizer.state.pop(self.prompts[s], None)
-                resumed = state.resume(self.prompts[s])
-                if resumed is None:
-                    fresh.append(s)
-                elif resumed:
-                    # Adam's step counter stays on the host, its moments beside the prompt.
-                    optimizer.state[self.prompts[s]] = {k: x if k == "step" else x.to(self.prompts[s].device) for k, x in resumed.items()}
-                for watcher in self.watchers:
-                    watcher.started(state)
+        """Give free slots to waiting runs; where none is left and no run is active, training stops."""
+        while self.waiting and len(self.active) < len(self.prompts):
+            free = [s for s in range(len(self.prompts)) if s not in self.active][: len(self.waiting)]
+            fresh = [s for s in free if not self._start(s, self.waiting.popleft())]
             self._score(fresh)
+            fresh = [s for s in fresh if s in self.active]  # without those whose scoring failed
             for s in fresh:
-                if self.active[s] is not None and self.active[s].plan.total_steps == 0:
+                if self.active[s].plan.total_steps == 0:
                     self.active[s].status = "completed"
-            self._finish([s for s in fresh if self.active[s] is not None and self.active[s].status is not None])
+            self._finish([s for s in fresh if self.active[s].status is not None])
         if not self._taken():
             self.trainer.should_stop = True
+
+    def _start(self, slot: int, plan: Plan) -> bool:
+        """Put the run into the slot: its prompt (P0 or saved), its optimiser settings, no state of the run before.
+
+        Returns whether it was resumed.
+        """
+        state = self.active[slot] = RunState(plan)
+        prompt, optimizer = self.prompts[slot], self.optimizers().optimizer
+        optimizer.param_groups[slot].update(group_settings(plan.config.optimizer))
+        with torch.no_grad():
+            prompt.copy_(plan.p0_Pd)
+        optimizer.state.pop(prompt, None)
+        saved = state.resume(prompt)
+        if saved:
+            # Adam's step counter stays on the host, its moments beside the prompt.
+            optimizer.state[prompt] = {k: x if k == "step" else x.to(prompt.device) for k, x in saved.items()}
+        for callback in self.callbacks:
+            callback.started(state)
+        return saved is not None
 
     def _finish(self, slots: list[int]) -> None:
         """Hand over the results of runs that are over; runs of one task are scored together."""
         groups: dict[tuple, list[int]] = {}
         for s in slots:
-            groups.setdefault(_scoring(self.active[s].plan, self.active[s].plan.split), []).append(s)
+            plan = self.active[s].plan
+            groups.setdefault(_evaluation_set(plan, plan.split), []).append(s)
         for group in groups.values():
             self._finish_group(group)
 
@@ -283,73 +313,42 @@ class PromptTuning(L.LightningModule):
         for s, trained in results.items():
             state = self.active[s]
             try:
-                for watcher in self.watchers:
-                    watcher.ended(state, trained)
-                self.active[s] = None
+                for callback in self.callbacks:
+                    callback.ended(state, trained)
+                del self.active[s]
             except Exception as error:
                 self._fail(s, error)
 
     def _final_scores(self, finals: dict[int, np.ndarray]) -> dict[int, dict[str, Evaluation]]:
-        """Of each slot's run: no prompt and every prompt it keeps, with outputs; those that were scored with them already are not again."""
+        """Of each slot's run: scores of no prompt and of every prompt it keeps, with outputs; each is made once."""
         first = self.active[next(iter(finals))].plan
-        key = _scoring(first, first.split)
+        key = _evaluation_set(first, first.split)
         if key not in self._without_prompt:
-            self._without_prompt[key] = _evaluate(first, np.zeros((1, 0, self.lm.width), np.float32), first.split, outputs=True)
+            no_prompt_1Pd = np.zeros((1, 0, self.lm.width), np.float32)
+            self._without_prompt[key] = _evaluate(first, no_prompt_1Pd, first.split, outputs=True)
         named = {s: self.active[s].prompts(final) for s, final in finals.items()}
-        known = {content: found for s in finals for content, found in self.active[s].written.items()}
+        known = {content: scores for s in finals for content, scores in self.active[s].with_outputs.items()}
         missing = {a.tobytes(): a for prompts in named.values() for a in prompts.values() if a.tobytes() not in known}
         if missing:
-            found = _evaluate(first, np.stack(list(missing.values())), first.split, outputs=True)
-            known |= {content: found.of(k) for k, content in enumerate(missing)}
-        return {s: {"none": self._without_prompt[key]} | {which: known[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
+            scores = _evaluate(first, np.stack(list(missing.values())), first.split, outputs=True)
+            known |= {content: scores.of(k) for k, content in enumerate(missing)}
+        none = {"none": self._without_prompt[key]}
+        return {s: none | {which: known[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
 
     def _fail(self, slot: int, error: Exception) -> None:
-        state, self.active[slot] = self.active[slot], None
+        state = self.active.pop(slot)
         self.prompts[slot].grad = None
         state.status = "failed"
         trained = state.result(copy_of(self.prompts[slot]), {})
-        for watcher in self.watchers:
-            watcher.failed(state, trained, error)
+        for callback in self.callbacks:
+            callback.failed(state, trained, error)
 
 
-def _scoring(plan: Plan, split: str) -> tuple:
+def _evaluation_set(plan: Plan, split: str) -> tuple:
     """What runs have in common whose prompts can be scored together."""
     return id(plan.task), split, plan.config.evaluation.max_new_tokens
 
 
 def _evaluate(plan: Plan, prompts_NPd: Tensor | np.ndarray, split: str, outputs: bool = False) -> Evaluation:
-    return evaluate(plan.lm, prompts_NPd, plan.task, split=split, max_new_tokens=plan.config.evaluation.max_new_tokens, outputs=outputs)
-
-
-OPTIMIZERS = {
-    OptimizerKind.adamw: torch.optim.AdamW,
-    OptimizerKind.adam: torch.optim.Adam,
-    OptimizerKind.sgd: torch.optim.SGD,
-    OptimizerKind.adafactor: torch.optim.Adafactor,
-}
-
-
-def make_optimizer(config: Optimizer, prompts: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """One parameter group per slot; each run's own settings are put there when it takes the slot."""
-    return OPTIMIZERS[config.name]([{"params": [p], **group_settings(config)} for p in prompts])
-
-
-def group_settings(config: Optimizer) -> dict[str, Any]:
-    settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    if config.name in (OptimizerKind.adamw, OptimizerKind.adam):
-        settings |= {"betas": tuple(config.betas), "eps": config.eps}
-    elif config.name is OptimizerKind.sgd:
-        settings |= {"momentum": config.momentum}
-    return settings
-
-
-def learning_rate(config: Optimizer, step: int, total_steps: int) -> float:
-    """The learning rate of step `step` (0-based), as transformers' schedules of these names define it."""
-    if step < config.warmup_steps:
-        return config.lr * step / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
-    if config.schedule is Schedule.linear:
-        return config.lr * max(1 - progress, 0.0)
-    if config.schedule is Schedule.cosine:
-        return config.lr * max(0.5 * (1 + float(np.cos(np.pi * progress))), 0.0)
-    return config.lr
+    longest = plan.config.evaluation.max_new_tokens
+    return evaluate(plan.lm, prompts_NPd, plan.task, split=split, max_new_tokens=longest, outputs=outputs)

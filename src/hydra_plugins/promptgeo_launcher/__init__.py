@@ -1,5 +1,7 @@
-"""hydra/launcher=packed: all runs of a grid that can share a frozen model train as one batch. hydra/sweeper=checked: Hydra's own, which
-does not compose every job once more to see whether it can be composed: promptgeo has checked them by then.
+"""What Hydra finds by itself: `hydra/launcher=packed` and `hydra/sweeper=checked`.
+
+packed: all runs of a grid that can share a frozen model train as one batch. checked: Hydra's own sweeper, which does
+not compose every job once more to see whether it can be composed: promptgeo has checked them by then.
 
 Hydra imports this package whenever it starts, so torch is imported only when runs are launched.
 """
@@ -36,16 +38,14 @@ class CheckedSweeper(BasicSweeper):
 
 
 class PackedLauncher(Launcher):
-    """Trains all jobs together, then runs each as Hydra's basic launcher does; the job finds its run complete."""
+    """Trains all jobs together, then runs each as Hydra's basic launcher does; the job's run is over by then."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+        """task_function: a cli_train.Jobs."""
+        self.config, self.hydra_context, self.jobs = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One JobReturn per job, in order, and what the basic launcher leaves: a folder with .hydra/ per job."""
-        from promptgeo import packing
-        from promptgeo.compose import to_run_config
-
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
@@ -56,16 +56,16 @@ class PackedLauncher(Launcher):
                 job.hydra.job.id = index
                 job.hydra.job.num = index
             jobs.append(job)
-        with packing.trained_ahead([to_run_config(job) for job in jobs]):
-            return [self._run(jobs.pop(0)) for _ in job_overrides]  # popped: each holds Hydra's whole configuration
+        self.jobs.train(jobs)
+        return [self._run(jobs.pop(0)) for _ in job_overrides]  # popped: each holds Hydra's whole configuration
 
     def _run(self, job: DictConfig) -> JobReturn:
-        found = run_job(
+        result = run_job(
             hydra_context=self.hydra_context,
-            task_function=self.task_function,
+            task_function=self.jobs,
             config=job,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return found
+        return result

@@ -26,7 +26,7 @@ from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
 from promptgeo.run_table import RunTable
-from promptgeo.tasks import task_of
+from promptgeo.run_task import task_of
 
 
 def curve(start: Tensor, control: Tensor, end: Tensor, t_T: Tensor) -> Tensor:

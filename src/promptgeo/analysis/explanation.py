@@ -40,13 +40,14 @@ from promptgeo.analysis.resampling import (
 )
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.vectors import random_like
-from promptgeo.config import Template
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
 from promptgeo.run_folder import Run
 from promptgeo.run_table import RunTable
-from promptgeo.tasks import Task, task_of
+from promptgeo.run_task import task_of
+from promptgeo.schema import Template
+from promptgeo.tasks import Task
 
 LEVEL = 0.05
 """Of the tests."""

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from promptgeo.batching import IGNORE
-from promptgeo.config import Template
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.row import Row
+from promptgeo.schema import Template
 from promptgeo.tasks import Example, Task
 
 

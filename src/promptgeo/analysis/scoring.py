@@ -15,7 +15,8 @@ from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_table import RunTable
-from promptgeo.tasks import Task, task_of
+from promptgeo.run_task import task_of
+from promptgeo.tasks import Task
 
 BLOCK = 32
 """Prompts that are scored between two moves of the progress bar."""

@@ -48,7 +48,7 @@ from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_folder import Run
 from promptgeo.run_table import RunTable
-from promptgeo.tasks import task_of
+from promptgeo.run_task import task_of
 
 LEVEL = 0.05
 """Of the tests."""

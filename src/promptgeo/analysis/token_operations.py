@@ -20,11 +20,11 @@ from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Result
 from promptgeo.analysis.scoring import BLOCK, Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points
-from promptgeo.config import Scoring
 from promptgeo.errors import UserError
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_table import RunTable
+from promptgeo.schema import Scoring
 
 
 def token_operations(

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from promptgeo.analysis.vectors import order_of_appearance
-from promptgeo.config import InitKind
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_table import RunTable
+from promptgeo.schema import InitKind
 
 CHUNK_BYTES = 2**27
 """Of distances held at once."""

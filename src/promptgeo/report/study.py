@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from promptgeo.config import flatten
 from promptgeo.errors import UserError
+from promptgeo.schema import flatten
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgeo import packing
+from promptgeo.cell import cells_of
 from promptgeo.compose import compose_grid
+from promptgeo.engine import train_all
 from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
-from promptgeo.planning import Plan, plan
+from promptgeo.plan import Plan, plan
 from promptgeo.run_folder import Run
 from promptgeo.tiny import PATH
 
@@ -22,22 +23,27 @@ BAR_WITHOUT, BAR_TRAINED = 0.6, 0.9
 
 TEXT = """# tiny: the embedded model
 
-For demonstrations, tests and method development. **Not for claims about language models**: the facts of the bundled tasks, test examples included,
-are in its pretraining corpus, so what test accuracy measures here is *elicitation*: whether a prompt makes the model do a task that it can do.
+For demonstrations, tests and method development. **Not for claims about language models**: the facts of the bundled
+tasks, test examples included, are in its pretraining corpus, so what test accuracy measures here is *elicitation*:
+whether a prompt makes the model do a task that it can do.
 
-GPT-2 architecture, {parameters:,} parameters, width {width}, {layers} layers, {positions} positions, vocabulary {vocabulary:,} (its own byte-level BPE), {megabytes:.1f} MB on disk
-(fp16). Pretrained from scratch by `python -m promptgeo.tiny.pretrain` on a corpus generated from the bundled data: few-shot blocks of tasks that
-compete on the same inputs, so that without a prompt the model cannot know which one is meant, and sentences of the ten init words.
+GPT-2 architecture, {parameters:,} parameters, width {width}, {layers} layers, {positions} positions,
+vocabulary {vocabulary:,} (its own byte-level BPE), {megabytes:.1f} MB on disk (fp16). Pretrained from scratch by
+`python -m promptgeo.tiny.pretrain` on a corpus generated from the bundled data: few-shot blocks of tasks that compete on
+the same inputs, so that without a prompt the model cannot know which one is meant, and sentences of the ten init words.
 
-Written by `python -m promptgeo.tiny.card`. Test accuracy (the whole line, greedy, template input_label) on the bundled tasks' test split of n examples;
-default optimiser, {epochs} epochs, init cat; 4 and 1 prompt tokens: mean of {seeds} seeds (lowest). Other prompts: the trained 4-token prompts of the
-other tasks: mean (largest). In its corpus a mismatched instruction leaves the input with a decoy task, so transfer between tasks is near 0 by construction.
+Written by `python -m promptgeo.tiny.card`. Test accuracy (the whole line, greedy, template input_label) on the bundled
+tasks' test split of n examples; default optimiser, {epochs} epochs, init cat; 4 and 1 prompt tokens: mean of {seeds} seeds
+(lowest). Other prompts: the trained 4-token prompts of the other tasks: mean (largest).
+In its corpus a mismatched instruction leaves the input with a decoy task, so transfer between tasks is near 0 by
+construction.
 
 | task | n | no prompt | P0 | other prompts | 4 tokens | 1 token |
 |---|---|---|---|---|---|---|
 {rows}
 
-Aim: at most {without} without a prompt, with P0 and on average with another task's prompt; at least {trained} with a trained prompt. {verdict}
+Aim: at most {without} without a prompt, with P0 and on average with another task's prompt; at least {trained} with a
+trained prompt. {verdict}
 """
 
 
@@ -46,9 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=CARD, help="the card to write")
     parser.add_argument("--overrides", nargs="*", default=[], help="Hydra overrides of the sweep")
     chosen = parser.parse_args(arguments)
-    configs = compose_grid(["sweep=tiny_card", *chosen.overrides])
-    packing.train_all(configs)
-    plans = [plan(config) for config in configs]
+    cells = cells_of(compose_grid(["sweep=tiny_card", *chosen.overrides]))
+    train_all(cells)
+    plans = [plan(cell) for cell in cells]
     chosen.out.write_text(card(plans), encoding="utf-8")
     print(f"wrote {chosen.out}")
 
@@ -73,8 +79,10 @@ def card(plans: list[Plan]) -> str:
             f"| {name} | {len(task.test)} | {none:.2f} | {initial:.2f} | {other.mean():.2f} ({other.max():.2f}) "
             f"| {four.mean():.2f} ({four.min():.2f}) | {one.mean():.2f} ({one.min():.2f}) |"
         )
-        misses += [f"{name} {what}" for what, value in (("without a prompt", none), ("with P0", initial), ("with other prompts", other.mean())) if value > BAR_WITHOUT]
-        misses += [f"{name} with {what}" for what, value in (("4 tokens", four.mean()), ("1 token", one.mean())) if value < BAR_TRAINED]
+        low = {"without a prompt": none, "with P0": initial, "with other prompts": other.mean()}
+        high = {"with 4 tokens": four.mean(), "with 1 token": one.mean()}
+        misses += [f"{name} {what}" for what, value in low.items() if value > BAR_WITHOUT]
+        misses += [f"{name} {what}" for what, value in high.items() if value < BAR_TRAINED]
     return TEXT.format(
         **facts(lm),
         epochs=plans[0].config.training.epochs,

@@ -9,10 +9,10 @@ import safetensors.numpy
 import torch
 
 from conftest import FAMILIES
-from promptgeo import FrozenLM, UserError, prompts
-from promptgeo.config import Init, InitKind, Prompt, Template
-from promptgeo.prompts import initial_prompt
+from promptgeo import FrozenLM, UserError, inits
+from promptgeo.inits import initial_prompt
 from promptgeo.run_folder import Trained, write_run
+from promptgeo.schema import Init, InitKind, Prompt, Template
 from promptgeo.tasks import Task
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
@@ -60,7 +60,10 @@ def test_a_word_of_several_tokens_is_repeated_whole_or_refused(gpt2, caplog):
     assert torch.equal(p0, table(gpt2)[ids * 3])
     assert caplog.messages == ["init: 'catdog' is 2 tokens, 3 times"]
     for length in (1, 3, 5):
-        assert said(gpt2, "word", length, text="catdog") == f"init.text='catdog' is 2 tokens for this model, which does not go into prompt.length={length}; set prompt.length=2"
+        assert said(gpt2, "word", length, text="catdog") == (
+            "init.text='catdog' is 2 tokens for this model, which does not go into "
+            f"prompt.length={length}; set prompt.length=2"
+        )
 
 
 def test_a_text_is_its_tokens_and_its_count_is_said(gpt2, caplog):
@@ -70,7 +73,9 @@ def test_a_text_is_its_tokens_and_its_count_is_said(gpt2, caplog):
     assert caplog.messages == [f"init: 'cat dog bird' is {len(ids)} tokens"]
     assert torch.equal(make(gpt2, "text", len(ids), text="cat dog bird"), table(gpt2)[ids])
     for length in (1, len(ids) - 1, len(ids) + 1, 2 * len(ids)):  # trap 2: neither cut nor tiled
-        assert said(gpt2, "text", length, text="cat dog bird") == f"init.text='cat dog bird' is {len(ids)} tokens, but prompt.length={length}; set prompt.length={len(ids)}"
+        assert said(gpt2, "text", length, text="cat dog bird") == (
+            f"init.text='cat dog bird' is {len(ids)} tokens, but prompt.length={length}; set prompt.length={len(ids)}"
+        )
 
 
 def test_no_special_token_is_added_to_a_text(model_folders, tokenizer, tmp_path):
@@ -79,7 +84,9 @@ def test_no_special_token_is_added_to_a_text(model_folders, tokenizer, tmp_path)
     from transformers import AutoTokenizer
 
     adds = AutoTokenizer.from_pretrained(model_folders["gpt2"])
-    adds.backend_tokenizer.post_processor = TemplateProcessing(single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
+    adds.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
     lm = FrozenLM.load(str(model_folders["gpt2"]), device="cpu")
     with_ends = FrozenLM(lm.model, adds)
     (cat,) = tokenizer.encode("cat")
@@ -92,8 +99,13 @@ def test_vocab_draws_different_ordinary_tokens(unlike):
     size = len(unlike.tokenizer)
     everything = make(unlike, "vocab", size - 1)
     rows = {tuple(row.tolist()) for row in everything}
-    assert rows == {tuple(row.tolist()) for row in table(unlike)[1:]}  # without replacement, and never token 0, <|endoftext|>
-    assert said(unlike, "vocab", size) == f"prompt.length: {size} tokens cannot be drawn from a vocabulary of {size - 1}; set a smaller prompt.length"
+    assert rows == {
+        tuple(row.tolist()) for row in table(unlike)[1:]
+    }  # without replacement, and never token 0, <|endoftext|>
+    assert (
+        said(unlike, "vocab", size)
+        == f"prompt.length: {size} tokens cannot be drawn from a vocabulary of {size - 1}; set a smaller prompt.length"
+    )
 
 
 def test_vocab_never_draws_a_special_token_without_a_role(model_folders):
@@ -146,14 +158,16 @@ def test_labels_are_each_labels_mean_then_drawn_tokens(gpt2, caplog):
     means = torch.stack([table(gpt2)[gpt2.encode(" cat")].mean(0), table(gpt2)[gpt2.encode(" paper book")].mean(0)])
     assert len(gpt2.encode(" paper book")) > 1
     torch.testing.assert_close(make(gpt2, "labels", None, task=REVIEWS), means, rtol=0, atol=1e-7)
-    prompts._say.cache_clear()  # what another test may have said
+    inits._log_once.cache_clear()  # of what another test may have logged
     with caplog.at_level(logging.INFO):
         p0 = make(gpt2, "labels", 4, task=REVIEWS)
     assert caplog.messages == ["init: 2 labels, then 2 tokens drawn from the vocabulary"]
     torch.testing.assert_close(p0[:2], means, rtol=0, atol=1e-7)
     assert {tuple(row.tolist()) for row in p0[2:]} <= {tuple(row.tolist()) for row in table(gpt2)[1:]}
     assert not torch.equal(make(gpt2, "labels", 4, task=REVIEWS, seed=1)[2:], p0[2:])
-    assert said(gpt2, "labels", 1, task=REVIEWS) == "init=labels: 2 labels do not fit prompt.length=1; set prompt.length=2"
+    assert (
+        said(gpt2, "labels", 1, task=REVIEWS) == "init=labels: 2 labels do not fit prompt.length=1; set prompt.length=2"
+    )
     assert said(gpt2, "labels") == "init=labels: task t has no label set (task.labels)"
 
 
@@ -169,8 +183,14 @@ def test_a_file_is_taken_as_it_is(gpt2, tmp_path):
         assert p0.dtype == torch.float32 and np.array_equal(p0.numpy(), array)
     assert np.array_equal(make(gpt2, "file", 5, path=str(tmp_path / "two.safetensors"), which="best").numpy(), other)
     two = tmp_path / "two.safetensors"
-    assert said(gpt2, "file", None, path=str(two), which="x") == f"init.path={two}: has no tensor 'x'; set init.which to one of best, final"
-    assert said(gpt2, "file", 4, path=str(tmp_path / "p.npy")) == f"init.path={tmp_path / 'p.npy'} is 3 tokens, but prompt.length=4; set prompt.length=3"
+    assert (
+        said(gpt2, "file", None, path=str(two), which="x")
+        == f"init.path={two}: has no tensor 'x'; set init.which to one of best, final"
+    )
+    assert (
+        said(gpt2, "file", 4, path=str(tmp_path / "p.npy"))
+        == f"init.path={tmp_path / 'p.npy'} is 3 tokens, but prompt.length=4; set prompt.length=3"
+    )
 
 
 def test_a_file_that_is_no_prompt_is_named(gpt2, tmp_path):
@@ -190,15 +210,30 @@ def test_a_file_that_is_no_prompt_is_named(gpt2, tmp_path):
     assert of("flat.npy") == "PATH: has shape [32]; [P, 32] is needed for this model"
     assert of("nan.npy") == "init=file: the initial prompt holds numbers that are not finite"
     assert of("empty.npy").startswith("PATH is 0 tokens")
-    for name, kind in {"cut.npy": "npy", "words.npy": "npy", "pickled.npy": "npy", "cut.safetensors": "safetensors"}.items():
+    for name, kind in {
+        "cut.npy": "npy",
+        "words.npy": "npy",
+        "pickled.npy": "npy",
+        "cut.safetensors": "safetensors",
+    }.items():
         assert of(name).startswith(f"PATH: cannot be read as {kind}: ")
     assert of("p.pt") == "PATH: a .npy or .safetensors file is needed"
     assert of("absent.npy") == "PATH: no such file"
 
 
 def finished(folder, arrays: dict[str, np.ndarray], model: str) -> str:
-    trained = Trained("completed", **arrays, trajectory=np.stack([arrays["initial"], arrays["best"]]), steps=np.array([5, 10]), metrics=[], predictions=[], results={})
-    write_run(folder, {"id": "x", "config": {"model": {"name": "elsewhere"}}, "fingerprints": {"model": model}}, trained)
+    trained = Trained(
+        "completed",
+        **arrays,
+        trajectory=np.stack([arrays["initial"], arrays["best"]]),
+        steps=np.array([5, 10]),
+        metrics=[],
+        predictions=[],
+        results={},
+    )
+    write_run(
+        folder, {"id": "x", "config": {"model": {"name": "elsewhere"}}, "fingerprints": {"model": model}}, trained
+    )
     return str(folder)
 
 
@@ -207,16 +242,33 @@ def test_a_run_is_the_prompt_that_it_trained(gpt2, tmp_path, caplog):
     rng = np.random.default_rng(0)
     arrays = {which: rng.normal(size=(3, 32)).astype(np.float32) for which in ("initial", "final", "best")}
     path = finished(tmp_path / "run", arrays, gpt2.fingerprint)
-    for which, expected in {"final": "final", "best": "best", "initial": "initial", "0": "initial", "5": "initial", "10": "best"}.items():
+    for which, expected in {
+        "final": "final",
+        "best": "best",
+        "initial": "initial",
+        "0": "initial",
+        "5": "initial",
+        "10": "best",
+    }.items():
         assert np.array_equal(make(gpt2, "run", None, path=path, which=which).numpy(), arrays[expected])
     assert not caplog.messages
     other = finished(tmp_path / "other", arrays, "sha256:another")
     assert np.array_equal(make(gpt2, "run", None, path=other).numpy(), arrays["final"])
-    assert caplog.messages == [f"init.path={other}: that prompt was trained on another model (elsewhere): its directions mean nothing here"]
-    assert said(gpt2, "run", None, path=path, which="7") == f"init.which=7: {path}: has no checkpoint of step 7 (it has 5, 10)"
-    assert said(gpt2, "run", None, path=path, which="last").startswith("init.which=last: which=last: one of initial, final, best or a step")
+    assert caplog.messages == [
+        f"init.path={other}: that prompt was trained on another model (elsewhere): its directions mean nothing here"
+    ]
+    assert (
+        said(gpt2, "run", None, path=path, which="7")
+        == f"init.which=7: {path}: has no checkpoint of step 7 (it has 5, 10)"
+    )
+    assert said(gpt2, "run", None, path=path, which="last").startswith(
+        "init.which=last: which=last: one of initial, final, best or a step"
+    )
     assert said(gpt2, "run", 4, path=path) == f"init.path={path} is 3 tokens, but prompt.length=4; set prompt.length=3"
-    assert said(gpt2, "run", None, path=str(tmp_path)) == f"init.path={tmp_path}: {tmp_path}: no finished run lies here (no run.json)"
+    assert (
+        said(gpt2, "run", None, path=str(tmp_path))
+        == f"init.path={tmp_path}: {tmp_path}: no finished run lies here (no run.json)"
+    )
     (tmp_path / "run" / "prompts.safetensors").write_bytes(b"")
     assert "prompts.safetensors: its SHA-256 is not the one in run.json" in said(gpt2, "run", None, path=path)
 

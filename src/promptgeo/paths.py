@@ -1,0 +1,40 @@
+"""Where do conf/ and the embedded model lie, what is a folder called, and when has a user's file changed?"""
+
+import re
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+PACKAGE = Path(str(files("promptgeo")))
+EMBEDDED_MODEL = PACKAGE / "tiny" / "model"
+"""The embedded model's Hugging Face folder: config.json, model.safetensors (fp16), tokenizer.json, ..."""
+
+
+def conf_dir() -> str:
+    """The packaged conf/ of an installed wheel, else the repository's own: an editable install sees no stale copy."""
+    packaged = PACKAGE / "conf"
+    return str(packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf")
+
+
+@lru_cache
+def groups() -> list[str]:
+    """The config groups of promptgeo.train: model, task, init, ..."""
+    # Those of conf/analysis are promptgeo.analyze's.
+    return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir() and p.name != "analysis")
+
+
+def slug(text: str) -> str:
+    """`text` fit for a folder name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_") or "_"
+
+
+def stamps(path: str | None) -> list[tuple[str, int, int]]:
+    """Place, time (ns) and size (bytes) of a user's own file, or of the files of a folder: equal unless one was edited.
+
+    None, and what is not there, have no stamps.
+    """
+    if path is None:
+        return []
+    source = Path(path).expanduser().absolute()
+    found = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
+    return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in found]
