@@ -5,6 +5,7 @@ import pytest
 
 from promptgeo.analysis.curves import curves
 from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number, Result
 from promptgeo.runs import METRICS, Run, Trained, table_of, write_run
 
 
@@ -26,9 +27,9 @@ def planted(folder, correct_by_cell: dict[tuple[str, str, int], list[bool]]):
     return table_of(runs)
 
 
-def number(result, quantity: str) -> dict:
-    (row,) = (row for row in result.numbers if row["quantity"] == quantity)
-    return row
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
 
 
 def test_means_over_runs_and_over_tasks_by_hand(tmp_path):
@@ -42,16 +43,16 @@ def test_means_over_runs_and_over_tasks_by_hand(tmp_path):
         by_task.setdefault(task, []).append(sum(correct) / len(correct))
         by_init.setdefault((task, init), []).append(sum(correct) / len(correct))
     for (task, init), each in by_init.items():
-        assert number(result, f"accuracy.{task}.{init}")["value"] == pytest.approx(sum(each) / len(each))
+        assert number(result, f"accuracy.{task}.{init}").value == pytest.approx(sum(each) / len(each))
     for task, each in by_task.items():
-        assert number(result, f"accuracy.{task}")["value"] == pytest.approx(sum(each) / len(each))
+        assert number(result, f"accuracy.{task}").value == pytest.approx(sum(each) / len(each))
     overall = number(result, "accuracy.all")
-    assert overall["value"] == pytest.approx(sum(sum(each) / len(each) for each in by_task.values()) / 2)
-    assert overall["n"] == 27 and number(result, "accuracy.a")["n"] == 20 and number(result, "accuracy.b.cat")["n"] == 7
+    assert overall.value == pytest.approx(sum(sum(each) / len(each) for each in by_task.values()) / 2)
+    assert overall.n == 27 and number(result, "accuracy.a").n == 20 and number(result, "accuracy.b.cat").n == 7
     for row in result.numbers:
-        assert row["low"] is None or row["low"] <= row["value"] <= row["high"], row
+        assert row.low is None or row.low <= row.value <= row.high, row
     (finding,) = result.findings
-    assert finding.estimate == overall["value"] and "n = 8 runs, 27 test examples" in finding.sentence
+    assert finding.estimate == overall.value and "n = 8 runs, 27 test examples" in finding.sentence
 
 
 def test_seeds_that_get_the_same_examples_right_know_no_more_than_one(tmp_path):
@@ -60,10 +61,10 @@ def test_seeds_that_get_the_same_examples_right_know_no_more_than_one(tmp_path):
     low, high = wilson(50, 100)
     for quantity in ("accuracy.a.cat", "accuracy.a", "accuracy.all"):
         row = number(result, quantity)
-        assert row["n"] == 100 and row["high"] - row["low"] == pytest.approx(high - low, rel=0.1)
+        assert row.n == 100 and row.high - row.low == pytest.approx(high - low, rel=0.1)
 
 
 def test_runs_that_differ_widen_the_interval(tmp_path):
     result = curves(planted(tmp_path, {("a", "cat", seed): [seed % 2 == 0] * 100 for seed in range(8)}))
     row = number(result, "accuracy.a.cat")
-    assert row["value"] == 0.5 and row["low"] < 0.25 and row["high"] > 0.75
+    assert row.value == 0.5 and row.low < 0.25 and row.high > 0.75

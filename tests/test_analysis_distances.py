@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from promptgeo.analysis.mean_distances import mean_distances, without_self
+from promptgeo.analysis.mean_distances import mean_distances
 from promptgeo.analysis.resampling import pair_means, token_pair_interval
+from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.sequences import sequences, zero_diagonal_alone
 from promptgeo.analysis.vectors import cosine_distances
 from promptgeo.analysis.vocabulary import Vocabulary
@@ -46,6 +47,11 @@ def planted(inits=4, tasks=6, seeds=1, length=3, width=64, init=0.0, task=0.0, p
     ]
     initial = [g.normal(size=(length, width)) for _ in cells]
     return RunTable.from_arrays(np.array(prompts), pd.DataFrame(cells, columns=["init", "task", "seed"]), np.array(initial))
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
 
 
 def every_token(runs: RunTable, of="prompt") -> list[dict]:
@@ -97,31 +103,34 @@ def test_every_mean_is_that_of_a_loop_over_pairs(of, convention, metric, seeds):
         levels = {name: ds for name, ds in wanted.items() if re.fullmatch(rf"{group}\.\w+{re.escape(suffix)}", name)}
         if levels:
             wanted[f"{group}.mean{suffix}"] = [np.mean([np.mean(ds) for ds in levels.values()])] * sum(map(len, levels.values()))
-    given = {row["quantity"].removeprefix(prefix): row for row in result.numbers if "difference" not in row["quantity"]}
+    given = {row.quantity.removeprefix(prefix): row for row in result.numbers if "difference" not in row.quantity}
     assert set(given) == set(wanted)
     for name, distances in wanted.items():
-        assert given[name]["value"] == pytest.approx(np.mean(distances), abs=1e-6), name
-        assert given[name]["n"] == len(distances), name
+        assert given[name].value == pytest.approx(np.mean(distances), abs=1e-6), name
+        assert given[name].n == len(distances), name
     for name, (near, far) in {
         "corrected": {"init_closer": ("same_init", "same_task"), "position_closer": ("neither.equal_position", "same_task_other_init.other_position")},
         "paper": {"init_closer": ("table1.mean", "table2.mean"), "position_closer": ("position.mean", "table2.mean")},
     }[convention].items():
-        assert result.value(f"{prefix}difference.{name}") == pytest.approx(np.mean(wanted[far]) - np.mean(wanted[near]), abs=1e-6)
+        assert number(result, f"{prefix}difference.{name}").value == pytest.approx(np.mean(wanted[far]) - np.mean(wanted[near]), abs=1e-6)
+
+
+def without_self(mean: float, tokens: int) -> float:
+    """The mean over pairs of different tokens, from that over all tokens^2 pairs, self-pairs (distance 0) among them."""
+    return mean * tokens / (tokens - 1)
 
 
 def test_the_study_s_means_without_self_pairs():
     assert without_self(np.mean(TABLE1), 24) == pytest.approx(0.583, abs=5e-4)
     assert without_self(np.mean(TABLE2), 40) == pytest.approx(0.705, abs=5e-4)
     assert without_self(ALL, 240) == pytest.approx(0.7446, abs=5e-5)
-    with pytest.raises(ValueError, match="one token"):
-        without_self(0.5, 1)
 
 
 def test_without_self_is_the_step_from_paper_to_no_self():
     runs = planted(inits=3, tasks=4, length=2, init=0.5)
     paper, corrected = (mean_distances(runs, convention=c) for c in ("paper", "corrected"))
     for name, tokens in {"table1.i1": 8, "table1.mean": 8, "table2.t3": 6, "table2.mean": 6, "all_pairs": 24}.items():
-        assert corrected.value(f"{name}.no_self") == pytest.approx(without_self(paper.value(name), tokens), abs=1e-9)
+        assert number(corrected, f"{name}.no_self").value == pytest.approx(without_self(number(paper, name).value, tokens), abs=1e-9)
 
 
 def test_intervals_draw_whole_runs():
@@ -130,11 +139,11 @@ def test_intervals_draw_whole_runs():
     distances = cosine_distances(np.array([t["vector"] / np.linalg.norm(t["vector"]) for t in tokens]))
     run, init = (np.array([t[key] for t in tokens]) for key in ("run", "init"))
     same_init = (init[:, None] == init) & (run[:, None] != run)
-    given = {row["quantity"]: row for row in mean_distances(runs, draws=300, seed=3).numbers}
+    given = {row.quantity: row for row in mean_distances(runs, draws=300, seed=3).numbers}
     for name, chosen in {"same_init": same_init, "table1.i2": same_init & (init == "i2"), "all_pairs": run[:, None] != run}.items():
         low, high = token_pair_interval(distances, run, chosen, draws=300, seed=3)
-        assert (given[name]["low"], given[name]["high"]) == pytest.approx((low, high), abs=1e-6)
-        assert low < given[name]["value"] < high
+        assert (given[name].low, given[name].high) == pytest.approx((low, high), abs=1e-6)
+        assert low < given[name].value < high
 
 
 def test_a_bootstrap_draw_is_the_mean_over_its_copies():
@@ -172,7 +181,10 @@ def test_planted_structure_gives_its_own_sentences(what):
         assert f"difference {finding.estimate:.3f} ({finding.low:.3f} to {finding.high:.3f}; n = " in finding.sentence and "in 36 runs" in finding.sentence
     (claim,) = result.claims
     assert claim.name == "init_closer" and claim.holds == (verdicts[0] == "closer") and claim.evidence == result.findings[0].sentence
-    v = result.value
+
+    def v(quantity: str) -> float:
+        return number(result, quantity).value
+
     assert (v("same_init") < v("neither") - 0.05) == ("init" in effects)
     assert (v("same_task") < v("neither") - 0.05) == ("task" in effects)
     assert (v("neither.equal_position") < v("neither.other_position") - 0.05) == ("position" in effects)
@@ -188,7 +200,7 @@ def test_self_pairs_alone_make_the_same_init_closer_as_the_study_counted():
 def test_deltas_are_called_so_and_have_no_place_among_words(drawn):
     vocabulary = Vocabulary(np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32), ["x"] * 50)
     prompt, delta = (mean_distances(planted(init=1.0), of=of, vocabulary=vocabulary) for of in ("prompt", "delta"))
-    assert {row["quantity"] for row in prompt.numbers} - {row["quantity"] for row in delta.numbers} == {"random_vocabulary", "l2.random_vocabulary"}
+    assert {row.quantity for row in prompt.numbers} - {row.quantity for row in delta.numbers} == {"random_vocabulary", "l2.random_vocabulary"}
     assert "random vocabulary" in prompt.figures["cosine"] and "random vocabulary" not in delta.figures["cosine"]
     assert prompt.findings[0].sentence.startswith("Prompt tokens") and delta.findings[0].sentence.startswith("Deltas of prompt tokens")
     assert not any("vocabulary" in sentence for sentence in delta.omissions)
@@ -207,10 +219,10 @@ def test_random_vocabulary_line_is_that_of_a_loop(metric):
             loops.append(1.0 if zero else distance(a, b, metric))
         name = "random_vocabulary" if metric == "cosine" else "l2.random_vocabulary"
         paper, corrected = (mean_distances(planted(), convention=c, vocabulary=vocabulary, metrics=[metric], sample=sample, seed=5) for c in ("paper", "corrected"))
-        assert corrected.value(name) == pytest.approx(np.mean(loops), abs=1e-6)
-        assert paper.value(name) == pytest.approx(np.mean(loops) * (sample - 1) / sample, abs=1e-6)
-        (row,) = [row for row in corrected.numbers if row["quantity"] == name]
-        assert row["n"] == len(loops) and row["low"] < row["value"] < row["high"] and f"{sample} vocabulary tokens" in row["unit"]
+        assert number(corrected, name).value == pytest.approx(np.mean(loops), abs=1e-6)
+        assert number(paper, name).value == pytest.approx(np.mean(loops) * (sample - 1) / sample, abs=1e-6)
+        row = number(corrected, name)
+        assert row.n == len(loops) and row.low < row.value < row.high and f"{sample} vocabulary tokens" in row.unit
 
 
 def test_what_the_runs_cannot_support_is_said():
@@ -222,7 +234,7 @@ def test_what_the_runs_cannot_support_is_said():
     diagonal = mean_distances(planted(inits=3, tasks=3).query("init.str[1] == task.str[1]"))
     assert not diagonal.claims and any("comparison: init_closer" in s for s in diagonal.omissions) and any("table1.i0" in s for s in diagonal.omissions)
     for result in (single, small, diagonal):
-        assert np.isfinite([row["value"] for row in result.numbers]).all()
+        assert np.isfinite([row.value for row in result.numbers]).all()
 
 
 @pytest.mark.parametrize(
@@ -275,9 +287,9 @@ def test_every_correlation_is_that_of_a_loop_over_pairs(of, convention):
         assert row.r == pytest.approx(found.statistic, abs=1e-6) and row.n == len(a) == (144 if convention == "paper" else 60)
         if convention == "paper":
             assert row.p == pytest.approx(found.pvalue, rel=1e-4)
-    assert result.value("pearson.minimum") == pytest.approx(table["r"].min())
-    (number,) = [n for n in result.numbers if n["quantity"] == "pearson.minimum"]
-    assert number["p"] == pytest.approx(table["p"].max()) and number["n"] == table["n"][0]
+    assert number(result, "pearson.minimum").value == pytest.approx(table["r"].min())
+    lowest = number(result, "pearson.minimum")
+    assert lowest.p == pytest.approx(table["p"].max()) and lowest.n == table["n"][0]
 
 
 def test_p_is_exact_over_all_720_orders_of_the_tasks():
@@ -307,9 +319,9 @@ def test_shared_arrangement_is_found_and_shared_positions_are_not_taken_for_one(
         result = sequences(planted(width=128, seed=2, **effects))
         assert not result.claims[0].holds and "any two inits" not in result.findings[0].sentence
         paper = sequences(planted(width=128, seed=2, **effects), convention="paper")
-        assert paper.claims[0].holds and paper.value("pearson.minimum") > 0.7  # so the study's count cannot tell
+        assert paper.claims[0].holds and number(paper, "pearson.minimum").value > 0.7  # so the study's count cannot tell
     positions = sequences(planted(width=128, seed=2, position=1.0))
-    assert positions.value("pearson.minimum") > 0.7 and positions.findings[0].p > 0.05
+    assert number(positions, "pearson.minimum").value > 0.7 and positions.findings[0].p > 0.05
 
 
 def test_one_init_apart_is_named_so():
@@ -319,14 +331,14 @@ def test_one_init_apart_is_named_so():
     result = sequences(RunTable.from_arrays(np.where(odd, alone.prompts(), runs.prompts()), runs.table))
     assert not result.claims[0].holds
     assert re.search(r"for [6-9] of 10 pairs of inits only: lowest r = -?0\.\d{3} \(i\d, i4", result.findings[0].sentence)
-    by_chance = next(row for row in result.numbers if row["quantity"] == "pearson.minimum.by_chance")
-    assert by_chance["low"] < by_chance["value"] < by_chance["high"] and 0 < by_chance["p"] < 1
+    by_chance = number(result, "pearson.minimum.by_chance")
+    assert by_chance.low < by_chance.value < by_chance.high and 0 < by_chance.p < 1
 
 
 def test_the_lowest_r_by_chance_permutes_each_init_on_its_own():
     runs = planted(inits=3, tasks=6, length=2, width=32, arrangement=0.5)
     result = sequences(runs)
-    given = next(row for row in result.numbers if row["quantity"] == "pearson.minimum.by_chance")
+    given = number(result, "pearson.minimum.by_chance")
     toks, tasks, g = every_token(runs), [f"t{t}" for t in range(6)], np.random.default_rng(1)
     matrices = {}
     for init in ("i0", "i1", "i2"):
@@ -340,9 +352,9 @@ def test_the_lowest_r_by_chance_permutes_each_init_on_its_own():
             order = g.permutation(6)
             drawn.append(full[order[t], :, order[u], :].ravel())
         null.append(np.corrcoef(drawn)[np.triu_indices(3, 1)].min())
-    assert given["value"] == pytest.approx(np.mean(null), abs=0.03)
-    assert (given["low"], given["high"]) == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])), abs=0.06)
-    assert given["p"] == pytest.approx((1 + 2000 * np.mean(np.array(null) >= result.value("pearson.minimum"))) / 2001, abs=0.01)
+    assert given.value == pytest.approx(np.mean(null), abs=0.03)
+    assert (given.low, given.high) == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])), abs=0.06)
+    assert given.p == pytest.approx((1 + 2000 * np.mean(np.array(null) >= number(result, "pearson.minimum").value)) / 2001, abs=0.01)
 
 
 def test_the_zero_diagonal_alone_is_what_shuffled_distances_give():
@@ -355,10 +367,10 @@ def test_the_zero_diagonal_alone_is_what_shuffled_distances_give():
         shuffled = np.zeros((12, 12))
         shuffled[upper] = g.permutation(b[upper])
         null.append(np.corrcoef(a.ravel(), (shuffled + shuffled.T).ravel())[0, 1])
-    (number,) = [n for n in result.numbers if n["quantity"] == "pearson.zero_diagonal_alone"]
-    assert number["value"] == pytest.approx(np.mean(null), abs=4 * np.std(null) / math.sqrt(3000))
-    assert (number["low"], number["high"]) == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])), abs=0.02)
-    assert f"the zero diagonal alone gives {number['value']:.3f}" in result.claims[0].evidence
+    alone = number(result, "pearson.zero_diagonal_alone")
+    assert alone.value == pytest.approx(np.mean(null), abs=4 * np.std(null) / math.sqrt(3000))
+    assert (alone.low, alone.high) == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])), abs=0.02)
+    assert f"the zero diagonal alone gives {alone.value:.3f}" in result.claims[0].evidence
     assert zero_diagonal_alone(1.0, 0.0, 0.5, 0.0, 24) == pytest.approx(1.0) and zero_diagonal_alone(1.0, 1 / math.sqrt(24), 1.0, 1 / math.sqrt(24), 24) == pytest.approx(0.5)
 
 
@@ -374,25 +386,25 @@ def test_seeds_of_a_cell_are_averaged_as_matrices():
     for init in ("i0", "i1"):
         per_seed = [brute_sequence(every_token(runs.query(f"seed == {s}")), init, tasks, range(6), "corrected") for s in (0, 1)]
         sequence[init] = np.mean(per_seed, axis=0)
-    assert result.value("pearson.minimum") == pytest.approx(np.corrcoef(*sequence.values())[0, 1], abs=1e-6)
+    assert number(result, "pearson.minimum").value == pytest.approx(np.corrcoef(*sequence.values())[0, 1], abs=1e-6)
     assert "each a mean over 2 runs of a cell" in result.findings[0].sentence
     uneven = sequences(runs.query("not (seed == 1 and task == 't0')"))
     assert any("up to 2 runs, some only 1" in sentence for sentence in uneven.omissions)
-    assert uneven.value("pearson.minimum") == pytest.approx(sequences(runs.query("seed == 0")).value("pearson.minimum"))
+    assert number(uneven, "pearson.minimum").value == pytest.approx(number(sequences(runs.query("seed == 0")), "pearson.minimum").value)
 
 
 def test_few_tasks_get_no_p_no_finding_and_no_claim():
     result = sequences(planted(tasks=5, arrangement=0.5))
     assert not result.findings and not result.claims
     assert any("No p" in sentence and "5 tasks" in sentence for sentence in result.omissions)
-    assert result.value("pearson.minimum") > 0 and result.tables["pearson"]["p"].isna().all()
+    assert number(result, "pearson.minimum").value > 0 and result.tables["pearson"]["p"].isna().all()
 
 
 def test_sequences_need_common_tasks_and_distances_that_vary():
     runs = planted(inits=3, tasks=7, arrangement=0.5)
     gap = sequences(runs.query("not (task == 't2' and init == 'i1')"))
     assert any(sentence.endswith(": t2.") for sentence in gap.omissions)
-    assert gap.value("pearson.minimum") == pytest.approx(sequences(runs.query("task != 't2'")).value("pearson.minimum"))
+    assert number(gap, "pearson.minimum").value == pytest.approx(number(sequences(runs.query("task != 't2'")), "pearson.minimum").value)
     prompts = runs.prompts().copy()
     prompts[(runs.table["init"] == "i2").to_numpy()] = 1.0
     flat = sequences(RunTable.from_arrays(prompts, runs.table))

@@ -12,15 +12,11 @@ import pytest
 
 from conftest import needs_shared
 from promptgeo.analysis import vocabulary as vocabulary_module
-from promptgeo.analysis.neighbour_words import KINDS, forms, glitch_tokens, kind_of, neighbour_words
-from promptgeo.analysis.neighbours import (
-    GEOGRAPHY,
-    mutual_neighbours,
-    nearest_itself,
-    neighbours,
-    task_claims,
-    without_self,
-)
+from promptgeo.analysis.neighbour_words import neighbour_words
+from promptgeo.analysis.neighbours import neighbours
+from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.task_table import GEOGRAPHY, mutual_neighbours, nearest_itself, task_claims
+from promptgeo.analysis.token_kinds import KINDS, forms, glitch_tokens, kind_of
 from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.errors import UserError
 from promptgeo.runs import RunTable
@@ -51,6 +47,11 @@ def a_grid(vocabulary, tasks=("country_capital", "landmark_country", "plus_one")
         [[init * direction[i] + task * direction[t] + position * direction[p] + noise * generator.normal(size=d) for p in range(length)] for t, i, _ in rows]
     )
     return RunTable.from_arrays(prompts, pd.DataFrame(rows, columns=["task", "init", "seed"]), initial=generator.normal(size=prompts.shape))
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
 
 
 def distance(a, b) -> float:
@@ -127,28 +128,28 @@ def by_loops(runs: RunTable, vocabulary: Vocabulary, epsilon: float, sample: int
 @pytest.mark.parametrize("chunk", [2**27, 700])
 def test_every_number_agrees_with_loops(convention, of, chunk, monkeypatch):
     monkeypatch.setattr(vocabulary_module, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr("promptgeo.analysis.neighbours.BLOCK_BYTES", chunk)
+    monkeypatch.setattr("promptgeo.analysis.pair_counts.BLOCK_BYTES", chunk)
     words = a_vocabulary(40)
     runs = a_grid(words)
     found = neighbours(runs, of=of, convention=convention, vocabulary=words, epsilons=(0.4, 0.9), epsilon=0.6, sample=15, permutations=19, seed=3)
     expected = by_loops(runs, words, 0.6, 15, 3, convention == "paper", of)
-    given = [row for row in found.numbers if not row["quantity"].endswith(".expected")]
-    assert {row["quantity"] for row in given} == set(expected)
+    given = [row for row in found.numbers if not row.quantity.endswith(".expected")]
+    assert {row.quantity for row in given} == set(expected)
     for row in given:
-        assert row["value"] == pytest.approx(expected[row["quantity"]], abs=1e-6), row["quantity"]
-        assert row["low"] is not None and math.isfinite(row["low"]) and row["low"] <= row["high"], row["quantity"]
-        assert row["n"] > 0
+        assert row.value == pytest.approx(expected[row.quantity], abs=1e-6), row.quantity
+        assert row.low is not None and math.isfinite(row.low) and row.low <= row.high, row.quantity
+        assert row.n > 0
 
 
 def test_paper_differs_from_corrected_exactly_where_it_should():
     words = a_vocabulary()
     runs = a_grid(words, noise=0.02, seeds=1)
     paper, corrected = (neighbours(runs, of="prompt", convention=c, vocabulary=words, sample=20, permutations=9) for c in CONVENTIONS)
-    counted = {c: next(r["n"] for r in result.numbers if r["quantity"] == "neighbours.vocabulary.all") for c, result in zip(CONVENTIONS, (paper, corrected), strict=True)}
-    assert counted == {"paper": 22, "corrected": 20}  # "cat" and "dog" are words of the vocabulary, "normal" is no word
+    # "cat" and "dog" are words of the vocabulary, "normal" is no word.
+    assert [number(result, "neighbours.vocabulary.all").n for result in (paper, corrected)] == [22, 20]
     own = sum(1 for n in range(len(runs)) for p in range(3) for q in range(3) if p == q or distance(runs.prompts()[n, p], runs.prompts()[n, q]) < 0.7)
-    assert paper.value("neighbours.prompts.prompts") - corrected.value("neighbours.prompts.prompts") == pytest.approx(own / (3 * len(runs)))
-    assert paper.value("neighbours.prompts.words") >= corrected.value("neighbours.prompts.words")
+    assert number(paper, "neighbours.prompts.prompts").value - number(corrected, "neighbours.prompts.prompts").value == pytest.approx(own / (3 * len(runs)))
+    assert number(paper, "neighbours.prompts.words").value >= number(corrected, "neighbours.prompts.words").value
 
 
 def test_without_a_neighbour_the_censored_mean_is_left_out_and_named():
@@ -156,11 +157,10 @@ def test_without_a_neighbour_the_censored_mean_is_left_out_and_named():
     runs = a_grid(words, init=0, task=0, position=0, noise=1)
     paper = neighbours(runs, convention="paper", vocabulary=words, epsilons=[0.01], epsilon=0.01, sample=10, permutations=9)
     corrected = neighbours(runs, convention="corrected", vocabulary=words, epsilons=[0.01], epsilon=0.01, sample=10, permutations=9)
-    with pytest.raises(KeyError):
-        paper.value("nearest.prompts.to_words")
+    assert "nearest.prompts.to_words" not in [each.quantity for each in paper.numbers]
     assert any(line.startswith("nearest.prompts.to_words") for line in paper.omissions)
-    assert paper.value("nearest.prompts.without_word") == corrected.value("nearest.prompts.without_word") == 54
-    assert corrected.value("nearest.prompts.to_words") > 0.01
+    assert number(paper, "nearest.prompts.without_word").value == number(corrected, "nearest.prompts.without_word").value == 54
+    assert number(corrected, "nearest.prompts.to_words").value > 0.01
     assert any("no prompt token has a neighbour" in line for line in corrected.omissions)
 
 
@@ -173,16 +173,16 @@ def test_planted_structure_is_found_and_nothing_else(planted):
     none = {"init": 0.0, "task": 0.0, "position": 0.0}
     runs = a_grid(words, seeds=3, **(none | STRENGTHS[planted]), noise=0.9)
     found = neighbours(runs, vocabulary=words, epsilons=[0.7], sample=10, permutations=199)
-    rows = {row["quantity"]: row for row in found.numbers}
+    rows = {row.quantity: row for row in found.numbers}
     for factor in ("init", "task", "position"):
         row = rows[f"neighbours.prompts.same_{factor}.enrichment"]
         sentence = next(f.sentence for f in found.findings if f"have the same {factor}" in f.sentence)
         if factor == planted:
-            assert row["value"] > 1.5 and row["low"] > 1 and row["p"] < 0.02
+            assert row.value > 1.5 and row.low > 1 and row.p < 0.02
             assert "more often than by chance:" in sentence
         else:
-            assert row["p"] > 0.02 and (row["p"] < 0.05 or "as far as can be told:" in sentence)
-            assert rows[f"neighbours.prompts.same_{factor}.expected"]["low"] <= rows[f"neighbours.prompts.same_{factor}.share"]["value"]
+            assert row.p > 0.02 and (row.p < 0.05 or "not detectably more or less often than by chance:" in sentence)
+            assert rows[f"neighbours.prompts.same_{factor}.expected"].low <= rows[f"neighbours.prompts.same_{factor}.share"].value
 
 
 def test_a_word_next_to_its_prompts_is_found():
@@ -192,12 +192,17 @@ def test_a_word_next_to_its_prompts_is_found():
     found = neighbour_words(RunTable.from_arrays(prompts, runs.table), vocabulary=words, top=1, epsilon=0.3)
     table = found.tables["neighbour_words"]
     assert (table["token"] == table["init"]).all() and (table["kind"] == "init word").all() and (table["rank"] == 1).all()
-    assert found.value("neighbour_words.init_word") == 1
-    assert found.value("neighbour_words.init_word.enrichment") == pytest.approx(60)
+    assert number(found, "neighbour_words.init_word").value == 1
+    assert number(found, "neighbour_words.init_word.enrichment").value == pytest.approx(60)
     assert found.findings[0].sentence.startswith("100.0% of the words next to prompt tokens are the init word or a form of it")
 
 
-# Study 3's Table 3
+# Study 3's Table 3.
+
+
+def without_self(table: pd.DataFrame, tokens_per_task: int) -> pd.DataFrame:
+    """A table of neighbour counts without the self-matches on its diagonal, one for each of a task's prompt tokens."""
+    return table - tokens_per_task * np.eye(len(table), dtype=int)
 
 
 def test_the_published_table_without_self_matches():
@@ -287,16 +292,16 @@ def test_neighbour_words_agree_with_loops(monkeypatch):
     table = found.tables["neighbour_words"]
     expected = pd.DataFrame(rows, columns=["run", "task", "init", "seed", "position", "rank", "token_id", "token", "distance", "kind"])
     pd.testing.assert_frame_equal(table, expected, check_dtype=False, atol=1e-6)
-    assert found.value("neighbour_words.found") == pytest.approx(np.mean(counts))
-    assert found.value("neighbour_words.without") == sum(c == 0 for c in counts)
+    assert number(found, "neighbour_words.found").value == pytest.approx(np.mean(counts))
+    assert number(found, "neighbour_words.without").value == sum(c == 0 for c in counts)
     for kind in KINDS:
         share = np.mean([row[-1] == kind for row in rows])
         base = np.mean([np.mean([kind_of(t, None if row[2] == "normal" else row[2]) == kind for t in words.tokens]) for row in rows])
         name = f"neighbour_words.{kind.replace(' ', '_')}"
-        assert found.value(name) == pytest.approx(share, abs=1e-6)
-        assert found.value(f"{name}.vocabulary") == pytest.approx(base, abs=1e-6)
+        assert number(found, name).value == pytest.approx(share, abs=1e-6)
+        assert number(found, f"{name}.vocabulary").value == pytest.approx(base, abs=1e-6)
         if base:
-            assert found.value(f"{name}.enrichment") == pytest.approx(share / base, abs=1e-6)
+            assert number(found, f"{name}.enrichment").value == pytest.approx(share / base, abs=1e-6)
     assert any("normal" in line for line in found.omissions)
 
 
@@ -331,12 +336,12 @@ def test_the_same_bytes_each_time():
 def test_blocks_of_prompt_tokens_change_no_number(monkeypatch):
     words = a_vocabulary()
     whole = neighbours(a_grid(words), vocabulary=words, sample=10, permutations=19)
-    monkeypatch.setattr("promptgeo.analysis.neighbours.BLOCK_BYTES", 700)
+    monkeypatch.setattr("promptgeo.analysis.pair_counts.BLOCK_BYTES", 700)
     small = neighbours(a_grid(words), vocabulary=words, sample=10, permutations=19)
-    assert any(row["quantity"].endswith("same_position.expected") for row in whole.numbers)
+    assert any(row.quantity.endswith("same_position.expected") for row in whole.numbers)
     for one, other in zip(whole.numbers, small.numbers, strict=True):
-        assert one["quantity"] == other["quantity"] and one["p"] == other["p"]
-        assert [one["value"], one["low"], one["high"]] == pytest.approx([other["value"], other["low"], other["high"]], abs=1e-9)
+        assert one.quantity == other.quantity and one.p == other.p
+        assert [one.value, one.low, one.high] == pytest.approx([other.value, other.low, other.high], abs=1e-9)
 
 
 # The vocabulary in chunks

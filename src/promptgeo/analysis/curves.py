@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,8 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
 
 def _final_scores(runs: Iterable[Run], tasks: Iterable[str]) -> Scored:
     """What each run's final prompt got right, by its logged predictions; each task weighs the same."""
-    correct, examples = [], []
+    correct: list[np.ndarray] = []
+    examples: list[Any] = []  # of an evaluation set Scored needs n and equality alone
     for run, task in zip(runs, tasks, strict=True):
         final = [row for row in run.predictions if row["prompt"] == "final"]
         correct.append(np.array([row["correct"] for row in final]))
