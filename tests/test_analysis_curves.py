@@ -1,4 +1,4 @@
-"""Accuracies over training: means written as loops, and intervals that seeds scored on the same examples do not narrow."""
+"""Accuracies over training: means as loops, and intervals that seeds scored on the same examples do not narrow."""
 
 import numpy as np
 import pytest
@@ -14,15 +14,30 @@ def planted(folder, correct_by_cell: dict[tuple[str, str, int], list[bool]]):
     runs = []
     for (task, init, seed), correct in correct_by_cell.items():
         model = {"name": "m", "name_or_path": "m", "revision": None}
-        config = {"model": model, "task": {"name": task}, "init": {"name": init}, "template": {"name": "t"}, "seed": seed, "optimizer": {"lr": 0.01}}
+        config = {
+            "model": model,
+            "task": {"name": task},
+            "init": {"name": init},
+            "template": {"name": "t"},
+            "seed": seed,
+            "optimizer": {"lr": 0.01},
+        }
         mean, n = float(np.mean(correct)), len(correct)
         prompt = np.zeros((1, 2), dtype=np.float32)
-        said = [{"prompt": which, "id": f"{task}{k}", "correct": bool(c and which == "final")} for which in ("none", "final") for k, c in enumerate(correct)]
+        said = [
+            {"prompt": which, "id": f"{task}{k}", "correct": bool(c and which == "final")}
+            for which in ("none", "final")
+            for k, c in enumerate(correct)
+        ]
         row = dict.fromkeys(METRICS, 1) | {"split": "test", "loss": 0.5, "accuracy": mean, "n": n}
         score = {"accuracy": {"final": mean}, "loss": {"final": 0.5}, "n": n, "steps": 10, "prompt_length": 1}
         where = folder / f"{task}-{init}-{seed}"
         header = {"id": where.name, "config": config, "precision": "fp32", "fingerprints": {"model": "f"}}
-        write_run(where, header, Trained("completed", prompt, prompt, prompt, prompt[None], np.array([10]), [row], said, score))
+        write_run(
+            where,
+            header,
+            Trained("completed", prompt, prompt, prompt, prompt[None], np.array([10]), [row], said, score),
+        )
         runs.append(Run.load(where))
     return table_of(runs)
 

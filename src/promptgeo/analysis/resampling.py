@@ -211,7 +211,7 @@ def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def other_orders(count: int, most: int, seed: int) -> tuple[list[np.ndarray], bool]:
-    """(orders, [count] int64 each, of so many things; whether they are all): all but the given one, or `most` random ones.
+    """(orders of so many things, [count] int64 each; whether they are all): all but the given one, or `most` random.
 
     The given order is the one that permutation_p adds.
     """
