@@ -145,13 +145,10 @@ def _among_prompts(
         _enrichment(result, counts, pairs, weights_BN)
 
 
-def _mean_count(
-    result: Result, name: str, near_NN: np.ndarray, pairs: PairCounts, weights_BN: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Adds the number of neighbours per prompt token; returns it with its draws [B]."""
+def _mean_count(result: Result, name: str, near_NN: np.ndarray, pairs: PairCounts, weights_BN: np.ndarray) -> None:
+    """Adds the number of neighbours per prompt token."""
     value, draws_B = pairs.mean_count(near_NN, weights_BN)
     result.number(name, value, pairs.runs * pairs.length, "prompt tokens", *percentile_interval(draws_B))
-    return value, draws_B
 
 
 @dataclass(frozen=True)
@@ -175,9 +172,9 @@ def _enrichment(result: Result, same: _Same, pairs: PairCounts, weights_BN: np.n
     """
     name, near_NN = f"neighbours.prompts.same_{same.factor}", pairs.near_NN
     _mean_count(result, name, same.near_NN, pairs, weights_BN)
-    found, base = int(near_NN.sum()), same.possible_NN.sum() / pairs.possible_NN.sum()
-    if not same.possible_NN.sum() or not found:
-        why = "no two runs share it" if found else "no prompt token has a neighbour"
+    near, base = int(near_NN.sum()), same.possible_NN.sum() / pairs.possible_NN.sum()
+    if not same.possible_NN.sum() or not near:
+        why = "no two runs share it" if near else "no prompt token has a neighbour"
         result.omissions.append(f"Enrichment of neighbours with the same {same.factor}: {why}.")
         return
     p = None if same.null_D is None else permutation_p(float(same.near_NN.sum()), same.null_D, "two-sided")
@@ -185,15 +182,15 @@ def _enrichment(result: Result, same: _Same, pairs: PairCounts, weights_BN: np.n
     bases_B = pair_means(weights_BN, same.possible_NN, pairs.possible_NN)
     ratios_B = np.divide(shares_B, bases_B, out=np.full(len(shares_B), np.nan), where=bases_B > 0)
     unit, of_all = "pairs of neighbours", int(pairs.possible_NN.sum())
-    value = same.near_NN.sum() / found
-    share = result.number(f"{name}.share", value, found, unit, *percentile_interval(shares_B), p=p)
+    value = same.near_NN.sum() / near
+    share = result.number(f"{name}.share", value, near, unit, *percentile_interval(shares_B), p=p)
     base_interval = percentile_interval(bases_B)
     base_rate = result.number(f"{name}.base_rate", base, of_all, "pairs of prompt tokens", *base_interval)
-    ratio = result.number(f"{name}.enrichment", value / base, found, unit, *percentile_interval(ratios_B), p=p)
+    ratio = result.number(f"{name}.enrichment", value / base, near, unit, *percentile_interval(ratios_B), p=p)
     expected = None
     if same.null_D is not None:
-        null_interval = percentile_interval(same.null_D / found)
-        null_mean = same.null_D.mean() / found
+        null_interval = percentile_interval(same.null_D / near)
+        null_mean = same.null_D.mean() / near
         expected = result.number(f"{name}.expected", null_mean, len(same.null_D), "permutations", *null_interval)
     result.findings.append(_enrichment_finding(same.factor, share, base_rate, ratio, expected, pairs))
 
@@ -204,8 +201,8 @@ def _enrichment_finding(
     # Where one factor rules all neighbourhoods, the other's share leaves its base rate too: only the permutations keep
     # the first as it is. So the share is compared with what they give.
     how, by_permutations = "not detectably more or less often than by chance", ""
-    if expected is not None:
-        if ratio.p is not None and ratio.p < 0.05:
+    if expected is not None and ratio.p is not None:
+        if ratio.p < 0.05:
             how = f"{'more' if share.value > expected.value else 'less'} often than by chance"
         by_permutations = f"; {expected.value:.1%} where {EXCHANGED[factor]}, p = {ratio.p:.3g}"
     low, high = ratio.interval
@@ -359,15 +356,16 @@ def _nearest(
     to_words = mean("nearest.prompts.to_words", words.prompt_nearest_K, "prompt tokens", run_K)
     mean("nearest.prompts.to_prompts", pairs.nearest_K, "prompt tokens", run_K)
     k, alone_K = len(points), words.prompt_nearest_K >= epsilon
-    least, most = bootstrap_mean(alone_K, run_K, seed=seed)
-    alone = result.number("nearest.prompts.without_word", alone_K.sum(), k, "prompt tokens", least * k, most * k)
+    share_low, share_high = bootstrap_mean(alone_K, run_K, seed=seed)
+    ends = share_low * k, share_high * k
+    alone = result.number("nearest.prompts.without_word", alone_K.sum(), k, "prompt tokens", *ends)
     if to_words is None:
         return
-    low, high = to_words.interval
+    (low, high), (fewest, most) = to_words.interval, alone.interval
     over = f"n = {to_words.n} prompt tokens" + (f" that have one within {epsilon:g}" if paper else "")
     sentence = (
         f"The nearest word of a prompt token lies at cosine distance {to_words.value:.3f} ({low:.3f} to {high:.3f}; "
-        f"{over}); {alone.value:.0f} of {k} have none within {epsilon:g} ({alone.low:.0f} to {alone.high:.0f})."
+        f"{over}); {alone.value:.0f} of {k} have none within {epsilon:g} ({fewest:.0f} to {most:.0f})."
     )
     result.findings.append(Finding.of(to_words, sentence))
     result.claims.append(Claim("nearest_word", low <= NEAREST_WORD <= high, sentence))

@@ -114,7 +114,7 @@ class _Grid:
 
     @property
     def averaged(self) -> str:
-        """What is said of n where distances are averaged."""
+        """Added to the unit of n where distances are averaged."""
         return f", each a mean over {self.seeds} runs of a cell" if self.seeds > 1 else ""
 
     @property

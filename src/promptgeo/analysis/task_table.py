@@ -49,7 +49,7 @@ def task_claims(table: pd.DataFrame, epsilon: float, unit: str = "") -> list[Cla
     only_geography_mutual is left out where its tasks are not among these. unit: of the table's cells, for the evidence.
     """
     at = f"at epsilon = {epsilon:g}{unit}"
-    cells: dict[str, dict[str, float]] = table.to_dict("index")
+    cells = table.to_dict("index")
     failing = []
     for task in (task for task, holds in nearest_itself(table).items() if not holds):
         others = table.loc[task].drop(task)

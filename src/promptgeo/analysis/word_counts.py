@@ -53,6 +53,7 @@ def count_words(
         radii: cosine distances within which tokens are counted.
         sample: random vocabulary tokens; by the convention `paper` the init words are added to them.
         seed: of the sample.
+        convention: how tokens are counted, as the top of this file says.
 
     Raises UserError for a vocabulary of another width, or a prompt token of length 0.
     """
