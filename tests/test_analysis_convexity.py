@@ -1,10 +1,9 @@
-"""Convexity: the arithmetic on planted losses, the intervals, the verdict on the published table, and real runs scored by hand; similarity."""
+"""Convexity: the arithmetic on planted losses, the intervals, the verdict on the published table, and real runs scored by hand."""
 
 from dataclasses import replace
 from math import comb
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import promptgeo as pg
@@ -21,8 +20,6 @@ from promptgeo.analysis.convexity import (
 )
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.scoring import EvaluationSet
-from promptgeo.analysis.similarity import similarity
-from promptgeo.analysis.vocabulary import Vocabulary
 from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
 from promptgeo.run_folder import Run
@@ -318,9 +315,8 @@ def test_what_is_left_out_is_named(runs, plans, result):
 
 
 def test_runs_without_a_hull_say_so(runs, plans):
-    for analysis in (lambda r: convexity(r, lm=plans[0].lm), similarity):
-        with pytest.raises(UserError, match="two or more"):
-            analysis(runs.query("seed == 0 and prompt_length == 2"))
+    with pytest.raises(UserError, match="two or more"):
+        convexity(runs.query("seed == 0 and prompt_length == 2"), lm=plans[0].lm)
     pair = runs.query("task == 'country_capital'")
     with pytest.raises(UserError, match="needs runs trained here"):
         convexity(RunTable.from_arrays(pair.prompts(), pair.table, pair.prompts("initial")), lm=plans[0].lm)
@@ -329,52 +325,3 @@ def test_runs_without_a_hull_say_so(runs, plans):
     for alphas in ([], [0], [1, -1], [float("inf")], [float("nan")]):
         with pytest.raises(UserError, match=r"alphas=\[.*numbers above 0"):
             convexity(runs, lm=plans[0].lm, alphas=alphas)
-
-
-# Similarity.
-
-
-def random_runs(tasks: int = 3, seeds: int = 6, shared: float = 0.0, width: int = 64) -> RunTable:
-    generator = np.random.default_rng(0)
-    names = [f"t{t}" for t in range(tasks) for _ in range(seeds)]
-    centres = generator.normal(size=(tasks, 2, width))
-    prompts = generator.normal(size=(tasks * seeds, 2, width)) + shared * np.repeat(centres, seeds, axis=0)
-    return RunTable.from_arrays(prompts, pd.DataFrame({"task": names, "init": "vocab", "seed": [s for _ in range(tasks) for s in range(seeds)]}))
-
-
-def test_cosines_and_near_orthogonal_pairs_by_hand():
-    runs = random_runs(shared=0.5)
-    result = similarity(runs, permutations=50, draws=100)
-    prompts, tasks = runs.prompts(), runs.table["task"]
-    cosines = {True: [], False: []}
-    for a in range(18):
-        for b in range(a):
-            per_token = [prompts[a, p] @ prompts[b, p] / np.linalg.norm(prompts[a, p]) / np.linalg.norm(prompts[b, p]) for p in range(2)]
-            cosines[tasks[a] == tasks[b]].append(per_token)
-    for same, pairs in ((True, "within"), (False, "between")):
-        assert result.value(f"cosine.{pairs}") == pytest.approx(np.mean(cosines[same]), abs=1e-6)
-        assert result.value(f"orthogonal.{pairs}") == pytest.approx(np.mean(np.abs(cosines[same]) < 0.1))
-        assert row(result, f"cosine.{pairs}")["n"] == len(cosines[same]) == {True: 45, False: 108}[same]
-        assert row(result, f"cosine.{pairs}")["low"] < np.mean(cosines[same]) < row(result, f"cosine.{pairs}")["high"]
-    assert len(result.tables["matrix"]) == 18 * 18 and len(result.tables["tokens"]) == 2 * comb(18, 2)
-
-
-def test_similarity_tells_alike_from_unrelated():
-    apart, alike = similarity(random_runs(), permutations=200), similarity(random_runs(shared=3.0), permutations=200)
-    assert [c.holds for c in apart.claims] == [True, True] and [c.holds for c in alike.claims] == [False, False]
-    assert row(apart, "same_task")["p"] > 0.05 and row(alike, "same_task")["p"] == 1 / 201
-    assert "no closer" in apart.findings[0].sentence and "are alike" in alike.findings[0].sentence and "lie closer" in alike.findings[0].sentence
-    assert "about as many as" in apart.findings[1].sentence and "fewer than" in alike.findings[1].sentence
-    assert (row(alike, "orthogonal.within")["low"], row(alike, "orthogonal.within")["high"]) == wilson(0, 18)
-    assert apart.omissions == ["similarity: the base rate of vocabulary tokens needs the model."]
-
-
-def test_base_rates_are_those_of_random_directions_and_of_the_vocabulary():
-    """The squared cosine of random directions is Beta(1/2, (d - 1)/2)."""
-    from scipy.stats import beta
-
-    same = np.random.default_rng(0).normal(size=(1, 64)) + 0.1 * np.random.default_rng(1).normal(size=(300, 64))
-    result = similarity(random_runs(), vocabulary=Vocabulary(same.astype(np.float32), [str(i) for i in range(300)]), permutations=10)
-    exact = beta(0.5, 63 / 2).cdf(0.01)
-    assert row(result, "orthogonal.random")["low"] < exact < row(result, "orthogonal.random")["high"]
-    assert result.value("orthogonal.vocabulary") == 0 and result.value("cosine.vocabulary") > 0.98 and not result.omissions

@@ -8,18 +8,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0")
-"""Told apart also by most readers who see few colours; for more than ten levels they repeat with other markers."""
-STYLE = {
-    "font.size": 9, "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.color": "#e5e5e5", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "svg.fonttype": "none",
-    "svg.hashsalt": "promptgeo", "figure.constrained_layout.use": True,
-}  # fmt: skip
+COLOURS = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#6cc5b0",
+    "#3ca951",
+    "#ff8ab7",
+    "#a463f2",
+    "#97bbf5",
+    "#9c6b4e",
+    "#9498a0",
+)
+"""Distinct also to most colour-blind readers; for more than ten levels they repeat with other markers."""
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "promptgeo",
+    "figure.constrained_layout.use": True,
+}
 
 
 @contextmanager
-def panels(rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 2.6, **options: Any) -> Iterator[tuple["Figure", Any]]:
-    """A figure (width and height of a row in inches) and its axes [rows, columns], in the common style; closed afterwards."""
+def panels(
+    rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 2.6, **options: Any
+) -> Iterator[tuple["Figure", Any]]:
+    """A figure and its axes [rows, columns] in the common style; closed afterwards.
+
+    Args:
+        width: of the figure, in inches.
+        height: of one row, in inches.
+        options: matplotlib's, for `plt.subplots`.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -6,8 +6,9 @@ Shapes: N runs, B draws, E test examples, S strata, L levels of a factor, U inde
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from itertools import product
-from math import exp, lgamma
+from itertools import islice, product
+from itertools import permutations as all_orders
+from math import exp, factorial, lgamma
 
 import numpy as np
 
@@ -42,6 +43,12 @@ def run_weights_within(groups: Sequence[Sequence[int]], runs: int, draws: int, g
     for members in groups:
         weights_BN[:, members] = draw_counts(generator, len(members), draws)
     return weights_BN
+
+
+def drawn_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """[B] float64: the mean of the values in each draw with replacement."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    return values[drawn].mean(1)
 
 
 class Resampler:
@@ -212,6 +219,28 @@ def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
     orders_BN = np.empty(keys_BN.shape, dtype=np.int64)
     orders_BN[:, np.argsort(strata_N, kind="stable")] = np.argsort(keys_BN, axis=1)
     return orders_BN
+
+
+def other_orders(count: int, most: int, seed: int) -> tuple[list[np.ndarray], bool]:
+    """(orders of so many things, [count] int64 each; whether they are all): all but the given one, or `most` random.
+
+    The given order is the one that permutation_p adds.
+    """
+    if factorial(count) <= max(most, 1):
+        return [np.array(order) for order in islice(all_orders(range(count)), 1, None)], True
+    generator = np.random.default_rng(seed)
+    return [generator.permutation(count) for _ in range(most)], False
+
+
+def shuffled_positions(runs: int, length: int, n: int, seed: int) -> np.ndarray:
+    """[n, runs * length] int64: the positions of every run's tokens in n random orders, each run on its own."""
+    positions = np.tile(np.arange(length), (n * runs, 1))
+    return np.random.default_rng(seed).permuted(positions, axis=1).reshape(n, runs * length)
+
+
+def exchangeable(labels_N: np.ndarray, strata_N: np.ndarray) -> bool:
+    """Whether runs of some stratum have different labels; else there is nothing to permute within strata."""
+    return any(len(set(labels_N[strata_N == stratum])) > 1 for stratum in set(strata_N))
 
 
 def assignments(codes_N: np.ndarray, strata_N: np.ndarray) -> float:

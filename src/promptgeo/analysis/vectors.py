@@ -3,7 +3,7 @@
 Shapes: N runs, P prompt tokens, d width, K = N * P prompt tokens of all runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,17 +31,36 @@ class Tokens:
         return pd.factorize(self.table[factor])[0]
 
     @property
+    def length(self) -> int:
+        """P: prompt tokens of a run."""
+        return int(self.table["position"].max()) + 1
+
+    @property
+    def runs(self) -> int:
+        """N."""
+        return len(self) // self.length
+
+    @property
     def unit_Kd(self) -> np.ndarray:
-        """The vectors at length 1. Raises UserError for a vector of length 0, which has no direction."""
+        """float32: the vectors at length 1. Raises UserError for a vector of length 0, which has no direction."""
         norms = np.linalg.norm(self.vectors_Kd, axis=1, keepdims=True)
         if not (norms > 0).all():
-            k = int(np.argmin(norms))
-            raise UserError(f"token {self.table['position'][k]} of run {self.table['run'][k]} ({self.table['task'][k]}, {self.table['init'][k]}) is zero: it has no direction")
+            row = self.table.iloc[int(np.argmin(norms))]
+            which = f"token {row['position']} of run {row['run']} ({row['task']}, {row['init']})"
+            raise UserError(f"{which} is zero: it has no direction")
         return self.vectors_Kd / norms
+
+    @property
+    def unit_NPd(self) -> np.ndarray:
+        """float32: unit_Kd by run and position. Raises UserError as unit_Kd does."""
+        return self.unit_Kd.reshape(self.runs, self.length, -1)
 
 
 def tokens(runs: RunTable, of: Of = Of.prompt, which: str | int = "final") -> Tokens:
-    """All runs' prompt tokens at a checkpoint (see RunTable.prompts). Raises UserError where widths or lengths differ, or without P0 for deltas."""
+    """All runs' prompt tokens, or what training added to them, at a checkpoint (see RunTable.prompts).
+
+    Raises UserError where widths or lengths differ, or without P0 for deltas.
+    """
     prompts_NPd = runs.prompts(which)
     if of == Of.delta:
         prompts_NPd = prompts_NPd - runs.prompts("initial")
@@ -76,22 +95,25 @@ def l2_distances(vectors_Kd: np.ndarray) -> np.ndarray:
 def require_levels(runs: RunTable, needed: dict[str, int], what: str) -> None:
     """Raises UserError unless the runs have at least so many tasks, inits, ...: needed={"task": 2, "init": 2}."""
     for factor, least in needed.items():
-        found = runs.table[factor].nunique() if factor in runs.table else 0
-        if found < least:
-            raise UserError(f"{what}: needs runs with at least {least} {factor}s; these have {found}")
+        levels = runs.table[factor].nunique() if factor in runs.table else 0
+        if levels < least:
+            raise UserError(f"{what}: needs runs with at least {least} {factor}s; these have {levels}")
 
 
 def require_runs(runs: RunTable, least: int, what: str) -> None:
-    """Raises UserError for fewer runs than an interval over runs needs: drawn from one or two, it would have next to no width."""
+    """Raises UserError for fewer runs than an interval needs: one or two would give it hardly any width."""
     if len(runs) < least:
-        raise UserError(f"{what}: needs at least {least} runs for its intervals; there {'is' if len(runs) == 1 else 'are'} {len(runs)}")
+        there = f"there {'is' if len(runs) == 1 else 'are'} {len(runs)}"
+        raise UserError(f"{what}: needs at least {least} runs for its intervals; {there}")
 
 
-def order_of_appearance(values: Sequence) -> list:
+def order_of_appearance(values: Iterable) -> list:
+    """Each value once, in the order in which they first appear."""
     return list(dict.fromkeys(values))
 
 
 def random_like(tokens_Pd: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """[P, d] float64: a Gaussian direction for each token, as long as the token."""
     noise_Pd = generator.standard_normal(tokens_Pd.shape)
-    return noise_Pd * (np.linalg.norm(tokens_Pd, axis=-1, keepdims=True) / np.linalg.norm(noise_Pd, axis=-1, keepdims=True))
+    lengths_P1, noise_lengths_P1 = (np.linalg.norm(x_Pd, axis=-1, keepdims=True) for x_Pd in (tokens_Pd, noise_Pd))
+    return noise_Pd * (lengths_P1 / noise_lengths_P1)

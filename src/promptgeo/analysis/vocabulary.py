@@ -1,4 +1,4 @@
-"""The model's own token embeddings, in chunks: distances from prompt tokens to a vocabulary too large to compare at once.
+"""The model's own token embeddings: distances from prompt tokens to a vocabulary, in chunks that fit into memory.
 
 Shapes: V vocabulary, K prompt tokens, d width, k nearest, E radii.
 """
@@ -23,18 +23,20 @@ CHUNK_BYTES = 2**27
 
 @dataclass(frozen=True)
 class Near:
-    """What one pass over the vocabulary found around K vectors."""
+    """The vocabulary tokens near K vectors."""
 
     counts_EK: np.ndarray
     """int64: tokens closer than each radius."""
     nearest_Kk: np.ndarray
-    """int64: the nearest tokens, nearest first; of those equally near the lower number first."""
+    """int64: the nearest tokens, nearest first; of equally near ones the lower number first."""
     distances_Kk: np.ndarray
     """float32: their cosine distances."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
+    """A model's token embeddings with their texts."""
+
     embeddings_Vd: np.ndarray
     """float32, as the first layer gets them."""
     tokens: list[str]
@@ -43,6 +45,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, lm: FrozenLM) -> "Vocabulary":
+        """The vocabulary of a model."""
         embeddings_Vd = lm.vocabulary().numpy()
         return cls(embeddings_Vd, [lm.token_text(i) for i in range(len(embeddings_Vd))])
 
@@ -52,11 +55,12 @@ class Vocabulary:
     @cached_property
     def norms_V(self) -> np.ndarray:
         """float32 [V]; 1 where a token's embedding is zero, so that its cosine with anything is 0."""
-        norms = torch.linalg.vector_norm(torch.from_numpy(self.embeddings_Vd), dim=1)  # numpy's norm would copy all embeddings
+        # numpy's norm would copy all embeddings.
+        norms = torch.linalg.vector_norm(torch.from_numpy(self.embeddings_Vd), dim=1)
         return torch.where(norms > 0, norms, 1.0).float().numpy()
 
     def cosine_distances(self, unit_Kd: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """1 - cosine to the prompt tokens, a part of the vocabulary at a time: (which tokens, [part, K] float32)."""
+        """1 - cosine to K vectors, a part of the vocabulary at a time: (which tokens, [part, K] float32)."""
         left_Kd = torch.from_numpy(np.ascontiguousarray(unit_Kd, dtype=np.float32))
         size = max(CHUNK_BYTES // (4 * max(unit_Kd.shape)), 1)
         for start in range(0, len(self), size):
@@ -66,14 +70,21 @@ class Vocabulary:
             yield part, cosines.neg_().add_(1.0).numpy().T
             del cosines  # or two chunks would lie in memory while the next is made
 
-    def near(self, unit_Kd: np.ndarray, radii: Sequence[float] = (), nearest: int = 1, own_K: np.ndarray | None = None) -> Near:
-        """Everything that lies near the K vectors, in one pass over the chunks; no [K, V] array is made.
+    def near(
+        self, unit_Kd: np.ndarray, radii: Sequence[float] = (), nearest: int = 1, own_K: np.ndarray | None = None
+    ) -> Near:
+        """The tokens near K vectors of length 1, in one pass over the chunks; no [K, V] array is made.
 
-        own_K: [K] int64, the token that a vector itself is (-1: none); it is neither counted nor nearest.
-        Fewer than `nearest` columns where the vocabulary has fewer tokens. The last answer is kept: both conventions ask the same.
+        The last result is cached: both conventions need the same.
+
+        Args:
+            radii: cosine distances within which tokens are counted.
+            nearest: nearest tokens of each vector; fewer where the vocabulary has fewer.
+            own_K: [K] int64, the token that a vector itself is (-1: none); it is neither counted nor nearest.
         """
         own_K = np.full(len(unit_Kd), -1) if own_K is None else np.asarray(own_K)
-        key = sha256(np.ascontiguousarray(unit_Kd)).hexdigest() + repr((unit_Kd.dtype, unit_Kd.shape, tuple(radii), nearest, own_K.tolist()))
+        key = sha256(np.ascontiguousarray(unit_Kd)).hexdigest()
+        key += repr((unit_Kd.dtype, unit_Kd.shape, tuple(radii), nearest, own_K.tolist()))
         if key not in self._last:
             self._last.clear()
             self._last[key] = self._near(unit_Kd, radii, nearest, own_K)
@@ -88,7 +99,8 @@ class Vocabulary:
             rows = np.flatnonzero((own_K >= part.start) & (own_K < part.stop))
             distances_KV[rows, own_K[rows] - part.start] = torch.inf
             for e, radius in enumerate(radii):
-                counts_EK[e] += np.count_nonzero(radius > distances_VK.T, axis=1)  # torch's sum would widen the mask to 8 bytes
+                # torch's sum would widen the mask to 8 bytes.
+                counts_EK[e] += np.count_nonzero(radius > distances_VK.T, axis=1)
             values, at = distances_KV.topk(min(k, distances_KV.shape[1]), dim=1, largest=False)
             values, tokens = torch.cat([best[0], values], 1), torch.cat([best[1], at + part.start], 1)
             values, at = values.topk(min(k, values.shape[1]), dim=1, largest=False)
@@ -115,18 +127,23 @@ class Vocabulary:
 def require_width(vocabulary: Vocabulary, vectors_Kd: np.ndarray) -> None:
     """Raises UserError where the vocabulary's embeddings are not as wide as the prompts."""
     if vocabulary.embeddings_Vd.shape[1] != vectors_Kd.shape[1]:
-        raise UserError(f"these prompts are {vectors_Kd.shape[1]} wide, the model's embeddings {vocabulary.embeddings_Vd.shape[1]}: it is not the model that they were trained on")
+        wide, embeddings_wide = vectors_Kd.shape[1], vocabulary.embeddings_Vd.shape[1]
+        raise UserError(
+            f"these prompts are {wide} wide, the model's embeddings {embeddings_wide}: "
+            "it is not the model that they were trained on"
+        )
 
 
 def init_words(runs: RunTable) -> dict[str, str]:
-    """The word that each init repeats, by the init's name; inits that are no word (random, a text, labels, ...) have none.
+    """The word that each init repeats, by the init's name; inits that are no word (random, a text, ...) have none.
 
-    Of prompts that were trained elsewhere, an init's name is taken for its word unless it names one of promptgeo's kinds of init.
+    Of prompts that were trained elsewhere, an init's name is taken for its word unless it is one of promptgeo's kinds
+    of init.
     """
     if runs.runs is None:
         kinds = {kind.name for kind in InitKind}
         return {init: str(init) for init in order_of_appearance(runs.table["init"]) if str(init) not in kinds}
-    words = {}
+    words: dict[str, str] = {}
     for run, init in zip(runs.runs, runs.table["init"], strict=True):
         config = run.info["config"]["init"]
         if config.get("kind") == InitKind.word.name and config.get("text"):
