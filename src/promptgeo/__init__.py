@@ -18,15 +18,14 @@ from promptgeo.errors import UserError
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from promptgeo.analyze import analyze
     from promptgeo.evaluation import evaluate
     from promptgeo.lm import FrozenLM
-    from promptgeo.python_face import task, train
+    from promptgeo.python_face import analyze, task, train
     from promptgeo.runs import Run, RunTable, load_runs
 
 _HOMES = {
     "FrozenLM": "lm", "Run": "runs", "RunTable": "runs", "load_runs": "runs",
-    "evaluate": "evaluation", "task": "python_face", "train": "python_face",
+    "evaluate": "evaluation", "analyze": "python_face", "task": "python_face", "train": "python_face",
 }  # fmt: skip
 
 __all__ = ["FrozenLM", "Run", "RunTable", "UserError", "analyze", "evaluate", "load_runs", "task", "train"]
@@ -36,6 +35,4 @@ def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import: `--help` must not wait for them.
     if name in _HOMES:
         return getattr(import_module(f"promptgeo.{_HOMES[name]}"), name)
-    if name == "analyze":
-        return import_module("promptgeo.analyze")  # a module that can be called
     raise AttributeError(f"module 'promptgeo' has no attribute {name!r}")
