@@ -13,9 +13,10 @@ from promptgeo import UserError
 from promptgeo.analysis.convexity import _judge
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result, store
-from promptgeo.report import Material, Published, Study, StudyClaim, render
 from promptgeo.report.inline import inline_svg
-from promptgeo.reproduce import _study
+from promptgeo.report.page import Material, render
+from promptgeo.report.runs import training_length
+from promptgeo.report.study import Published, Study, StudyClaim, load_study
 from promptgeo.runs import Run, write_run
 from test_analysis_convexity import PUBLISHED
 from test_runs import header, trained
@@ -217,9 +218,21 @@ def test_a_study_that_cannot_be_understood_is_said():
             Study.of("s", told(**wrong))
 
 
+def test_a_claim_that_no_analysis_declares_is_named_with_the_nearest_ones():
+    STUDY.check_claims(["closer", "pearson", "unasked", "another"])
+    with pytest.raises(UserError) as error:
+        STUDY.check_claims(["closest", "pearson", "unasked", "another"])
+    said = "sweeps/s.yaml: study.claims.closer: no analysis of this study declares such a claim; "
+    assert str(error.value) == f"{said}nearest: closest"
+    with pytest.raises(UserError, match=r"one of far, wide$"):
+        STUDY.check_claims(["wide", "far"])
+    with pytest.raises(UserError, match=r"they declare none$"):
+        STUDY.check_claims([])
+
+
 def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     """The table as a fixture, through the verdict and the study's own file, to the page."""
-    study, result = _study("convexity"), Result()
+    study, result = load_study("convexity"), Result()
     vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
     _judge(result, vertices, mixtures, 0.05)
     for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
@@ -253,12 +266,10 @@ def test_a_task_that_stands_for_the_studys_has_its_published_numbers_beside_it(m
 
 
 def test_steps_that_replace_the_epochs_are_told():
-    from promptgeo.report.page import _length
-
     def trained(epochs, steps):
         return {"training": {"epochs": epochs, "max_steps": steps}}
 
-    assert _length([trained(20, None)] * 3) == "20 epochs"
-    assert _length([trained(20, 200), trained(20, 200)]) == "200 steps"
-    assert _length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
-    assert _length([{}]) == "—"
+    assert training_length([trained(20, None)] * 3) == "20 epochs"
+    assert training_length([trained(20, 200), trained(20, 200)]) == "200 steps"
+    assert training_length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
+    assert training_length([{}]) == "—"

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgeo import analyze, compose, reproduce
+from promptgeo import compose, reproduce
+from promptgeo.analysis.target import analysis_of
+from promptgeo.compose_analyze import analysis_file, available
 from promptgeo.config import differences, to_dict
-from promptgeo.report import Study
+from promptgeo.report.study import Study, StudyClaim, load_study, studies
 
 SMALL = (
     "model=tiny", "init=cat,dog", "task=present_past", "training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2",
@@ -36,7 +38,8 @@ def command(monkeypatch, capsys, tmp_path):
     root = logging.getLogger()
     before = (root.level, root.handlers[:])
     of = Study.of
-    monkeypatch.setattr(Study, "of", lambda name, told: dataclasses.replace(of(name, told), analyses={"curves": {}, "init_vs_task": {}, "unheard_of": {}}))
+    analyses = {"curves": {}, "init_vs_task": {}, "unheard_of": {}}
+    monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), analyses=analyses, claims={}))
     monkeypatch.setattr(compose, "compose_grid", lambda line, multirun=False: published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun))
 
     def run(*arguments: str) -> SimpleNamespace:
@@ -67,7 +70,7 @@ def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command
     assert "curves" in html and "needs runs with at least 2 tasks" in html and "promptgeo has no such analysis" in html
     assert "Not a replication" in html and "gpt2-xl" in html and "for 2 runs" in html
     second = command(*line)
-    assert second.status == 0 and "2 of 2 runs, skipped" in second.err and "curves: answered already" in second.err
+    assert second.status == 0 and "2 of 2 runs, skipped" in second.err and "curves: cached" in second.err
     assert page.read_text() == html and stamps(Path("out")) == made
 
 
@@ -121,6 +124,31 @@ def test_bad_input_is_one_line(command, arguments, said):
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize("wrong", ["a claim", "an option"])
+def test_a_study_that_asks_for_what_is_not_there_ends_before_anything_is_trained(command, monkeypatch, wrong):
+    of = Study.of
+    changes = {
+        "a claim": {"claims": {"init_mattered": StudyClaim("init_mattered", "words", "place")}},
+        "an option": {"analyses": {"init_vs_task": {"permutation": 3}}},
+    }[wrong]
+    monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), **changes))
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 2 and found.err.startswith(
+        "promptgeo: sweeps/init_vs_task.yaml: study.claims.init_mattered: no analysis of this study declares such a claim"
+        "; nearest: init_matters"
+        if wrong == "a claim"
+        else "promptgeo: analysis.init_vs_task.permutation: no such option; nearest: permutations"
+    )
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", studies())
+def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
+    study = load_study(name)
+    analyses = [analysis_of(each, analysis_file(each) | options) for each, options in study.analyses.items()]
+    study.check_claims([claim for analysis in analyses for claim in analysis.declared.claims])
+
+
 def test_help_names_the_studies_without_torch():
     code = "import sys; sys.argv = ['x', '--help']; from promptgeo import reproduce; reproduce.main(); assert 'torch' not in sys.modules"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -134,7 +162,7 @@ def test_study_3_as_published():
     assert (config.model.name, config.precision.name, config.task.source.kind.name) == ("gpt2-xl", "fp32", "function_vectors")
     assert (config.template.name, config.optimizer.lr, config.optimizer.schedule.name) == ("study3", 1e-3, "linear")
     assert (config.prompt.length, config.training.epochs, config.training.batch_size, config.training.dropout) == (4, 50, 8, False)
-    assert set(study.analyses) <= set(analyze.available())
+    assert set(study.analyses) <= set(available())
     numbers = study.published
     table1 = [numbers[f"table1.{c.init.name}"].value for c in {c.init.name: c for c in grid}.values()]
     assert table1 == [0.546, 0.547, 0.528, 0.567, 0.612, 0.544, 0.580, 0.566, 0.506, 0.584]
