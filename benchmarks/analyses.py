@@ -3,12 +3,11 @@
     python benchmarks/analyses.py [--runs 240] [--out analyses.json]
 
 Synthetic run folders (init, task, position and seed effects planted) and a synthetic vocabulary: what runs the model (transplant,
-mean_prompts) is not asked. Each analysis answers for prompts and deltas, by both conventions, as promptgeo.analyze asks it,
+mean_prompts) is left out. Each analysis is made for prompts and deltas, by both conventions, as promptgeo.analyze does,
 figures included; reading and checking the folders is timed too.
 """
 
 import argparse
-import inspect
 import itertools
 import json
 import resource
@@ -18,10 +17,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from omegaconf import OmegaConf
 
+from promptgeo.analysis.target import analysis_of
 from promptgeo.analysis.vocabulary import Vocabulary
-from promptgeo.compose import conf_dir
+from promptgeo.compose_analyze import analysis_file
 from promptgeo.runs import RunTable, Trained, load_runs, write_run
 
 from peft_recipe import environment  # isort: skip
@@ -55,22 +54,19 @@ def write_runs(folder: Path, count: int, vocabulary: Vocabulary, generator: np.r
         accuracies = {"none": 0.0, "initial": 0.0, "final": 0.98, "best": 0.98}
         results = {"prompt_length": LENGTH, "steps": int(steps[-1]), "n": 40, "accuracy": accuracies, "loss": {"final": 0.02}}
         header = {"id": f"{k:064d}", "config": config, "fingerprints": {"model": "", "data": ""}, "precision": "fp32"}
-        trained = Trained("completed", initial_Pd, trajectory_CPd, steps, trajectory_CPd[-1], trajectory_CPd[-1], metrics, [], results)
+        outputs = [{"prompt": "final", "id": str(e), "correct": e > 0} for e in range(results["n"])]
+        final_Pd = trajectory_CPd[-1]
+        trained = Trained("completed", initial_Pd, trajectory_CPd, steps, final_Pd, final_Pd, metrics, outputs, results)
         write_run(folder / f"{k:04d}", header, trained)
 
 
-def ask(name: str, runs: RunTable, vocabulary: Vocabulary) -> float:
-    """Seconds that an analysis takes for all it is asked."""
-    from hydra.utils import get_method
-
-    options = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "analysis" / f"{name}.yaml"))
-    function = get_method(options.pop("_target_"))
-    asked = inspect.signature(function).parameters
-    given = options | ({"vocabulary": vocabulary} if "vocabulary" in asked else {})
-    axes = [[(key, value) for value in values] for key, values in {"of": ("prompt", "delta"), "convention": ("paper", "corrected")}.items() if key in asked]
+def seconds_of(name: str, runs: RunTable, vocabulary: Vocabulary) -> float:
+    """Seconds that an analysis takes for prompts and deltas, by both conventions."""
+    analysis = analysis_of(name, analysis_file(name))
+    given = analysis.options | ({"vocabulary": vocabulary} if analysis.declared.vocabulary else {})
     start = time.perf_counter()
-    for variant in itertools.product(*axes):
-        function(runs, **given, **dict(variant))
+    for variant in analysis.variants():
+        analysis.function(runs, **given, **variant)
     return time.perf_counter() - start
 
 
@@ -88,7 +84,7 @@ def main() -> None:
         runs = load_runs(folder)
         seconds["reading and checking the folders"] = time.perf_counter() - start
         for name in ANALYSES:
-            seconds[name] = ask(name, runs, vocabulary)
+            seconds[name] = seconds_of(name, runs, vocabulary)
             print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr)
     result = {"runs": len(runs), "seconds": seconds, "total_seconds": sum(seconds.values()), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     print(f"total: {result['total_seconds']:.0f} s, peak {result['peak_bytes'] / 1e9:.2f} GB", file=sys.stderr)
