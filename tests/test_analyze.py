@@ -36,6 +36,8 @@ from promptgeo.errors import UserError
 
 @question(of=True, convention=True, claims=("small", "smaller"), zero=("extra",))
 def spread(runs, *, of, convention, scale=1.0, extra=8, more=8, trouble=None) -> Result:
+    from mypackage.far.indirect import FACTOR
+
     if trouble == "stop":
         os.kill(os.getpid(), signal.SIGINT)
     if trouble == "fault" and of == "delta":
@@ -43,12 +45,17 @@ def spread(runs, *, of, convention, scale=1.0, extra=8, more=8, trouble=None) ->
     if trouble == "paper" and convention == "paper":
         raise UserError("the study's way is not known")
     vectors = tokens(runs, of=of).vectors_Kd
-    value = scale * float((vectors**2).mean())
+    value = scale * FACTOR * float((vectors**2).mean())
     result = Result(tables={"values": pd.DataFrame({"value": [value]})}, figures={"drawing": "<svg/>"})
     number = result.number("spread", value, len(vectors), "tokens", p=0.5)
     result.findings.append(Finding.of(number, f"It spreads over {value:.6f} by the {convention} convention."))
     result.claims.append(Claim("tiny" if trouble == "claim" else "small", value < 1, "As it is."))
     return result
+
+
+@question(of=True, claims=("small",))
+def half(runs, *, of, scale=1.0) -> Result:
+    return spread(runs, of=of, convention=Convention.corrected, scale=scale / 2)
 
 
 def sizes(runs, scale=1.0, of="prompt", at_most: int | None = 3, at_least: "int | None" = 0) -> Result:
@@ -105,6 +112,10 @@ def cli(monkeypatch, capsys, tmp_path):
     Path("mypackage").mkdir()
     Path("mypackage/__init__.py").touch()
     Path("mypackage/own.py").write_text(OWN)
+    Path("mypackage/far").mkdir()
+    Path("mypackage/far/indirect.py").write_text("from mypackage.far.factors import FACTOR\n")
+    Path("mypackage/far/factors.py").write_text("FACTOR = 1.0\n")
+    Path("mypackage/far/unrelated.py").touch()
     Path("mine/analysis").mkdir(parents=True)
     own = {"spread": "_about_: how far do they spread?\nscale: 1.0\n"} | dict.fromkeys(UNDECLARED, "")
     for name, options in own.items():
@@ -198,16 +209,26 @@ def test_results_are_cached(cli):
     assert {name: Path("runs/analysis/spread", name).read_bytes() for name in contents} == contents  # deterministic
 
 
-@pytest.mark.parametrize("change", ["an option", "the runs", "the code", "the convention"])
+CHANGES = ["an option", "the runs", "the code", "the code it imports", "the convention", "the function"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_has_changed_is_computed_anew(cli, change):
     cli(*MINE)
     if change == "the runs":
         write_run(Path("runs/run9"), header("plus_one", "cat", 9), trained(9))
     elif change == "the code":
         Path("mypackage/own.py").write_text(OWN.replace("def no_analysis", "def none"))
-    arguments = {"an option": ["analysis.spread.scale=3"], "the convention": ["convention=paper"]}.get(change, [])
+    elif change == "the code it imports":
+        Path("mypackage/far/factors.py").write_text("FACTOR = 2.0\n")
+    arguments = {
+        "an option": ["analysis.spread.scale=3"],
+        "the convention": ["convention=paper"],
+        "the function": ["analysis.spread._target_=mypackage.own.half"],
+    }.get(change, [])
     found = cli(*MINE, *arguments)
     assert found.status == 0 and "cached" not in found.err
+    Path("mypackage/far/unrelated.py").write_text("NUMBER = 1\n")
     assert "cached" in cli(*MINE, *arguments).err
 
 

@@ -59,8 +59,10 @@ def run_analyses(
     for analysis in analyses:
         _check_folder(out / analysis.name)
     command = _Command(config, runs, left_out, Materials(runs, config), out, notify)
-    places = (f"{k} of {len(analyses)}" for k in range(1, len(analyses) + 1))
-    return [command.answer(*each) for each in zip(analyses, variants, places, strict=True)], left_out
+    answers = []
+    for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
+        answers.append(command.answer(analysis, calls, f"{count} of {len(analyses)}"))
+    return answers, left_out
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,13 @@ class _Command:
         return Answer(name, stored)
 
     def _key(self, analysis: Analysis, variants: list[Variant]) -> str:
-        """Changes with the runs, the options, the variants, the model and any code that the analysis runs."""
+        """Changes with the runs, the function, its options and variants, the model, and any code that it runs."""
         given = analysis.declared.lm or analysis.declared.vocabulary
         model = [self.config.model, self.config.precision] if given else []
         code = used_code(analysis.function.__module__, *([Materials.__module__] if given else []))
         runs = [(run.id, run.info["sha256"]) for run in self.runs.runs]
-        return digest(runs, analysis.options, variants, model, version("promptgeo"), code)
+        function = analysis.function.__qualname__
+        return digest(runs, function, analysis.options, variants, model, version("promptgeo"), code)
 
     def _results(self, analysis: Analysis, variants: list[Variant]) -> list[tuple[Variant, Result]]:
         """The result of each variant that these runs support; the first one's omissions name the others.

@@ -68,7 +68,7 @@ def _packages(module: str) -> list[str]:
 
 
 def _file(module: str) -> Path | None:
-    """A module's source file; None where it has none. Python's own finders are asked for the top-level package only."""
+    """A module's source file; None where it has none. Python's own finders look up its top-level package only."""
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
