@@ -26,15 +26,36 @@ from promptgeo.runs import RunTable, Trained, load_runs, write_run
 from peft_recipe import environment  # isort: skip
 
 INITS = ("cat", "dog", "bird", "book", "house", "chair", "table", "pen", "paper", "water")
-TASKS = ("country_capital", "landmark_country", "present_past", "singular_plural", "capitalize_first_letter", "lowercase_first_letter")
-ANALYSES = ("curves", "mean_distances", "sequences", "neighbours", "neighbour_words", "init_vs_task", "over_training", "decoding", "projection")
+TASKS = (
+    "country_capital",
+    "landmark_country",
+    "present_past",
+    "singular_plural",
+    "capitalize_first_letter",
+    "lowercase_first_letter",
+)
+ANALYSES = (
+    "curves",
+    "mean_distances",
+    "sequences",
+    "neighbours",
+    "neighbour_words",
+    "init_vs_task",
+    "over_training",
+    "decoding",
+    "projection",
+)
 LENGTH, WIDTH, TOKENS, CHECKPOINTS = 4, 1600, 50257, 50
 
 
 def make_vocabulary(generator: np.random.Generator) -> Vocabulary:
     """Random embeddings with a common direction; the tokens' texts are the init words and numbers."""
-    embeddings_Vd = generator.standard_normal((TOKENS, WIDTH), dtype=np.float32) + 0.5 * generator.standard_normal(WIDTH, dtype=np.float32)
-    return Vocabulary(embeddings_Vd, [*INITS, *(f" {word}" for word in INITS), *map(str, range(TOKENS - 2 * len(INITS)))])
+    embeddings_Vd = generator.standard_normal((TOKENS, WIDTH), dtype=np.float32) + 0.5 * generator.standard_normal(
+        WIDTH, dtype=np.float32
+    )
+    return Vocabulary(
+        embeddings_Vd, [*INITS, *(f" {word}" for word in INITS), *map(str, range(TOKENS - 2 * len(INITS)))]
+    )
 
 
 def write_runs(folder: Path, count: int, vocabulary: Vocabulary, generator: np.random.Generator) -> None:
@@ -46,13 +67,22 @@ def write_runs(folder: Path, count: int, vocabulary: Vocabulary, generator: np.r
         trajectory_CPd = initial_Pd + np.linspace(0, 1, CHECKPOINTS + 1, dtype=np.float32)[1:, None, None] * delta_Pd
         steps = np.arange(1, CHECKPOINTS + 1) * 20
         row = {"label_accuracy": None, "n": 40, "lr": 1e-3, "prompt_norm": 1.0, "distance_to_p0": 1.0}
-        metrics = [{"step": int(s), "epoch": c + 1, "split": "test", "loss": 1 / (c + 1), "accuracy": c / CHECKPOINTS} | row for c, s in enumerate(steps)]
+        metrics = [
+            {"step": int(s), "epoch": c + 1, "split": "test", "loss": 1 / (c + 1), "accuracy": c / CHECKPOINTS} | row
+            for c, s in enumerate(steps)
+        ]
         config = {
             "model": {"name": "synthetic", "name_or_path": "synthetic", "revision": None}, "task": {"name": task}, "seed": seed,
             "init": {"name": init, "kind": "word", "text": init}, "template": {"name": "study3"}, "optimizer": {"lr": 1e-3},
         }  # fmt: skip
         accuracies = {"none": 0.0, "initial": 0.0, "final": 0.98, "best": 0.98}
-        results = {"prompt_length": LENGTH, "steps": int(steps[-1]), "n": 40, "accuracy": accuracies, "loss": {"final": 0.02}}
+        results = {
+            "prompt_length": LENGTH,
+            "steps": int(steps[-1]),
+            "n": 40,
+            "accuracy": accuracies,
+            "loss": {"final": 0.02},
+        }
         header = {"id": f"{k:064d}", "config": config, "fingerprints": {"model": "", "data": ""}, "precision": "fp32"}
         outputs = [{"prompt": "final", "id": str(e), "correct": e > 0} for e in range(results["n"])]
         final_Pd = trajectory_CPd[-1]
@@ -86,7 +116,12 @@ def main() -> None:
         for name in ANALYSES:
             seconds[name] = seconds_of(name, runs, vocabulary)
             print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr)
-    result = {"runs": len(runs), "seconds": seconds, "total_seconds": sum(seconds.values()), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    result = {
+        "runs": len(runs),
+        "seconds": seconds,
+        "total_seconds": sum(seconds.values()),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
     print(f"total: {result['total_seconds']:.0f} s, peak {result['peak_bytes'] / 1e9:.2f} GB", file=sys.stderr)
     text = json.dumps(environment("cpu") | {"result": result}, indent=2)
     if arguments.out:

@@ -23,7 +23,7 @@ from promptgeo.analysis.used_code import used_code
 from promptgeo.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
 from promptgeo.runs import METRICS, Trained, write_run
 
-OWN = '''
+OWN = """
 import os
 import signal
 
@@ -80,12 +80,19 @@ def no_place_for_it(runs) -> Result:
 
 def no_analysis(table):
     return table
-'''
+"""
 
 
 def header(task: str, init: str, seed: int) -> dict:
     model = {"name": "m", "name_or_path": "m", "revision": None}
-    config = {"model": model, "task": {"name": task}, "init": {"name": init}, "template": {"name": "t"}, "seed": seed, "optimizer": {"lr": 0.01}}
+    config = {
+        "model": model,
+        "task": {"name": task},
+        "init": {"name": init},
+        "template": {"name": "t"},
+        "seed": seed,
+        "optimizer": {"lr": 0.01},
+    }
     return {"id": f"{task}{init}{seed}", "config": config, "precision": "fp32", "fingerprints": {"model": "f"}}
 
 
@@ -97,7 +104,16 @@ def trained(k: int, width: int = 3, status: str = "completed", p0: bool = True) 
     row = dict.fromkeys(METRICS, 1) | {"split": "test", "loss": 0.5, "accuracy": 0.5, "n": 4}
     score = {"accuracy": {"final": 0.5}, "loss": {"final": 0.5}, "n": 4, "steps": 10, "prompt_length": 2}
     said = [{"prompt": "final", "id": str(k), "correct": k % 2 == 0} for k in range(4)]
-    return Trained(status, **arrays, best=arrays["final"], trajectory=arrays["final"][None], steps=np.array([10]), metrics=[row], predictions=said, results=score)
+    return Trained(
+        status,
+        **arrays,
+        best=arrays["final"],
+        trajectory=arrays["final"][None],
+        steps=np.array([10]),
+        metrics=[row],
+        predictions=said,
+        results=score,
+    )
 
 
 UNDECLARED = ("sizes", "model_needed", "value_needed", "no_place_for_it")
@@ -165,15 +181,35 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     prompts = np.stack([trained(k).final for k in range(4)])
     deltas = np.stack([trained(k).final - trained(k).initial for k in range(4)])
     numbers = pd.read_csv("runs/analysis/spread/numbers.csv")
-    expected = [("prompt", "paper", prompts), ("prompt", "corrected", prompts), ("delta", "paper", deltas), ("delta", "corrected", deltas)]
+    expected = [
+        ("prompt", "paper", prompts),
+        ("prompt", "corrected", prompts),
+        ("delta", "paper", deltas),
+        ("delta", "corrected", deltas),
+    ]
     assert [tuple(row) for row in numbers[["of", "convention"]].to_numpy()] == [row[:2] for row in expected]
     assert numbers["value"].tolist() == pytest.approx([value_of(row[2]) for row in expected], rel=1e-6)
     assert numbers["n"].tolist() == [8] * 4
     # The corrected findings only, prompts and deltas told apart.
-    assert found.out.splitlines() == [f"- {of}: It spreads over {value_of(v):.6f} by the corrected convention." for of, v in (("prompt", prompts), ("delta", deltas))]
-    assert found.err.splitlines()[:2] == ["spread (1 of 1) ...", "spread: prompt, paper ..."] and found.err.splitlines()[-1].endswith(" s, runs/analysis/spread/")
+    assert found.out.splitlines() == [
+        f"- {of}: It spreads over {value_of(v):.6f} by the corrected convention."
+        for of, v in (("prompt", prompts), ("delta", deltas))
+    ]
+    assert found.err.splitlines()[:2] == [
+        "spread (1 of 1) ...",
+        "spread: prompt, paper ...",
+    ] and found.err.splitlines()[-1].endswith(" s, runs/analysis/spread/")
     assert sorted(stamps("runs/analysis/spread")) == sorted(
-        ["numbers.csv", "result.json", *(f"{of}_{by}_{what}" for of in ("prompt", "delta") for by in ("paper", "corrected") for what in ("values.csv", "drawing.svg"))]
+        [
+            "numbers.csv",
+            "result.json",
+            *(
+                f"{of}_{by}_{what}"
+                for of in ("prompt", "delta")
+                for by in ("paper", "corrected")
+                for what in ("values.csv", "drawing.svg")
+            ),
+        ]
     )
 
 
@@ -185,13 +221,27 @@ def test_one_kind_of_vectors_needs_no_telling_apart(cli):
     assert (info["runs"], info["options"]) == (2, {"scale": 2})
 
 
-@pytest.mark.parametrize("where", ["init == 'cat'", "'cat' == init", '"init == \'cat\'"', "init in ['cat', 'pen']", "init=='cat' and seed<1", 'init == "cat"'])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "init == 'cat'",
+        "'cat' == init",
+        "\"init == 'cat'\"",
+        "init in ['cat', 'pen']",
+        "init=='cat' and seed<1",
+        'init == "cat"',
+    ],
+)
 def test_a_query_needs_no_second_quotes(where):
-    assert pd.DataFrame({"init": ["cat", "dog"], "seed": 0}).query(compose_analyze([f"where={where}"]).where).index.tolist() == [0]
+    assert pd.DataFrame({"init": ["cat", "dog"], "seed": 0}).query(
+        compose_analyze([f"where={where}"]).where
+    ).index.tolist() == [0]
     assert compose_analyze(["where=null"]).where is None
 
 
-@pytest.mark.parametrize(("text", "model"), [("tiny", "tiny"), ("org/name-1", "org/name-1"), ('"my model"', "my model"), ("null", None)])
+@pytest.mark.parametrize(
+    ("text", "model"), [("tiny", "tiny"), ("org/name-1", "org/name-1"), ('"my model"', "my model"), ("null", None)]
+)
 def test_a_model_is_a_name_here_and_no_group(text, model):
     assert compose_analyze(["runs=runs", f"model={text}"]).model == model
 
@@ -200,7 +250,11 @@ def test_results_are_cached(cli):
     first = cli(*MINE)
     before = stamps("runs/analysis/spread")
     again = cli(*MINE)
-    assert again.status == 0 and again.out == first.out and again.err == "spread: cached (overwrite=true computes it again)\n"
+    assert (
+        again.status == 0
+        and again.out == first.out
+        and again.err == "spread: cached (overwrite=true computes it again)\n"
+    )
     assert stamps("runs/analysis/spread") == before
     contents = {name: Path("runs/analysis/spread", name).read_bytes() for name in before if name != "result.json"}
     assert "cached" not in cli(*MINE, "overwrite=true").err
@@ -300,10 +354,15 @@ def test_damaged_unfinished_and_doubled_runs_are_named_and_left_out(cli):
     found = cli(*MINE[1:], "runs=[runs,copies,runs]", "out=out", "convention=corrected", "of=prompt")
     assert found.status == 0
     assert "left out: runs/run1/metrics.csv: its SHA-256 is not the one in run.json" in found.err
-    assert "left out: unfinished: diverged" in found.err and "left out: copies/copy: is the same run as runs/run0" in found.err
+    assert (
+        "left out: unfinished: diverged" in found.err
+        and "left out: copies/copy: is the same run as runs/run0" in found.err
+    )
     info = json.loads(Path("out/spread/result.json").read_text())
     assert info["runs"] == 3 and len(info["left_out"]) >= 3
-    assert pd.read_csv("out/spread/numbers.csv")["value"].item() == pytest.approx(value_of(np.stack([trained(k).final for k in (0, 2, 3)])), rel=1e-6)
+    assert pd.read_csv("out/spread/numbers.csv")["value"].item() == pytest.approx(
+        value_of(np.stack([trained(k).final for k in (0, 2, 3)])), rel=1e-6
+    )
 
 
 def test_runs_that_cannot_support_an_analysis_get_the_reason_and_the_others_are_done(cli):
@@ -327,7 +386,10 @@ def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
     found = cli(*MINE[1:], "runs=imported")
     assert found.status == 0 and found.out.startswith("- It spreads over")
     (omission,) = json.loads(Path("imported/analysis/spread/result.json").read_text())["omissions"]
-    assert omission.startswith("of=delta: imported/run0: was imported without P0") and f"spread: left out: {omission}" in found.err
+    assert (
+        omission.startswith("of=delta: imported/run0: was imported without P0")
+        and f"spread: left out: {omission}" in found.err
+    )
     assert set(pd.read_csv("imported/analysis/spread/numbers.csv")["of"]) == {"prompt"}
     before = stamps("imported/analysis/spread")
     refused = cli(*MINE[1:], "runs=imported", "of=delta")
@@ -337,14 +399,26 @@ def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
 
 def test_a_convention_that_is_refused_is_named(cli):
     assert cli(*MINE, "analysis.spread.trouble=paper").status == 0
-    assert json.loads(Path("runs/analysis/spread/result.json").read_text())["omissions"] == ["convention=paper: the study's way is not known"]
+    assert json.loads(Path("runs/analysis/spread/result.json").read_text())["omissions"] == [
+        "convention=paper: the study's way is not known"
+    ]
 
 
 def test_a_failing_analysis_keeps_the_old_results_and_costs_none_of_the_others(cli):
     cli(*MINE)
     before = stamps("runs/analysis/spread")
-    found = cli("runs=runs", "--config-dir=mine", "allow=[mypackage]", "analysis=[spread,sizes]", "analysis.spread.trouble=fault")
-    assert found.status == 1 and "spread: left out: failed: ZeroDivisionError: no way (" in found.err and "own.py:" in found.err
+    found = cli(
+        "runs=runs",
+        "--config-dir=mine",
+        "allow=[mypackage]",
+        "analysis=[spread,sizes]",
+        "analysis.spread.trouble=fault",
+    )
+    assert (
+        found.status == 1
+        and "spread: left out: failed: ZeroDivisionError: no way (" in found.err
+        and "own.py:" in found.err
+    )
     assert stamps("runs/analysis/spread") == before and Path("runs/analysis/sizes/result.json").exists()
 
 
@@ -396,14 +470,23 @@ def test_ctrl_c_is_one_line_and_status_130_and_loses_nothing(cli):
     before = stamps("runs/analysis/spread")
     handler = signal.getsignal(signal.SIGINT)
     found = cli(*MINE, "analysis.spread.trouble=stop")
-    assert found.status == 130 and found.err.splitlines()[-1].startswith("promptgeo: stopped by SIGINT; finished analyses are kept")
-    assert "Traceback" not in found.err and stamps("runs/analysis/spread") == before and signal.getsignal(signal.SIGINT) is handler
+    assert found.status == 130 and found.err.splitlines()[-1].startswith(
+        "promptgeo: stopped by SIGINT; finished analyses are kept"
+    )
+    assert (
+        "Traceback" not in found.err
+        and stamps("runs/analysis/spread") == before
+        and signal.getsignal(signal.SIGINT) is handler
+    )
     assert [p.name for p in Path("runs/analysis").iterdir()] == ["spread"]
 
 
 @pytest.mark.parametrize("fails", ["half-way", "at the first rename", "at the second rename"])
 def test_results_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, fails):
-    one, two = results.Result(tables={"t": pd.DataFrame({"a": [1]})}), results.Result(tables={"u": pd.DataFrame({"a": [2]})})
+    one, two = (
+        results.Result(tables={"t": pd.DataFrame({"a": [1]})}),
+        results.Result(tables={"u": pd.DataFrame({"a": [2]})}),
+    )
     for result in (one, two):
         result.number("x", result.tables.popitem()[1]["a"][0], 1, "runs")
     folder = tmp_path / "made" / "x"
@@ -432,7 +515,11 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
     Path("notes/spread").mkdir(parents=True)
     Path("notes/spread/thoughts.txt").write_text("mine")
     found = cli(*MINE, "out=notes")
-    assert found.status == 2 and found.err == "promptgeo: notes/spread: not an analysis folder; it would be overwritten; choose another place with out=<folder>\n"
+    assert (
+        found.status == 2
+        and found.err
+        == "promptgeo: notes/spread: not an analysis folder; it would be overwritten; choose another place with out=<folder>\n"
+    )
     assert Path("notes/spread/thoughts.txt").read_text() == "mine"
 
 
@@ -447,23 +534,56 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "+of=delta"], "+of=delta: of exists already; write of=<value>"),
         (["runs=runs", "analysis=[curvs]"], "analysis=curvs: no such analysis; nearest: curves"),
         (["runs=runs", "analysis=[qqq]"], "analysis=qqq: no such analysis; one of bezier, "),
-        (["runs=runs", "analysis=[curves]", "analysis.curves.foo=3"], "analysis.curves.foo: no such option; one of draws, seed"),
-        (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutation=3"], "analysis.init_vs_task.permutation: no such option; nearest: permutations"),
-        (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.of=delta"], "analysis.init_vs_task.of: no such option; one of "),
-        (["runs=[runs,runs]", "analysis=[curves]"], "runs: several folders have no place in common for their results; name one with out="),
-        (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=abc"], "analysis.init_vs_task.permutations=abc: must be a whole number from 1"),
-        (["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=0"], "analysis.init_vs_task.permutations=0: must be a whole number from 1"),
-        (["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilons=3"], "analysis.neighbours.epsilons=3: must be a list"),
-        (["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilon=x"], "analysis.neighbours.epsilon=x: must be a number"),
-        (["runs=runs", "analysis=[curves]", "analysis.neighbours.seed=3"], "analysis.neighbours.seed: analysis neighbours is not chosen; 'analysis=[neighbours]' chooses it"),
+        (
+            ["runs=runs", "analysis=[curves]", "analysis.curves.foo=3"],
+            "analysis.curves.foo: no such option; one of draws, seed",
+        ),
+        (
+            ["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutation=3"],
+            "analysis.init_vs_task.permutation: no such option; nearest: permutations",
+        ),
+        (
+            ["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.of=delta"],
+            "analysis.init_vs_task.of: no such option; one of ",
+        ),
+        (
+            ["runs=[runs,runs]", "analysis=[curves]"],
+            "runs: several folders have no place in common for their results; name one with out=",
+        ),
+        (
+            ["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=abc"],
+            "analysis.init_vs_task.permutations=abc: must be a whole number from 1",
+        ),
+        (
+            ["runs=runs", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=0"],
+            "analysis.init_vs_task.permutations=0: must be a whole number from 1",
+        ),
+        (
+            ["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilons=3"],
+            "analysis.neighbours.epsilons=3: must be a list",
+        ),
+        (
+            ["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilon=x"],
+            "analysis.neighbours.epsilon=x: must be a number",
+        ),
+        (
+            ["runs=runs", "analysis=[curves]", "analysis.neighbours.seed=3"],
+            "analysis.neighbours.seed: analysis neighbours is not chosen; 'analysis=[neighbours]' chooses it",
+        ),
         (["runs=runs", "analysis=[curves]", "analysis.curves=3"], "analysis.curves=3: options are set one by one"),
         (["runs=runs"], "analysis: name the analyses: 'analysis=["),
         (["analysis=[curves]"], "runs: name the runs' folder, or several: runs=outputs/<name>"),
         (["runs=3", "analysis=[curves]"], "runs: name the runs' folder, or several"),
         (["runs=absent", "analysis=[curves]"], "absent: no such folder"),
         (["runs=mine", "analysis=[curves]"], "runs=mine: no completed runs lie there"),
-        (["runs=runs", "analysis=[curves]", "where=init == 'pen'"], "runs=runs: no completed runs lie there for which init == 'pen'"),
-        (["runs=runs", "analysis=[curves]", "where=colour == 'red'"], "where=colour == 'red': cannot be asked of these runs (name 'colour' is not defined); their columns: id, status, model,"),
+        (
+            ["runs=runs", "analysis=[curves]", "where=init == 'pen'"],
+            "runs=runs: no completed runs lie there for which init == 'pen'",
+        ),
+        (
+            ["runs=runs", "analysis=[curves]", "where=colour == 'red'"],
+            "where=colour == 'red': cannot be asked of these runs (name 'colour' is not defined); their columns: id, status, model,",
+        ),
         (["runs=runs", "analysis=[curves]", "of=deltas"], "of=deltas: must be prompt, delta or both"),
         (["runs=runs", "analysis=[curves]", "convention=mine"], "convention=mine: must be paper, corrected or both"),
         (["runs=runs", "analysis=[curves]", "of=prompt,delta"], "of=prompt,delta: takes one value"),
@@ -472,9 +592,18 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "=3"], "=3: cannot be read as key=value"),
         (["runs=runs", "--config-dir", "absent"], "--config-dir absent: no such folder"),
         (["runs=runs", "--verbose"], "unrecognized arguments: --verbose; see --help"),
-        ([*MINE[:3], "analysis=[spread]"], "analysis.spread._target_=mypackage.own.spread: lies in no allowed package; 'allow=[mypackage]' allows yours"),
-        ([*MINE, "analysis.spread._target_=mypackage.own.absent"], "analysis.spread._target_=mypackage.own.absent: cannot be imported: "),
-        ([*MINE, "analysis.spread._target_=mypackage.own.no_analysis"], "analysis.spread._target_=mypackage.own.no_analysis: is not an analysis"),
+        (
+            [*MINE[:3], "analysis=[spread]"],
+            "analysis.spread._target_=mypackage.own.spread: lies in no allowed package; 'allow=[mypackage]' allows yours",
+        ),
+        (
+            [*MINE, "analysis.spread._target_=mypackage.own.absent"],
+            "analysis.spread._target_=mypackage.own.absent: cannot be imported: ",
+        ),
+        (
+            [*MINE, "analysis.spread._target_=mypackage.own.no_analysis"],
+            "analysis.spread._target_=mypackage.own.no_analysis: is not an analysis",
+        ),
         (
             [*MINE[:-1], "analysis=[model_needed]"],
             "analysis.model_needed: nothing gives its function the parameter lm; declare it with @question(lm=True)",
@@ -487,7 +616,10 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
             [*MINE[:-1], "analysis=[no_place_for_it]"],
             "analysis.no_place_for_it: its function declares vocabulary (@question(vocabulary=True)) but has no parameter vocabulary;",
         ),
-        ([*MINE, "analysis.spread._target_=mypackage.own.os.remove"], "analysis.spread._target_=mypackage.own.os.remove: comes from "),
+        (
+            [*MINE, "analysis.spread._target_=mypackage.own.os.remove"],
+            "analysis.spread._target_=mypackage.own.os.remove: comes from ",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, arguments, said):
@@ -544,7 +676,9 @@ def test_prompts_without_a_model_ask_for_its_name(cli, monkeypatch):
 
 def test_help_comes_within_two_seconds_without_torch(tmp_path):
     code = "import sys; sys.argv[1:] = ['--help']; from promptgeo.cli_analyze import main; main(); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=20)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=20
+    )
     assert shown.returncode == 0, shown.stderr
     assert all(f"\n  {name} " in shown.stdout for name in available())
     for key in AnalyzeConfig.__dataclass_fields__:

@@ -40,7 +40,13 @@ def command(monkeypatch, capsys, tmp_path):
     of = Study.of
     analyses = {"curves": {}, "init_vs_task": {}, "unheard_of": {}}
     monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), analyses=analyses, claims={}))
-    monkeypatch.setattr(compose, "compose_grid", lambda line, multirun=False: published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun))
+    monkeypatch.setattr(
+        compose,
+        "compose_grid",
+        lambda line, multirun=False: (
+            published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun)
+        ),
+    )
 
     def run(*arguments: str) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["promptgeo-reproduce", *arguments])
@@ -57,7 +63,10 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    return {str(p): p.stat().st_mtime_ns for p in (*folder.rglob("run.json"), *folder.rglob("result.json"), *folder.rglob("training.json"))}
+    return {
+        str(p): p.stat().st_mtime_ns
+        for p in (*folder.rglob("run.json"), *folder.rglob("result.json"), *folder.rglob("training.json"))
+    }
 
 
 def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command):
@@ -159,9 +168,18 @@ def test_study_3_as_published():
     grid, study = published(), Study.of("init_vs_task", published()[0].study)
     config = grid[0]
     assert len(grid) == 60 and len({(c.init.name, c.task.name) for c in grid}) == 60
-    assert (config.model.name, config.precision.name, config.task.source.kind.name) == ("gpt2-xl", "fp32", "function_vectors")
+    assert (config.model.name, config.precision.name, config.task.source.kind.name) == (
+        "gpt2-xl",
+        "fp32",
+        "function_vectors",
+    )
     assert (config.template.name, config.optimizer.lr, config.optimizer.schedule.name) == ("study3", 1e-3, "linear")
-    assert (config.prompt.length, config.training.epochs, config.training.batch_size, config.training.dropout) == (4, 50, 8, False)
+    assert (config.prompt.length, config.training.epochs, config.training.batch_size, config.training.dropout) == (
+        4,
+        50,
+        8,
+        False,
+    )
     assert set(study.analyses) <= set(available())
     numbers = study.published
     table1 = [numbers[f"table1.{c.init.name}"].value for c in {c.init.name: c for c in grid}.values()]
@@ -172,7 +190,10 @@ def test_study_3_as_published():
     for row in tasks:
         diagonal = numbers[f"table3.0.5.{row}.{row}"]
         assert diagonal.value - diagonal.implied == 40, "self-matches"
-        assert all(numbers[f"table3.0.5.{row}.{column}"].value == numbers[f"table3.0.5.{column}.{row}"].value for column in tasks)
+        assert all(
+            numbers[f"table3.0.5.{row}.{column}"].value == numbers[f"table3.0.5.{column}.{row}"].value
+            for column in tasks
+        )
 
 
 def test_what_a_study_says_is_no_part_of_its_runs():
@@ -185,4 +206,8 @@ def test_what_a_study_says_is_no_part_of_its_runs():
 def test_differences_are_those_that_decide_numbers():
     theirs = [compose.compose([f"init={init}"]) for init in ("cat", "dog")]
     ours = compose.compose(["init=cat", "training.epochs=3", "outputs=elsewhere", "model=gpt2", "optimizer.lr=0.01"])
-    assert differences([ours], theirs) == {"model.name": (["gpt2"], ["tiny"]), "init.name": (["cat"], ["cat", "dog"]), "training.epochs": ([3], [10])}
+    assert differences([ours], theirs) == {
+        "model.name": (["gpt2"], ["tiny"]),
+        "init.name": (["cat"], ["cat", "dog"]),
+        "training.epochs": ([3], [10]),
+    }
