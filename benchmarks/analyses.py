@@ -1,10 +1,10 @@
-"""How long study 3's analyses take at its own size, and how much memory: 240 runs of 4 x 1600, 50 checkpoints, 50,257 tokens.
+"""Time and memory of study 3's analyses at its own size: 240 runs of 4 x 1600, 50 checkpoints, 50,257 tokens.
 
     python benchmarks/analyses.py [--runs 240] [--out analyses.json]
 
-Synthetic run folders (init, task, position and seed effects planted) and a synthetic vocabulary: what runs the model (transplant,
-mean_prompts) is left out. Each analysis is made for prompts and deltas, by both conventions, as promptgeo.analyze does,
-figures included; reading and checking the folders is timed too.
+Synthetic run folders (init, task, position and seed effects planted) and a synthetic vocabulary: what runs the model
+(transplant, mean_prompts) is left out. Each analysis is made for prompts and deltas, by both conventions, as
+promptgeo.analyze does, figures included; reading and checking the folders is timed too.
 """
 
 import argparse
@@ -72,9 +72,13 @@ def write_runs(folder: Path, count: int, vocabulary: Vocabulary, generator: np.r
             for c, s in enumerate(steps)
         ]
         config = {
-            "model": {"name": "synthetic", "name_or_path": "synthetic", "revision": None}, "task": {"name": task}, "seed": seed,
-            "init": {"name": init, "kind": "word", "text": init}, "template": {"name": "study3"}, "optimizer": {"lr": 1e-3},
-        }  # fmt: skip
+            "model": {"name": "synthetic", "name_or_path": "synthetic", "revision": None},
+            "task": {"name": task},
+            "seed": seed,
+            "init": {"name": init, "kind": "word", "text": init},
+            "template": {"name": "study3"},
+            "optimizer": {"lr": 1e-3},
+        }
         accuracies = {"none": 0.0, "initial": 0.0, "final": 0.98, "best": 0.98}
         results = {
             "prompt_length": LENGTH,

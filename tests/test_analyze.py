@@ -1,4 +1,4 @@
-"""python -m promptgeo.analyze: results are cached, what cannot be supported is refused with its reason, nothing is lost."""
+"""python -m promptgeo.analyze: results are cached, refusals have a reason, nothing is lost."""
 
 import inspect
 import json
@@ -122,7 +122,10 @@ GRID = [("plus_one", "cat"), ("plus_one", "dog"), ("plus_two", "cat"), ("plus_tw
 
 @pytest.fixture
 def cli(monkeypatch, capsys, tmp_path):
-    """Runs a command line of promptgeo-analyze in this process; in its folder: a grid of four runs, an analysis of one's own in `mypackage`."""
+    """Runs a command line of promptgeo-analyze in this process.
+
+    In its folder: a grid of four runs, analyses of one's own in `mypackage`.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     Path("mypackage").mkdir()
@@ -172,7 +175,7 @@ def value_of(prompts: np.ndarray) -> float:
     return total / count
 
 
-# ------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------ answers
 
 
 def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventions(cli):
@@ -289,11 +292,23 @@ def test_what_has_changed_is_computed_anew(cli, change):
 USED = {
     "kind/__init__.py": "",
     "kind/questions/__init__.py": "",
-    "kind/questions/asked.py": "from kind.near import direct\nfrom .. import sideways\n\ndef asked(runs):\n    import kind.late\n",
+    "kind/questions/asked.py": """
+from kind.near import direct
+from .. import sideways
+
+def asked(runs):
+    import kind.late
+""",
     "kind/near/__init__.py": "",
     "kind/near/direct.py": "from kind.far.indirect import NUMBER\n",
     "kind/far/__init__.py": "SIZE = 1\n",
-    "kind/far/indirect.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from kind import typed\nNUMBER = 1\n",
+    "kind/far/indirect.py": """
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kind import typed
+NUMBER = 1
+""",
     "kind/sideways.py": "import json\n",
     "kind/late.py": "from promptgeo.analysis.variance import gower\n",
     "kind/typed.py": "",
@@ -344,7 +359,7 @@ def test_results_go_where_they_are_sent(cli):
     assert Path("elsewhere/spread/result.json").exists() and not Path("runs/analysis").exists()
 
 
-# ------------------------------------------------------------------------------------------------- what cannot be answered
+# ------------------------------------------------------------ what cannot be answered
 
 
 def test_damaged_unfinished_and_doubled_runs_are_named_and_left_out(cli):
@@ -515,15 +530,12 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
     Path("notes/spread").mkdir(parents=True)
     Path("notes/spread/thoughts.txt").write_text("mine")
     found = cli(*MINE, "out=notes")
-    assert (
-        found.status == 2
-        and found.err
-        == "promptgeo: notes/spread: not an analysis folder; it would be overwritten; choose another place with out=<folder>\n"
-    )
+    said = "notes/spread: not an analysis folder; it would be overwritten; choose another place with out=<folder>"
+    assert found.status == 2 and found.err == f"promptgeo: {said}\n"
     assert Path("notes/spread/thoughts.txt").read_text() == "mine"
 
 
-# ------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------ bad input
 
 
 @pytest.mark.parametrize(
@@ -582,7 +594,8 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         ),
         (
             ["runs=runs", "analysis=[curves]", "where=colour == 'red'"],
-            "where=colour == 'red': cannot be asked of these runs (name 'colour' is not defined); their columns: id, status, model,",
+            "where=colour == 'red': cannot be asked of these runs (name 'colour' is not defined); "
+            "their columns: id, status, model,",
         ),
         (["runs=runs", "analysis=[curves]", "of=deltas"], "of=deltas: must be prompt, delta or both"),
         (["runs=runs", "analysis=[curves]", "convention=mine"], "convention=mine: must be paper, corrected or both"),
@@ -594,7 +607,8 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "--verbose"], "unrecognized arguments: --verbose; see --help"),
         (
             [*MINE[:3], "analysis=[spread]"],
-            "analysis.spread._target_=mypackage.own.spread: lies in no allowed package; 'allow=[mypackage]' allows yours",
+            "analysis.spread._target_=mypackage.own.spread: lies in no allowed package; "
+            "'allow=[mypackage]' allows yours",
         ),
         (
             [*MINE, "analysis.spread._target_=mypackage.own.absent"],
@@ -610,11 +624,13 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         ),
         (
             [*MINE[:-1], "analysis=[value_needed]"],
-            "analysis.value_needed: nothing gives its function the parameter layer; give the parameter a default, or analysis.value_needed.layer=<value>",
+            "analysis.value_needed: nothing gives its function the parameter layer; "
+            "give the parameter a default, or analysis.value_needed.layer=<value>",
         ),
         (
             [*MINE[:-1], "analysis=[no_place_for_it]"],
-            "analysis.no_place_for_it: its function declares vocabulary (@question(vocabulary=True)) but has no parameter vocabulary;",
+            "analysis.no_place_for_it: its function declares vocabulary (@question(vocabulary=True)) "
+            "but has no parameter vocabulary;",
         ),
         (
             [*MINE, "analysis.spread._target_=mypackage.own.os.remove"],
@@ -629,7 +645,7 @@ def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, arg
     assert not Path("runs/analysis").exists()
 
 
-# ------------------------------------------------------------------------------------------------- the model
+# ------------------------------------------------------------ the model
 
 
 def model_asked(monkeypatch, runs: pg.RunTable, width: int = 3, fingerprint: str = "f", **keys) -> SimpleNamespace:
@@ -671,11 +687,13 @@ def test_prompts_without_a_model_ask_for_its_name(cli, monkeypatch):
     assert model_asked(monkeypatch, pg.load_runs("alone"), model="m").options["precision"] == "auto"
 
 
-# ------------------------------------------------------------------------------------------------- help
+# ------------------------------------------------------------ help
 
 
 def test_help_comes_within_two_seconds_without_torch(tmp_path):
-    code = "import sys; sys.argv[1:] = ['--help']; from promptgeo.cli_analyze import main; main(); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    code = (
+        "import sys; from promptgeo.analyze import main; main(['-h']); assert not {'torch', 'pandas'} & {*sys.modules}"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=20
     )

@@ -43,7 +43,7 @@ STUDY = Study(
 
 
 class Page(HTMLParser):
-    """Checks that elements close in order; gathers ids, references, links, and the text of each section and table row."""
+    """Checks that elements close in order; gathers ids, references, links, the text of each section and table row."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -316,8 +316,8 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     said = " ".join(page.sections["fails"].split())
     assert study.claims["convex"].words in said
     assert (
-        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions are convex while imdb and plus_two contradict it"
-        in said
+        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim "
+        "that solutions are convex while imdb and plus_two contradict it" in said
     )
     assert "; without the margin identity fails too." in said
     # The study's file holds the same table: what it says beside ours is what the fixture says.

@@ -18,8 +18,14 @@ from promptgeo.config import differences, to_dict
 from promptgeo.report.study import Study, StudyClaim, load_study, studies
 
 SMALL = (
-    "model=tiny", "init=cat,dog", "task=present_past", "training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2",
-)  # fmt: skip
+    "model=tiny",
+    "init=cat,dog",
+    "task=present_past",
+    "training.max_steps=2",
+    "task.split.max_train=16",
+    "task.split.max_test=2",
+    "evaluation.max_new_tokens=2",
+)
 
 real_compose_grid = compose.compose_grid
 
@@ -32,7 +38,7 @@ def published():
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Runs promptgeo-reproduce in this process, in an empty folder: (status, out, err). Asks only what takes no time."""
+    """Runs promptgeo-reproduce in this process, in an empty folder: status, out, err. Its analyses take no time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # training sets it; undone at the end
     root = logging.getLogger()
@@ -133,21 +139,25 @@ def test_bad_input_is_one_line(command, arguments, said):
     assert not list(Path().iterdir())
 
 
-@pytest.mark.parametrize("wrong", ["a claim", "an option"])
-def test_a_study_that_asks_for_what_is_not_there_ends_before_anything_is_trained(command, monkeypatch, wrong):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"claims": {"init_mattered": StudyClaim("init_mattered", "words", "place")}},
+            "sweeps/init_vs_task.yaml: study.claims.init_mattered: no analysis of this study declares such a claim; "
+            "nearest: init_matters",
+        ),
+        (
+            {"analyses": {"init_vs_task": {"permutation": 3}}},
+            "analysis.init_vs_task.permutation: no such option; nearest: permutations",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_found_before_anything_is_trained(command, monkeypatch, changes, said):
     of = Study.of
-    changes = {
-        "a claim": {"claims": {"init_mattered": StudyClaim("init_mattered", "words", "place")}},
-        "an option": {"analyses": {"init_vs_task": {"permutation": 3}}},
-    }[wrong]
     monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), **changes))
     found = command("init_vs_task", *SMALL)
-    assert found.status == 2 and found.err.startswith(
-        "promptgeo: sweeps/init_vs_task.yaml: study.claims.init_mattered: no analysis of this study declares such a claim"
-        "; nearest: init_matters"
-        if wrong == "a claim"
-        else "promptgeo: analysis.init_vs_task.permutation: no such option; nearest: permutations"
-    )
+    assert found.status == 2 and found.err.startswith(f"promptgeo: {said}")
     assert not list(Path().iterdir())
 
 
@@ -159,7 +169,10 @@ def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
 
 
 def test_help_names_the_studies_without_torch():
-    code = "import sys; sys.argv = ['x', '--help']; from promptgeo import reproduce; reproduce.main(); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; sys.argv = ['x', '--help']; from promptgeo import reproduce; reproduce.main(); "
+        "assert 'torch' not in sys.modules"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
 
