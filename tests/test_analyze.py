@@ -26,6 +26,7 @@ from promptgeo.runs import METRICS, Trained, write_run
 OWN = """
 import os
 import signal
+from os import getcwd
 
 import pandas as pd
 
@@ -633,13 +634,14 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
             "but has no parameter vocabulary;",
         ),
         (
-            [*MINE, "analysis.spread._target_=mypackage.own.os.remove"],
-            "analysis.spread._target_=mypackage.own.os.remove: comes from ",
+            [*MINE, "analysis.spread._target_=mypackage.own.getcwd"],
+            "analysis.spread._target_=mypackage.own.getcwd: comes from ",
         ),
     ],
 )
-def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, arguments, said):
+def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, caplog, arguments, said):
     found = cli(*arguments)
+    assert not caplog.records, "what is logged is one more line"
     assert found.status == 2 and found.out == ""
     assert found.err.startswith(f"promptgeo: {said}") and found.err.count("\n") == 1
     assert not Path("runs/analysis").exists()

@@ -4,8 +4,9 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from promptgeo.analysis.question import GIVEN, Convention, Of, Question, declaration
 from promptgeo.compose_analyze import available, nearest
@@ -66,22 +67,21 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analys
 
 
 def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., Any]:
-    from hydra.utils import get_method
-
     packages = (OWN, *allowed)
     if not any(target.startswith(f"{package}.") for package in packages):
         raise UserError(f"{key}: lies in no allowed package; 'allow=[{target.partition('.')[0]}]' allows yours")
+    module, _, name = target.rpartition(".")
     try:
-        function = get_method(target)
+        function = getattr(import_module(module), name)
     except Exception as error:
-        raise UserError(f"{key}: cannot be imported: {error}") from error
+        raise UserError(f"{key}: cannot be imported: {' '.join(str(error).split())}") from error
     home = str(getattr(function, "__module__", None))
     if not any(f"{home}.".startswith(f"{package}.") for package in packages):
         top = home.partition(".")[0]
         raise UserError(f"{key}: comes from {home}, which is no allowed package; 'allow=[{top}]' allows it")
-    if next(iter(inspect.signature(function).parameters), None) != "runs":
+    if not callable(function) or next(iter(inspect.signature(function).parameters), None) != "runs":
         raise UserError(f"{key}: is not an analysis; a function name(runs, *, options) -> Result is needed")
-    return function
+    return cast(Callable[..., Any], function)
 
 
 def _check_parameters(analysis: Analysis) -> None:
