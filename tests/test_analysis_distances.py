@@ -511,12 +511,13 @@ def test_the_same_runs_give_the_same_bytes(drawn):
 def test_conf_names_the_functions_and_their_defaults():
     import inspect
 
-    from promptgeo.analyze import _compose, _function
+    from promptgeo.analysis.target import analysis_of
+    from promptgeo.compose_analyze import compose_analyze
 
-    config = _compose(["runs=x", "analysis=[mean_distances,sequences]"])
+    config = compose_analyze(["runs=x", "analysis=[mean_distances,sequences]"])
     assert set(config.analysis) == {"mean_distances", "sequences"}
-    for name, options in config.analysis.items():
-        function = _function(name, options, [])
-        for option, value in function.keywords.items():
-            default = inspect.signature(function.func).parameters[option].default
+    for name, settings in config.analysis.items():
+        analysis = analysis_of(name, settings)
+        for option, value in analysis.options.items():
+            default = inspect.signature(analysis.function).parameters[option].default
             assert (tuple(value) if isinstance(value, list) else value) == default, option

@@ -13,9 +13,10 @@ from promptgeo import UserError
 from promptgeo.analysis.convexity import _judge
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result, store
-from promptgeo.cli_reproduce import _study
-from promptgeo.report import Material, Published, Study, StudyClaim, render
 from promptgeo.report.inline import inline_svg
+from promptgeo.report.page import Material, render
+from promptgeo.report.runs import training_length
+from promptgeo.report.study import Published, Study, StudyClaim, load_study
 from promptgeo.run_folder import Run, write_run
 from test_analysis_convexity import PUBLISHED
 from test_runs import header, trained
@@ -26,13 +27,23 @@ STUDY = Study(
     "A study?",
     "Somebody",
     {"distances": {}, "words": {}},
-    {p.quantity: p for p in (Published("table1.cat", "Table 1", 0.546), Published("table1.mean", "Table 1", 0.558, implied=0.583), Published("random", "a chart", 0.91, read_off=True))},
-    {name: StudyClaim(name, f"The {name} claim.", "text", "Their own numbers say no.") for name in ("closer", "pearson", "unasked")},
+    {
+        p.quantity: p
+        for p in (
+            Published("table1.cat", "Table 1", 0.546),
+            Published("table1.mean", "Table 1", 0.558, implied=0.583),
+            Published("random", "a chart", 0.91, read_off=True),
+        )
+    },
+    {
+        name: StudyClaim(name, f"The {name} claim.", "text", "Their own numbers say no.")
+        for name in ("closer", "pearson", "unasked")
+    },
 )
 
 
 class Page(HTMLParser):
-    """Checks that elements close in order; gathers ids, references, links, and the text of each section and table row."""
+    """Checks that elements close in order; gathers ids, references, links, the text of each section and table row."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -95,9 +106,13 @@ def distances(convention: str, of: str, closer: bool = True) -> Result:
     result.number("table1.mean", 0.51 + shift, 400, "pairs", p=0.00001)
     for k in range(40):
         result.number(f"extra.{k}", k / 100, 4, "pairs")
-    result.findings.append(Finding(f"{of} tokens lie {'closer' if closer else 'no closer'} ({convention}).", 0.2, 40, "pairs", 0.1, 0.3))
+    result.findings.append(
+        Finding(f"{of} tokens lie {'closer' if closer else 'no closer'} ({convention}).", 0.2, 40, "pairs", 0.1, 0.3)
+    )
     if of == "prompt":
-        result.claims.append(Claim("closer", closer if convention == "corrected" else True, f"seen {convention} <at .5>."))
+        result.claims.append(
+            Claim("closer", closer if convention == "corrected" else True, f"seen {convention} <at .5>.")
+        )
     result.tables["means"] = pd.DataFrame({"task": ["a<b"] * 20, "distance": [0.123456] * 20})
     result.figures["bars"] = figure(f"{of} {convention}")
     return result
@@ -111,14 +126,38 @@ def make(tmp_path):
     runs = [Run.load(tmp_path / f"run{k}") for k in range(3)]
 
     def make(closer: bool = True, **changes) -> SimpleNamespace:
-        variants = [{"of": of, "convention": convention} for of in ("prompt", "delta") for convention in ("paper", "corrected")]
+        variants = [
+            {"of": of, "convention": convention} for of in ("prompt", "delta") for convention in ("paper", "corrected")
+        ]
         info = {"options": {"seed": 0}, "runs": 3, "seconds": 1.0}
-        first = store(tmp_path / "analysis" / "distances", "distances", "k", info, [(v, distances(closer=closer, **v)) for v in variants])
-        words = Result(omissions=["no P0, so no words"], claims=[Claim("pearson", True, "as they counted.")], figures={"bars": figure("words")})
+        first = store(
+            tmp_path / "analysis" / "distances",
+            "distances",
+            "k",
+            info,
+            [(v, distances(closer=closer, **v)) for v in variants],
+        )
+        words = Result(
+            omissions=["no P0, so no words"],
+            claims=[Claim("pearson", True, "as they counted.")],
+            figures={"bars": figure("words")},
+        )
         words.number("random", 0.9, 7, "tokens", 0.8, 1.0)
         words.findings.append(Finding("Words are words (n = 7 tokens, p = .01).", 0.9, 7, "tokens", p=0.01))
         second = store(tmp_path / "analysis" / "words", "words", "k", info, [({"convention": "paper"}, words)])
-        html = render(Material(**({"study": STUDY, "runs": runs, "stored": [first, second], "refused": {"projection": "needs at least 5 prompts"}} | changes)))
+        html = render(
+            Material(
+                **(
+                    {
+                        "study": STUDY,
+                        "runs": runs,
+                        "stored": [first, second],
+                        "refused": {"projection": "needs at least 5 prompts"},
+                    }
+                    | changes
+                )
+            )
+        )
         return SimpleNamespace(html=html, page=Page(html), folder=tmp_path)
 
     return make
@@ -126,7 +165,13 @@ def make(tmp_path):
 
 def test_paper_ours_and_corrected_stand_beside_each_other(make):
     page = make().page
-    assert page.row("table1.cat") == ["table1.cat", "Table 1", "0.546", "0.5 [0.4, 0.6]; n = 40 pairs", "0.525 [0.425, 0.625]; n = 40 pairs"]
+    assert page.row("table1.cat") == [
+        "table1.cat",
+        "Table 1",
+        "0.546",
+        "0.5 [0.4, 0.6]; n = 40 pairs",
+        "0.525 [0.425, 0.625]; n = 40 pairs",
+    ]
     assert page.row("table1.mean")[2] == "0.558 corrected, by the published data: 0.583"
     assert page.row("table1.mean")[4] == "0.535 p < .0001; n = 400 pairs"
     assert page.row("extra.3")[1] == "no published number"
@@ -150,7 +195,9 @@ def test_another_result_makes_another_page(make):
     assert ["The closer claim" in part for part in parts(kept["fails"])] == [False, True, False]
     fails, untested = parts(fallen["fails"])
     assert "The closer claim" in fails and "seen corrected <at .5>." in re.sub(r"\bS", "s", fails)
-    assert "The pearson claim" in untested and "The unasked claim" in untested, "only as the paper counted, and not at all"
+    assert "The pearson claim" in untested and "The unasked claim" in untested, (
+        "only as the paper counted, and not at all"
+    )
 
 
 def test_prompts_and_deltas_are_told_apart(make):
@@ -187,7 +234,10 @@ def test_long_lists_say_where_the_rest_is(make):
 def test_what_is_left_out_is_named(make):
     page = make(left_out=["run9: failed"]).page
     assert "run9: failed" in page.sections["run"]
-    assert "projection: needs at least 5 prompts" in page.sections["omissions"] and "words: no P0, so no words" in page.sections["omissions"]
+    assert (
+        "projection: needs at least 5 prompts" in page.sections["omissions"]
+        and "words: no P0, so no words" in page.sections["omissions"]
+    )
 
 
 def test_runs_that_differ_from_the_studys_are_no_replication(make):
@@ -210,16 +260,44 @@ def test_a_study_that_cannot_be_understood_is_said():
     def told(**study):
         return {"title": "t", "source": "x", "analyses": {"curves": None}} | study
 
-    study = Study.of("s", told(published={"t": {"place": "T", "values": {"a": {"b": 1}}, "implied": {"c": 2}}, "all": {"place": "T", "values": 3}}))
-    assert {q: (p.value, p.implied) for q, p in study.published.items()} == {"t.a.b": (1, None), "t.c": (None, 2), "all": (3, None)}
-    for wrong, key in (({"titel": 1}, "study.titel"), ({"title": ""}, "study.title: is missing"), ({"claims": {"c": {"word": 1}}}, "claims.c.word")):
+    study = Study.of(
+        "s",
+        told(
+            published={
+                "t": {"place": "T", "values": {"a": {"b": 1}}, "implied": {"c": 2}},
+                "all": {"place": "T", "values": 3},
+            }
+        ),
+    )
+    assert {q: (p.value, p.implied) for q, p in study.published.items()} == {
+        "t.a.b": (1, None),
+        "t.c": (None, 2),
+        "all": (3, None),
+    }
+    for wrong, key in (
+        ({"titel": 1}, "study.titel"),
+        ({"title": ""}, "study.title: is missing"),
+        ({"claims": {"c": {"word": 1}}}, "claims.c.word"),
+    ):
         with pytest.raises(UserError, match=key):
             Study.of("s", told(**wrong))
 
 
+def test_a_claim_that_no_analysis_declares_is_named_with_the_nearest_ones():
+    STUDY.check_claims(["closer", "pearson", "unasked", "another"])
+    with pytest.raises(UserError) as error:
+        STUDY.check_claims(["closest", "pearson", "unasked", "another"])
+    said = "sweeps/s.yaml: study.claims.closer: no analysis of this study declares such a claim; "
+    assert str(error.value) == f"{said}nearest: closest"
+    with pytest.raises(UserError, match=r"one of far, wide$"):
+        STUDY.check_claims(["wide", "far"])
+    with pytest.raises(UserError, match=r"they declare none$"):
+        STUDY.check_claims([])
+
+
 def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     """The table as a fixture, through the verdict and the study's own file, to the page."""
-    study, result = _study("convexity"), Result()
+    study, result = load_study("convexity"), Result()
     vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
     _judge(result, vertices, mixtures, 0.05)
     for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
@@ -227,11 +305,20 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
             for which, value in (("min", min(found)), ("max", max(found)), ("mean", sum(found) / len(found))):
                 result.number(f"{kind}.{task}.P1.{which}", value, len(found), "trainings")
     write_run(tmp_path / "run", header("imdb"), trained(0))
-    stored = store(tmp_path / "analysis" / "convexity", "convexity", "k", {"options": {}, "runs": 11, "seconds": 1.0}, [({}, result)])
+    stored = store(
+        tmp_path / "analysis" / "convexity",
+        "convexity",
+        "k",
+        {"options": {}, "runs": 11, "seconds": 1.0},
+        [({}, result)],
+    )
     page = Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
     said = " ".join(page.sections["fails"].split())
     assert study.claims["convex"].words in said
-    assert "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions are convex while imdb and plus_two contradict it" in said
+    assert (
+        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim "
+        "that solutions are convex while imdb and plus_two contradict it" in said
+    )
     assert "; without the margin identity fails too." in said
     # The study's file holds the same table: what it says beside ours is what the fixture says.
     assert "None: each published number has ours beside it" in page.sections["unanswered"]
@@ -240,25 +327,39 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
         value = published.value if published.value is not None else published.implied
         assert float(row[-1].split()[0]) == pytest.approx(value, abs=1e-4), published.quantity
     own = study.claims["convex"].published
-    assert own.startswith("Within 5 points of the worst training, identity and plus_one support it, plus_two") and "without that margin identity fails too" in own
+    assert (
+        own.startswith("Within 5 points of the worst training, identity and plus_one support it, plus_two")
+        and "without that margin identity fails too" in own
+    )
 
 
 def test_a_task_that_stands_for_the_studys_has_its_published_numbers_beside_it(make):
     study = replace(STUDY, stands_for={"dog": "cat"})
     result = Result()
     result.number("table1.dog", 0.5, 40, "pairs", 0.4, 0.6)
-    report = make(study=study, stored=[store(make().folder / "analysis" / "words", "words", "k", {"options": {}, "runs": 3, "seconds": 1.0}, [({}, result)])])
+    report = make(
+        study=study,
+        stored=[
+            store(
+                make().folder / "analysis" / "words",
+                "words",
+                "k",
+                {"options": {}, "runs": 3, "seconds": 1.0},
+                [({}, result)],
+            )
+        ],
+    )
     assert report.page.row("table1.dog (for table1.cat)")[2:4] == ["0.546", "0.5 [0.4, 0.6]; n = 40 pairs"]
-    assert "table1.cat" not in report.page.sections["unanswered"] and "table1.mean" in report.page.sections["unanswered"]
+    assert (
+        "table1.cat" not in report.page.sections["unanswered"] and "table1.mean" in report.page.sections["unanswered"]
+    )
 
 
 def test_steps_that_replace_the_epochs_are_told():
-    from promptgeo.report.page import _length
-
     def trained(epochs, steps):
         return {"training": {"epochs": epochs, "max_steps": steps}}
 
-    assert _length([trained(20, None)] * 3) == "20 epochs"
-    assert _length([trained(20, 200), trained(20, 200)]) == "200 steps"
-    assert _length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
-    assert _length([{}]) == "—"
+    assert training_length([trained(20, None)] * 3) == "20 epochs"
+    assert training_length([trained(20, 200), trained(20, 200)]) == "200 steps"
+    assert training_length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
+    assert training_length([{}]) == "—"

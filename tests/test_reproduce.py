@@ -11,10 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgeo import analyze, cli_reproduce, cli_train, compose
+from promptgeo import cli_reproduce, cli_train, compose
+from promptgeo.analysis.target import analysis_of
+from promptgeo.compose_analyze import analysis_file, available
 from promptgeo.identity import differences
 from promptgeo.interruption import Interrupted
-from promptgeo.report import Study
+from promptgeo.report.study import Study, StudyClaim, load_study, studies
 from promptgeo.schema import to_dict
 
 SMALL = (
@@ -38,19 +40,14 @@ def published():
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Runs promptgeo-reproduce in this process, in an empty folder: (status, out, err). Only with quick analyses."""
+    """Runs promptgeo-reproduce in this process, in an empty folder: status, out, err. Its analyses take no time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # training sets it; undone at the end
     root = logging.getLogger()
     before = (root.level, root.handlers[:])
     of = Study.of
-    monkeypatch.setattr(
-        Study,
-        "of",
-        lambda name, told: dataclasses.replace(
-            of(name, told), analyses={"curves": {}, "init_vs_task": {}, "unheard_of": {}}
-        ),
-    )
+    analyses = {"curves": {}, "init_vs_task": {}, "unheard_of": {}}
+    monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), analyses=analyses, claims={}))
     monkeypatch.setattr(
         compose,
         "compose_grid",
@@ -89,7 +86,7 @@ def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command
     assert "curves" in html and "needs runs with at least 2 tasks" in html and "promptgeo has no such analysis" in html
     assert "Not a replication" in html and "gpt2-xl" in html and "for 2 runs" in html
     second = command(*line)
-    assert second.status == 0 and "2 of 2 runs, skipped" in second.err and "curves: answered already" in second.err
+    assert second.status == 0 and "2 of 2 runs, skipped" in second.err and "curves: cached" in second.err
     assert page.read_text() == html and stamps(Path("out")) == made
 
 
@@ -144,6 +141,35 @@ def test_bad_input_is_one_line(command, arguments, said):
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"claims": {"init_mattered": StudyClaim("init_mattered", "words", "place")}},
+            "sweeps/init_vs_task.yaml: study.claims.init_mattered: no analysis of this study declares such a claim; "
+            "nearest: init_matters",
+        ),
+        (
+            {"analyses": {"init_vs_task": {"permutation": 3}}},
+            "analysis.init_vs_task.permutation: no such option; nearest: permutations",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_found_before_anything_is_trained(command, monkeypatch, changes, said):
+    of = Study.of
+    monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), **changes))
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 2 and found.err.startswith(f"promptgeo: {said}")
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", studies())
+def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
+    study = load_study(name)
+    analyses = [analysis_of(each, analysis_file(each) | options) for each, options in study.analyses.items()]
+    study.check_claims([claim for analysis in analyses for claim in analysis.declared.claims])
+
+
 def test_help_names_the_studies_without_torch():
     code = (
         "import sys; from promptgeo import cli_reproduce; "
@@ -169,7 +195,7 @@ def test_study_3_as_published():
         8,
         False,
     )
-    assert set(study.analyses) <= set(analyze.available())
+    assert set(study.analyses) <= set(available())
     numbers = study.published
     table1 = [numbers[f"table1.{c.init.name}"].value for c in {c.init.name: c for c in grid}.values()]
     assert table1 == [0.546, 0.547, 0.528, 0.567, 0.612, 0.544, 0.580, 0.566, 0.506, 0.584]

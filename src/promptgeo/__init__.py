@@ -19,8 +19,7 @@ from promptgeo.errors import UserError
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from promptgeo.analyze import analyze
-    from promptgeo.api import task, train
+    from promptgeo.api import analyze, task, train
     from promptgeo.evaluation import evaluate
     from promptgeo.frozen_lm import FrozenLM
     from promptgeo.run_folder import Run
@@ -32,6 +31,7 @@ _HOMES = {
     "RunTable": "run_table",
     "load_runs": "run_table",
     "evaluate": "evaluation",
+    "analyze": "api",
     "task": "api",
     "train": "api",
 }
@@ -43,8 +43,6 @@ def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import: `--help` must not wait for them.
     if name in _HOMES:
         return getattr(import_module(f"promptgeo.{_HOMES[name]}"), name)
-    if name == "analyze":
-        return import_module("promptgeo.analyze")  # a module that can be called
     raise AttributeError(f"module 'promptgeo' has no attribute {name!r}")
 
 

@@ -1,6 +1,7 @@
-"""The commands as functions, for notebooks: pg.train and pg.task take what the command line takes."""
+"""The commands as functions, for notebooks: pg.train, pg.task and pg.analyze take what the command line takes."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from promptgeo.cell import cell_of
 from promptgeo.compose import compose, literal
@@ -9,6 +10,9 @@ from promptgeo.errors import RunFailed
 from promptgeo.run_folder import Run
 from promptgeo.schema import RunConfig
 from promptgeo.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from promptgeo.analysis.ask import Answer
 
 
 def train(*overrides: str, **choices: Any) -> Run:
@@ -28,6 +32,29 @@ def task(name: str, *overrides: str, **choices: Any) -> Task:
     """A task's examples, split and written in a template (template=..., default input_label)."""
     config = _config(overrides, {"task": name, **choices})
     return load_task(config.task, config.template)
+
+
+def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: Any) -> "list[Answer]":
+    """Make the analyses that are named and store their results, as the command does; one Answer for each, in order.
+
+    choices: runs="outputs/init_vs_task", analysis=["neighbours"], of="delta", ...; an option of an analysis as an
+    override, "analysis.neighbours.seed=1". config_dir: a folder with an analysis/<name>.yaml of your own. Raises
+    UserError for a wrong key, an unknown analysis or runs that cannot be read. An analysis that these runs cannot
+    support is returned with the reason.
+    """
+    from promptgeo.analysis.ask import run_analyses
+    from promptgeo.compose_analyze import compose_analyze
+
+    written = [f"{key}={literal(_without_paths(value))}" for key, value in choices.items()]
+    answers, _ = run_analyses(compose_analyze([*written, *overrides], config_dir))
+    return answers
+
+
+def _without_paths(value: Any) -> Any:
+    """Paths, also those of a list, as texts."""
+    if isinstance(value, list | tuple):
+        return [str(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:

@@ -1,11 +1,11 @@
-"""python -m promptgeo.reproduce STUDY [key=value ...]: train a published study's grid, analyse the runs, write the report.
+"""python -m promptgeo.reproduce STUDY [key=value ...]: train a published study's grid, analyse it, write the report.
 
     python -m promptgeo.reproduce init_vs_task                                  # as published
     python -m promptgeo.reproduce init_vs_task model=tiny training.epochs=10    # offline, on the embedded model
     python -m promptgeo.reproduce init_vs_task model=gpt2 init=cat,dog task=plus_two,present_past
 
-key=value: as in python -m promptgeo.train. The report is outputs/<name>/report.html. What is trained or analysed
-already is not done again.
+key=value: as in python -m promptgeo.train. The report is outputs/<name>/report.html. Finished runs and analyses are
+cached.
 """
 
 import json
@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptgeo.compose_analyze import AnalyzeConfig, analysis_file, available
 from promptgeo.errors import UserError
 from promptgeo.interruption import exit_statuses
-from promptgeo.paths import conf_dir
+from promptgeo.report.study import Study, load_study, studies
 
 if TYPE_CHECKING:
-    from promptgeo.analyze import Answered
+    from promptgeo.analysis.ask import Answer
     from promptgeo.cell import Cell
-    from promptgeo.report import Study
 
 TRAINING = "training.json"
 """Beside the report: how long each training took. Run folders hold no clock time."""
@@ -50,10 +50,11 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     from promptgeo.cell import cells_of
     from promptgeo.compose import compose_grid
 
-    study = _study(name)
+    study = load_study(name)
     _check(overrides)
     line = [f"sweep={name}", *_tiny(study, overrides), *overrides]
     configs = compose_grid(line)
+    settings = _settings(study)
     folder = Path(configs[0].outputs) / configs[0].name
     with _step(f"1/3 training {len(configs)} runs of {name}"):
         cells = cells_of(configs)
@@ -61,27 +62,25 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     if configs[0].preview:
         return status
     with _step(f"2/3 analysing, {len(study.analyses)} analyses"):
-        answers, left_out = _analyze(study, cells, folder)
-    command = " ".join(["python -m promptgeo.reproduce", name, *_said(overrides)])
+        answers, left_out = _analyze(study, settings, cells, folder)
+    command = " ".join(["python -m promptgeo.reproduce", name, *_shown(overrides)])
     with _step("3/3 the report"):
         page = _report(study, cells, answers, left_out, folder, command)
     print(f"report: {page}")
     return status
 
 
-def studies() -> list[str]:
-    """The sweeps that are studies."""
-    return [p.stem for p in sorted((Path(conf_dir()) / "sweep").glob("*.yaml")) if "\nstudy:" in p.read_text(encoding="utf-8")]
+def _settings(study: Study) -> dict[str, dict[str, Any]]:
+    """Function and options of the study's analyses, those that promptgeo has.
 
+    Raises UserError for an option that is wrong and for a claim that none of them declares: before anything is trained.
+    """
+    from promptgeo.analysis.target import analysis_of
 
-def _study(name: str) -> "Study":
-    from omegaconf import OmegaConf
-
-    from promptgeo.report import Study
-
-    if name not in studies():
-        raise UserError(f"{name}: no such study; there {'is' if len(studies()) == 1 else 'are'} {', '.join(studies())}")
-    return Study.of(name, OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "sweep" / f"{name}.yaml").study))
+    settings = {name: analysis_file(name) | study.analyses[name] for name in study.analyses if name in available()}
+    declared = [analysis_of(name, own).declared for name, own in settings.items()]
+    study.check_claims([claim for question in declared for claim in question.claims])
+    return settings
 
 
 def _check(overrides: Sequence[str]) -> None:
@@ -92,13 +91,13 @@ def _check(overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: the sweep of a study is its own")
 
 
-def _tiny(study: "Study", overrides: Sequence[str]) -> list[str]:
+def _tiny(study: Study, overrides: Sequence[str]) -> list[str]:
     """What the study sets for the embedded model."""
     return study.tiny if "model=tiny" in overrides else []
 
 
-def _said(overrides: Sequence[str]) -> list[str]:
-    """The overrides that a report names: where it lies, it need not say."""
+def _shown(overrides: Sequence[str]) -> list[str]:
+    """The overrides that a report names: all but those that say where it lies."""
     return [o for o in overrides if o.partition("=")[0] not in ("outputs", "overwrite")]
 
 
@@ -159,36 +158,34 @@ def _noted(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _analyze(study: "Study", cells: "Sequence[Cell]", folder: Path) -> "tuple[list[Answered], list[str]]":
-    """The study's analyses of the runs of this grid: what else lies in the folder is not asked."""
-    from omegaconf import OmegaConf
+def _analyze(
+    study: Study, settings: dict[str, dict[str, Any]], cells: "Sequence[Cell]", folder: Path
+) -> "tuple[list[Answer], list[str]]":
+    """The study's analyses of the runs of this grid, not of what else lies in the folder; and the runs left out."""
+    from promptgeo.analysis.ask import Answer, run_analyses
 
-    from promptgeo import analyze
-
-    files = {name: Path(conf_dir()) / "analysis" / f"{name}.yaml" for name in study.analyses}
-    absent = [analyze.Answered(name, None, refused="promptgeo has no such analysis") for name, file in files.items() if not file.exists()]
-    config = analyze.AnalyzeConfig(
+    config = AnalyzeConfig(
         runs=[str(path) for path in _folders(cells) if path.is_dir()],
-        analysis={name: OmegaConf.to_container(OmegaConf.load(file)) | study.analyses[name] for name, file in files.items() if file.exists()},
+        analysis=settings,
         out=str(folder / "analysis"),
         overwrite=cells[0].config.overwrite,
     )
-    left_out: list[str] = []
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr)
-        if line.startswith("left out: "):
-            left_out.append(line.removeprefix("left out: "))
-
-    return [*analyze.run_analyses(config, tell), *absent], left_out
+    answers, left_out = run_analyses(config, notify=lambda line: print(line, file=sys.stderr))
+    absent = [name for name in study.analyses if name not in settings]
+    return [*answers, *(Answer(name, None, refused="promptgeo has no such analysis") for name in absent)], left_out
 
 
 def _report(
-    study: "Study", cells: "Sequence[Cell]", answers: "Sequence[Answered]", left_out: Sequence[str], folder: Path, command: str
+    study: Study,
+    cells: "Sequence[Cell]",
+    answers: "Sequence[Answer]",
+    left_out: Sequence[str],
+    folder: Path,
+    command: str,
 ) -> Path:
     from promptgeo.compose import compose_grid
     from promptgeo.identity import differences
-    from promptgeo.report import Material, render
+    from promptgeo.report.page import Material, render
     from promptgeo.run_folder import Run, write_atomically
 
     runs = [Run.load(path, verify=False) for path in _folders(cells) if (path / "run.json").exists()]

@@ -1,7 +1,25 @@
-"""What finished runs say: one question per file, each a function RunTable -> Result.
+"""What finished runs say: one question per file, each a function RunTable -> Result named like its file.
 
-    result = mean_distances(pg.load_runs("outputs/init_vs_task"), of="delta")
+This is also where an analysis of your own finds what it needs. It is a function whose first parameter is `runs`; its
+other parameters are its options, with defaults, and what it declares with @question (see Question):
 
-A function that has the parameter `of` answers for the prompts P and for what training added, delta = P - P0; one that has
-`convention` answers as the study counted and as it should be counted. `python -m promptgeo.analyze` runs it for all of them.
+    from promptgeo.analysis import Claim, Finding, Result, question
+
+    @question(of=True, claims=("spread_is_small",))
+    def spread(runs, *, of, scale=1.0) -> Result:
+        result = Result()
+        ...
+        number = result.number("spread", value, n, "runs", low, high)
+        result.findings.append(Finding.of(number, f"They spread over {value:.3f} (n = {n} runs)."))
+        result.claims.append(Claim("spread_is_small", high < 0.1, "..."))
+        return result
+
+With `_target_: my_package.my_file.spread` and its options in mine/analysis/spread.yaml it is made by
+
+    python -m promptgeo.analyze runs=outputs/quickstart --config-dir mine 'analysis=[spread]' 'allow=[my_package]'
 """
+
+from promptgeo.analysis.question import Convention, Of, question
+from promptgeo.analysis.result import Claim, Finding, Number, Result
+
+__all__ = ["Claim", "Convention", "Finding", "Number", "Of", "Result", "question"]

@@ -1,7 +1,7 @@
 """What a question function declares of itself: what it is given beside the runs, and which claims it can test.
 
-    @question(of=True, convention=True, vocabulary=True, claims=("words_near",))
-    def neighbours(runs, *, of, convention, vocabulary, epsilon=0.7): ...
+@question(of=True, convention=True, vocabulary=True, claims=("words_near",))
+def neighbours(runs, *, of, convention, vocabulary, epsilon=0.7): ...
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,13 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+GIVEN = ("of", "convention", "lm", "vocabulary")
+"""Keyword arguments that a question can declare; they are given to it and are no options."""
+
+
+class UndeclaredClaim(Exception):
+    """A result holds a claim that its question does not declare."""
 
 
 class Of(StrEnum):
@@ -40,11 +47,13 @@ class Question:
     """It needs that model's token embeddings (Vocabulary)."""
     claims: tuple[str, ...] = ()
     """Names of the study's claims that it can test."""
+    zero: tuple[str, ...] = ()
+    """Options, beside seeds, whose whole number may be 0."""
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The keyword arguments that are no options."""
-        return tuple(name for name in ("of", "convention", "lm", "vocabulary") if getattr(self, name))
+        """The keyword arguments that it declares."""
+        return tuple(name for name in GIVEN if getattr(self, name))
 
 
 def question(
@@ -54,11 +63,12 @@ def question(
     lm: bool = False,
     vocabulary: bool = False,
     claims: Sequence[str] = (),
+    zero: Sequence[str] = (),
 ) -> Callable[[Function], Function]:
     """Declares a question function; see Question for what each argument means."""
 
     def declare(function: Function) -> Function:
-        function.question = Question(of, convention, lm, vocabulary, tuple(claims))  # type: ignore[attr-defined]
+        function.question = Question(of, convention, lm, vocabulary, tuple(claims), tuple(zero))  # type: ignore[attr-defined]
         return function
 
     return declare

@@ -1,4 +1,4 @@
-"""Result: what an analysis says, in tables, figures and sentences; and where it is kept.
+"""What does an analysis say, in numbers, tables, figures and sentences; and how does it lie in a folder?
 
 A *number* has a name that a study's published number can have too (`table1.cat`), so that both stand side by side.
 A *finding* is one sentence with its evidence. A *claim* is a statement of a study, tested here.
@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import pandas as pd
 
 from promptgeo.run_folder import write_atomically
 
-NUMBERS = ["of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
+NUMBER_COLUMNS = ["of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
+"""Of numbers.csv."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ class Claim:
     name: str
     holds: bool
     evidence: str
-    """What was found instead, or what supports it: one sentence with numbers."""
+    """What supports it, or what holds instead: one sentence with numbers."""
 
 
 @dataclass
 class Result:
-    """What an analysis found."""
+    """What an analysis says of some runs."""
 
     numbers: list[Number] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -111,25 +112,41 @@ class Result:
 
 @dataclass(frozen=True)
 class Stored:
-    """An analysis's results as they lie in a folder: the results of all its conventions together."""
+    """An analysis's results as they lie in a folder: those of prompts and deltas, of all conventions, together."""
 
     name: str
     info: dict[str, Any]
-    """result.json: key, options, runs, claims, omissions, findings; each finding and claim says of what and by which convention."""
+    """result.json: key, options, runs, claims, omissions, findings.
+
+    Each finding and claim has the `of` and the `convention` that it was made for.
+    """
     numbers: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     figures: dict[str, str]
 
 
 def digest(*what: Any) -> str:
-    """SHA-256 of plain data: tells whether an analysis was made of the same runs with the same options."""
+    """SHA-256 of plain data. The key of stored results: the same for the same runs, options and code."""
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def store(folder: Path, name: str, key: str, info: dict[str, Any], results: Sequence[tuple[dict[str, str], Result]]) -> Stored:
-    """Write the results of one analysis, each with {"of": ..., "convention": ...} where it has them.
+def store(
+    folder: Path,
+    name: str,
+    key: str,
+    info: dict[str, Any],
+    results: Sequence[tuple[Mapping[str, str], Result]],
+) -> Stored:
+    """Write the results of one analysis and read them back.
 
     The folder is replaced as a whole: whatever fails or is stopped on the way, the earlier results lie there as before.
+
+    Args:
+        folder: where the results go.
+        name: of the analysis.
+        key: what stored_key returns from now on.
+        info: what result.json holds beside findings, claims and omissions.
+        results: each result with {"of": ..., "convention": ...}, where it was made for them.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     if old.exists() and not folder.exists():  # a process was killed between the two renames
@@ -151,27 +168,40 @@ def store(folder: Path, name: str, key: str, info: dict[str, Any], results: Sequ
     return read(folder)
 
 
-def _write(folder: Path, name: str, key: str, info: dict[str, Any], results: Sequence[tuple[dict[str, str], Result]]) -> None:
-    rows, findings, claims, omissions = [], [], [], []
+def _write(
+    folder: Path,
+    name: str,
+    key: str,
+    info: dict[str, Any],
+    results: Sequence[tuple[Mapping[str, str], Result]],
+) -> None:
+    numbers: list[dict[str, Any]] = []
+    findings: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
+    omissions: list[str] = []
     for variant, result in results:
-        prefix = "_".join(variant.values())
-        prefix = f"{prefix}_" if prefix else ""
-        rows += [variant | asdict(number) for number in result.numbers]
+        prefix = "".join(f"{value}_" for value in variant.values())
         for table, frame in result.tables.items():
-            write_atomically(folder / f"{prefix}{table}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
+            write_atomically(folder / f"{prefix}{table}.csv", _csv(frame))
         for figure, svg in result.figures.items():
             write_atomically(folder / f"{prefix}{figure}.svg", svg.encode())
-        findings += [variant | _plain(asdict(f)) for f in result.findings]
-        claims += [variant | asdict(c) for c in result.claims]
-        omissions += [o for o in result.omissions if o not in omissions]
-    numbers = pd.DataFrame(rows, columns=NUMBERS)
-    write_atomically(folder / "numbers.csv", numbers.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
+        numbers += [{**variant, **asdict(number)} for number in result.numbers]
+        findings += [{**variant, **_finite(asdict(finding))} for finding in result.findings]
+        claims += [{**variant, **asdict(claim)} for claim in result.claims]
+        omissions += [omission for omission in result.omissions if omission not in omissions]
+    write_atomically(folder / "numbers.csv", _csv(pd.DataFrame(numbers, columns=NUMBER_COLUMNS)))
     whole = info | {"analysis": name, "key": key, "findings": findings, "claims": claims, "omissions": omissions}
-    write_atomically(folder / "result.json", (json.dumps(whole, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    text = json.dumps(whole, indent=1, ensure_ascii=False, default=str)
+    write_atomically(folder / "result.json", f"{text}\n".encode())
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    return text.encode()
 
 
 def read(folder: Path) -> Stored:
-    """What lies in an analysis's folder. Raises FileNotFoundError where none was finished."""
+    """What lies in an analysis's folder. Raises FileNotFoundError where no results do."""
     info = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     tables = {p.stem: pd.read_csv(p) for p in sorted(folder.glob("*.csv")) if p.stem != "numbers"}
     figures = {p.stem: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.svg"))}
@@ -186,5 +216,6 @@ def stored_key(folder: Path) -> str | None:
         return None
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: None stands for them."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

@@ -1,9 +1,16 @@
-"""What a study's file says beyond its runs: its analyses, its published numbers, its claims."""
+"""What does a study's file say beyond its runs? Its analyses, its published numbers, its claims."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from promptgeo.compose_analyze import nearest
 from promptgeo.errors import UserError
+from promptgeo.explain import config_errors
+from promptgeo.paths import conf_dir
 from promptgeo.schema import flatten
 
 
@@ -34,6 +41,8 @@ class StudyClaim:
 
 @dataclass(frozen=True)
 class Study:
+    """A study's file, sweeps/<name>.yaml, without the grid that it trains."""
+
     name: str
     title: str
     source: str
@@ -47,39 +56,77 @@ class Study:
     """Task -> the study's task that it stands for where that is not to be had."""
 
     def published_for(self, quantity: str) -> Published | None:
-        """The published number beside a quantity of ours: of the same name, or of the task that one of ours stands for."""
+        """The published number beside one of ours: of the same name, or of the task that our task stands for."""
         if quantity in self.published:
             return self.published[quantity]
         parts = [self.stands_for.get(part, part) for part in quantity.split(".")]
         return self.published.get(".".join(parts))
 
+    def check_claims(self, declared: Collection[str]) -> None:
+        """Raises UserError for a claim that is not among those that the study's analyses declare."""
+        for name in self.claims:
+            if name not in declared:
+                instead = nearest(name, sorted(declared)) if declared else "they declare none"
+                raise UserError(
+                    f"sweeps/{self.name}.yaml: study.claims.{name}: no analysis of this study declares such a claim; "
+                    f"{instead}"
+                )
+
     @classmethod
-    def of(cls, name: str, told: dict[str, Any]) -> "Study":
-        """What sweeps/<name>.yaml says under `study`. Raises UserError, naming the key, for what cannot be understood."""
-        told = dict(told)
-        _known(told, {f.name for f in fields(cls)} - {"name"}, f"sweeps/{name}.yaml: study")
-        missing = [key for key in ("title", "source", "analyses") if not told.get(key)]
+    def of(cls, name: str, section: dict[str, Any]) -> "Study":
+        """From what sweeps/<name>.yaml has under `study`. Raises UserError, naming the key, for what is wrong in it."""
+        section = dict(section)
+        _check_keys(section, {f.name for f in fields(cls)} - {"name"}, f"sweeps/{name}.yaml: study")
+        missing = [key for key in ("title", "source", "analyses") if not section.get(key)]
         if missing:
             raise UserError(f"sweeps/{name}.yaml: study.{missing[0]}: is missing")
-        published = [number for key, entry in told.pop("published", {}).items() for number in _numbers(name, key, entry)]
-        claims = {key: _claim(name, key, entry) for key, entry in told.pop("claims", {}).items()}
-        analyses = {key: dict(options or {}) for key, options in told.pop("analyses").items()}
-        return cls(name, analyses=analyses, published={number.quantity: number for number in published}, claims=claims, **told)
+        entries = section.pop("published", {}).items()
+        published = [number for key, entry in entries for number in _numbers(name, key, entry)]
+        claims = {key: _claim(name, key, entry) for key, entry in section.pop("claims", {}).items()}
+        analyses = {key: dict(options or {}) for key, options in section.pop("analyses").items()}
+        by_quantity = {number.quantity: number for number in published}
+        return cls(name, analyses=analyses, published=by_quantity, claims=claims, **section)
+
+
+def studies() -> list[str]:
+    """The sweeps that are studies."""
+    names = sorted(path.stem for path in (Path(conf_dir()) / "sweep").glob("*.yaml"))
+    return [name for name in names if _section(name) is not None]
+
+
+def load_study(name: str) -> Study:
+    """The study of this name. Raises UserError where there is none, or its file cannot be understood."""
+    known = studies()
+    section = _section(name) if name in known else None
+    if section is None:
+        raise UserError(f"{name}: no such study; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}")
+    return Study.of(name, section)
+
+
+def _section(name: str) -> dict[str, Any] | None:
+    """What a sweep's file has under `study`."""
+    with config_errors():
+        sweep = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "sweep" / f"{name}.yaml"))
+    return sweep.get("study") if isinstance(sweep, dict) else None
 
 
 def _numbers(study: str, prefix: str, entry: dict[str, Any]) -> list[Published]:
-    _known(entry, {"place", "values", "implied", "read_off"}, f"sweeps/{study}.yaml: study.published.{prefix}")
-    values, implied = ({prefix: given} if not isinstance(given, dict) else flatten(given, f"{prefix}.") for given in (entry.get("values", {}), entry.get("implied", {})))
+    _check_keys(entry, {"place", "values", "implied", "read_off"}, f"sweeps/{study}.yaml: study.published.{prefix}")
+    values, implied = (
+        flatten(given, f"{prefix}.") if isinstance(given, dict) else {prefix: given}
+        for given in (entry.get("values", {}), entry.get("implied", {}))
+    )
+    read_off = entry.get("read_off", False)
     quantities = dict.fromkeys([*values, *implied])
-    return [Published(q, entry["place"], values.get(q), implied.get(q), entry.get("read_off", False)) for q in quantities]
+    return [Published(q, entry["place"], values.get(q), implied.get(q), read_off) for q in quantities]
 
 
 def _claim(study: str, name: str, entry: dict[str, Any]) -> StudyClaim:
-    _known(entry, {"words", "place", "published"}, f"sweeps/{study}.yaml: study.claims.{name}")
+    _check_keys(entry, {"words", "place", "published"}, f"sweeps/{study}.yaml: study.claims.{name}")
     return StudyClaim(name, **entry)
 
 
-def _known(entry: dict[str, Any], keys: set[str], where: str) -> None:
+def _check_keys(entry: dict[str, Any], keys: Collection[str], where: str) -> None:
     for key in entry:
         if key not in keys:
             raise UserError(f"{where}.{key}: no such key; one of {', '.join(sorted(keys))}")

@@ -1,0 +1,223 @@
+"""Which analyses are made of which runs, and what did each say? Results are cached, one folder per analysis."""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from promptgeo.analysis.materials import Materials
+from promptgeo.analysis.question import UndeclaredClaim
+from promptgeo.analysis.result import Result, Stored, digest, read, store, stored_key
+from promptgeo.analysis.target import Analysis, Variant, analysis_of
+from promptgeo.analysis.used_code import used_code
+from promptgeo.compose_analyze import AnalyzeConfig, available
+from promptgeo.errors import UserError
+from promptgeo.run_folder import Run, find_runs
+from promptgeo.run_table import RunTable, table_of
+
+log = logging.getLogger(__name__)
+USABLE = ("completed", "imported")
+"""Statuses of runs that an analysis looks at."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One analysis of one command."""
+
+    name: str
+    stored: Stored | None
+    refused: str | None = None
+    """Why these runs cannot support it, or how it failed."""
+    cached: bool = False
+    """Whether the results were there already."""
+
+
+def run_analyses(
+    config: AnalyzeConfig, notify: Callable[[str], None] = lambda line: None
+) -> tuple[list[Answer], list[str]]:
+    """Make the config's analyses one by one and store their results. Returns an answer for each, and the runs left out.
+
+    An analysis that these runs cannot support, or that fails, leaves its earlier results as they were; the others are
+    made. notify: is given a line for each step. Raises UserError, before anything is computed, for what is wrong with
+    the config or the folders.
+    """
+    folders = _run_folders(config.runs)
+    analyses = [analysis_of(name, settings, config.allow) for name, settings in config.analysis.items()]
+    if not analyses:
+        names = available()
+        raise UserError(
+            f"analysis: name the analyses: 'analysis=[{','.join(names[:2])}]' (there are {', '.join(names)})"
+        )
+    variants = [analysis.variants(config.of, config.convention) for analysis in analyses]
+    runs, left_out = usable_runs(folders, config.where)
+    for line in left_out:
+        notify(f"left out: {line}")
+    out = _results_folder(config.out, folders)
+    for analysis in analyses:
+        _check_folder(out / analysis.name)
+    command = _Command(config, runs, left_out, Materials(runs, config), out, notify)
+    answers = []
+    for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
+        answers.append(command.answer(analysis, calls, f"{count} of {len(analyses)}"))
+    return answers, left_out
+
+
+@dataclass(frozen=True)
+class _Command:
+    """What the analyses of one command share."""
+
+    config: AnalyzeConfig
+    runs: RunTable
+    left_out: list[str]
+    materials: Materials
+    out: Path
+    notify: Callable[[str], None]
+
+    def answer(self, analysis: Analysis, variants: list[Variant], place: str) -> Answer:
+        """The analysis's answer, from its folder where it is cached. place: "1 of 3"."""
+        name, folder = analysis.name, self.out / analysis.name
+        key = self._key(analysis, variants)
+        if not self.config.overwrite and stored_key(folder) == key:
+            self.notify(f"{name}: cached (overwrite=true computes it again)")
+            return Answer(name, read(folder), cached=True)
+        start = time.perf_counter()
+        self.notify(f"{name} ({place}) ...")
+        try:
+            results = self._results(analysis, variants)
+        except UserError as error:
+            return self._refused(name, str(error).removeprefix(f"{name}: "))
+        except Exception as error:  # an analysis that fails costs none of the others
+            log.debug("", exc_info=error)
+            return self._refused(name, _failure(error))
+        seconds = round(time.perf_counter() - start, 1)
+        info = {
+            "options": analysis.options,
+            "runs": len(self.runs),
+            "left_out": self.left_out,
+            "seconds": seconds,
+            "versions": {"promptgeo": version("promptgeo")},
+        }
+        stored = store(folder, name, key, info, results)
+        for omission in stored.info["omissions"]:
+            self.notify(f"{name}: left out: {omission}")
+        self.notify(f"{name}: {seconds} s, {folder}/")
+        return Answer(name, stored)
+
+    def _key(self, analysis: Analysis, variants: list[Variant]) -> str:
+        """Changes with the runs, the function, its options and variants, the model, and any code that it runs."""
+        given = analysis.declared.lm or analysis.declared.vocabulary
+        model = [self.config.model, self.config.precision] if given else []
+        code = used_code(analysis.function.__module__, *([Materials.__module__] if given else []))
+        runs = [(run.id, run.info["sha256"]) for run in self.runs.runs]
+        function = analysis.function.__qualname__
+        return digest(runs, function, analysis.options, variants, model, version("promptgeo"), code)
+
+    def _results(self, analysis: Analysis, variants: list[Variant]) -> list[tuple[Variant, Result]]:
+        """The result of each variant that these runs support; the first one's omissions name the others.
+
+        Raises UserError where they support none, UndeclaredClaim for a claim that the function does not declare.
+        """
+        results: list[tuple[Variant, Result]] = []
+        refused: dict[str, list[Variant]] = {}
+        for variant in variants:
+            if len(variants) > 1:
+                self.notify(f"{analysis.name}: {', '.join(variant.values())} ...")
+            try:
+                given = self.materials.given_to(analysis.declared) | variant
+                result = analysis.function(self.runs, **analysis.options, **given)
+            except UserError as error:
+                refused.setdefault(str(error), []).append(variant)
+                continue
+            _check_claims(analysis, result)
+            results.append((variant, result))
+        if not results:
+            raise UserError("; ".join(refused))
+        omissions = [f"{_difference(those, variants)}: {reason}" for reason, those in refused.items()]
+        results[0][1].omissions[:0] = omissions
+        return results
+
+    def _refused(self, name: str, reason: str) -> Answer:
+        self.notify(f"{name}: left out: {reason}")
+        return Answer(name, None, refused=reason)
+
+
+def usable_runs(folders: Sequence[str], where: str | None) -> tuple[RunTable, list[str]]:
+    """The runs to analyse, and which were left out and why: damaged, not completed, the same as another.
+
+    Raises UserError for a query that these runs cannot answer, and where no run is left.
+    """
+    runs: dict[str, Run] = {}
+    left_out = []
+    for folder in folders:
+        intact, damaged = find_runs(folder)
+        left_out += [str(error) for error in damaged]
+        left_out += [f"{run.folder.name}: {run.status}" for run in intact if run.status not in USABLE]
+        for run in intact:
+            if run.status in USABLE and runs.setdefault(run.id, run).folder.resolve() != run.folder.resolve():
+                left_out.append(f"{run.folder}: is the same run as {runs[run.id].folder}")
+    table = table_of(list(runs.values()))
+    try:
+        table = table.query(where) if where and runs else table
+    except UserError as error:
+        raise UserError(f"where={error}") from error
+    if not len(table):
+        condition = f" for which {where}" if where else ""
+        raise UserError(f"runs={','.join(map(str, folders))}: no completed runs lie there{condition}")
+    return table, left_out
+
+
+def _run_folders(runs: Any) -> list[str]:
+    folders = [runs] if isinstance(runs, str) else runs
+    if not folders or not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise UserError(
+            "runs: name the runs' folder, or several: runs=outputs/<name>, 'runs=[outputs/<one>,outputs/<two>]'"
+        )
+    return folders
+
+
+def _results_folder(out: str | None, folders: Sequence[str]) -> Path:
+    if out:
+        return Path(out)
+    if len(folders) > 1:
+        raise UserError("runs: several folders have no place in common for their results; name one with out=<folder>")
+    return Path(folders[0]).expanduser() / "analysis"
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises UserError for a folder with something else in it than what an analysis writes."""
+    if not folder.exists() or stored_key(folder) is not None:
+        return
+    unfinished = folder.is_dir() and all(
+        path.suffix in (".csv", ".svg") or path.name == "result.json" for path in folder.iterdir()
+    )
+    if not unfinished:
+        raise UserError(
+            f"{folder}: not an analysis folder; it would be overwritten; choose another place with out=<folder>"
+        )
+
+
+def _check_claims(analysis: Analysis, result: Result) -> None:
+    declared = analysis.declared.claims
+    for claim in result.claims:
+        if claim.name not in declared:
+            raise UndeclaredClaim(
+                f"{analysis.function.__name__} made the claim {claim.name}, which its @question does not declare "
+                f"(claims: {', '.join(declared) or 'none'})"
+            )
+
+
+def _failure(error: Exception) -> str:
+    """A failure in one line, with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"failed: {' '.join(f'{type(error).__name__}: {error}'.split())} ({place.filename}:{place.lineno})"
+
+
+def _difference(some: Sequence[Variant], variants: Sequence[Variant]) -> str:
+    """What some of the variants have in common and the others have not: of=delta."""
+    values = {key: list(dict.fromkeys(variant[key] for variant in some)) for key in some[0]}
+    telling = {key: own for key, own in values.items() if len(own) < len({variant[key] for variant in variants})}
+    return " ".join(f"{key}={','.join(own)}" for key, own in telling.items())

@@ -1,0 +1,137 @@
+"""Which function is an analysis, what is it given, are its options right? Checked before anything is computed."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import NoneType
+from typing import Any, cast, get_args
+
+from promptgeo.analysis.question import GIVEN, Convention, Of, Question, declaration
+from promptgeo.compose_analyze import available, nearest
+from promptgeo.errors import UserError
+
+Variant = dict[str, Of | Convention]
+"""{"of": Of.delta, "convention": Convention.paper}: the keyword arguments in which the calls of an analysis differ."""
+
+OWN = "promptgeo.analysis"
+"""The package of promptgeo's own questions: its functions need no allow=[...]."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis of a command: its name in conf/, its function and the options that the command gives."""
+
+    name: str
+    function: Callable[..., Any]
+    options: dict[str, Any]
+
+    @property
+    def declared(self) -> Question:
+        return declaration(self.function)
+
+    def variants(self, of: str = "both", convention: str = "both") -> list[Variant]:
+        """The keyword arguments of each call: every chosen `of` and `convention` that the function declares.
+
+        Raises UserError for a choice that does not exist.
+        """
+        axes: list[list[tuple[str, Of | Convention]]] = []
+        for key, chosen, kinds in (("of", of, list(Of)), ("convention", convention, list(Convention))):
+            if chosen not in (*kinds, "both"):
+                raise UserError(f"{key}={chosen}: must be {', '.join(kinds)} or both")
+            if key in self.declared.given:
+                axes.append([(key, kind) for kind in kinds if chosen in (kind, "both")])
+        return [dict(choice) for choice in itertools.product(*axes)]
+
+
+def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analysis:
+    """The analysis that a config's analysis.<name> stands for: `_target_` is its function, keys without _ its options.
+
+    allowed: packages, beside promptgeo's own, that the function may lie in. Raises UserError for a target that is not
+    allowed, cannot be imported or is not an analysis, for an option that it does not have or of the wrong kind, and for
+    a parameter that nothing gives.
+    """
+    if not isinstance(settings, dict):
+        raise UserError(f"analysis.{name}={settings}: options are set one by one: analysis.{name}.<option>=<value>")
+    if "_target_" not in settings:
+        option = next(iter(settings), "<option>")
+        raise UserError(
+            f"analysis.{name}.{option}: analysis {name} is not chosen; 'analysis=[{name}]' chooses it, "
+            f"if it is one of {', '.join(available())}"
+        )
+    function = _function(f"analysis.{name}._target_={settings['_target_']}", str(settings["_target_"]), allowed)
+    analysis = Analysis(name, function, {k: v for k, v in settings.items() if not k.startswith("_")})
+    _check_parameters(analysis)
+    return analysis
+
+
+def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., Any]:
+    packages = (OWN, *allowed)
+    if not any(target.startswith(f"{package}.") for package in packages):
+        raise UserError(f"{key}: lies in no allowed package; 'allow=[{target.partition('.')[0]}]' allows yours")
+    module, _, name = target.rpartition(".")
+    try:
+        function = getattr(import_module(module), name)
+    except Exception as error:
+        raise UserError(f"{key}: cannot be imported: {' '.join(str(error).split())}") from error
+    home = str(getattr(function, "__module__", None))
+    if not any(f"{home}.".startswith(f"{package}.") for package in packages):
+        top = home.partition(".")[0]
+        raise UserError(f"{key}: comes from {home}, which is no allowed package; 'allow=[{top}]' allows it")
+    if not callable(function) or next(iter(inspect.signature(function).parameters), None) != "runs":
+        raise UserError(f"{key}: is not an analysis; a function name(runs, *, options) -> Result is needed")
+    return cast(Callable[..., Any], function)
+
+
+def _check_parameters(analysis: Analysis) -> None:
+    """Raises UserError where options, declaration and the function's parameters do not fit together."""
+    _, *parameters = inspect.signature(analysis.function).parameters.values()
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    declared = analysis.declared.given
+    _check_options(analysis, {name: p for name, p in named.items() if name not in declared})
+    for name in declared:
+        if name not in named and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            raise UserError(
+                f"analysis.{analysis.name}: its function declares {name} (@question({name}=True)) "
+                f"but has no parameter {name}; add one or leave it out of @question"
+            )
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in (*declared, *analysis.options):
+            way = f"declare it with @question({name}=True)" if name in GIVEN else "give the parameter a default"
+            option = "" if name in GIVEN else f", or analysis.{analysis.name}.{name}=<value>"
+            raise UserError(f"analysis.{analysis.name}: nothing gives its function the parameter {name}; {way}{option}")
+
+
+def _check_options(analysis: Analysis, parameters: Mapping[str, inspect.Parameter]) -> None:
+    for option, value in analysis.options.items():
+        key = f"analysis.{analysis.name}.{option}"
+        if option not in parameters:
+            instead = nearest(option, list(parameters)) if parameters else f"{analysis.name} has none"
+            raise UserError(f"{key}: no such option; {instead}")
+        if value is not None or not _admits_none(parameters[option]):
+            least = 0 if option == "seed" or option in analysis.declared.zero else 1
+            _check_value(key, value, parameters[option].default, least)
+
+
+def _admits_none(parameter: inspect.Parameter) -> bool:
+    """Whether null is one of its values: int | None."""
+    annotation = parameter.annotation
+    return "None" in annotation if isinstance(annotation, str) else NoneType in get_args(annotation)
+
+
+def _check_value(key: str, value: Any, default: Any, least: int) -> None:
+    """Raises UserError for a value of another kind than the default's; least: of whole numbers."""
+    if isinstance(default, bool):
+        ok, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        wanted = f"a whole number from {least}"
+    elif isinstance(default, float):
+        ok, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    elif isinstance(default, tuple | list):
+        ok, wanted = isinstance(value, tuple | list), f"a list, as in '{key}=[a,b]'"
+    else:
+        return
+    if not ok:
+        raise UserError(f"{key}={value}: must be {wanted}")

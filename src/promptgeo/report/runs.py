@@ -1,0 +1,86 @@
+"""What was run? The facts of the runs: what they have in common and what they vary."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from promptgeo.report.text import number_text
+from promptgeo.run_folder import Run
+
+
+def facts(runs: Sequence[Run]) -> dict[str, str]:
+    """Name -> the values of all runs, each once."""
+    infos = [run.info for run in runs]
+    configs = [info["config"] for info in infos]
+
+    def each(*path: str, of: Sequence[dict[str, Any]] = configs) -> str:
+        values = [_at(tree, path) for tree in of]
+        return _listed(number_text(v) if isinstance(v, float) else v for v in values if v is not None) or "—"
+
+    libraries = dict.fromkeys(name for info in infos for name in info.get("versions", {}))
+    return {
+        "Runs": str(len(runs)),
+        "Model": f"{each('model', 'name')} ({each('precision', of=infos)}, {each('device', of=infos)})",
+        "Model's SHA-256": _listed(_sha256(info, "model") for info in infos),
+        "Inits": each("init", "name"),
+        "Tasks": each("task", "name"),
+        "Seeds": each("seed"),
+        "Prompt length": f"{each('results', 'prompt_length', of=infos)} tokens",
+        "Template": f"{each('template', 'name')}: " + _listed(repr(c["template"].get("text", "")) for c in configs),
+        "Optimiser": (
+            f"{each('optimizer', 'name')}, learning rate {each('optimizer', 'lr')}, "
+            f"{each('optimizer', 'schedule')} schedule, weight decay {each('optimizer', 'weight_decay')}"
+        ),
+        "Training": (
+            f"{training_length(configs)}, batch size {each('training', 'batch_size')}, "
+            f"dropout {'on' if 'True' in each('training', 'dropout') else 'off'}"
+        ),
+        "Versions": ", ".join(f"{name} {each('versions', name, of=infos)}" for name in libraries),
+    }
+
+
+def tasks(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """One row per task: its data, how many examples and steps, and a fingerprint."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_task.setdefault(run.info["config"]["task"]["name"], []).append(run.info)
+    return [
+        {
+            "task": name,
+            "data": _listed((info["config"]["task"].get("source") or {}).get("kind", "—") for info in infos),
+            "train": _listed(info.get("examples", {}).get("train", "—") for info in infos),
+            "test": _listed(info.get("examples", {}).get("test", "—") for info in infos),
+            "steps": _listed(info["results"]["steps"] for info in infos),
+            "sha256": _listed(_sha256(info, "data") for info in infos),
+        }
+        for name, infos in by_task.items()
+    ]
+
+
+def training_length(configs: Iterable[dict[str, Any]]) -> str:
+    """How long the runs trained: max_steps, where it is given, decides instead of the epochs."""
+    sections = [config.get("training", {}) for config in configs]
+    return (
+        _listed(
+            f"{t['max_steps']} steps" if t.get("max_steps") else f"{t['epochs']} epochs"
+            for t in sections
+            if "epochs" in t
+        )
+        or "—"
+    )
+
+
+def _at(tree: Any, path: Sequence[str]) -> Any:
+    """The value below these keys; None where one of them is missing."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _listed(values: Iterable[Any]) -> str:
+    """Each value once, in order."""
+    return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def _sha256(info: dict[str, Any], what: str) -> str:
+    """Enough of a fingerprint to tell it from others."""
+    return str(info.get("fingerprints", {}).get(what) or "—").removeprefix("sha256:")[:16]

@@ -1,0 +1,61 @@
+"""How do numbers and names read on the page?"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+OF = {"": "", "prompt": "trained prompts", "delta": "what training added (delta = P - P0)"}
+CONVENTION = {"": "", "paper": "as the paper counted", "corrected": "corrected"}
+
+
+def variant_text(*variant: str) -> str:
+    """("prompt", "corrected") -> trained prompts, corrected"""
+    return ", ".join(text for key in variant if (text := OF.get(key) or CONVENTION.get(key)))
+
+
+def number_text(value: Any) -> str:
+    """Four digits that count; whole numbers whole; a dash where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "—"
+    if isinstance(value, bool | str) or not isinstance(value, int | float):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def evidence(number: Mapping[str, Any]) -> str:
+    """Interval in brackets, p and n of a number or finding."""
+    parts = []
+    if number.get("low") is not None and number.get("high") is not None:
+        parts.append(f"[{number_text(number['low'])}, {number_text(number['high'])}]")
+    if number.get("p") is not None:
+        parts.append("p < .0001" if number["p"] < 1e-4 else f"p = {number['p']:.2g}")
+    parts.append(f"n = {number_text(number['n'])} {number['unit']}")
+    return "; ".join(parts)
+
+
+def words(name: str) -> str:
+    """mean_distances -> mean distances"""
+    return name.replace("_", " ")
+
+
+def upper_first(sentence: str) -> str:
+    """The sentence with its first letter in upper case."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def breakable(name: str) -> "Markup":
+    """A dotted name that may go on in the next line after a dot or an underscore."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
+
+
+def duration(seconds: float) -> str:
+    """5 s, 3.1 min"""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
