@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from promptgeo.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
 from promptgeo.errors import UserError
-from promptgeo.explain import exit_with
-from promptgeo.interruption import Interrupted, interruptible
+from promptgeo.interruption import exit_statuses
 
 if TYPE_CHECKING:
     from promptgeo.analysis.ask import Answer
@@ -41,17 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.path.append(os.getcwd())  # python -m has it: an analysis of one's own may lie here
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    with interruptible():
-        try:
-            answers = _answers(arguments)
-        except UserError as error:
-            exit_with(error)
-        except Interrupted as stop:
-            print(
-                f"promptgeo: stopped by {stop}; finished analyses are kept, the same command makes the others",
-                file=sys.stderr,
-            )
-            sys.exit(stop.exit_status)
+    with exit_statuses("finished analyses are kept, the same command makes the others"):
+        answers = _answers(arguments)
     for answer in answers:
         for line in findings(answer):
             print(line)
