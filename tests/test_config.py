@@ -9,6 +9,7 @@ import pytest
 
 from promptgeo import UserError, schema
 from promptgeo import identity as identity_module
+from promptgeo.cell import cell_of
 from promptgeo.compose import compose, compose_grid
 from promptgeo.identity import derived_seeds, identity
 from promptgeo.paths import conf_dir, slug
@@ -341,6 +342,15 @@ def test_identities_are_those_that_earlier_versions_gave():
         == "407d801b0e6724c153b9fc3608aa9fdf7b6f5b467d40b21ff681ef321045bd89"
     )
     assert identity(other, "fp32", CONTENTS) == "f6d1fa8289040ba94fdfe8a110221a3936dffd77c06abddf7d3390162e17bbbd"
+
+
+def test_the_identities_of_a_tiny_run_and_of_a_hub_models_run_are_pinned():
+    """Composed, checked, and with the contents of model and data, as a command does it."""
+    tiny = compose(["model=tiny", "task=country_capital", "init=cat", "precision=fp32"])
+    hub = compose(["model=gpt2-xl", "task=country_capital", "init=cat"])
+    contents = {"model": f"gpt2-xl@{'0123456789' * 4}", "data": f"sha256:{'ab' * 32}"}
+    assert cell_of(tiny).id == "7bc4984f4642c67c5488e177fdc923d1b62c763fc851ee3c36db7fad1220538b"
+    assert identity(hub, "bf16", contents) == "ede1b4b4bdc5074cc9c53111e61efcfd8e159432675da57b9817a534e732be8a"
 
 
 def test_a_field_added_later_keeps_the_identity_of_old_runs(monkeypatch):
