@@ -7,7 +7,8 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis import mixtures
-from promptgeo.analysis.bezier import _highest, bezier, curve, train_control
+from promptgeo.analysis.bezier import bezier, curve, highest_pairs, train_control
+from promptgeo.analysis.result import Number
 from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
@@ -54,6 +55,11 @@ def runs(plans):
     return table_of([Run.load(plan.folder) for plan in plans])
 
 
+def number(result, quantity: str) -> Number:
+    (found,) = [each for each in result.numbers if each.quantity == quantity]
+    return found
+
+
 def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     result = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
     again = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
@@ -67,22 +73,28 @@ def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     np.testing.assert_allclose(line["loss"], found.loss, rtol=1e-4)
     np.testing.assert_allclose(line["accuracy"], found.accuracy)
     above = max(0, *(found.loss[i] - (1 - x) * found.loss[0] - x * found.loss[4] for i, x in enumerate(t)))
-    assert result.value("barrier.line.country_capital") == pytest.approx(above, abs=1e-4)
-    assert result.value("difference.barrier.country_capital") == pytest.approx(result.value("barrier.bezier.country_capital") - above, abs=1e-4)
+    assert number(result, "barrier.line.country_capital").value == pytest.approx(above, abs=1e-4)
+    assert number(result, "difference.barrier.country_capital").value == pytest.approx(number(result, "barrier.bezier.country_capital").value - above, abs=1e-4)
     curved = table[table["way"] == "bezier"]
     np.testing.assert_allclose(curved["loss"].iloc[[0, -1]], found.loss[[0, 4]], rtol=1e-4)
     assert result.findings[0].n == 9 and "1 of 3 pairs, the highest on training examples" in result.findings[0].sentence
 
 
-def test_the_pair_is_the_one_with_the_highest_midpoint(runs, plans):
+def test_the_pair_is_the_one_with_thehighest_pairs_midpoint(runs, plans):
     lm, rows = plans[0].lm, plans[0].train_rows
     prompts = torch.from_numpy(runs.prompts().copy())
-    found = _highest(lm, rows, prompts, 10**6)
+    found = highest_pairs(lm, rows, prompts, 10**6)
     with torch.no_grad():
-        losses = {(a, b): float(token_losses(lm, rows, (prompts[a] + prompts[b])[None] / 2) - token_losses(lm, rows, prompts[[a, b]]).mean()) for a, b in ((0, 1), (0, 2), (1, 2))}
-    assert [found[0][0], found[0][1]] == list(max(losses, key=losses.get)) and len(found) == 3
-    for a, b, above in found:
-        assert above == pytest.approx(losses[a, b], abs=1e-4)
+        losses = {
+            (a, b): float(
+                token_losses(lm, rows, (prompts[a] + prompts[b])[None] / 2)
+                - token_losses(lm, rows, prompts[[a, b]]).mean()
+            )
+            for a, b in ((0, 1), (0, 2), (1, 2))
+        }
+    assert (found[0].start, found[0].end) == max(losses, key=losses.get) and len(found) == 3
+    for pair in found:
+        assert pair.above == pytest.approx(losses[pair.start, pair.end], abs=1e-4)
 
 
 def test_no_barrier_no_path(runs, plans):

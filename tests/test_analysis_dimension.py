@@ -9,27 +9,23 @@ import torch
 
 import promptgeo as pg
 import reference
-from promptgeo.analysis.dimension import _gradient, dimension, smallest_reaching, spread
-from promptgeo.analysis.orthogonal import (
-    Group,
-    _coupled,
-    _lacking,
-    cosines_about_barycentre,
-    distinct,
-    orthogonal,
-    pushed_apart,
-)
-from promptgeo.analysis.result import Result
+from promptgeo.analysis.dimension import dimension
+from promptgeo.analysis.groups import by_task, distinct, pushed_apart
+from promptgeo.analysis.orthogonal import coupled_groups, orthogonal
+from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.solution_groups import Criterion, Group, cosines_about_barycentre
 from promptgeo.analysis.subspaces import (
     centred_gram,
     orthonormal,
     participation,
     radii,
     random_directions,
+    smallest_reaching,
+    spread,
     train_in_subspaces,
     unit,
 )
-from promptgeo.analysis.training_loss import minibatch_losses, token_losses
+from promptgeo.analysis.training_loss import loss_gradient, minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.packing import train_pack
 from promptgeo.runs import Run, table_of
@@ -37,6 +33,11 @@ from promptgeo.tiny import PATH as TINY
 
 SMALL = ("task=country_capital", "task.split.max_train=48", "task.split.max_test=6", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "prompt.length=1")
 QUICK = {"directions": 2, "dimensions": (1, 4), "subspaces": 2, "steps": 3, "batch_size": 4, "nulls": 40, "draws": 60, "radii_of": 2}
+
+
+def number(result, quantity: str) -> Number:
+    (found,) = [each for each in result.numbers if each.quantity == quantity]
+    return found
 
 
 # Radii.
@@ -153,10 +154,11 @@ def test_solutions_in_a_plane_spread_less_than_random_directions():
     generator = np.random.default_rng(0)
     plane = np.linalg.qr(generator.standard_normal((100, 2)))[0]
     turn = 2 * np.pi * np.arange(8) / 8
-    told, shares = spread(np.stack([np.cos(turn), np.sin(turn)], axis=1) @ plane.T + 1, 200, generator)
-    assert told.value == pytest.approx(2) and told.p < 0.01 and told.low < told.ratio < told.high < 0.5
-    assert told.null == pytest.approx(6.6, abs=0.25)  # below N - 1: eight points say no more of a hundred dimensions
-    assert told.ratio == pytest.approx(told.value / told.null) and shares == pytest.approx([0.5, 0.5, *[0] * 5], abs=1e-9)
+    measured, shares = spread(np.stack([np.cos(turn), np.sin(turn)], axis=1) @ plane.T + 1, 200, generator)
+    assert measured.value == pytest.approx(2) and measured.p < 0.01
+    assert measured.low < measured.ratio < measured.high < 0.5
+    assert measured.null == pytest.approx(6.6, abs=0.25)  # below N - 1: eight points say no more of a hundred dimensions
+    assert measured.ratio == pytest.approx(measured.value / measured.null) and shares == pytest.approx([0.5, 0.5, *[0] * 5], abs=1e-9)
 
 
 def test_random_directions_are_their_own_null():
@@ -191,23 +193,29 @@ def test_the_cosines_of_a_simplex_and_of_a_line():
     assert cosines_about_barycentre(np.array([[1.0, 0], [-1, 0], [0, 0]]))[0] == 1  # one lies at the barycentre
 
 
-def made(vertices, mixtures, barycentre, cosine=1 / 3, size=4) -> Group:
+def made(vertices, mixtures, barycentre, cosine=1 / 3) -> Group:
     def solved(accuracy: float) -> np.ndarray:
         return (np.arange(10) < 10 * accuracy).astype(float)
 
-    return Group(list(range(size)), 1.0, "vocab", np.stack([solved(x) for x in vertices]), np.stack([solved(x) for x in mixtures]), solved(barycentre), cosine, (0, 1))
+    vertices, mixtures = (np.stack([solved(x) for x in accuracies]) for accuracies in (vertices, mixtures))
+    return Group(1.0, "vocab", vertices, mixtures, solved(barycentre), cosine, (0, 1))
+
+
+def lacking(group: Group, threshold: float, apart: float) -> list[str]:
+    return Criterion(1.0, apart, threshold, np.empty(0)).lacking(group)
 
 
 def test_solutions_count_only_if_the_worst_the_mixtures_and_the_barycentre_do_and_their_directions_are_apart():
     good = [0.9, 1, 1, 1]
-    assert _lacking(made(good, [0.9, 1], 0.9), 0.9, 0.1) == []
-    assert _lacking(made([0.8, 1, 1, 1], [1, 1], 1), 0.9, 0.1) == ["worst prompt"]
-    assert _lacking(made(good, [0.7, 1], 1), 0.9, 0.1) == ["mixtures, mean"]  # separate points, no one set
-    assert _lacking(made(good, [1, 1], 0.5), 0.9, 0.1) == ["barycentre"]
-    assert _lacking(made(good, [1, 1], 1, cosine=0.44), 0.9, 0.1) == ["directions"]
-    assert _lacking(made(good, [1, 1], 1, cosine=0.44), 0.9, 0.2) == []
+    assert lacking(made(good, [0.9, 1], 0.9), 0.9, 0.1) == []
+    assert lacking(made([0.8, 1, 1, 1], [1, 1], 1), 0.9, 0.1) == ["worst prompt"]
+    assert lacking(made(good, [0.7, 1], 1), 0.9, 0.1) == ["mixtures, mean"]  # separate points, no one set
+    assert lacking(made(good, [1, 1], 0.5), 0.9, 0.1) == ["barycentre"]
+    assert lacking(made(good, [1, 1], 1, cosine=0.44), 0.9, 0.1) == ["directions"]
+    assert lacking(made(good, [1, 1], 1, cosine=0.44), 0.9, 0.2) == []
     drawn = made([0.5, 0.7], [0, 1], 1).accuracies(np.eye(10)[[5, 9]])
-    assert {kind: values.tolist() for kind, values in drawn.items()} == {"worst": [0, 0], "vertices": [0.5, 0], "mixtures": [0.5, 0.5], "barycentre": [1, 1]}
+    expected = {"worst": [0, 0], "vertices": [0.5, 0], "mixtures": [0.5, 0.5], "barycentre": [1, 1]}
+    assert {kind: values.tolist() for kind, values in drawn.items()} == expected
 
 
 @pytest.fixture(scope="module")
@@ -239,13 +247,25 @@ def mixed(plans, runs):
     return table_of([*runs.runs, *(coupled(plan, [1, 2, 3], seed=k + 1) for k, plan in enumerate(plans[:3]))])
 
 
+def groups(runs, members) -> tuple[list[list[int]], list[str]]:
+    """(numbers of the runs of each complete group, omissions)."""
+    (task,), result = by_task(runs, "orthogonal"), Result()
+    return [group.members for group in coupled_groups(task.only(members), result)], result.omissions
+
+
 def test_groups_are_runs_that_differ_in_their_seed_alone(plans, mixed):
     assert [pushed_apart(run) for run in mixed.runs] == [0, 0, 0, 0, 1, 1, 1] and pushed_apart(coupled(plans[3], [2, 3], 0.0)) == 0
-    result = Result()
-    assert list(_coupled(mixed, [4, 5, 6], "t", result)) == [[4, 5, 6]] and not result.omissions
-    more = table_of([*(coupled(plan, [0, 1], weight) for weight in (1.0, 0.5) for plan in plans[:2]), coupled(plans[3], [0, 3])])
-    assert list(_coupled(more, range(5), "t", result)) == [[0, 1], [2, 3]]
-    assert result.omissions == ["orthogonal: t has 1 of the 2 runs that were coupled; such a group is left out."]
+    assert groups(mixed, [4, 5, 6]) == ([[4, 5, 6]], [])
+    more = table_of(
+        [
+            *(coupled(plan, [0, 1], weight) for weight in (1.0, 0.5) for plan in plans[:2]),
+            coupled(plans[3], [0, 3]),
+        ]
+    )
+    complete, omissions = groups(more, range(5))
+    assert complete == [[0, 1], [2, 3]]
+    left_out = "has 1 of the 2 runs that were coupled; such a group is left out."
+    assert omissions == [f"orthogonal: country_capital {left_out}"]
     twice = table_of([*mixed.runs[:2], coupled(plans[1], [0, 1], 0.0), mixed.runs[2]])
     assert distinct(twice, range(4)) == [0, 1, 3]
 
@@ -255,20 +275,21 @@ def test_orthogonal_solutions_scored_by_hand(mixed, plans):
     again = orthogonal(mixed, lm=plans[0].lm, mixtures=4, share=0.5, apart=1.0, draws=50)
     assert result.numbers == again.numbers and result.figures == again.figures
     found = pg.evaluate(plans[0].lm, mixed.prompts(), plans[0].task, max_new_tokens=6).accuracy
-    assert result.value("unregularised.country_capital") == pytest.approx(found[:4].mean())
+    assert number(result, "unregularised.country_capital").value == pytest.approx(found[:4].mean())
     for prefix, members in (("unregularised.", slice(1, 4)), ("", slice(4, 7))):  # the control has the same seeds
-        assert result.value(f"{prefix}worst.country_capital.n3") == pytest.approx(found[members].min())
-        assert result.value(f"{prefix}vertices.country_capital.n3") == pytest.approx(found[members].mean())
+        assert number(result, f"{prefix}worst.country_capital.n3").value == pytest.approx(found[members].min())
+        assert number(result, f"{prefix}vertices.country_capital.n3").value == pytest.approx(found[members].mean())
         middle = pg.evaluate(plans[0].lm, mixed.prompts()[members].mean(0)[None], plans[0].task, max_new_tokens=6).accuracy[0]
-        assert result.value(f"{prefix}barycentre.country_capital.n3") == pytest.approx(middle)
-        lowest = min(middle, found[members].min(), result.value(f"{prefix}mixtures.country_capital.n3"))
-        assert result.value(f"{prefix}margin.country_capital.n3") == pytest.approx(lowest - 0.5 * found[:4].mean())
-        assert result.value(f"{prefix}cosine.country_capital.n3") == pytest.approx(cosines_about_barycentre(mixed.prompts()[members])[0])
-    counts = result.value("margin.country_capital.n3") >= 0
-    assert result.value("solutions.country_capital") == (3 if counts else 0)
+        assert number(result, f"{prefix}barycentre.country_capital.n3").value == pytest.approx(middle)
+        lowest = min(middle, found[members].min(), number(result, f"{prefix}mixtures.country_capital.n3").value)
+        assert number(result, f"{prefix}margin.country_capital.n3").value == pytest.approx(lowest - 0.5 * found[:4].mean())
+        assert number(result, f"{prefix}cosine.country_capital.n3").value == pytest.approx(cosines_about_barycentre(mixed.prompts()[members])[0])
+    counts = number(result, "margin.country_capital.n3").value >= 0
+    assert number(result, "solutions.country_capital").value == (3 if counts else 0)
     assert len(result.findings) == 3 and ("3 mutually orthogonal solutions fit" in result.findings[0].sentence) == counts
-    for row in result.numbers:
-        assert row["n"] > 0 and row["low"] is not None and row["low"] <= row["value"] + 1e-9 and row["value"] <= row["high"] + 1e-9, row
+    for each in result.numbers:
+        low, high = each.interval
+        assert each.n > 0 and low <= each.value + 1e-9 and each.value <= high + 1e-9, each
 
 
 def test_a_higher_threshold_says_otherwise(mixed, plans, runs):
@@ -276,7 +297,7 @@ def test_a_higher_threshold_says_otherwise(mixed, plans, runs):
     table = result.tables["groups"]
     pushed = table[table["weight"] == 1].iloc[0]
     reached = min(pushed["worst"], pushed["mixtures"], pushed["barycentre"]) >= pushed["threshold"] and pushed["cosine"] <= 1 / 2
-    assert bool(pushed["counts"]) == reached and result.value("solutions.country_capital") == 3 * reached
+    assert bool(pushed["counts"]) == reached and number(result, "solutions.country_capital").value == 3 * reached
     alone = orthogonal(runs, lm=plans[0].lm, mixtures=4, draws=50)
     assert "no runs that were pushed apart" in alone.omissions[0] and len(alone.findings) == 1 and "4 unregularised solutions" in alone.findings[0].sentence
     with pytest.raises(UserError, match="two unregularised runs"):
@@ -295,7 +316,7 @@ def test_the_loss_and_its_gradient_are_the_models(plans, runs):
     both = torch.autograd.grad(sum(token_losses(plan.lm, rows, points)), points)[0], torch.autograd.grad(sum(expected), points, retain_graph=True)[0]
     torch.testing.assert_close(*both, rtol=1e-3, atol=1e-5)
     theirs = torch.autograd.grad(expected[0], points)[0][0]
-    np.testing.assert_allclose(_gradient(plan.lm, rows, runs.prompts()[0]), theirs.numpy(), rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(loss_gradient(plan.lm, rows, runs.prompts()[0]), theirs.numpy(), rtol=1e-2, atol=1e-5)
 
 
 def test_a_minibatch_loss_is_of_other_rows_each_time(plans, runs):
@@ -331,17 +352,18 @@ def test_the_dimension_of_real_runs_by_hand(mixed, plans, runs):
             edge = pg.evaluate(lm, np.stack([prompts[n] + r * row["radius"] * u for r in (0.999, 1.04)]), task, max_new_tokens=6).loss
             assert edge[0] <= tau * 1.001 and (row["beyond"] or edge[1] > tau * 0.999)
     logs = np.log(radius[radius["kind"] == "hull"].groupby("run")["relative"].apply(list).tolist()).mean(1)
-    assert result.value("radius.hull.country_capital") == pytest.approx(np.exp(logs.mean()), rel=1e-6)
-    assert result.value("ratio.hull.country_capital") == pytest.approx(result.value("radius.hull.country_capital") / result.value("radius.random.country_capital"), rel=1e-6)
+    assert number(result, "radius.hull.country_capital").value == pytest.approx(np.exp(logs.mean()), rel=1e-6)
+    assert number(result, "ratio.hull.country_capital").value == pytest.approx(number(result, "radius.hull.country_capital").value / number(result, "radius.random.country_capital").value, rel=1e-6)
     p0 = pg.evaluate(lm, runs.prompts("initial")[:2], task, max_new_tokens=6).accuracy
-    assert result.value("subspace.country_capital.k0") == pytest.approx(p0.mean())
+    assert number(result, "subspace.country_capital.k0").value == pytest.approx(p0.mean())
     table = result.tables["subspaces"]
     assert table["dimension"].unique().tolist() == [0, 1, 4, prompts[0].size] and (table["full"] == scores.accuracy.mean()).all()
     for of, vectors in (("prompt", prompts), ("delta", prompts - runs.prompts("initial"))):
         values = np.linalg.eigvalsh(np.cov(vectors.reshape(4, -1).astype(float), rowvar=False))
-        assert result.value(f"participation.{of}.country_capital") == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-4)
-    for row in result.numbers:
-        assert row["n"] > 0 and (row["p"] is not None or row["low"] <= row["value"] + 1e-9 <= row["high"] + 2e-9), row
+        assert number(result, f"participation.{of}.country_capital").value == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-4)
+    for each in result.numbers:
+        assert each.n > 0, each
+        assert each.p is not None or each.interval[0] <= each.value + 1e-9 <= each.interval[1] + 2e-9, each
     assert len(result.findings) == 4
 
 
