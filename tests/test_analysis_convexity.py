@@ -78,7 +78,6 @@ def test_two_basins_have_the_analytic_barrier(depth, steps):
     t = (1 + depth / squared) / 2
     analytic = t**2 * squared - t * depth
 
-
     def basins(x: np.ndarray) -> np.ndarray:
         return np.minimum(((x - a) ** 2).sum(1), ((x - b) ** 2).sum(1) + depth)
 
@@ -96,7 +95,9 @@ def test_extrapolation_is_no_barrier():
 
 def test_mixtures_edges_and_arcs():
     a, b = np.array([[2.0, 0, 0], [0, 1, 0]]), np.array([[0, 4.0, 0], [0, 3, 0]])
-    np.testing.assert_allclose(mixtures.lerp(a, b, np.array([-0.5, 0.25])), [[[3, -2, 0], [0, 0, 0]], [[1.5, 1, 0], [0, 1.5, 0]]])
+    np.testing.assert_allclose(
+        mixtures.lerp(a, b, np.array([-0.5, 0.25])), [[[3, -2, 0], [0, 0, 0]], [[1.5, 1, 0], [0, 1.5, 0]]]
+    )
     half = mixtures.slerp(a, b, np.array([0.0, 0.5, 1.0]))
     np.testing.assert_allclose(half[[0, 2]], [a, b], atol=1e-12)
     np.testing.assert_allclose(half[1], [[3 / 2**0.5, 3 / 2**0.5, 0], [0, 2, 0]])  # a right angle; the same direction
@@ -129,7 +130,11 @@ def test_controls_have_the_mixtures_norm_or_distance():
     chosen = controlled(200, 40).tolist()
     assert chosen == sorted(set(chosen)) and len(chosen) == 40 and (chosen[0], chosen[-1]) == (0, 199)
     pairs = mixtures.some_pairs(8, 6, generator)
-    assert len(set(pairs)) == 6 and all(0 <= a < b < 8 for a, b in pairs) and len(mixtures.some_pairs(8, None, generator)) == comb(8, 2)
+    assert (
+        len(set(pairs)) == 6
+        and all(0 <= a < b < 8 for a, b in pairs)
+        and len(mixtures.some_pairs(8, None, generator)) == comb(8, 2)
+    )
 
 
 # The verdict.
@@ -137,25 +142,40 @@ def test_controls_have_the_mixtures_norm_or_distance():
 
 def test_the_verdict_on_the_published_table():
     found = verdict({t: v for t, (v, _) in PUBLISHED.items()}, {t: m for t, (_, m) in PUBLISHED.items()}, 0.05)
-    assert (found.supporting, found.contradicting, found.only_by_margin) == (["identity", "plus_one"], ["imdb", "plus_two"], ["identity"])
+    assert (found.supporting, found.contradicting, found.only_by_margin) == (
+        ["identity", "plus_one"],
+        ["imdb", "plus_two"],
+        ["identity"],
+    )
     assert not found.holds
     assert found.sentence == (
-        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions are convex while imdb and plus_two contradict it "
-        "(mixtures within it: imdb 0 of 2, lowest 59.0% against 81.5%, identity 2 of 2, lowest 95.0% against 99.2%, plus_one 2 of 2, lowest 92.8% against 69.6%, "
-        "plus_two 0 of 2, lowest 41.4% against 77.0%); without the margin identity fails too."
+        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions "
+        "are convex while imdb and plus_two contradict it (mixtures within it: imdb 0 of 2, lowest 59.0% against "
+        "81.5%, identity 2 of 2, lowest 95.0% against 99.2%, plus_one 2 of 2, lowest 92.8% against 69.6%, plus_two "
+        "0 of 2, lowest 41.4% against 77.0%); without the margin identity fails too."
     )
 
 
 def test_other_numbers_give_another_verdict():
     vertices = {"a": [0.9, 0.8], "b": [0.7]}
     fine = verdict(vertices, {"a": [0.85, 0.8], "b": [0.7]}, 0.05)
-    assert fine.holds and "a and b support the claim that solutions are convex (" in fine.sentence and fine.sentence.endswith("without the margin the same tasks do.")
+    assert (
+        fine.holds
+        and "a and b support the claim that solutions are convex (" in fine.sentence
+        and fine.sentence.endswith("without the margin the same tasks do.")
+    )
     close = verdict(vertices, {"a": [0.79], "b": [0.7]}, 0.05)
     assert close.holds and close.sentence.endswith("without the margin a fails.")  # nothing else fails
     bad = verdict(vertices, {"a": [0.85, 0.7499], "b": [0.1]}, 0.05)
-    assert not bad.supporting and "worst vertex, a and b contradict the claim" in bad.sentence and (bad.tasks["a"].within, bad.tasks["a"].of) == (1, 2)
+    assert (
+        not bad.supporting
+        and "worst vertex, a and b contradict the claim" in bad.sentence
+        and (bad.tasks["a"].within, bad.tasks["a"].of) == (1, 2)
+    )
     strict = verdict(vertices, {"a": [0.79], "b": [0.7]}, 0)
-    assert strict.sentence.startswith("With no margin below the worst vertex, b supports the claim that solutions are convex while a contradicts it")
+    assert strict.sentence.startswith(
+        "With no margin below the worst vertex, b supports the claim that solutions are convex while a contradicts it"
+    )
     assert verdict({"a": [0.8]}, {"a": [0.75]}, 0.05).holds  # the margin's edge, whatever 0.8 - 0.05 is in binary
     for wrong in (({}, {"a": [1]}, 0.05), ({"a": [1]}, {"a": []}, 0.05), ({"a": [1]}, {"a": [1]}, -0.1)):
         with pytest.raises(ValueError):
@@ -173,14 +193,23 @@ def test_a_draw_moves_the_mean_by_the_effects_of_its_trainings():
     weights = np.zeros((60, 5))
     weights[:, :3] = generator.dirichlet(np.ones(3), 60)
     linear = np.tile(weights[:, :3] @ effects, (200, 1))
-    expected = [linear[0].mean() + sum((resampler.runs_BN[b, i] - 1) * weights[:, i].mean() * (effects[i] - linear[0].mean()) for i in range(3)) for b in range(200)]
+    expected = [
+        linear[0].mean()
+        + sum((resampler.runs_BN[b, i] - 1) * weights[:, i].mean() * (effects[i] - linear[0].mean()) for i in range(3))
+        for b in range(200)
+    ]
     np.testing.assert_allclose(resampler.means(linear, weights), expected)
     vertices = np.eye(5)[:3]
-    np.testing.assert_allclose(resampler.means(np.tile(effects, (200, 1)), vertices), [(resampler.runs_BN[b, :3] * effects).sum() / 3 for b in range(200)])
+    np.testing.assert_allclose(
+        resampler.means(np.tile(effects, (200, 1)), vertices),
+        [(resampler.runs_BN[b, :3] * effects).sum() / 3 for b in range(200)],
+    )
     centre = np.array([[1 / 3, 1 / 3, 1 / 3, 0, 0]])
     evaluation_set = EvaluationSet(replace(pg.task("plus_one"), test=pg.task("plus_one").test[:4]), 5, 4)
     kinds = {
-        "mixtures": Kind(np.empty(0), weights, np.tile(linear[0][:, None], 4)),  # the same on all four examples: their draws do not matter
+        "mixtures": Kind(
+            np.empty(0), weights, np.tile(linear[0][:, None], 4)
+        ),  # the same on all four examples: their draws do not matter
         "centre": Kind(np.empty(0), centre, np.full((1, 4), effects.mean())),
         "noise": Kind(np.empty(0), weights, generator.random((60, 4)), generator.random((60, 4))),
     }
@@ -194,7 +223,9 @@ def test_a_draw_moves_the_mean_by_the_effects_of_its_trainings():
         per = drawn @ hull.tokens_E if what == "loss" else 4
         assert scores[7, 5] == pytest.approx(sum(drawn[e] * kinds["noise"].values(what)[5, e] for e in range(4)) / per)
         np.testing.assert_allclose(resampler.mean(hull, "noise", what), resampler.means(scores, weights), atol=1e-12)
-        np.testing.assert_allclose(resampler.mean(hull, "noise", what, chosen), resampler.means(scores[:, chosen], weights[chosen]), atol=1e-12)
+        np.testing.assert_allclose(
+            resampler.mean(hull, "noise", what, chosen), resampler.means(scores[:, chosen], weights[chosen]), atol=1e-12
+        )
 
 
 def test_a_share_or_difference_that_does_not_vary_has_the_interval_of_its_examples():
@@ -207,7 +238,10 @@ def test_a_share_or_difference_that_does_not_vary_has_the_interval_of_its_exampl
 
 
 def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
-    """Ten trainings of a population with mean .5; as if the mixtures were independent, the interval would hold it in less than half of the trials."""
+    """Ten trainings of a population with mean .5.
+
+    As if the mixtures were independent, the interval would hold it in less than 6 of 10 trials.
+    """
     generator, held, naive = np.random.default_rng(0), 0, 0
     for trial in range(200):
         weights, _ = mixtures.dirichlet(10, (0.2, 1, 5), 60, generator)
@@ -221,7 +255,14 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
 
 # Real runs.
 
-SMALL = ("task.split.max_train=64", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "init=vocab")
+SMALL = (
+    "task.split.max_train=64",
+    "task.split.max_test=9",
+    "training.epochs=2",
+    "evaluation.every=end",
+    "evaluation.max_new_tokens=6",
+    "init=vocab",
+)
 TASKS = ("country_capital", "present_past")
 OPTIONS = {"mixtures": 12, "pairs": 2, "steps": 5, "controls": 6, "resolution": 3, "draws": 200}
 
@@ -229,7 +270,11 @@ OPTIONS = {"mixtures": 12, "pairs": 2, "steps": 5, "controls": 6, "resolution": 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory):
     out = tmp_path_factory.mktemp("convexity")
-    made = [reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", "prompt.length=2", *SMALL) for task in TASKS for seed in range(3)]
+    made = [
+        reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", "prompt.length=2", *SMALL)
+        for task in TASKS
+        for seed in range(3)
+    ]
     assert train_pack(made) == {}
     alone = reference.make_plan(TINY, out, "task=present_past", "seed=0", "prompt.length=1", *SMALL)
     reference.trained(alone)
@@ -269,10 +314,22 @@ def test_vertices_edges_and_barycentre_are_scored_by_hand(runs, plans, result):
         assert len(edges) == 2 * (4 + 5 + 5) and edges["t"].min() == -0.5 and edges["t"].max() == 1.5
         barriers = []
         for a, b in edges[["start", "end"]].drop_duplicates().to_numpy() - first:
-            along = scored(plans[first], np.stack([(1 - t) * prompts[a] + t * prompts[b] for t in (-0.5, 0, 0.25, 0.5, 0.75, 1)])).loss
-            here = edges[(edges["start"] == a + first) & (edges["end"] == b + first) & (edges["way"] == "lerp")].set_index("t")["loss"]
+            along = scored(
+                plans[first], np.stack([(1 - t) * prompts[a] + t * prompts[b] for t in (-0.5, 0, 0.25, 0.5, 0.75, 1)])
+            ).loss
+            here = edges[
+                (edges["start"] == a + first) & (edges["end"] == b + first) & (edges["way"] == "lerp")
+            ].set_index("t")["loss"]
             np.testing.assert_allclose([here[t] for t in (-0.5, 0, 0.25, 0.5, 0.75, 1)], along, rtol=1e-4)
-            barriers.append(max(0, *(along[i + 1] - ((1 - t) * along[1] + t * along[5]) for i, t in enumerate((0, 0.25, 0.5, 0.75, 1)))))
+            barriers.append(
+                max(
+                    0,
+                    *(
+                        along[i + 1] - ((1 - t) * along[1] + t * along[5])
+                        for i, t in enumerate((0, 0.25, 0.5, 0.75, 1))
+                    ),
+                )
+            )
         assert number(result, f"barrier.{name}.mean").value == pytest.approx(np.mean(barriers), abs=1e-4), k
         assert number(result, f"barrier.{name}.max").value == pytest.approx(max(barriers), abs=1e-4)
     assert number(result, "vertices.country_capital.min").value > number(result, "unprompted.country_capital").value
@@ -286,11 +343,19 @@ def test_mixtures_violations_and_controls_follow_from_the_table(runs, result):
         assert len(mixed) == 12 and mixed["alpha"].value_counts().to_dict() == {0.2: 4, 1.0: 4, 5.0: 4}
         assert number(result, f"mixtures.{name}.mean").value == pytest.approx(mixed["accuracy"].mean())
         above = mixed["loss"] - vertices["loss"].max()
-        assert number(result, f"violation.{name}.mean").value == pytest.approx(above.mean()) and number(result, f"violation.{name}.max").value == pytest.approx(above.max())
+        assert number(result, f"violation.{name}.mean").value == pytest.approx(above.mean()) and number(
+            result, f"violation.{name}.max"
+        ).value == pytest.approx(above.max())
         assert number(result, f"violated.{name}").value == (above > 0).mean()
-        assert number(result, f"within.{name}").value == (mixed["accuracy"] >= vertices["accuracy"].min() - 0.05 - 1e-9).mean()
+        assert (
+            number(result, f"within.{name}").value
+            == (mixed["accuracy"] >= vertices["accuracy"].min() - 0.05 - 1e-9).mean()
+        )
         for control in ("rescaled", "displaced", "untrained"):
-            of = mixed["accuracy"].to_numpy()[controlled(12, 6)].mean() - here.loc[here["kind"] == control, "accuracy"].mean()
+            of = (
+                mixed["accuracy"].to_numpy()[controlled(12, 6)].mean()
+                - here.loc[here["kind"] == control, "accuracy"].mean()
+            )
             assert number(result, f"difference.{control}.{name}").value == pytest.approx(of), control
         norms = here.groupby("kind")["norm"]
         np.testing.assert_allclose(norms.get_group("rescaled"), mixed["norm"].to_numpy()[controlled(12, 6)], rtol=1e-5)
@@ -314,28 +379,39 @@ def test_mixtures_violations_and_controls_follow_from_the_table(runs, result):
     more = [name for name, low in against.items() if low > 0]
     assert chance.startswith(f"In {len(more)} of {len(against)} hulls") and all(name in chance for name in more)
     assert ("says nothing of convexity" in chance) == (len(more) < len(against))
-    assert set(result.figures) == {"accuracy", "edges", "ternary"} and set(result.tables["ternary"].groupby("task").size()) == {10}
+    assert set(result.figures) == {"accuracy", "edges", "ternary"} and set(
+        result.tables["ternary"].groupby("task").size()
+    ) == {10}
 
 
 def test_the_untrained_hull_fails_where_the_trained_one_succeeds(result):
     for name in ("country_capital", "present_past.P2"):
         assert number(result, f"difference.untrained.{name}").low > 0
         assert number(result, f"mixtures.{name}.mean").value > 0.5 > number(result, f"untrained.{name}").value
-        assert any(f"{name}: mixtures solve more than the same mixtures of the untrained P0s" in f.sentence for f in result.findings)
+        assert any(
+            f"{name}: mixtures solve more than the same mixtures of the untrained P0s" in f.sentence
+            for f in result.findings
+        )
 
 
 def test_what_is_left_out_is_named(runs, plans, result):
     assert result.omissions == [
         "convexity: present_past.P1 has one trained prompt of length 1; a hull needs two or more.",
         "convexity: 2 of up to 3 edges of a task were scored, drawn by seed 0 (pairs=null scores all).",
-        "convexity: each control was made for 6 of 12 mixtures of a task, spread evenly over the alphas (controls=12 makes it for all).",
+        "convexity: each control was made for 6 of 12 mixtures of a task, spread evenly over the alphas "
+        "(controls=12 makes it for all).",
     ]
     two = runs.query("task == 'country_capital' and seed < 2")
     few, again = (convexity(two, lm=plans[0].lm, **OPTIONS, max_examples=5) for _ in range(2))
     assert few.numbers == again.numbers and few.figures == again.figures and few.findings == again.findings
     assert "ternary" not in few.figures and number(few, "unprompted.country_capital").n == 5
-    assert any("5 test examples of a task, drawn by seed 0, stand for all of country_capital (9)" in o for o in few.omissions)
-    assert "convexity: mixtures across tasks as a control need runs of two tasks with the same prompt length." in few.omissions
+    assert any(
+        "5 test examples of a task, drawn by seed 0, stand for all of country_capital (9)" in o for o in few.omissions
+    )
+    assert (
+        "convexity: mixtures across tasks as a control need runs of two tasks with the same prompt length."
+        in few.omissions
+    )
     assert any("two trainings hardly show" in o for o in few.omissions)
 
 

@@ -212,9 +212,7 @@ def _report(result: Result, task: TaskRuns, paths: Sequence[_Paths], draws: int,
     line = barriers["line"]
     low, high = line.interval
     rises = f"the straight line rises {line.value:.3f} nats a token above its ends ({low:.3f} to {high:.3f})"
-    pairs = (
-        f"{len(paths)} of {runs * (runs - 1) // 2} pairs, the highest on training examples, n = {n} test examples"
-    )
+    pairs = f"{len(paths)} of {runs * (runs - 1) // 2} pairs, the highest on training examples, n = {n} test examples"
     if "bezier" not in barriers:
         sentence = f"{task.name}: {rises}, so there was nothing to go round ({pairs})."
         result.findings.append(Finding.of(line, sentence))

@@ -173,9 +173,7 @@ def _report_participation(result: Result, task: str, of: str, measured: Spread, 
     low, high = measured.low * null, measured.high * null
     result.number(f"participation.{place}", measured.value, n, "runs", low, high, p)
     result.number(f"participation.null.{place}", null, n, "runs", p=p)
-    ratio = result.number(
-        f"participation.ratio.{place}", measured.ratio, n, "runs", measured.low, measured.high, p
-    )
+    ratio = result.number(f"participation.ratio.{place}", measured.ratio, n, "runs", measured.low, measured.high, p)
     fewer = "they spread over fewer dimensions than random directions do"
     if p >= 0.05:
         fewer = f"nothing shows that {fewer}"

@@ -89,9 +89,7 @@ def names_of(runs: RunTable, groups: list[list[int]]) -> list[str]:
     names = [str(row["task"]) for row in rows]
     more = (lambda row: f"P{row['prompt_length']}", lambda row: str(row["template"]), lambda row: row["id"][:8])
     for add in more:
-        names = [
-            f"{name}.{add(row)}" if names.count(name) > 1 else name for name, row in zip(names, rows, strict=True)
-        ]
+        names = [f"{name}.{add(row)}" if names.count(name) > 1 else name for name, row in zip(names, rows, strict=True)]
     return names
 
 

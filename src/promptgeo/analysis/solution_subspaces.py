@@ -56,9 +56,7 @@ def train_subspaces(
     """
     p0_NPd, count = task.initial(), training.subspaces
     if p0_NPd is None:
-        result.omissions.append(
-            f"dimension: {task.name} has prompts without P0; no subspace through it is trained."
-        )
+        result.omissions.append(f"dimension: {task.name} has prompts without P0; no subspace through it is trained.")
         return []
     size = p0_NPd[0].size
     dims = sorted({k for k in training.dimensions if k < size})

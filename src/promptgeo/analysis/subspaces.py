@@ -36,7 +36,14 @@ def random_directions(n: int, shape: Sequence[int], generator: np.random.Generat
 
 
 def radii(
-    loss: Loss, point: np.ndarray, directions_K: np.ndarray, tau: float, most: float, *, doublings: int = DOUBLINGS, halvings: int = HALVINGS
+    loss: Loss,
+    point: np.ndarray,
+    directions_K: np.ndarray,
+    tau: float,
+    most: float,
+    *,
+    doublings: int = DOUBLINGS,
+    halvings: int = HALVINGS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(r_tau [K] float64, whether it is only known to be at least `most` [K] bool) of directions from a point.
 
@@ -75,7 +82,9 @@ def orthonormal(size: int, dimension: int, generator: np.random.Generator) -> np
     return np.linalg.qr(generator.standard_normal((size, dimension)))[0].astype(np.float32)
 
 
-def train_in_subspaces(loss: TorchLoss, origins_T: Tensor, bases_T: Sequence[Tensor | None], *, steps: int, lr: float) -> Tensor:
+def train_in_subspaces(
+    loss: TorchLoss, origins_T: Tensor, bases_T: Sequence[Tensor | None], *, steps: int, lr: float
+) -> Tensor:
     """[T, ...]: the points P0 + A z that Adam finds from z = 0 (Li et al. 2018), each as if it were trained alone.
 
     Args:
