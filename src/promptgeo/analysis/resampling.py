@@ -123,7 +123,10 @@ def or_wilson(interval: tuple[float, float], share: float, n: int) -> tuple[floa
 
 
 def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a value from what it is without each of N runs: Student's t with N - 1 degrees of freedom (Tukey 1958)."""
+    """95 % interval of a value from what it is without each of N runs (Tukey 1958).
+
+    Student's t with N - 1 degrees of freedom.
+    """
     from scipy.stats import t
 
     n = len(without_N)
