@@ -7,7 +7,8 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis import mixtures
-from promptgeo.analysis.bezier import _highest, bezier, curve, train_control
+from promptgeo.analysis.bezier import bezier, curve, highest_pairs, train_control
+from promptgeo.analysis.result import Number
 from promptgeo.analysis.training_loss import token_losses
 from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
@@ -15,7 +16,15 @@ from promptgeo.run_folder import Run
 from promptgeo.run_table import table_of
 from promptgeo.tiny import PATH as TINY
 
-SMALL = ("task=country_capital", "task.split.max_train=48", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "prompt.length=1")
+SMALL = (
+    "task=country_capital",
+    "task.split.max_train=48",
+    "task.split.max_test=9",
+    "training.epochs=2",
+    "evaluation.every=end",
+    "evaluation.max_new_tokens=6",
+    "prompt.length=1",
+)
 
 
 def ring(points: torch.Tensor) -> torch.Tensor:
@@ -25,10 +34,15 @@ def ring(points: torch.Tensor) -> torch.Tensor:
 
 def test_the_path_finds_its_way_round_a_ring():
     start, end = torch.zeros(2, 6)
-    start[0], end[0] = 1.0, -1.0  # opposite: the line leads straight over the centre, and a symmetric start would stay there
+    start[0], end[0] = (
+        1.0,
+        -1.0,
+    )  # opposite: the line leads straight over the centre, and a symmetric start would stay there
     control = train_control(ring, start, end, steps=400, lr=0.02)
     t = torch.linspace(0, 1, 101)
-    line, path = (mixtures.barrier(ring(curve(start, c, end, t)).numpy(), t.numpy()) for c in ((start + end) / 2, control))
+    line, path = (
+        mixtures.barrier(ring(curve(start, c, end, t)).numpy(), t.numpy()) for c in ((start + end) / 2, control)
+    )
     assert line == pytest.approx(1.0, abs=1e-6) and path < 0.05
     # A control at height 2 gives a largest loss of (1 - sqrt(.75))^2 = .018, by hand.
     assert float(control[:2].norm()) == pytest.approx(2.0, abs=0.25) and float(control[2:].norm()) < 0.1
@@ -55,6 +69,11 @@ def runs(plans):
     return table_of([Run.load(plan.folder) for plan in plans])
 
 
+def number(result, quantity: str) -> Number:
+    (found,) = [each for each in result.numbers if each.quantity == quantity]
+    return found
+
+
 def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     result = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
     again = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
@@ -64,26 +83,36 @@ def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     line = table[table["way"] == "line"]
     a, b = line[["start", "end"]].iloc[0]
     prompts, t = runs.prompts(), np.linspace(0, 1, 5)
-    found = pg.evaluate(plans[0].lm, np.stack([(1 - x) * prompts[a] + x * prompts[b] for x in t]), plans[0].task, max_new_tokens=6)
+    found = pg.evaluate(
+        plans[0].lm, np.stack([(1 - x) * prompts[a] + x * prompts[b] for x in t]), plans[0].task, max_new_tokens=6
+    )
     np.testing.assert_allclose(line["loss"], found.loss, rtol=1e-4)
     np.testing.assert_allclose(line["accuracy"], found.accuracy)
     above = max(0, *(found.loss[i] - (1 - x) * found.loss[0] - x * found.loss[4] for i, x in enumerate(t)))
-    assert result.value("barrier.line.country_capital") == pytest.approx(above, abs=1e-4)
-    assert result.value("difference.barrier.country_capital") == pytest.approx(result.value("barrier.bezier.country_capital") - above, abs=1e-4)
+    assert number(result, "barrier.line.country_capital").value == pytest.approx(above, abs=1e-4)
+    assert number(result, "difference.barrier.country_capital").value == pytest.approx(
+        number(result, "barrier.bezier.country_capital").value - above, abs=1e-4
+    )
     curved = table[table["way"] == "bezier"]
     np.testing.assert_allclose(curved["loss"].iloc[[0, -1]], found.loss[[0, 4]], rtol=1e-4)
     assert result.findings[0].n == 9 and "1 of 3 pairs, the highest on training examples" in result.findings[0].sentence
 
 
-def test_the_pair_is_the_one_with_the_highest_midpoint(runs, plans):
+def test_the_pair_is_the_one_with_thehighest_pairs_midpoint(runs, plans):
     lm, rows = plans[0].lm, plans[0].train_rows
     prompts = torch.from_numpy(runs.prompts().copy())
-    found = _highest(lm, rows, prompts, 10**6)
+    found = highest_pairs(lm, rows, prompts, 10**6)
     with torch.no_grad():
-        losses = {(a, b): float(token_losses(lm, rows, (prompts[a] + prompts[b])[None] / 2) - token_losses(lm, rows, prompts[[a, b]]).mean()) for a, b in ((0, 1), (0, 2), (1, 2))}
-    assert [found[0][0], found[0][1]] == list(max(losses, key=losses.get)) and len(found) == 3
-    for a, b, above in found:
-        assert above == pytest.approx(losses[a, b], abs=1e-4)
+        losses = {
+            (a, b): float(
+                token_losses(lm, rows, (prompts[a] + prompts[b])[None] / 2)
+                - token_losses(lm, rows, prompts[[a, b]]).mean()
+            )
+            for a, b in ((0, 1), (0, 2), (1, 2))
+        }
+    assert (found[0].start, found[0].end) == max(losses, key=losses.get) and len(found) == 3
+    for pair in found:
+        assert pair.above == pytest.approx(losses[pair.start, pair.end], abs=1e-4)
 
 
 def test_no_barrier_no_path(runs, plans):

@@ -1,4 +1,4 @@
-"""Convexity: the arithmetic on planted losses, the intervals, the verdict on the published table, and real runs scored by hand."""
+"""Convexity: the arithmetic on planted losses, the intervals, the verdict on the published table, real runs by hand."""
 
 from dataclasses import replace
 from math import comb
@@ -9,17 +9,19 @@ import pytest
 import promptgeo as pg
 import reference
 from promptgeo.analysis import mixtures
-from promptgeo.analysis.convexity import (
-    _controlled,
-    _difference_interval,
-    _Hull,
-    _interval,
-    _Kind,
-    _TwoLevel,
-    convexity,
+from promptgeo.analysis.convexity import convexity
+from promptgeo.analysis.hull_resampling import HullResampler
+from promptgeo.analysis.hulls import Hull, Kind, controlled
+from promptgeo.analysis.resampling import (
+    bounded_interval,
+    difference_interval,
+    percentile_interval,
+    share_interval,
+    wilson,
 )
-from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number
 from promptgeo.analysis.scoring import EvaluationSet
+from promptgeo.analysis.verdict import verdict
 from promptgeo.engine import train_pack
 from promptgeo.errors import UserError
 from promptgeo.run_folder import Run
@@ -45,18 +47,28 @@ def planted(seed: int = 0):
     return vertices, weights, [(a, b) for a in range(6) for b in range(a)]
 
 
+def over_hull(loss, vertices, weights, pairs, steps: int = 11):
+    """(V(w) of each mixture, {pair: barrier of its edge at `steps` even points}) of any loss."""
+    t = np.linspace(0, 1, steps)
+    violations = mixtures.violation(loss(mixtures.mix(weights, vertices)), loss(vertices))
+    edges = {(a, b): loss(mixtures.lerp(vertices[a], vertices[b], t)) for a, b in pairs}
+    return violations, {pair: float(mixtures.barrier(losses, t)) for pair, losses in edges.items()}
+
+
 def test_a_convex_loss_has_neither_violations_nor_barriers():
     vertices, weights, pairs = planted()
-    found = mixtures.probe(lambda x: ((x - 0.3) ** 2 * np.arange(1, 21)).sum(1), vertices, weights, pairs)
-    assert found.violations_M.max() < 0 and max(found.barriers.values()) <= 1e-12 and len(found.barriers) == 15
+    violations, barriers = over_hull(lambda x: ((x - 0.3) ** 2 * np.arange(1, 21)).sum(1), vertices, weights, pairs)
+    assert violations.max() < 0 and max(barriers.values()) <= 1e-12 and len(barriers) == 15
 
 
 def test_a_quasi_convex_loss_has_barriers_but_no_violations():
     vertices, weights, pairs = planted()
-    found = mixtures.probe(lambda x: np.sqrt(np.linalg.norm(x - vertices[0], axis=1)), vertices, weights, pairs)
-    assert found.violations_M.max() <= 1e-12 and max(found.barriers.values()) > 0.05
-    ridge = mixtures.probe(lambda x: -((x - vertices.mean(0)) ** 2).sum(1), vertices, weights, pairs)
-    assert ridge.violations_M.max() > 1 and (ridge.violations_M > 0).mean() > 0.9
+    violations, barriers = over_hull(
+        lambda x: np.sqrt(np.linalg.norm(x - vertices[0], axis=1)), vertices, weights, pairs
+    )
+    assert violations.max() <= 1e-12 and max(barriers.values()) > 0.05
+    ridge, _ = over_hull(lambda x: -((x - vertices.mean(0)) ** 2).sum(1), vertices, weights, pairs)
+    assert ridge.max() > 1 and (ridge > 0).mean() > 0.9
 
 
 @pytest.mark.parametrize("depth, steps", [(0.0, 11), (2.0, 101)])
@@ -66,9 +78,13 @@ def test_two_basins_have_the_analytic_barrier(depth, steps):
     squared = 20.0
     t = (1 + depth / squared) / 2
     analytic = t**2 * squared - t * depth
-    found = mixtures.probe(lambda x: np.minimum(((x - a) ** 2).sum(1), ((x - b) ** 2).sum(1) + depth), np.stack([a, b]), np.eye(2), [(0, 1)], steps)
-    assert found.barriers[0, 1] == pytest.approx(analytic, rel=0.02)
-    middle = mixtures.violation(np.array([t**2 * squared]), found.vertex_losses_V)
+
+    def basins(x: np.ndarray) -> np.ndarray:
+        return np.minimum(((x - a) ** 2).sum(1), ((x - b) ** 2).sum(1) + depth)
+
+    _, barriers = over_hull(basins, np.stack([a, b]), np.eye(2), [(0, 1)], steps)
+    assert barriers[0, 1] == pytest.approx(analytic, rel=0.02)
+    middle = mixtures.violation(np.array([t**2 * squared]), basins(np.stack([a, b])))
     assert middle[0] == pytest.approx(t**2 * squared - max(0, depth))
 
 
@@ -80,7 +96,9 @@ def test_extrapolation_is_no_barrier():
 
 def test_mixtures_edges_and_arcs():
     a, b = np.array([[2.0, 0, 0], [0, 1, 0]]), np.array([[0, 4.0, 0], [0, 3, 0]])
-    np.testing.assert_allclose(mixtures.lerp(a, b, np.array([-0.5, 0.25])), [[[3, -2, 0], [0, 0, 0]], [[1.5, 1, 0], [0, 1.5, 0]]])
+    np.testing.assert_allclose(
+        mixtures.lerp(a, b, np.array([-0.5, 0.25])), [[[3, -2, 0], [0, 0, 0]], [[1.5, 1, 0], [0, 1.5, 0]]]
+    )
     half = mixtures.slerp(a, b, np.array([0.0, 0.5, 1.0]))
     np.testing.assert_allclose(half[[0, 2]], [a, b], atol=1e-12)
     np.testing.assert_allclose(half[1], [[3 / 2**0.5, 3 / 2**0.5, 0], [0, 2, 0]])  # a right angle; the same direction
@@ -109,39 +127,60 @@ def test_controls_have_the_mixtures_norm_or_distance():
     np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), np.linalg.norm(point, axis=1))
     np.testing.assert_allclose(scaled[0] / scaled[0, 0], vertices[1, 0] / vertices[1, 0, 0])
     np.testing.assert_allclose(np.linalg.norm(moved - vertices[1], axis=1), np.linalg.norm(point - vertices[1], axis=1))
-    assert not np.allclose(moved, point) and _controlled(200, 40).tolist() == sorted(set(_controlled(200, 40))) and len(_controlled(200, 40)) == 40
+    assert not np.allclose(moved, point)
+    chosen = controlled(200, 40).tolist()
+    assert chosen == sorted(set(chosen)) and len(chosen) == 40 and (chosen[0], chosen[-1]) == (0, 199)
     pairs = mixtures.some_pairs(8, 6, generator)
-    assert len(set(pairs)) == 6 and all(0 <= a < b < 8 for a, b in pairs) and len(mixtures.some_pairs(8, None, generator)) == comb(8, 2)
+    assert (
+        len(set(pairs)) == 6
+        and all(0 <= a < b < 8 for a, b in pairs)
+        and len(mixtures.some_pairs(8, None, generator)) == comb(8, 2)
+    )
 
 
 # The verdict.
 
 
 def test_the_verdict_on_the_published_table():
-    found = mixtures.verdict({t: v for t, (v, _) in PUBLISHED.items()}, {t: m for t, (_, m) in PUBLISHED.items()}, 0.05)
-    assert (found.supporting, found.contradicting, found.only_by_margin) == (["identity", "plus_one"], ["imdb", "plus_two"], ["identity"])
+    found = verdict({t: v for t, (v, _) in PUBLISHED.items()}, {t: m for t, (_, m) in PUBLISHED.items()}, 0.05)
+    assert (found.supporting, found.contradicting, found.only_by_margin) == (
+        ["identity", "plus_one"],
+        ["imdb", "plus_two"],
+        ["identity"],
+    )
     assert not found.holds
     assert found.sentence == (
-        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions are convex while imdb and plus_two contradict it "
-        "(mixtures within it: imdb 0 of 2, lowest 59.0% against 81.5%, identity 2 of 2, lowest 95.0% against 99.2%, plus_one 2 of 2, lowest 92.8% against 69.6%, "
-        "plus_two 0 of 2, lowest 41.4% against 77.0%); without the margin identity fails too."
+        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions "
+        "are convex while imdb and plus_two contradict it (mixtures within it: imdb 0 of 2, lowest 59.0% against "
+        "81.5%, identity 2 of 2, lowest 95.0% against 99.2%, plus_one 2 of 2, lowest 92.8% against 69.6%, plus_two "
+        "0 of 2, lowest 41.4% against 77.0%); without the margin identity fails too."
     )
 
 
 def test_other_numbers_give_another_verdict():
     vertices = {"a": [0.9, 0.8], "b": [0.7]}
-    fine = mixtures.verdict(vertices, {"a": [0.85, 0.8], "b": [0.7]}, 0.05)
-    assert fine.holds and "a and b support the claim that solutions are convex (" in fine.sentence and fine.sentence.endswith("without the margin the same tasks do.")
-    close = mixtures.verdict(vertices, {"a": [0.79], "b": [0.7]}, 0.05)
+    fine = verdict(vertices, {"a": [0.85, 0.8], "b": [0.7]}, 0.05)
+    assert (
+        fine.holds
+        and "a and b support the claim that solutions are convex (" in fine.sentence
+        and fine.sentence.endswith("without the margin the same tasks do.")
+    )
+    close = verdict(vertices, {"a": [0.79], "b": [0.7]}, 0.05)
     assert close.holds and close.sentence.endswith("without the margin a fails.")  # nothing else fails
-    bad = mixtures.verdict(vertices, {"a": [0.85, 0.7499], "b": [0.1]}, 0.05)
-    assert not bad.supporting and "worst vertex, a and b contradict the claim" in bad.sentence and (bad.tasks["a"].within, bad.tasks["a"].of) == (1, 2)
-    strict = mixtures.verdict(vertices, {"a": [0.79], "b": [0.7]}, 0)
-    assert strict.sentence.startswith("With no margin below the worst vertex, b supports the claim that solutions are convex while a contradicts it")
-    assert mixtures.verdict({"a": [0.8]}, {"a": [0.75]}, 0.05).holds  # the margin's edge, whatever 0.8 - 0.05 is in binary
+    bad = verdict(vertices, {"a": [0.85, 0.7499], "b": [0.1]}, 0.05)
+    assert (
+        not bad.supporting
+        and "worst vertex, a and b contradict the claim" in bad.sentence
+        and (bad.tasks["a"].within, bad.tasks["a"].of) == (1, 2)
+    )
+    strict = verdict(vertices, {"a": [0.79], "b": [0.7]}, 0)
+    assert strict.sentence.startswith(
+        "With no margin below the worst vertex, b supports the claim that solutions are convex while a contradicts it"
+    )
+    assert verdict({"a": [0.8]}, {"a": [0.75]}, 0.05).holds  # the margin's edge, whatever 0.8 - 0.05 is in binary
     for wrong in (({}, {"a": [1]}, 0.05), ({"a": [1]}, {"a": []}, 0.05), ({"a": [1]}, {"a": [1]}, -0.1)):
         with pytest.raises(ValueError):
-            mixtures.verdict(*wrong)
+            verdict(*wrong)
 
 
 # The intervals.
@@ -149,51 +188,67 @@ def test_other_numbers_give_another_verdict():
 
 def test_a_draw_moves_the_mean_by_the_effects_of_its_trainings():
     generator = np.random.default_rng(1)
-    sampler = _TwoLevel(5, [[0, 1, 2], [3, 4]], 200, 0)
-    assert (sampler.counts_BN[:, :3].sum(1) == 3).all() and (sampler.counts_BN[:, 3:].sum(1) == 2).all()
+    resampler = HullResampler([[0, 1, 2], [3, 4]], 5, 200, 0)
+    assert (resampler.runs_BN[:, :3].sum(1) == 3).all() and (resampler.runs_BN[:, 3:].sum(1) == 2).all()
     effects = np.array([0.2, 0.5, 0.9])
     weights = np.zeros((60, 5))
     weights[:, :3] = generator.dirichlet(np.ones(3), 60)
     linear = np.tile(weights[:, :3] @ effects, (200, 1))
-    expected = [linear[0].mean() + sum((sampler.counts_BN[b, i] - 1) * weights[:, i].mean() * (effects[i] - linear[0].mean()) for i in range(3)) for b in range(200)]
-    np.testing.assert_allclose(sampler.means(linear, weights), expected)
+    expected = [
+        linear[0].mean()
+        + sum((resampler.runs_BN[b, i] - 1) * weights[:, i].mean() * (effects[i] - linear[0].mean()) for i in range(3))
+        for b in range(200)
+    ]
+    np.testing.assert_allclose(resampler.means(linear, weights), expected)
     vertices = np.eye(5)[:3]
-    np.testing.assert_allclose(sampler.means(np.tile(effects, (200, 1)), vertices), [(sampler.counts_BN[b, :3] * effects).sum() / 3 for b in range(200)])
+    np.testing.assert_allclose(
+        resampler.means(np.tile(effects, (200, 1)), vertices),
+        [(resampler.runs_BN[b, :3] * effects).sum() / 3 for b in range(200)],
+    )
     centre = np.array([[1 / 3, 1 / 3, 1 / 3, 0, 0]])
     evaluation_set = EvaluationSet(replace(pg.task("plus_one"), test=pg.task("plus_one").test[:4]), 5, 4)
     kinds = {
-        "mixtures": _Kind(np.empty(0), weights, np.tile(linear[0][:, None], 4)),  # the same on all four examples: their draws do not matter
-        "centre": _Kind(np.empty(0), centre, np.full((1, 4), effects.mean())),
-        "noise": _Kind(np.empty(0), weights, generator.random((60, 4)), generator.random((60, 4))),
+        "mixtures": Kind(
+            np.empty(0), weights, np.tile(linear[0][:, None], 4)
+        ),  # the same on all four examples: their draws do not matter
+        "centre": Kind(np.empty(0), centre, np.full((1, 4), effects.mean())),
+        "noise": Kind(np.empty(0), weights, generator.random((60, 4)), generator.random((60, 4))),
     }
-    hull = _Hull("planted", evaluation_set, [0, 1, 2], np.empty(0), None, kinds, tokens_E=np.array([1, 2, 3, 4]))
-    moved = sampler.mean(hull, "centre", "accuracy", effects_from="mixtures")
-    np.testing.assert_allclose(moved, [(sampler.counts_BN[b, :3] * effects).sum() / 3 for b in range(200)])
+    hull = Hull("planted", evaluation_set, 5, [0, 1, 2], np.empty(0), None, kinds, tokens_E=np.array([1, 2, 3, 4]))
+    moved = resampler.mean(hull, "centre", "accuracy", effects_from="mixtures")
+    np.testing.assert_allclose(moved, [(resampler.runs_BN[b, :3] * effects).sum() / 3 for b in range(200)])
     chosen = np.array([3, 50])
     for what in ("accuracy", "loss"):
-        scores = sampler.scores(hull, "noise", what)
-        drawn = sampler.examples(evaluation_set)[7]
+        scores = resampler.scores(hull, "noise", what)
+        drawn = resampler.examples(evaluation_set, 4)[7]
         per = drawn @ hull.tokens_E if what == "loss" else 4
         assert scores[7, 5] == pytest.approx(sum(drawn[e] * kinds["noise"].values(what)[5, e] for e in range(4)) / per)
-        np.testing.assert_allclose(sampler.mean(hull, "noise", what), sampler.means(scores, weights), atol=1e-12)
-        np.testing.assert_allclose(sampler.mean(hull, "noise", what, chosen), sampler.means(scores[:, chosen], weights[chosen]), atol=1e-12)
+        np.testing.assert_allclose(resampler.mean(hull, "noise", what), resampler.means(scores, weights), atol=1e-12)
+        np.testing.assert_allclose(
+            resampler.mean(hull, "noise", what, chosen), resampler.means(scores[:, chosen], weights[chosen]), atol=1e-12
+        )
 
 
 def test_a_share_or_difference_that_does_not_vary_has_the_interval_of_its_examples():
     still = np.full(50, 1.0)
-    assert _interval(still, 1.0, 9) == wilson(9, 9) and _interval(still, 0, 1, None, None) == (1.0, 1.0)
+    assert share_interval(still, 1.0, 9) == wilson(9, 9) and bounded_interval(still, None, None) == (1.0, 1.0)
     # Newcombe 1998, method 10: 1 - sqrt((1 - .7009)^2 + .2991^2), by hand
-    assert _difference_interval(still, 1.0, 0.0, 9) == pytest.approx((1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), 1.0), abs=1e-9)
-    assert _difference_interval(np.linspace(0, 1, 1001), 0.5, 0.0, 9) == pytest.approx((0.025, 0.975))
+    by_hand = (1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), 1.0)
+    assert difference_interval(still, 1.0, 0.0, 9) == pytest.approx(by_hand, abs=1e-9)
+    assert difference_interval(np.linspace(0, 1, 1001), 0.5, 0.0, 9) == pytest.approx((0.025, 0.975))
 
 
 def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
-    """Ten trainings of a population with mean .5; as if the mixtures were independent, the interval would hold it in less than half of the trials."""
+    """Ten trainings of a population with mean .5.
+
+    As if the mixtures were independent, the interval would hold it in less than 6 of 10 trials.
+    """
     generator, held, naive = np.random.default_rng(0), 0, 0
     for trial in range(200):
         weights, _ = mixtures.dirichlet(10, (0.2, 1, 5), 60, generator)
         scores = weights @ generator.normal(0.5, 0.1, 10) + generator.normal(0, 0.01, 60)
-        low, high = np.percentile(_TwoLevel(10, [list(range(10))], 300, trial).means(np.tile(scores, (300, 1)), weights), [2.5, 97.5])
+        means = HullResampler([range(10)], 10, 300, trial).means(np.tile(scores, (300, 1)), weights)
+        low, high = percentile_interval(means)
         held += low <= 0.5 <= high
         naive += abs(scores.mean() - 0.5) <= 1.96 * scores.std() / 60**0.5
     assert 0.85 <= held / 200 <= 0.99 and naive / 200 < 0.6
@@ -201,7 +256,14 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
 
 # Real runs.
 
-SMALL = ("task.split.max_train=64", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "init=vocab")
+SMALL = (
+    "task.split.max_train=64",
+    "task.split.max_test=9",
+    "training.epochs=2",
+    "evaluation.every=end",
+    "evaluation.max_new_tokens=6",
+    "init=vocab",
+)
 TASKS = ("country_capital", "present_past")
 OPTIONS = {"mixtures": 12, "pairs": 2, "steps": 5, "controls": 6, "resolution": 3, "draws": 200}
 
@@ -209,7 +271,11 @@ OPTIONS = {"mixtures": 12, "pairs": 2, "steps": 5, "controls": 6, "resolution": 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory):
     out = tmp_path_factory.mktemp("convexity")
-    made = [reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", "prompt.length=2", *SMALL) for task in TASKS for seed in range(3)]
+    made = [
+        reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", "prompt.length=2", *SMALL)
+        for task in TASKS
+        for seed in range(3)
+    ]
     assert train_pack(made) == {}
     alone = reference.make_plan(TINY, out, "task=present_past", "seed=0", "prompt.length=1", *SMALL)
     reference.trained(alone)
@@ -230,8 +296,8 @@ def scored(plan, prompts):
     return pg.evaluate(plan.lm, prompts, plan.task, max_new_tokens=plan.config.evaluation.max_new_tokens)
 
 
-def row(result, quantity):
-    (found,) = [r for r in result.numbers if r["quantity"] == quantity]
+def number(result, quantity: str) -> Number:
+    (found,) = [each for each in result.numbers if each.quantity == quantity]
     return found
 
 
@@ -240,22 +306,34 @@ def test_vertices_edges_and_barycentre_are_scored_by_hand(runs, plans, result):
         prompts = np.stack([run.prompt() for run in runs.runs[first : first + 3]]).astype(np.float64)
         logged = runs.table["accuracy_final"][first : first + 3]
         for which, value in (("min", logged.min()), ("max", logged.max()), ("mean", logged.mean())):
-            assert result.value(f"vertices.{name}.{which}") == pytest.approx(value)
-        assert result.value(f"unprompted.{name}") == runs.table["accuracy_none"][first]
+            assert number(result, f"vertices.{name}.{which}").value == pytest.approx(value)
+        assert number(result, f"unprompted.{name}").value == runs.table["accuracy_none"][first]
         centre = scored(plans[first], prompts.mean(0)[None])
-        assert result.value(f"barycentre.{name}") == centre.accuracy[0]
+        assert number(result, f"barycentre.{name}").value == centre.accuracy[0]
         edges = result.tables["edges"]
         edges = edges[edges["task"] == name]
         assert len(edges) == 2 * (4 + 5 + 5) and edges["t"].min() == -0.5 and edges["t"].max() == 1.5
         barriers = []
         for a, b in edges[["start", "end"]].drop_duplicates().to_numpy() - first:
-            along = scored(plans[first], np.stack([(1 - t) * prompts[a] + t * prompts[b] for t in (-0.5, 0, 0.25, 0.5, 0.75, 1)])).loss
-            here = edges[(edges["start"] == a + first) & (edges["end"] == b + first) & (edges["way"] == "lerp")].set_index("t")["loss"]
+            along = scored(
+                plans[first], np.stack([(1 - t) * prompts[a] + t * prompts[b] for t in (-0.5, 0, 0.25, 0.5, 0.75, 1)])
+            ).loss
+            here = edges[
+                (edges["start"] == a + first) & (edges["end"] == b + first) & (edges["way"] == "lerp")
+            ].set_index("t")["loss"]
             np.testing.assert_allclose([here[t] for t in (-0.5, 0, 0.25, 0.5, 0.75, 1)], along, rtol=1e-4)
-            barriers.append(max(0, *(along[i + 1] - ((1 - t) * along[1] + t * along[5]) for i, t in enumerate((0, 0.25, 0.5, 0.75, 1)))))
-        assert result.value(f"barrier.{name}.mean") == pytest.approx(np.mean(barriers), abs=1e-4), k
-        assert result.value(f"barrier.{name}.max") == pytest.approx(max(barriers), abs=1e-4)
-    assert result.value("vertices.country_capital.min") > result.value("unprompted.country_capital")
+            barriers.append(
+                max(
+                    0,
+                    *(
+                        along[i + 1] - ((1 - t) * along[1] + t * along[5])
+                        for i, t in enumerate((0, 0.25, 0.5, 0.75, 1))
+                    ),
+                )
+            )
+        assert number(result, f"barrier.{name}.mean").value == pytest.approx(np.mean(barriers), abs=1e-4), k
+        assert number(result, f"barrier.{name}.max").value == pytest.approx(max(barriers), abs=1e-4)
+    assert number(result, "vertices.country_capital.min").value > number(result, "unprompted.country_capital").value
 
 
 def test_mixtures_violations_and_controls_follow_from_the_table(runs, result):
@@ -264,54 +342,78 @@ def test_mixtures_violations_and_controls_follow_from_the_table(runs, result):
         here = table[table["task"] == name]
         mixed, vertices = (here[here["kind"] == kind] for kind in ("mixtures", "vertices"))
         assert len(mixed) == 12 and mixed["alpha"].value_counts().to_dict() == {0.2: 4, 1.0: 4, 5.0: 4}
-        assert result.value(f"mixtures.{name}.mean") == pytest.approx(mixed["accuracy"].mean())
+        assert number(result, f"mixtures.{name}.mean").value == pytest.approx(mixed["accuracy"].mean())
         above = mixed["loss"] - vertices["loss"].max()
-        assert result.value(f"violation.{name}.mean") == pytest.approx(above.mean()) and result.value(f"violation.{name}.max") == pytest.approx(above.max())
-        assert result.value(f"violated.{name}") == (above > 0).mean()
-        assert result.value(f"within.{name}") == (mixed["accuracy"] >= vertices["accuracy"].min() - 0.05 - 1e-9).mean()
+        assert number(result, f"violation.{name}.mean").value == pytest.approx(above.mean()) and number(
+            result, f"violation.{name}.max"
+        ).value == pytest.approx(above.max())
+        assert number(result, f"violated.{name}").value == (above > 0).mean()
+        assert (
+            number(result, f"within.{name}").value
+            == (mixed["accuracy"] >= vertices["accuracy"].min() - 0.05 - 1e-9).mean()
+        )
         for control in ("rescaled", "displaced", "untrained"):
-            of = mixed["accuracy"].to_numpy()[_controlled(12, 6)].mean() - here.loc[here["kind"] == control, "accuracy"].mean()
-            assert result.value(f"difference.{control}.{name}") == pytest.approx(of), control
+            of = (
+                mixed["accuracy"].to_numpy()[controlled(12, 6)].mean()
+                - here.loc[here["kind"] == control, "accuracy"].mean()
+            )
+            assert number(result, f"difference.{control}.{name}").value == pytest.approx(of), control
         norms = here.groupby("kind")["norm"]
-        np.testing.assert_allclose(norms.get_group("rescaled"), mixed["norm"].to_numpy()[_controlled(12, 6)], rtol=1e-5)
-    for r in result.numbers:
-        assert r["low"] is not None and r["n"] > 0 and r["low"] <= r["high"], r
-        if r["quantity"].split(".")[0] in ("vertices", "mixtures", "barycentre", "edges", "within", "unprompted"):
-            assert r["low"] - 1e-9 <= r["value"] <= r["high"] + 1e-9, r
-    assert row(result, "unprompted.country_capital")["high"] == wilson(0, 9)[1]
-    for name in {r["quantity"].split(".")[1] for r in result.numbers if r["quantity"].startswith("barrier.") and ".slerp." not in r["quantity"]}:
-        (said,) = [f.sentence for f in result.findings if f.sentence.startswith(f"{name}: the barrier on a straight line")]
-        number = row(result, f"barrier.{name}.mean")
-        assert f"is {number['value']:.3f} nats" in said and ("no rise can be told" in said) == (number["low"] < 5e-4)
-    verdict, chance = (finding.sentence for finding in result.findings[:2])
-    assert result.claims[0].name == "convex" and result.claims[0].evidence == f"{verdict} {chance}"
-    against = {r["quantity"].removeprefix("difference.displaced."): r["low"] for r in result.numbers if r["quantity"].startswith("difference.displaced.")}
+        np.testing.assert_allclose(norms.get_group("rescaled"), mixed["norm"].to_numpy()[controlled(12, 6)], rtol=1e-5)
+    for each in result.numbers:
+        low, high = each.interval
+        assert each.n > 0 and low <= high, each
+        if each.quantity.split(".")[0] in ("vertices", "mixtures", "barycentre", "edges", "within", "unprompted"):
+            assert low - 1e-9 <= each.value <= high + 1e-9, each
+    assert number(result, "unprompted.country_capital").high == wilson(0, 9)[1]
+    for name in ("country_capital", "present_past.P2"):
+        (said,) = [f for f in result.findings if f.sentence.startswith(f"{name}: the barrier on a straight line")]
+        mean = number(result, f"barrier.{name}.mean")
+        assert (said.estimate, said.low, said.high) == (mean.value, mean.low, mean.high)
+        assert f"is {mean.value:.3f} nats" in said.sentence
+        assert ("no detectable barrier" in said.sentence) == (mean.low < 5e-4)
+    first, chance = (finding.sentence for finding in result.findings[:2])
+    assert result.claims[0].name == "convex" and result.claims[0].evidence == f"{first} {chance}"
+    against = {
+        name: number(result, f"difference.displaced.{name}").low for name in ("country_capital", "present_past.P2")
+    }
     more = [name for name, low in against.items() if low > 0]
     assert chance.startswith(f"In {len(more)} of {len(against)} hulls") and all(name in chance for name in more)
     assert ("says nothing of convexity" in chance) == (len(more) < len(against))
-    assert set(result.figures) == {"accuracy", "edges", "ternary"} and set(result.tables["ternary"].groupby("task").size()) == {10}
+    assert set(result.figures) == {"accuracy", "edges", "ternary"} and set(
+        result.tables["ternary"].groupby("task").size()
+    ) == {10}
 
 
 def test_the_untrained_hull_fails_where_the_trained_one_succeeds(result):
     for name in ("country_capital", "present_past.P2"):
-        assert row(result, f"difference.untrained.{name}")["low"] > 0
-        assert result.value(f"mixtures.{name}.mean") > 0.5 > result.value(f"untrained.{name}")
-        assert any(f"{name}: mixtures solve more than the same mixtures of the untrained P0s" in f.sentence for f in result.findings)
+        assert number(result, f"difference.untrained.{name}").low > 0
+        assert number(result, f"mixtures.{name}.mean").value > 0.5 > number(result, f"untrained.{name}").value
+        assert any(
+            f"{name}: mixtures solve more than the same mixtures of the untrained P0s" in f.sentence
+            for f in result.findings
+        )
 
 
 def test_what_is_left_out_is_named(runs, plans, result):
     assert result.omissions == [
         "convexity: present_past.P1 has one trained prompt of length 1; a hull needs two or more.",
         "convexity: 2 of up to 3 edges of a task were scored, drawn by seed 0 (pairs=null scores all).",
-        "convexity: each control was made for 6 of 12 mixtures of a task, spread evenly over the alphas (controls=12 makes it for all).",
+        "convexity: each control was made for 6 of 12 mixtures of a task, spread evenly over the alphas "
+        "(controls=12 makes it for all).",
     ]
     two = runs.query("task == 'country_capital' and seed < 2")
     few, again = (convexity(two, lm=plans[0].lm, **OPTIONS, max_examples=5) for _ in range(2))
     assert few.numbers == again.numbers and few.figures == again.figures and few.findings == again.findings
-    assert "ternary" not in few.figures and row(few, "unprompted.country_capital")["n"] == 5
-    assert any("5 test examples of a task, drawn by seed 0, stand for all of country_capital (9)" in o for o in few.omissions)
-    assert "convexity: mixtures across tasks as a control need runs of two tasks with the same prompt length." in few.omissions
-    assert any("two trainings hardly tell" in o for o in few.omissions)
+    assert "ternary" not in few.figures and number(few, "unprompted.country_capital").n == 5
+    assert any(
+        "5 test examples of a task, drawn by seed 0, stand for all of country_capital (9)" in o for o in few.omissions
+    )
+    assert (
+        "convexity: mixtures across tasks as a control need runs of two tasks with the same prompt length."
+        in few.omissions
+    )
+    assert any("two trainings hardly show" in o for o in few.omissions)
 
 
 def test_runs_without_a_hull_say_so(runs, plans):

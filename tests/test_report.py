@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from promptgeo import UserError
-from promptgeo.analysis.convexity import _judge
+from promptgeo.analysis.convexity import report_verdict
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.result import Claim, Finding, Result, store
 from promptgeo.report.inline import inline_svg
@@ -299,7 +299,7 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     """The table as a fixture, through the verdict and the study's own file, to the page."""
     study, result = load_study("convexity"), Result()
     vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
-    _judge(result, vertices, mixtures, 0.05)
+    report_verdict(result, vertices, mixtures, {}, 0.05)
     for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
         for task, found in accuracies.items():
             for which, value in (("min", min(found)), ("max", max(found)), ("mean", sum(found) / len(found))):

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import Resampler, newcombe, percentile_interval, varies, wilson
 from promptgeo.errors import UserError
-from promptgeo.evaluation import evaluate
+from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_table import RunTable
 from promptgeo.run_task import task_of
@@ -35,6 +36,10 @@ class EvaluationSet:
     @property
     def n(self) -> int:
         return len(self.task.test)
+
+    def evaluate(self, lm: FrozenLM, prompts_SPd: np.ndarray | Tensor) -> Evaluation:
+        """The scores of prompts [S, P, d] on these examples."""
+        return evaluate(lm, prompts_SPd, self.task, max_new_tokens=self.max_new_tokens)
 
 
 def evaluation_sets(runs: RunTable, what: str, max_examples: int | None = None, seed: int = 0) -> list[EvaluationSet]:
@@ -165,3 +170,14 @@ def percent(value: float, low: float, high: float) -> str:
 def points(difference: float, low: float, high: float) -> str:
     """A difference of two accuracies, in percentage points."""
     return f"{100 * difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def sampled_examples(what: str, sets: Sequence[EvaluationSet], max_examples: int | None, seed: int) -> list[str]:
+    """The omission of an analysis that scores only some of its tasks' examples; empty where it scores all."""
+    names = [f"{each.task.name} ({each.of})" for each in sets if each.n < each.of]
+    if not names:
+        return []
+    return [
+        f"{what}: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of "
+        f"{', '.join(dict.fromkeys(names))} (max_examples=null scores all)."
+    ]

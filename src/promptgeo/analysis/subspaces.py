@@ -1,19 +1,27 @@
-"""The arithmetic of a solution set's size: radii along directions, training inside a subspace, participation ratios. Nothing here knows a model.
+"""How large is a set of low loss? Radii along directions, training inside a subspace, participation ratios.
 
-Shapes: N points, K directions, T trained points, D numbers of a point (P * d of a prompt), k dimensions of a subspace, B bootstrap draws.
+Nothing here knows a model.
+
+Shapes: N points, K directions, R radii along one, T trained points, D numbers of a point (P * d of a prompt), k
+dimensions of a subspace, B draws.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from promptgeo.analysis.mixtures import Loss
+from promptgeo.analysis.resampling import jackknife_interval, permutation_p
 
+Loss = Callable[[np.ndarray], np.ndarray]
+"""Points [N, ...] -> their losses [N]."""
 TorchLoss = Callable[[Tensor], Tensor]
 """Points [T, ...] fp32 -> their losses [T], differentiable."""
+DOUBLINGS, HALVINGS = 9, 6
+"""Of radii: they resolve radii from 1/512 of the largest on, to 1/64 of themselves."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -28,14 +36,28 @@ def random_directions(n: int, shape: Sequence[int], generator: np.random.Generat
 
 
 def radii(
-    loss: Loss, point: np.ndarray, directions_K: np.ndarray, tau: float, most: float, *, doublings: int = 9, halvings: int = 6
+    loss: Loss,
+    point: np.ndarray,
+    directions_K: np.ndarray,
+    tau: float,
+    most: float,
+    *,
+    doublings: int = DOUBLINGS,
+    halvings: int = HALVINGS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(r_tau [K] float64, whether it is only known to be at least `most` [K] bool) of unit directions [K, ...] from a point.
+    """(r_tau [K] float64, whether it is only known to be at least `most` [K] bool) of directions from a point.
 
-    r_tau(u): as far as one can go from the point along u before the loss first exceeds tau. What lies beyond, the set may come back
-    to; it is not asked. The loss is asked at most / 2^doublings, ..., most / 2, most, all at once, and the doubling (or the start)
-    in which it first exceeds tau is halved `halvings` times: r is below the true one by at most 2^-halvings of itself, or of the
-    smallest radius asked. A gap narrower than a doubling is missed.
+    r_tau(u): as far as one can go from the point along u before the loss first exceeds tau. Farther out the loss may
+    fall below tau again; that does not count. The loss is computed at most / 2^doublings, ..., most / 2, most, all at
+    once, and the doubling (or the start) in which it first exceeds tau is halved `halvings` times: r is below the true
+    one by at most 2^-halvings of itself, or of the smallest of those radii. A gap narrower than a doubling is missed.
+
+    Args:
+        point: float64, of any shape.
+        directions_K: unit vectors of that shape.
+        tau: the highest loss inside.
+        most: the largest radius.
+        doublings, halvings: how fine the search is.
     """
 
     def holds(r_KR: np.ndarray) -> np.ndarray:
@@ -56,15 +78,19 @@ def radii(
 
 
 def orthonormal(size: int, dimension: int, generator: np.random.Generator) -> np.ndarray:
-    """[D, k] float32: orthonormal columns of a random subspace; the first j of them span a random one of dimension j."""
+    """[D, k] float32: orthonormal columns of a random subspace; the first j of them span one of dimension j."""
     return np.linalg.qr(generator.standard_normal((size, dimension)))[0].astype(np.float32)
 
 
-def train_in_subspaces(loss: TorchLoss, origins_T: Tensor, bases_T: Sequence[Tensor | None], *, steps: int, lr: float) -> Tensor:
-    """[T, ...]: the points P0 + A z that Adam finds in `steps` steps from z = 0 (Li et al. 2018), each as if it were trained alone.
+def train_in_subspaces(
+    loss: TorchLoss, origins_T: Tensor, bases_T: Sequence[Tensor | None], *, steps: int, lr: float
+) -> Tensor:
+    """[T, ...]: the points P0 + A z that Adam finds from z = 0 (Li et al. 2018), each as if it were trained alone.
 
-    origins_T: the P0s, [T, ...] fp32. bases_T: A, [D, k] with orthonormal columns; None is the whole space. lr: of each coordinate in the
-    whole space, and sqrt(D / k) times that in a subspace, so that a step is as long in each; falls linearly to 0.
+    Args:
+        origins_T: the P0s, [T, ...] fp32. bases_T: A, [D, k] with orthonormal columns; None is the whole space. steps:
+        of Adam. lr: of each coordinate in the whole space, and sqrt(D / k) times that in a subspace, so that a step is
+        as long in each; falls linearly to 0.
     """
     size = origins_T[0].numel()
     dims = [size if basis is None else basis.shape[1] for basis in bases_T]
@@ -85,6 +111,12 @@ def train_in_subspaces(loss: TorchLoss, origins_T: Tensor, bases_T: Sequence[Ten
     return points().detach()
 
 
+def smallest_reaching(accuracies_BK: np.ndarray, dims_K: Sequence[int], least_B: np.ndarray) -> np.ndarray:
+    """[B] float64: the smallest of the rising dims whose accuracy is at least `least`; inf where none is."""
+    reached_BK = accuracies_BK >= least_B[:, None] - 1e-9  # equal accuracies may differ in their last bits
+    return np.where(reached_BK.any(1), np.asarray(dims_K, dtype=np.float64)[reached_BK.argmax(1)], np.inf)
+
+
 def centred_gram(vectors_ND: np.ndarray) -> np.ndarray:
     """[N, N] float64: dot products of the vectors minus their mean."""
     centred = vectors_ND.astype(np.float64) - vectors_ND.mean(0, dtype=np.float64)
@@ -94,8 +126,8 @@ def centred_gram(vectors_ND: np.ndarray) -> np.ndarray:
 def participation(gram_NN: np.ndarray, counts_BN: np.ndarray) -> np.ndarray:
     """[B] float64: (sum lambda)^2 / sum lambda^2 of the covariance's eigenvalues, run n counted counts_BN[b, n] times.
 
-    How many dimensions the points spread over, evenly: k for k equal eigenvalues. At most N - 1 for N points, however many dimensions the
-    set has; nan where a draw holds a single point.
+    How many dimensions the points spread over, evenly: k for k equal eigenvalues. At most N - 1 for N points, however
+    many dimensions the set has; nan where a draw holds a single point.
     """
     weights_BN = counts_BN / counts_BN.sum(1, keepdims=True)
     mean_BN = weights_BN @ gram_NN
@@ -109,4 +141,42 @@ def participation(gram_NN: np.ndarray, counts_BN: np.ndarray) -> np.ndarray:
 def null_grams(vectors_ND: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
     """[R, N, N] float64: centred_gram of random directions, as long as the vectors minus their mean."""
     long_N1 = np.sqrt(np.diag(centred_gram(vectors_ND)))[:, None]
-    return np.stack([centred_gram(long_N1 * random_directions(len(vectors_ND), vectors_ND.shape[1:], generator)) for _ in range(draws)])
+    n, shape = len(vectors_ND), vectors_ND.shape[1:]
+    return np.stack([centred_gram(long_N1 * random_directions(n, shape, generator)) for _ in range(draws)])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A participation ratio beside that of random directions."""
+
+    value: float
+    null: float
+    """Mean of random directions with the same norms."""
+    ratio: float
+    """value / null."""
+    low: float
+    high: float
+    """95 % interval of the ratio."""
+    p: float
+    """Of a null ratio that is at most as large."""
+
+
+def spread(vectors_ND: np.ndarray, nulls: int, generator: np.random.Generator) -> tuple[Spread, np.ndarray]:
+    """(the participation ratio of N >= 4 vectors against its null, shares of variance by principal component [N - 1]).
+
+    N points give N - 1 at most, so the ratio to the null says more than the number itself.
+    The interval is the jackknife's, on the ratio's logarithm. A bootstrap will not do: a draw holds some runs twice,
+    and the fewer different ones there are, the fuller they spread over what N - 1 allows, so that its interval may not
+    even hold the estimate.
+    """
+    n = len(vectors_ND)
+    gram_NN, null_RNN = centred_gram(vectors_ND), null_grams(vectors_ND, nulls, generator)
+    counts_BN = np.concatenate([np.ones((1, n)), 1 - np.eye(n)])  # all runs, then all but each one
+    ratio_B = participation(gram_NN, counts_BN)
+    null_RB = np.stack([participation(null_NN, counts_BN) for null_NN in null_RNN])
+    log_B = np.log(ratio_B / null_RB.mean(0))
+    low, high = np.exp(jackknife_interval(log_B[0], log_B[1:])).tolist()
+    values = np.clip(np.linalg.eigvalsh(gram_NN)[::-1][: n - 1], 0, None)
+    value, null = float(ratio_B[0]), float(null_RB[:, 0].mean())
+    p = permutation_p(value, null_RB[:, 0], "less")
+    return Spread(value, null, value / null, low, high, p), values / values.sum()
