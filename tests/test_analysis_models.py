@@ -10,6 +10,7 @@ import reference
 from promptgeo.analysis import scoring
 from promptgeo.analysis.mean_prompts import mean_prompts
 from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored
 from promptgeo.analysis.transplant import _spread, transplant
 from promptgeo.analysis.vectors import random_like
@@ -73,7 +74,7 @@ def test_the_diagonal_is_the_run_itself(runs, moved):
             cell = table_row(moved, kind="own", alpha=alpha, task=row.task, recipient=row.init)
             assert cell["accuracy"] == logged and cell["n"] == row.n == 9
             assert (cell["low"], cell["high"]) == wilson(round(9 * logged), 9)
-    assert moved.value("own") == pytest.approx(runs.table["accuracy_final"].mean())
+    assert value(moved, "own") == pytest.approx(runs.table["accuracy_final"].mean())
 
 
 def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
@@ -90,8 +91,8 @@ def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
         assert cell["accuracy"] == accuracy(tiny, p0[b] + final[other] - p0[other], plans[b])
         cell = table_row(moved, kind="composition.sum", task=TASKS[b // 2], recipient=INITS[b % 2])
         assert cell["accuracy"] == accuracy(tiny, final[b] + final[(b + 2) % 4] - p0[(b + 2) % 4], plans[b])
-    assert moved.value("transplant") == pytest.approx(np.mean(expected))
-    assert moved.value("difference.initial") == pytest.approx(np.mean(expected) - runs.table["accuracy_initial"].mean())
+    assert value(moved, "transplant") == pytest.approx(np.mean(expected))
+    assert value(moved, "difference.initial") == pytest.approx(np.mean(expected) - runs.table["accuracy_initial"].mean())
     heat = moved.tables["heatmap"].set_index(["donor", "recipient"])["accuracy"]
     assert heat["cat", "vocab"] == pytest.approx((expected[0] + expected[2]) / 2)
     assert {"heatmap", "alpha"} == set(moved.figures) and not moved.omissions
@@ -109,6 +110,15 @@ def planted(source: Run, folder, inits: dict[str, tuple[np.ndarray, np.ndarray]]
     return table_of(made)
 
 
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
+
+
 def sentence(result, with_words: str) -> str:
     (found,) = [f.sentence for f in result.findings if with_words in f.sentence]
     return found
@@ -123,11 +133,11 @@ def test_a_shared_direction_carries_over_and_a_shared_end_point_does_not(runs, t
     apart = {f"far{i}": generator.normal(0, far, length) for i in range(3)}
     shared = transplant(planted(source, tmp_path / "shared", {k: (p0, p0 + solved) for k, p0 in near.items()}), lm=tiny)
     own_way = transplant(planted(source, tmp_path / "own", {k: (p0, solved) for k, p0 in apart.items()}), lm=tiny)
-    assert shared.value("transplant") == shared.value("own") == own_way.value("own") > 0.5
-    assert shared.value("random_delta") < 0.2 and own_way.value("transplant") < own_way.value("own") - 0.3
+    assert value(shared, "transplant") == value(shared, "own") == value(own_way, "own") > 0.5
+    assert value(shared, "random_delta") < 0.2 and value(own_way, "transplant") < value(own_way, "own") - 0.3
     assert "so the delta carries over (n = 6 pairs of runs" in sentence(shared, "P0 alone")
     assert "so its direction matters" in sentence(shared, "a random delta")
-    assert "so it cannot be told from the prompt trained from there" in sentence(shared, "own trained prompt")
+    assert "so it is not distinguishable from the prompt trained from there" in sentence(shared, "own trained prompt")
     assert "so nothing shows that the delta carries over" in sentence(own_way, "P0 alone")
     assert "so part of the delta holds only for its own init" in sentence(own_way, "own trained prompt")
     for result in (shared, own_way):
@@ -187,16 +197,16 @@ def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
             "runs": runs.table["accuracy_final"][[2 * t, 2 * t + 1]].mean(), "initial": runs.table["accuracy_initial"][[2 * t, 2 * t + 1]].mean(),
         }  # fmt: skip
         for kind, value in expected[task].items():
-            assert result.value(f"{kind}.{task}") == pytest.approx(value), (kind, task)
-    row = next(r for r in result.numbers if r["quantity"] == "mean_token.present_past")
-    assert (row["low"], row["high"]) == wilson(round(9 * row["value"]), 9) and row["n"] == 9
+            assert value(result, f"{kind}.{task}") == pytest.approx(right), (kind, task)
+    token = number(result, "mean_token.present_past")
+    assert token.interval == wilson(round(9 * token.value), 9) and token.n == 9
     means = {kind: np.mean([expected[task][kind] for task in TASKS]) for kind in expected[TASKS[0]]}
     for kind in ("mean_prompt", "mean_token"):
-        assert result.value(f"difference.{kind}.runs") == pytest.approx(means[kind] - means["runs"])
+        assert value(result, f"difference.{kind}.runs") == pytest.approx(means[kind] - means["runs"])
     assert [f.n for f in result.findings] == [18] * 6 and not result.omissions
     alone = mean_prompts(runs.query("task == 'present_past'"), lm=tiny)
     assert alone.omissions == ["mean_prompts: another task's mean prompt as a control needs runs of two tasks."]
-    assert not any("other_task" in row["quantity"] for row in alone.numbers)
+    assert not any("other_task" in each.quantity for each in alone.numbers)
 
 
 # The intervals.
@@ -216,8 +226,8 @@ def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plan
     for b in range(20):
         weights, total = 0.0, 0.0
         for correct, of, runs_of in zip(cells.correct_S, cells.sets_S, members, strict=True):
-            weight = np.prod([bootstrap._runs_BN[b, r] for r in runs_of])
-            weights, total = weights + weight, total + weight * sum(w * c for w, c in zip(bootstrap._drawn(of)[b], correct, strict=True))
+            weight = np.prod([bootstrap.resampler.runs_BN[b, r] for r in runs_of])
+            weights, total = weights + weight, total + weight * (bootstrap.resampler.examples(of, of.n)[b] / of.n) @ correct
         assert means[b] == pytest.approx(total / weights)
     equal = dataclasses.replace(cells, tasks_equal=True)
     assert equal.mean == pytest.approx((np.mean([cells.correct_S[s].mean() for s in (0, 2, 4)]) + np.mean([cells.correct_S[s].mean() for s in (1, 3)])) / 2)
@@ -247,7 +257,7 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say(plans):
     assert 0.88 <= held / 200 <= 0.99
 
 
-def test_prompts_of_one_exam_are_scored_together(runs, tiny, monkeypatch):
+def test_prompts_of_one_evaluation_set_are_scored_together(runs, tiny, monkeypatch):
     calls = []
     real = scoring.evaluate
     monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: calls.append(len(prompts)) or real(lm, prompts, *a, **k))
@@ -255,7 +265,7 @@ def test_prompts_of_one_exam_are_scored_together(runs, tiny, monkeypatch):
     assert len(calls) == 2
 
 
-def test_equal_prompts_of_one_exam_are_scored_once(plans, tiny, monkeypatch):
+def test_equal_prompts_of_one_evaluation_set_are_scored_once(plans, tiny, monkeypatch):
     seen = []
     real = scoring.evaluate
     monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: seen.append(len(prompts)) or real(lm, prompts, *a, **k))

@@ -9,9 +9,10 @@ import pytest
 
 import promptgeo as pg
 import reference
-from promptgeo.analysis import repeatable as module
+from promptgeo.analysis import scoring
 from promptgeo.analysis.repeatable import repeatable
 from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number, Result
 from promptgeo.compose import compose
 from promptgeo.errors import UserError
 from promptgeo.runs import Run, Trained, table_of, write_run
@@ -55,7 +56,7 @@ def marking(monkeypatch, answer):
         numbers = [int(prompt_Pd[0, 0]) if len(prompt_Pd) else 0 for prompt_Pd in prompts_S]
         return [np.array([answer(n, e.input, e.repeat) == e.label for e in evaluation_set.task.test]) for n, evaluation_set in zip(numbers, sets_S, strict=True)]
 
-    monkeypatch.setattr(module, "score", score)
+    monkeypatch.setattr(scoring, "score", score)
 
 
 # The task.
@@ -67,12 +68,15 @@ def task_config(name):
 
 def test_the_bundled_task_holds_what_it_says_and_shares_its_held_out_numbers():
     table = read(task_config("plus_k"))
-    told = {split: {k: {int(text) for text, _, copies in rows if copies == k} for k in range(1, 6)} for split, rows in table.items()}
+    inputs = {
+        split: {k: {int(text) for text, _, copies in rows if copies == k} for k in range(1, 6)}
+        for split, rows in table.items()
+    }
     held_out = {int(e.input) for e in pg.task("plus_one").test} - set(range(496, 501))
     train = set(range(1, 496)) - held_out
-    assert told["train"] == {1: train, 2: train, 3: train, 4: set(), 5: set()}
-    assert told["validation"] == {1: held_out, 2: held_out, 3: held_out, 4: set(), 5: set()}
-    assert told["test"] == {1: set(), 2: set(), 3: set(), 4: held_out, 5: held_out}
+    assert inputs["train"] == {1: train, 2: train, 3: train, 4: set(), 5: set()}
+    assert inputs["validation"] == {1: held_out, 2: held_out, 3: held_out, 4: set(), 5: set()}
+    assert inputs["test"] == {1: set(), 2: set(), 3: set(), 4: held_out, 5: held_out}
     assert all(int(label) == int(text) + copies for rows in table.values() for text, label, copies in rows)
 
 
@@ -92,8 +96,8 @@ def test_a_column_of_copies_in_data_of_ones_own_counts_if_it_is_named(tmp_path):
 
 
 def test_copies_stand_wherever_the_template_has_the_prompt(tiny):
-    told = pg.task("plus_k", template="bare").template
-    task = Task("t", [], [], [], replace(told, text="{prompt}+{prompt}{input}"))
+    bare = pg.task("plus_k", template="bare").template
+    task = Task("t", [], [], [], replace(bare, text="{prompt}+{prompt}{input}"))
     row = task.rows(tiny, [Example(0, "7", "9", 2)], 3)[0]
     assert row.ids.tolist() == [-1, -2, -3, -1, -2, -3, *tiny.encode("+"), -1, -2, -3, -1, -2, -3, *tiny.encode("7")]
     assert task.rows(tiny, [Example(0, "7", "9")], 1)[0].ids.tolist() == [-1, *tiny.encode("+"), -1, *tiny.encode("7")]
@@ -122,6 +126,15 @@ def test_the_same_input_with_other_copies_is_no_leak(caplog):
     assert "occur in both" not in caplog.text
 
 
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
+
+
 # The analysis.
 
 
@@ -130,15 +143,15 @@ def by_copies(number, text, copies):
     return str(int(text) + {1: min(copies, 3), 2: min(copies, 3), 3: 1, 4: 1, 5: 2, 6: 2}.get(number, 0))
 
 
-def test_a_prompt_that_only_knows_what_was_trained_is_told(runs, tiny, monkeypatch):
+def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, monkeypatch):
     marking(monkeypatch, by_copies)
     result = repeatable(runs, lm=tiny)
     expected = {"trained": [1, 1, 1, 0, 0], "initial": [0] * 5, "once": [1, 0, 0, 0, 0], "other_task": [0, 1, 0, 0, 0], "unprompted": [0] * 5}
     for kind, values in expected.items():
-        assert [result.value(f"{kind}.plus_k.{k}") for k in range(1, 6)] == values, kind
-        assert result.value(f"{kind}.plus_k.seen") == pytest.approx(np.mean(values[:3])) and result.value(f"{kind}.plus_k.unseen") == 0
-    assert [result.value(f"read_as.plus_k.{k}.3") for k in range(1, 6)] == [0, 0, 1, 1, 1]
-    assert result.value("difference.unseen_seen.plus_k") == -1
+        assert [value(result, f"{kind}.plus_k.{k}") for k in range(1, 6)] == values, kind
+        assert value(result, f"{kind}.plus_k.seen") == pytest.approx(np.mean(values[:3])) and value(result, f"{kind}.plus_k.unseen") == 0
+    assert [value(result, f"read_as.plus_k.{k}.3") for k in range(1, 6)] == [0, 0, 1, 1, 1]
+    assert value(result, "difference.unseen_seen.plus_k") == -1
     sentences = [f.sentence for f in result.findings]
     assert "for k = 4 and 5, which were not trained, worse than 100.0%" in sentences[0] and "for k = 1, 2 and 3, which were" in sentences[0]
     assert ["nothing shows that" in s for s in sentences[1:4]] == [True] * 3
@@ -152,17 +165,17 @@ def test_a_prompt_that_only_knows_what_was_trained_is_told(runs, tiny, monkeypat
     assert {"accuracy_plus_k", "read_as_plus_k"} == set(result.figures) and not result.omissions
 
 
-def test_a_token_that_means_its_number_of_copies_is_told(runs, tiny, monkeypatch):
+def test_a_token_that_means_its_number_of_copies_is_recognized(runs, tiny, monkeypatch):
     """Both seeds add k for any k; a repeated plus_one does so too for half of the inputs."""
     marking(monkeypatch, lambda n, text, k: str(int(text) + k) if n in (1, 2) or (n in (3, 4) and int(text) % 2) else "none")
     result = repeatable(runs, lm=tiny)
     sentences = [f.sentence for f in result.findings]
-    assert result.value("trained.plus_k.unseen") == 1 and "not told apart from 100.0%" in sentences[0]
+    assert value(result, "trained.plus_k.unseen") == 1 and "not distinguishable from 100.0%" in sentences[0]
     assert "so training taught it" in sentences[1] and "so training with several copies taught it" in sentences[2] and "so it belongs to the task" in sentences[3]
     assert "5 copies of a plus_k prompt are most often read as they were meant" in sentences[5]
     (claim,) = result.claims
     odd = np.mean([int(e.input) % 2 for e in pg.task("plus_k").test if e.repeat == 4])
-    assert result.value("once.plus_k.2") == pytest.approx(odd) and not claim.holds
+    assert value(result, "once.plus_k.2") == pytest.approx(odd) and not claim.holds
 
 
 def test_where_copies_say_nothing_the_sentence_says_so(runs, tiny, monkeypatch):
@@ -178,14 +191,14 @@ def test_real_scores_are_those_of_evaluate(runs, plans, tiny):
     chosen = sorted(np.sort(np.random.default_rng(0).choice(len(inputs), 5, replace=False)))
     ordered = [text for text in dict.fromkeys(e.input for e in task.validation)]
     four = [e for e in task.test if e.repeat == 4 and e.input in {ordered[i] for i in chosen}]
-    assert result.value("trained.plus_k.4") == pg.evaluate(tiny, runs.prompts()[:1], replace(task, test=four)).accuracy[0]
+    assert value(result, "trained.plus_k.4") == pg.evaluate(tiny, runs.prompts()[:1], replace(task, test=four)).accuracy[0]
     assert result.omissions == [
-        "repeatable: 5 inputs of plus_k, drawn by seed 0, stand for all that are held out (max_examples=null asks all).",
+        "repeatable: 5 inputs of plus_k, drawn by seed 0, stand for all that are held out (max_examples=null scores all).",
         "repeatable: as controls, runs of a prompt trained on one copy only (task=plus_one for plus_k) and of another task's prompt (task=plus_two) are missing.",
     ]
     assert not result.claims
 
 
-def test_what_cannot_be_asked_says_why(runs, tiny):
-    with pytest.raises(UserError, match="needs runs of a task whose examples are asked with several copies"):
+def test_what_cannot_be_scored_says_why(runs, tiny):
+    with pytest.raises(UserError, match="needs runs of a task whose examples have several copies"):
         repeatable(runs.query("task != 'plus_k'"), lm=tiny)
