@@ -74,3 +74,13 @@ def svg(figure: "Figure") -> str:
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
+
+
+@contextmanager
+def small_multiples(n: int, columns: int = 2, **options: Any) -> Iterator[tuple["Figure", list[Any]]]:
+    """A figure and n axes, at most `columns` of them side by side; the rest of the last row stays empty. options: as panels'."""
+    columns = min(n, columns)
+    with panels(-(-n // columns), columns, **options) as (figure, axes):
+        for axis in axes.flat[n:]:
+            axis.set_visible(False)
+        yield figure, list(axes.flat[:n])

@@ -116,6 +116,22 @@ def difference_interval(draws_B: np.ndarray, first: float, second: float, n: int
     return low, high
 
 
+def or_wilson(interval: tuple[float, float], share: float, n: int) -> tuple[float, float]:
+    """The interval of a share; where its bounds meet, for the draws could not vary: Wilson's for n."""
+    low, high = interval
+    return wilson(round(share * n), n) if high - low < STILL else interval
+
+
+def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a value from what it is without each of N runs: Student's t with N - 1 degrees of freedom (Tukey 1958)."""
+    from scipy.stats import t
+
+    n = len(without_N)
+    error = np.sqrt((n - 1) / n * ((without_N - without_N.mean()) ** 2).sum())
+    low, high = value + np.array([-1, 1]) * t.ppf(0.975, n - 1) * error
+    return float(low), float(high)
+
+
 def bootstrap_mean(
     values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
