@@ -186,17 +186,21 @@ def test_what_cannot_be_transplanted_says_why(runs, tiny):
 def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
     result = mean_prompts(runs, lm=tiny)
     final, initial = runs.prompts().astype(np.float64), runs.prompts("initial").astype(np.float64)
-    expected = {}
+    expected: dict[str, dict[str, float]] = {}
     for t, task in enumerate(TASKS):
-        plan, mean, other = plans[2 * t], (final[2 * t] + final[2 * t + 1]) / 2, (final[2 - 2 * t] + final[3 - 2 * t]) / 2
-        start = (initial[2 * t] + initial[2 * t + 1]) / 2
-        expected[task] = {
-            "mean_prompt": accuracy(tiny, mean, plan), "mean_token": accuracy(tiny, sum(mean)[None] / len(mean), plan),
-            "other_task": accuracy(tiny, other, plan), "other_task_token": accuracy(tiny, sum(other)[None] / len(other), plan),
-            "mean_initial": accuracy(tiny, start, plan), "mean_initial_token": accuracy(tiny, sum(start)[None] / len(start), plan),
-            "runs": runs.table["accuracy_final"][[2 * t, 2 * t + 1]].mean(), "initial": runs.table["accuracy_initial"][[2 * t, 2 * t + 1]].mean(),
-        }  # fmt: skip
-        for kind, value in expected[task].items():
+        plan, own, others = plans[2 * t], [2 * t, 2 * t + 1], [2 - 2 * t, 3 - 2 * t]
+        prompts = {
+            "mean_prompt": (final[own[0]] + final[own[1]]) / 2,
+            "other_task": (final[others[0]] + final[others[1]]) / 2,
+            "mean_initial": (initial[own[0]] + initial[own[1]]) / 2,
+        }
+        tokens = {"mean_prompt": "mean_token", "other_task": "other_task_token", "mean_initial": "mean_initial_token"}
+        expected[task] = {kind: accuracy(tiny, prompt_Pd, plan) for kind, prompt_Pd in prompts.items()}
+        for kind, prompt_Pd in prompts.items():
+            expected[task][tokens[kind]] = accuracy(tiny, sum(prompt_Pd)[None] / len(prompt_Pd), plan)
+        expected[task]["runs"] = runs.table["accuracy_final"][own].mean()
+        expected[task]["initial"] = runs.table["accuracy_initial"][own].mean()
+        for kind, right in expected[task].items():
             assert value(result, f"{kind}.{task}") == pytest.approx(right), (kind, task)
     token = number(result, "mean_token.present_past")
     assert token.interval == wilson(round(9 * token.value), 9) and token.n == 9

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, svg, with_bars
-from promptgeo.analysis.groups import names_of
+from promptgeo.analysis.figures import COLOURS, small_multiples, svg, with_bars
+from promptgeo.analysis.groups import TaskRuns, by_task
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Number, Result
@@ -31,7 +31,6 @@ from promptgeo.analysis.scoring import (
     Scored,
     answers,
     by_sign,
-    evaluation_sets,
     in_percent,
     in_points,
     sampled_examples,
@@ -53,7 +52,7 @@ from promptgeo.analysis.token_prompts import (
 from promptgeo.config import Scoring
 from promptgeo.errors import UserError
 from promptgeo.lm import FrozenLM
-from promptgeo.runs import Run, RunTable
+from promptgeo.runs import RunTable
 
 WORDS = {
     "order": "its tokens in another order",
@@ -112,13 +111,13 @@ def token_operations(
     if max_orders < 1 or max_subsets < 1 or any(k < 2 for k in repeats):
         raise UserError("token_operations: needs max_orders >= 1, max_subsets >= 1 and repeats of at least 2")
     result, generator = Result(), np.random.default_rng(seed)
-    sets_N = evaluation_sets(runs, "token_operations", max_examples, seed)
-    groups = _groups(runs, sets_N, re.compile(number), max_runs, generator, result)
+    tasks = by_task(runs, "token_operations", max_examples, seed)
+    groups = _groups(tasks, re.compile(number), max_runs, generator, result)
     prompts = []
     for group in groups:
-        choice = Choice.draw(group.length, max_orders, max_subsets, repeats, generator)
-        result.omissions += _omissions(group, choice, max_subsets, runs)
-        prompts.append(_prompts(lm, group, runs, choice, generator))
+        choice = Choice.draw(group.task_runs.length, max_orders, max_subsets, repeats, generator)
+        result.omissions += _omissions(group.task_runs, choice, max_subsets)
+        prompts.append(_prompts(lm, group, choice, generator))
     scores = _score(lm, prompts, re.compile(number))
     bootstrap = Bootstrap(len(runs), draws, seed)
     reports = [_report(result, group, of_group, bootstrap) for group, of_group in zip(groups, scores, strict=True)]
@@ -136,16 +135,17 @@ def token_operations(
 class _Group:
     """One task's runs of one prompt length."""
 
-    name: str
-    evaluation_set: EvaluationSet
-    members: list[int]
-    length: int
+    task_runs: TaskRuns
     numbers: bool
     """Whether every label is a number."""
 
-    def runs_in(self, runs: RunTable) -> list[tuple[int, Run]]:
-        """Its runs with their numbers in the table."""
-        return [(n, runs.runs[n]) for n in self.members] if runs.runs else []
+    @property
+    def name(self) -> str:
+        return self.task_runs.name
+
+    @property
+    def evaluation_set(self) -> EvaluationSet:
+        return self.task_runs.evaluation_set
 
     @property
     def offset(self) -> int:
@@ -158,46 +158,37 @@ class _Group:
 
 
 def _groups(
-    runs: RunTable,
-    sets_N: list[EvaluationSet],
-    number: re.Pattern[str],
-    max_runs: int | None,
-    generator: np.random.Generator,
-    result: Result,
+    tasks: list[TaskRuns], number: re.Pattern[str], max_runs: int | None, generator: np.random.Generator, result: Result
 ) -> list[_Group]:
-    """The runs by task and prompt length; names in the result what is left out."""
-    members: dict[tuple[EvaluationSet, int], list[int]] = {}
-    for n, (run, evaluation_set) in enumerate(zip(runs.runs or [], sets_N, strict=True)):
-        members.setdefault((evaluation_set, len(run.prompt())), []).append(n)
-    names = names_of(runs, list(members.values()))
+    """Runs whose prompts have two tokens or more, at most max_runs of a group; names in the result what is left out."""
     groups = []
-    for ((evaluation_set, length), own), name in zip(members.items(), names, strict=True):
-        if length < 2:
+    for own in tasks:
+        if own.length < 2:
             result.omissions.append(
-                f"token_operations: the prompts of {name} have one token: there is nothing to reorder, leave out or "
-                "add up."
+                f"token_operations: the prompts of {own.name} have one token: there is nothing to reorder, leave out "
+                "or add up."
             )
             continue
-        chosen = own
-        if max_runs is not None and len(own) > max_runs:
-            chosen = [own[i] for i in np.sort(generator.permutation(len(own))[:max_runs])]
+        chosen, n = own, len(own.members)
+        if max_runs is not None and n > max_runs:
+            chosen = own.only([own.members[i] for i in np.sort(generator.permutation(n)[:max_runs])])
             result.omissions.append(
-                f"token_operations: {max_runs} of {len(own)} runs of {name} were scored, drawn by seed "
+                f"token_operations: {max_runs} of {n} runs of {own.name} were scored, drawn by seed "
                 "(max_runs=null scores all)."
             )
-        numbers = all(number.fullmatch(e.label.strip()) for e in evaluation_set.task.test)
+        numbers = all(number.fullmatch(e.label.strip()) for e in own.evaluation_set.task.test)
         if not numbers:
             result.omissions.append(
-                f"token_operations: the labels of {name} are no numbers, so the share of its outputs that are numbers "
-                "is left out."
+                f"token_operations: the labels of {own.name} are no numbers, so the share of its outputs that are "
+                "numbers is left out."
             )
-        groups.append(_Group(name, evaluation_set, chosen, length, numbers))
+        groups.append(_Group(chosen, numbers))
     if not groups:
         raise UserError("token_operations: needs prompts of at least two tokens (prompt.length=3); these have one")
     return groups
 
 
-def _omissions(group: _Group, choice: Choice, max_subsets: int, runs: RunTable) -> list[str]:
+def _omissions(group: TaskRuns, choice: Choice, max_subsets: int) -> list[str]:
     """Orders and subsets that were drawn in place of all, and runs that have no P0."""
     omissions = []
     if len(choice.orders) < choice.all_orders:
@@ -210,7 +201,7 @@ def _omissions(group: _Group, choice: Choice, max_subsets: int, runs: RunTable) 
             f"token_operations: {max_subsets} subsets each of {', '.join(map(str, sizes))} tokens of {group.name} were "
             "scored, drawn by seed (max_subsets)."
         )
-    if unknown := sum("initial" not in run.tensors for _, run in group.runs_in(runs)):
+    if unknown := sum("initial" not in run.tensors for run in group.runs):
         omissions.append(
             f"token_operations: {unknown} of {len(group.members)} runs of {group.name} have no P0; sums of deltas need "
             "one and leave them out."
@@ -227,9 +218,7 @@ class _Prompt(NamedTuple):
     """Which tokens it is made of: "2 0 1"."""
 
 
-def _prompts(
-    lm: FrozenLM, group: _Group, runs: RunTable, choice: Choice, generator: np.random.Generator
-) -> list[_Prompt]:
+def _prompts(lm: FrozenLM, group: _Group, choice: Choice, generator: np.random.Generator) -> list[_Prompt]:
     """What is made of the tokens of the group's prompts, and no prompt."""
     sums = _sums_of_meanings(lm, group, choice.times)
     prompts: list[_Prompt] = []
@@ -241,7 +230,7 @@ def _prompts(
         candidate = Candidate(kind, made.prompt_Qd.astype(np.float32), own, runs)
         prompts.append(_Prompt(candidate, " ".join(map(str, made.tokens_Q))))
 
-    for n, run in group.runs_in(runs):
+    for n, run in zip(group.task_runs.members, group.task_runs.runs, strict=True):
         prompt_Pd = run.prompt().astype(np.float64)
         for made in token_prompts(prompt_Pd, choice):
             add(made, (n,))
@@ -521,10 +510,9 @@ def _table(groups: list[_Group], scores: list[dict[Kind, _Scores]], table: pd.Da
 
 def _figure(reports: list[_Report]) -> str:
     """A panel per group: each kind's accuracy, and the share of its outputs that are numbers, with 95 % intervals."""
-    columns, most = min(len(reports), 2), max(len(report.own) for report in reports)
-    height = 0.9 + 0.24 * most
-    with panels(-(-len(reports) // columns), columns, height=height, sharex=True) as (figure, axes):
-        for axis, report in zip(axes.flat, reports, strict=False):
+    height = 0.9 + 0.24 * max(len(report.own) for report in reports)  # inches: a line per kind
+    with small_multiples(len(reports), height=height, sharex=True) as (figure, axes):
+        for axis, report in zip(axes, reports, strict=True):
             own = report.own
             series = (
                 (report.accuracy, "accuracy", COLOURS[0], "o", 0.12),
@@ -538,10 +526,8 @@ def _figure(reports: list[_Report]) -> str:
                     axis.errorbar(values, places, xerr=bars, markersize=4, elinewidth=0.8, capsize=2, **style)
             labels = [str(kind) for kind in reversed(own)]
             axis.set(title=report.group.name, xlim=(-0.03, 1.03), yticks=range(len(own)), yticklabels=labels)
-        for axis in axes.flat[len(reports) :]:
-            axis.set_visible(False)
         figure.supxlabel("share of the test examples", fontsize=9)
-        with_numbers = [axis for axis, report in zip(axes.flat, reports, strict=False) if report.group.numbers]
-        handles = (with_numbers or [axes[0, 0]])[0].get_legend_handles_labels()
+        with_numbers = [axis for axis, report in zip(axes, reports, strict=True) if report.group.numbers]
+        handles = (with_numbers or axes)[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
         return svg(figure)
