@@ -1,4 +1,4 @@
-"""A prompt that is repeated: examples with copies become rows, and the analysis tells trained from untrained numbers of copies."""
+"""A prompt that is repeated: examples with copies become rows; trained and untrained numbers of copies are compared."""
 
 import csv
 import hashlib
@@ -27,19 +27,34 @@ PLAIN = ("template=bare", "init=vocab", "prompt.length=1", "evaluation.every=end
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory):
     out = tmp_path_factory.mktemp("repeatable")
-    return {(task, seed): reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", *PLAIN) for task in TASKS for seed in (0, 1)}
+    return {
+        (task, seed): reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", *PLAIN)
+        for task in TASKS
+        for seed in (0, 1)
+    }
 
 
 @pytest.fixture(scope="module")
 def runs(plans):
-    """Run folders with planted prompts: the number of each run stands in its first coordinate, its P0 has minus that."""
+    """Run folders with planted prompts: a run's number stands in its first coordinate; its P0 has minus that."""
     made = []
     for number, plan in enumerate(plans.values(), start=1):
         prompt = np.full((1, 256), 0.01, dtype=np.float32)
         initial, final = prompt.copy(), prompt.copy()
         initial[0, 0], final[0, 0] = -number, number
-        results = {"split": "test", "n": 9, "steps": 1, "prompt_length": 1, "accuracy": {"final": 0.5, "initial": 0.0}, "loss": {"final": 1.0}}
-        write_run(plan.folder, plan.header(), Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results))
+        results = {
+            "split": "test",
+            "n": 9,
+            "steps": 1,
+            "prompt_length": 1,
+            "accuracy": {"final": 0.5, "initial": 0.0},
+            "loss": {"final": 1.0},
+        }
+        write_run(
+            plan.folder,
+            plan.header(),
+            Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results),
+        )
         made.append(Run.load(plan.folder))
     return table_of(made)
 
@@ -54,7 +69,10 @@ def marking(monkeypatch, answer):
 
     def score(lm, prompts_S, sets_S):
         numbers = [int(prompt_Pd[0, 0]) if len(prompt_Pd) else 0 for prompt_Pd in prompts_S]
-        return [np.array([answer(n, e.input, e.repeat) == e.label for e in evaluation_set.task.test]) for n, evaluation_set in zip(numbers, sets_S, strict=True)]
+        return [
+            np.array([answer(n, e.input, e.repeat) == e.label for e in evaluation_set.task.test])
+            for n, evaluation_set in zip(numbers, sets_S, strict=True)
+        ]
 
     monkeypatch.setattr(scoring, "score", score)
 
@@ -109,9 +127,12 @@ def test_k_copies_are_scored_as_one_prompt_k_times_as_long(tiny, copies):
     examples = [Example(i, str(10 + i), str(11 + i), copies) for i in range(6)]
     prompt = np.random.default_rng(copies).normal(0, 0.1, (1, 2, 256)).astype(np.float32)
     found = pg.evaluate(tiny, prompt, replace(task, test=examples))
-    longer = pg.evaluate(tiny, np.concatenate([prompt] * copies, axis=1), replace(task, test=[replace(e, repeat=1) for e in examples]))
+    longer = pg.evaluate(
+        tiny, np.concatenate([prompt] * copies, axis=1), replace(task, test=[replace(e, repeat=1) for e in examples])
+    )
     np.testing.assert_allclose(found.losses, longer.losses, rtol=1e-4)
-    assert copies == 1 or abs(found.losses - pg.evaluate(tiny, prompt, replace(task, test=[replace(e, repeat=1) for e in examples])).losses).max() > 1e-3
+    once = pg.evaluate(tiny, prompt, replace(task, test=[replace(e, repeat=1) for e in examples]))
+    assert copies == 1 or abs(found.losses - once.losses).max() > 1e-3
 
 
 def test_the_number_of_copies_is_in_the_fingerprint_and_one_copy_is_not():
@@ -146,14 +167,22 @@ def by_copies(number, text, copies):
 def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, monkeypatch):
     marking(monkeypatch, by_copies)
     result = repeatable(runs, lm=tiny)
-    expected = {"trained": [1, 1, 1, 0, 0], "initial": [0] * 5, "once": [1, 0, 0, 0, 0], "other_task": [0, 1, 0, 0, 0], "unprompted": [0] * 5}
+    expected = {
+        "trained": [1, 1, 1, 0, 0],
+        "initial": [0] * 5,
+        "once": [1, 0, 0, 0, 0],
+        "other_task": [0, 1, 0, 0, 0],
+        "unprompted": [0] * 5,
+    }
     for kind, values in expected.items():
         assert [value(result, f"{kind}.plus_k.{k}") for k in range(1, 6)] == values, kind
-        assert value(result, f"{kind}.plus_k.seen") == pytest.approx(np.mean(values[:3])) and value(result, f"{kind}.plus_k.unseen") == 0
+        assert value(result, f"{kind}.plus_k.seen") == pytest.approx(np.mean(values[:3]))
+        assert value(result, f"{kind}.plus_k.unseen") == 0
     assert [value(result, f"read_as.plus_k.{k}.3") for k in range(1, 6)] == [0, 0, 1, 1, 1]
     assert value(result, "difference.unseen_seen.plus_k") == -1
     sentences = [f.sentence for f in result.findings]
-    assert "for k = 4 and 5, which were not trained, worse than 100.0%" in sentences[0] and "for k = 1, 2 and 3, which were" in sentences[0]
+    assert "for k = 4 and 5, which were not trained, worse than 100.0%" in sentences[0]
+    assert "for k = 1, 2 and 3, which were" in sentences[0]
     assert ["nothing shows that" in s for s in sentences[1:4]] == [True] * 3
     assert "4 copies of a plus_k prompt are most often read as 3 copies, in 100.0%" in sentences[4]
     (claim,) = result.claims
@@ -167,11 +196,15 @@ def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, mon
 
 def test_a_token_that_means_its_number_of_copies_is_recognized(runs, tiny, monkeypatch):
     """Both seeds add k for any k; a repeated plus_one does so too for half of the inputs."""
-    marking(monkeypatch, lambda n, text, k: str(int(text) + k) if n in (1, 2) or (n in (3, 4) and int(text) % 2) else "none")
+    marking(
+        monkeypatch, lambda n, text, k: str(int(text) + k) if n in (1, 2) or (n in (3, 4) and int(text) % 2) else "none"
+    )
     result = repeatable(runs, lm=tiny)
     sentences = [f.sentence for f in result.findings]
     assert value(result, "trained.plus_k.unseen") == 1 and "not distinguishable from 100.0%" in sentences[0]
-    assert "so training taught it" in sentences[1] and "so training with several copies taught it" in sentences[2] and "so it belongs to the task" in sentences[3]
+    assert "so training taught it" in sentences[1]
+    assert "so training with several copies taught it" in sentences[2]
+    assert "so it belongs to the task" in sentences[3]
     assert "5 copies of a plus_k prompt are most often read as they were meant" in sentences[5]
     (claim,) = result.claims
     odd = np.mean([int(e.input) % 2 for e in pg.task("plus_k").test if e.repeat == 4])
@@ -191,10 +224,13 @@ def test_real_scores_are_those_of_evaluate(runs, plans, tiny):
     chosen = sorted(np.sort(np.random.default_rng(0).choice(len(inputs), 5, replace=False)))
     ordered = [text for text in dict.fromkeys(e.input for e in task.validation)]
     four = [e for e in task.test if e.repeat == 4 and e.input in {ordered[i] for i in chosen}]
-    assert value(result, "trained.plus_k.4") == pg.evaluate(tiny, runs.prompts()[:1], replace(task, test=four)).accuracy[0]
+    by_hand = pg.evaluate(tiny, runs.prompts()[:1], replace(task, test=four)).accuracy[0]
+    assert value(result, "trained.plus_k.4") == by_hand
     assert result.omissions == [
-        "repeatable: 5 inputs of plus_k, drawn by seed 0, stand for all that are held out (max_examples=null scores all).",
-        "repeatable: as controls, runs of a prompt trained on one copy only (task=plus_one for plus_k) and of another task's prompt (task=plus_two) are missing.",
+        "repeatable: 5 inputs of plus_k, drawn by seed 0, stand for all that are held out "
+        "(max_examples=null scores all).",
+        "repeatable: as controls, runs of a prompt trained on one copy only (task=plus_one for plus_k) "
+        "and of another task's prompt (task=plus_two) are missing.",
     ]
     assert not result.claims
 

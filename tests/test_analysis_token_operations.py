@@ -8,6 +8,7 @@ import torch
 
 import reference
 from promptgeo.analysis import scoring
+from promptgeo.analysis.question import declaration
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.token_operations import token_operations
@@ -16,12 +17,20 @@ from promptgeo.errors import UserError
 from promptgeo.runs import Run, RunTable, Trained, table_of, write_run
 from promptgeo.tiny import PATH as TINY
 
-BARE = ("template=bare", "evaluation.every=end", "training.checkpoints=1000", "prompt.length=1", "task.split.max_test=8")
+BARE = (
+    "template=bare",
+    "evaluation.every=end",
+    "training.checkpoints=1000",
+    "prompt.length=1",
+    "task.split.max_test=8",
+)
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    return reference.make_plan(TINY, tmp_path_factory.mktemp("token"), "task=plus_one", "init=cat", "training.epochs=2", *BARE)
+    return reference.make_plan(
+        TINY, tmp_path_factory.mktemp("token"), "task=plus_one", "init=cat", "training.epochs=2", *BARE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,11 @@ def planted(source: Run, folder, *prompts: tuple[np.ndarray, np.ndarray | None])
         final = final.astype(np.float32)
         initial = None if initial is None else initial.astype(np.float32)
         results = source.info["results"] | {"prompt_length": len(final)}
-        write_run(folder / str(seed), info, Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results))
+        write_run(
+            folder / str(seed),
+            info,
+            Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results),
+        )
         made.append(Run.load(folder / str(seed)))
     return table_of(made)
 
@@ -50,8 +63,14 @@ def planted(source: Run, folder, *prompts: tuple[np.ndarray, np.ndarray | None])
 def noisy(solved, tmp_path_factory):
     """Two prompts of 3 tokens: something of the solution, much noise."""
     generator, width = np.random.default_rng(0), solved.prompt().shape[1]
-    near = [np.repeat(solved.prompt(), 3, 0) * [[1.0], [0.3], [0.1]] + generator.normal(0, [[0.05], [0.1], [0.5]], (3, width)) for _ in range(2)]
-    return planted(solved, tmp_path_factory.mktemp("noisy"), *((generator.normal(0, 0.5, (3, width)), final) for final in near))
+    near = [
+        np.repeat(solved.prompt(), 3, 0) * [[1.0], [0.3], [0.1]]
+        + generator.normal(0, [[0.05], [0.1], [0.5]], (3, width))
+        for _ in range(2)
+    ]
+    return planted(
+        solved, tmp_path_factory.mktemp("noisy"), *((generator.normal(0, 0.5, (3, width)), final) for final in near)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +108,9 @@ def said(model, lm, prompt_Pd, text: str) -> str:
     """The first token that the untouched model writes."""
     row = reference.row([*range(-1, -1 - len(prompt_Pd), -1), *lm.encode(text)], [0])
     with torch.no_grad():
-        return lm.decode([int(reference.label_logits(model, torch.from_numpy(np.asarray(prompt_Pd, np.float32)), row)[0].argmax())]).strip()
+        return lm.decode(
+            [int(reference.label_logits(model, torch.from_numpy(np.asarray(prompt_Pd, np.float32)), row)[0].argmax())]
+        ).strip()
 
 
 def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
@@ -99,7 +120,10 @@ def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
         for kind, prompts in by_hand(run.prompt("initial"), run.prompt()).items():
             for prompt_Pd in prompts:
                 texts = [said(model, plan.lm, prompt_Pd, e.input) for e in examples]
-                row = [np.mean([t == str(int(e.input) + k) for t, e in zip(texts, examples, strict=True)]) for k in (1, 2, 3)]
+                row = [
+                    np.mean([t == str(int(e.input) + k) for t, e in zip(texts, examples, strict=True)])
+                    for k in (1, 2, 3)
+                ]
                 expected.setdefault(kind, []).append([*row, np.mean([t.isdigit() for t in texts])])
     for kind, rows in expected.items():
         accuracy, as_two, as_three, numeric = np.mean(rows, axis=0)
@@ -111,9 +135,15 @@ def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
                 once = np.mean([row[k - 1] for row in expected["subset.1"]])
                 assert value(result, f"difference.repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped - once)
         if kind != "trained":
-            assert value(result, f"difference.{kind}.plus_one") == pytest.approx(accuracy - expected_mean(expected, "trained", 0))
-            assert value(result, f"difference.numeric.{kind}.plus_one") == pytest.approx(numeric - expected_mean(expected, "trained", 3))
-    assert len({tuple(row) for rows in expected.values() for row in rows}) > 8, "the prompts must differ for this to say anything"
+            assert value(result, f"difference.{kind}.plus_one") == pytest.approx(
+                accuracy - expected_mean(expected, "trained", 0)
+            )
+            assert value(result, f"difference.numeric.{kind}.plus_one") == pytest.approx(
+                numeric - expected_mean(expected, "trained", 3)
+            )
+    assert len({tuple(row) for rows in expected.values() for row in rows}) > 8, (
+        "the prompts must differ for this to say anything"
+    )
     assert value(result, "none.plus_one") == 0
 
 
@@ -146,7 +176,9 @@ def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_pat
     assert value(found, "random_sum.plus_one") < 0.5
     assert claim(found, "sum_of_deltas").holds
     assert "the sum of the deltas on a P0 token 100.0%" in claim(found, "sum_of_deltas").evidence
-    turned = token_operations(planted(solved, tmp_path / "turned", (np.repeat(start, 2, 0), solution * [[0.5], [0.5]])), lm=plan.lm)
+    turned = token_operations(
+        planted(solved, tmp_path / "turned", (np.repeat(start, 2, 0), solution * [[0.5], [0.5]])), lm=plan.lm
+    )
     assert value(turned, "sum.plus_one") == 1.0 and not claim(turned, "sum_of_deltas").holds
 
 
@@ -162,11 +194,18 @@ def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_
     assert value(same, "difference.order.plus_one") == 0 and value(same, "numeric.subset.1.plus_one") == 1.0
     assert claim(same, "orders_work").holds == (value(same, "trained.plus_one") > 0)
     # This model writes numbers without any prompt.
-    assert not claim(same, "one_token_numeric").holds and "is reached without a prompt: the token has no part in it" in claim(same, "one_token_numeric").evidence
+    assert not claim(same, "one_token_numeric").holds
+    assert "is reached without a prompt: the token has no part in it" in claim(same, "one_token_numeric").evidence
     sentence = next(f.sentence for f in same.findings if "in another order" in f.sentence)
-    assert "not distinguishable from the trained prompt" in sentence and "+0.0 points" in sentence and "n = 1 prompt of 1 run, 8 test examples" in sentence
-    token = token_operations(planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm)
-    assert not claim(token, "one_token_numeric").holds and not claim(token, "orders_work").holds and claim(token, "repeats_fail").holds
+    assert "not distinguishable from the trained prompt" in sentence
+    assert "+0.0 points" in sentence
+    assert "n = 1 prompt of 1 run, 8 test examples" in sentence
+    token = token_operations(
+        planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm
+    )
+    assert not claim(token, "one_token_numeric").holds
+    assert not claim(token, "orders_work").holds
+    assert claim(token, "repeats_fail").holds
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -176,15 +215,19 @@ def test_a_repeat_fails_where_it_does_not_mean_twice_as_much(works, noisy, plan,
 
     def pretended(lm, prompts_NPd, task, **_):
         length = prompts_NPd.shape[1]
-        texts = [[str(int(e.input) + (length if works else 1)) if length else "word" for e in task.test] for _ in prompts_NPd]
+        texts = [
+            [str(int(e.input) + (length if works else 1)) if length else "word" for e in task.test] for _ in prompts_NPd
+        ]
         correct = np.array([[t == e.label for t, e in zip(row, task.test, strict=True)] for row in texts])
         return Evaluation(correct, np.zeros(correct.shape), np.ones(len(task.test)), None, texts)
 
     monkeypatch.setattr(scoring, "evaluate", pretended)
     found = token_operations(noisy, lm=plan.lm, draws=100)
-    assert value(found, "repeat.2.plus_one.as_plus_2") == works and value(found, "difference.repeat.2.plus_one.as_plus_2") == works
+    assert value(found, "repeat.2.plus_one.as_plus_2") == works
+    assert value(found, "difference.repeat.2.plus_one.as_plus_2") == works
     # As this model counts tokens, the prompt of three is not +1: then nothing works.
     assert value(found, "trained.plus_one") == (not works) and claim(found, "repeats_fail").holds
+    assert {each.name for each in found.claims} == set(declaration(token_operations).claims)
     one = claim(found, "one_token_numeric")
     assert one.holds and "without a prompt 0.0%" in one.evidence and "no part in it" not in one.evidence
     sentence = next(f.sentence for f in found.findings if "gives the input plus 2" in f.sentence)
@@ -219,18 +262,32 @@ def test_what_these_runs_cannot_support_is_named(solved, noisy, plan, tmp_path):
         token_operations(noisy, lm=plan.lm, repeats=(1,))
     mixed = table_of([solved, *noisy.runs])
     found = token_operations(mixed, lm=plan.lm, draws=50)
-    assert any("the prompts of plus_one.P1 have one token" in o for o in found.omissions) and value(found, "trained.plus_one.P3") >= 0
+    assert any("the prompts of plus_one.P1 have one token" in o for o in found.omissions)
+    assert value(found, "trained.plus_one.P3") >= 0
     half = planted(solved, tmp_path, (None, noisy.prompts()[0]), (noisy.prompts("initial")[1], noisy.prompts()[1]))
     found = token_operations(half, lm=plan.lm, draws=50)
     assert any("1 of 2 runs of plus_one have no P0" in o for o in found.omissions)
     both = token_operations(noisy, lm=plan.lm, draws=50).tables["prompts"]
-    second = both[(both["kind"] == "initial") & (both["seed"] == 1)]["accuracy"].item() - both[(both["kind"] == "trained") & (both["seed"] == 1)]["accuracy"].item()
+    second = (
+        both[(both["kind"] == "initial") & (both["seed"] == 1)]["accuracy"].item()
+        - both[(both["kind"] == "trained") & (both["seed"] == 1)]["accuracy"].item()
+    )
     assert value(found, "difference.initial.plus_one") == pytest.approx(second), "P0 against the run that has one"
 
 
 def test_tasks_without_numbers_have_no_numeric_outputs(plan, tmp_path):
-    words = reference.make_plan(TINY, tmp_path, "task=present_past", "init=cat", "training.epochs=0", "prompt.length=2", "task.split.max_test=3", "evaluation.max_new_tokens=2")
+    words = reference.make_plan(
+        TINY,
+        tmp_path,
+        "task=present_past",
+        "init=cat",
+        "training.epochs=0",
+        "prompt.length=2",
+        "task.split.max_test=3",
+        "evaluation.max_new_tokens=2",
+    )
     found = token_operations(table_of([reference.trained(words)]), lm=plan.lm, draws=50)
     assert any("the labels of present_past are no numbers" in o for o in found.omissions)
-    assert not any("numeric" in each.quantity or "as_plus" in each.quantity for each in found.numbers) and not found.claims
+    assert not any("numeric" in each.quantity or "as_plus" in each.quantity for each in found.numbers)
+    assert not found.claims
     assert "numbers" not in found.findings[0].sentence
