@@ -27,6 +27,8 @@ from promptgeo.analysis.scoring import (
     Candidate,
     EvaluationSet,
     Scored,
+    add_difference,
+    add_mean,
     by_sign,
     evaluation_sets,
     in_percent,
@@ -334,17 +336,6 @@ def _examples_table(cases: list[_Case]) -> pd.DataFrame:
     )
 
 
-def _add_mean(result: Result, quantity: str, scored: Scored, bootstrap: Bootstrap) -> Number:
-    return result.number(quantity, scored.mean, scored.examples, "test examples", *bootstrap.interval(scored))
-
-
-def _add_difference(
-    result: Result, quantity: str, scored: Scored, control: Scored, n: int, bootstrap: Bootstrap
-) -> Number:
-    difference, low, high = bootstrap.difference(scored, control)
-    return result.number(quantity, difference, n, "test examples", low, high)
-
-
 def _report_accuracies(
     result: Result, scored: dict[str, Scored], cases: list[_Case], bootstrap: Bootstrap
 ) -> dict[str, dict[str, Number]]:
@@ -356,7 +347,7 @@ def _report_accuracies(
     for kind, prompts in scored.items():
         parts = {name: prompts.on(*own) for name, own in sets.items()}
         parts = {name: part for name, part in parts.items() if len(part)} | {ALL: prompts}
-        accuracies[kind] = {name: _add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in parts.items()}
+        accuracies[kind] = {name: add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in parts.items()}
     return accuracies
 
 
@@ -365,7 +356,7 @@ def _report_other_answers(
 ) -> dict[tuple[str, str], Number]:
     """Adds how often each way to compose gives other answers; by (answer, way)."""
     return {
-        (answer, way): _add_mean(result, f"{answer}.{way}.all", prompts, bootstrap)
+        (answer, way): add_mean(result, f"{answer}.{way}.all", prompts, bootstrap)
         for answer, ways in relabelled.items()
         for way, prompts in ways.items()
     }
@@ -392,7 +383,7 @@ def _report_way(
     prompts = scored[way]
     controls = {kind: scored[kind].on(*prompts.sets) for kind in CONTROLS[way]} | {"guessed": guessed}
     differences = {
-        kind: _add_difference(result, f"difference.{way}.{kind}", prompts, control, prompts.examples, bootstrap)
+        kind: add_difference(result, f"difference.{way}.{kind}", prompts, control, bootstrap)
         for kind, control in controls.items()
     }
     best = max(controls, key=lambda kind: controls[kind].mean)
@@ -430,7 +421,7 @@ def _report_reach(
     ways = {way: scored[way].on(*trained.sets) for way in WAYS if way in scored}
     ways = {way: prompts for way, prompts in ways.items() if len(prompts)}
     way = max(ways, key=lambda name: ways[name].mean)
-    number = _add_difference(result, f"difference.{way}.trained", ways[way], trained, trained.examples, bootstrap)
+    number = add_difference(result, f"difference.{way}.trained", ways[way], trained, bootstrap, n=trained.examples)
     verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
     sentence = (
         f"On {', '.join(evaluation_set.task.name for evaluation_set in trained.sets)} the best way to compose "

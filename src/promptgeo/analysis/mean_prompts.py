@@ -18,6 +18,8 @@ from promptgeo.analysis.scoring import (
     Candidate,
     EvaluationSet,
     Scored,
+    add_difference,
+    add_mean,
     by_sign,
     evaluation_sets,
     in_percent,
@@ -81,11 +83,9 @@ def mean_prompts(runs: RunTable, *, lm: FrozenLM, seed: int = 0) -> Result:
     for kind, prompts in scored.items():
         on_task[kind] = {}
         for evaluation_set in dict.fromkeys(sets_N):
-            mean, low, high = bootstrap.mean(prompts.on(evaluation_set))
-            quantity = f"{kind}.{evaluation_set.task.name}"
-            on_task[kind][evaluation_set] = result.number(quantity, mean, evaluation_set.n, "test examples", low, high)
-        interval = bootstrap.interval(prompts)
-        overall[kind] = result.number(f"{kind}.all", prompts.mean, prompts.examples, "test examples", *interval)
+            quantity, part = f"{kind}.{evaluation_set.task.name}", prompts.on(evaluation_set)
+            on_task[kind][evaluation_set] = add_mean(result, quantity, part, bootstrap)
+        overall[kind] = add_mean(result, f"{kind}.all", prompts, bootstrap)
     result.tables["accuracies"] = _table(scored, on_task)
     for kind in CONTROLS:
         _compare(result, kind, scored, overall, bootstrap, len(runs))
@@ -135,9 +135,7 @@ def _compare(
     for control, words in CONTROLS[kind].items():
         if control not in scored:
             continue
-        difference, low, high = bootstrap.difference(prompts, scored[control])
-        quantity = f"difference.{kind}.{control}"
-        number = result.number(quantity, difference, prompts.examples, "test examples", low, high)
+        number = add_difference(result, f"difference.{kind}.{control}", prompts, scored[control], bootstrap)
         verdict = by_sign(number, "more than", "not distinguishable from", "less than")
         sentence = (
             f"A task's {LABELS[kind]} solves {in_percent(overall[kind])} of the test examples, {verdict} {words} "

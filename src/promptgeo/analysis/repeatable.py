@@ -21,6 +21,8 @@ from promptgeo.analysis.scoring import (
     Control,
     EvaluationSet,
     Scored,
+    add_difference,
+    add_mean,
     by_sign,
     evaluation_sets,
     in_percent,
@@ -296,9 +298,7 @@ def _report_accuracies(
     """Adds each kind's accuracies, and names the controls that these runs lack."""
 
     def add(kind: str, name: str, ks: list[int]) -> Number:
-        part = held_out.part(scored[kind], ks)
-        quantity = f"{kind}.{held_out.name}.{name}"
-        return result.number(quantity, part.mean, part.examples, "test examples", *bootstrap.interval(part))
+        return add_mean(result, f"{kind}.{held_out.name}.{name}", held_out.part(scored[kind], ks), bootstrap)
 
     accuracies = {
         kind: _Accuracies(
@@ -318,9 +318,7 @@ def _report_unseen(
 ) -> None:
     """Compares the trained prompts on unseen k with themselves on seen ones."""
     unseen, seen = held_out.part(trained, held_out.unseen), held_out.part(trained, held_out.seen)
-    difference, low, high = bootstrap.difference(unseen, seen)
-    quantity = f"difference.unseen_seen.{held_out.name}"
-    number = result.number(quantity, difference, unseen.examples, "test examples", low, high)
+    number = add_difference(result, f"difference.unseen_seen.{held_out.name}", unseen, seen, bootstrap)
     verdict = by_sign(number, "better than", "not distinguishable from", "worse than")
     sentence = (
         f"k copies of a {held_out.name} prompt solve {in_percent(accuracies.unseen)} of the held-out examples for "
@@ -344,9 +342,7 @@ def _report_controls(
         if kind not in scored:
             continue
         control = held_out.part(scored[kind], held_out.unseen)
-        difference, low, high = bootstrap.difference(trained, control)
-        quantity = f"difference.{kind}.{held_out.name}"
-        number = result.number(quantity, difference, trained.examples, "test examples", low, high)
+        number = add_difference(result, f"difference.{kind}.{held_out.name}", trained, control, bootstrap)
         runs = f"{len(set(trained.runs_S))} and {len(set(control.runs_S))} runs"
         sentence = (
             f"With k = {_listed(held_out.unseen)} copies, a {held_out.name} prompt solves "
@@ -360,10 +356,10 @@ def _report_readings(
     result: Result, readings: dict[tuple[int, int], Scored], held_out: _HeldOut, bootstrap: Bootstrap
 ) -> dict[tuple[int, int], Number]:
     """Adds how often k copies give the label of j copies; by (k, j). A finding for each unseen k."""
-    read_as = {}
-    for (k, j), scored in readings.items():
-        quantity, interval = f"read_as.{held_out.name}.{k}.{j}", bootstrap.interval(scored)
-        read_as[k, j] = result.number(quantity, scored.mean, scored.examples, "test examples", *interval)
+    read_as = {
+        (k, j): add_mean(result, f"read_as.{held_out.name}.{k}.{j}", scored, bootstrap)
+        for (k, j), scored in readings.items()
+    }
     for k in held_out.unseen:
         # As meant first: of equal shares the first one counts.
         js = sorted((j for of_k, j in readings if of_k == k), key=lambda j, k=k: j != k)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import Resampler, newcombe, percentile_interval, varies, wilson
-from promptgeo.analysis.result import Number
+from promptgeo.analysis.result import Number, Result
 from promptgeo.errors import UserError
 from promptgeo.evaluation import Evaluation, evaluate
 from promptgeo.lm import FrozenLM
@@ -95,7 +95,7 @@ class Candidate(Generic[Kind]):
     """A prompt to score."""
 
     kind: Kind
-    """What it is, as a question tells its prompts apart."""
+    """As a question names its prompts."""
     prompt_Pd: np.ndarray
     evaluation_set: EvaluationSet
     runs: tuple[int, ...]
@@ -260,6 +260,39 @@ class Bootstrap:
         if varies(drawn_B):
             return difference, *percentile_interval(drawn_B)
         return difference, *newcombe(scored.mean, self.interval(scored), control.mean, self.interval(control))
+
+
+# Numbers of a result.
+
+
+def add_mean(
+    result: Result,
+    quantity: str,
+    scored: Scored,
+    bootstrap: Bootstrap,
+    n: int | None = None,
+    unit: str = "test examples",
+) -> Number:
+    """Adds a mean accuracy with its interval. n: how many of `unit` it rests on; None: the different test examples."""
+    mean, low, high = bootstrap.mean(scored)
+    return result.number(quantity, mean, scored.examples if n is None else n, unit, low, high)
+
+
+def add_difference(
+    result: Result,
+    quantity: str,
+    scored: Scored,
+    control: Scored,
+    bootstrap: Bootstrap,
+    n: int | None = None,
+    unit: str = "test examples",
+) -> Number:
+    """Adds a mean accuracy less a control's, with its interval.
+
+    n: how many of `unit` it rests on; None: the different test examples of `scored`.
+    """
+    difference, low, high = bootstrap.difference(scored, control)
+    return result.number(quantity, difference, scored.examples if n is None else n, unit, low, high)
 
 
 # In words.

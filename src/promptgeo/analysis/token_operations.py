@@ -29,6 +29,8 @@ from promptgeo.analysis.scoring import (
     Candidate,
     EvaluationSet,
     Scored,
+    add_difference,
+    add_mean,
     answers,
     by_sign,
     in_percent,
@@ -337,9 +339,9 @@ def _report(result: Result, group: _Group, scores: dict[Kind, _Scores], bootstra
     if DELTA_SUM in scores:
         with_p0, sums = scores[DELTA_SUM].accuracy, scores[SUM].accuracy
         known = set(with_p0.runs_S)
-        difference, *interval = bootstrap.difference(with_p0, sums.where(lambda s: sums.runs_S[s] in known))
+        same_runs = sums.where(lambda s: sums.runs_S[s] in known)
         quantity = f"difference.delta_sum.sum.{group.name}"
-        deltas = result.number(quantity, difference, len(with_p0), "prompts", *interval)
+        deltas = add_difference(result, quantity, with_p0, same_runs, bootstrap, len(with_p0), "prompts")
     _report_repeats(result, group, scores, accuracy, bootstrap)
     return _Report(group, accuracy, numeric, deltas)
 
@@ -353,10 +355,10 @@ def _report_means(
     for kind, of_kind in scores.items():
         n, unit = (group.evaluation_set.n, "test examples") if kind == NONE else (len(of_kind), "prompts")
         quantity, scored = f"{kind.operation}.{group.name}{kind.scoring}", of_kind.accuracy
-        accuracy[kind] = result.number(quantity, scored.mean, n, unit, *bootstrap.interval(scored))
+        accuracy[kind] = add_mean(result, quantity, scored, bootstrap, n, unit)
         if group.numbers and kind.adds is None:
             quantity, scored = f"numeric.{quantity}", of_kind.numeric
-            numeric[kind] = result.number(quantity, scored.mean, n, unit, *bootstrap.interval(scored))
+            numeric[kind] = add_mean(result, quantity, scored, bootstrap, n, unit)
     return accuracy, numeric
 
 
@@ -378,9 +380,8 @@ def _report_kind(
 
     def compared(scored: Scored, trained: Scored, prefix: str = "") -> tuple[Number, Scored]:
         control = trained.where(lambda s: trained.runs_S[s] in known)
-        difference, *interval = bootstrap.difference(scored, control)
         quantity = f"difference.{prefix}{kind}.{group.name}"
-        return result.number(quantity, difference, len(scored), "prompts", *interval), control
+        return add_difference(result, quantity, scored, control, bootstrap, len(scored), "prompts"), control
 
     number, control = compared(of_kind.accuracy, trained.accuracy)
     also = ""
@@ -404,9 +405,8 @@ def _report_repeats(
         if kind.adds is None or kind.what != "repeat":
             continue
         once = scores[replace(ONE_TOKEN, adds=kind.adds)].accuracy
-        difference, *interval = bootstrap.difference(of_kind.accuracy, once)
         quantity = f"difference.{kind.operation}.{group.name}{kind.scoring}"
-        number = result.number(quantity, difference, len(of_kind), "prompts", *interval)
+        number = add_difference(result, quantity, of_kind.accuracy, once, bootstrap, len(of_kind), "prompts")
         verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
         sentence = (
             f"{group.name}: {_words(kind)} gives the input plus {kind.adds} in {in_percent(accuracy[kind])} of the "

@@ -22,6 +22,8 @@ from promptgeo.analysis.scoring import (
     Control,
     EvaluationSet,
     Scored,
+    add_difference,
+    add_mean,
     evaluation_sets,
     in_points,
     percent,
@@ -299,7 +301,7 @@ def _report_means(
     """Adds the mean accuracy of each kind of transplants, and of each alpha; the numbers by kind."""
 
     def add(name: str, prompts: Scored, unit: str) -> Number:
-        return result.number(name, prompts.mean, len(prompts), unit, *bootstrap.interval(prompts))
+        return add_mean(result, name, prompts, bootstrap, len(prompts), unit)
 
     means: dict[Kind, Number] = {}
     add("own", scored[OWN], "runs")
@@ -327,7 +329,7 @@ def _report_transplants(result: Result, scored: dict[Kind, Scored], bootstrap: B
         pairs = set(control.runs_S)
         same = moved if len(control) == len(moved) else moved.where(lambda s, pairs=pairs: moved.runs_S[s] in pairs)
         what, unit = "Another init's delta on this init's P0", "pairs of runs"
-        number = _add_difference(result, f"difference.{name}", same, control, unit, bootstrap)
+        number = add_difference(result, f"difference.{name}", same, control, bootstrap, len(same), unit)
         sentence = _comparison(what, same, DELTA_CONTROLS[name], control, number, bootstrap)
         result.findings.append(Finding.of(number, sentence))
 
@@ -337,21 +339,14 @@ def _report_compositions(result: Result, scored: dict[Kind, Scored], bootstrap: 
     unit = "prompts and tasks"
     for name in (SUM, *SUM_CONTROLS):
         prompts = scored[_composition(name)]
-        interval = bootstrap.interval(prompts)
-        result.number(f"composition.{name}", prompts.mean, len(prompts), unit, *interval)
+        add_mean(result, f"composition.{name}", prompts, bootstrap, len(prompts), unit)
     both = scored[_composition(SUM)]
     for name, words in SUM_CONTROLS.items():
         control = scored[_composition(name)]
-        number = _add_difference(result, f"difference.composition.{name}", both, control, unit, bootstrap)
+        quantity = f"difference.composition.{name}"
+        number = add_difference(result, quantity, both, control, bootstrap, len(both), unit)
         what = "The sum of two tasks' deltas on one P0"
         result.findings.append(Finding.of(number, _comparison(what, both, words, control, number, bootstrap)))
-
-
-def _add_difference(
-    result: Result, name: str, prompts: Scored, control: Scored, unit: str, bootstrap: Bootstrap
-) -> Number:
-    difference, low, high = bootstrap.difference(prompts, control)
-    return result.number(name, difference, len(prompts), unit, low, high)
 
 
 def _comparison(
