@@ -1,4 +1,4 @@
-"""Analyses that run the model: prompts made of trained runs are scored as the runs were, and planted structure is found."""
+"""Analyses that run the model: prompts made of runs are scored as the runs were; planted structure is found."""
 
 import dataclasses
 
@@ -10,7 +10,8 @@ import reference
 from promptgeo.analysis import scoring
 from promptgeo.analysis.mean_prompts import mean_prompts
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored
+from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.scoring import Bootstrap, Control, EvaluationSet, Scored, in_percent, in_points
 from promptgeo.analysis.transplant import _spread, transplant
 from promptgeo.analysis.vectors import random_like
 from promptgeo.engine import train_pack
@@ -20,7 +21,14 @@ from promptgeo.run_table import RunTable, table_of
 from promptgeo.run_task import task_of
 from promptgeo.tiny import PATH as TINY
 
-SMALL = ("task.split.max_train=64", "task.split.max_test=9", "training.epochs=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "training.checkpoints=100")
+SMALL = (
+    "task.split.max_train=64",
+    "task.split.max_test=9",
+    "training.epochs=2",
+    "evaluation.every=end",
+    "evaluation.max_new_tokens=6",
+    "training.checkpoints=100",
+)
 TASKS, INITS = ("country_capital", "present_past"), ("cat", "vocab")
 
 
@@ -48,7 +56,9 @@ def moved(runs, tiny):
 
 
 def accuracy(lm, prompt_Pd, plan) -> float:
-    return float(pg.evaluate(lm, prompt_Pd[None], plan.task, max_new_tokens=plan.config.evaluation.max_new_tokens).accuracy[0])
+    return float(
+        pg.evaluate(lm, prompt_Pd[None], plan.task, max_new_tokens=plan.config.evaluation.max_new_tokens).accuracy[0]
+    )
 
 
 def table_row(result, **where):
@@ -74,7 +84,7 @@ def test_the_diagonal_is_the_run_itself(runs, moved):
             cell = table_row(moved, kind="own", alpha=alpha, task=row.task, recipient=row.init)
             assert cell["accuracy"] == logged and cell["n"] == row.n == 9
             assert (cell["low"], cell["high"]) == wilson(round(9 * logged), 9)
-    assert moved.value("own") == pytest.approx(runs.table["accuracy_final"].mean())
+    assert value(moved, "own") == pytest.approx(runs.table["accuracy_final"].mean())
 
 
 def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
@@ -83,7 +93,9 @@ def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
     for a, b in ((0, 1), (1, 0), (2, 3), (3, 2)):
         for alpha in (0.5, 1.0):
             by_hand = accuracy(tiny, p0[b] + alpha * (final[a] - p0[a]), plans[b])
-            cell = table_row(moved, kind="transplant", alpha=alpha, task=TASKS[b // 2], donor=INITS[a % 2], recipient=INITS[b % 2])
+            cell = table_row(
+                moved, kind="transplant", alpha=alpha, task=TASKS[b // 2], donor=INITS[a % 2], recipient=INITS[b % 2]
+            )
             assert cell["accuracy"] == by_hand
         expected.append(by_hand)
         other = (a + 2) % 4
@@ -91,8 +103,10 @@ def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
         assert cell["accuracy"] == accuracy(tiny, p0[b] + final[other] - p0[other], plans[b])
         cell = table_row(moved, kind="composition.sum", task=TASKS[b // 2], recipient=INITS[b % 2])
         assert cell["accuracy"] == accuracy(tiny, final[b] + final[(b + 2) % 4] - p0[(b + 2) % 4], plans[b])
-    assert moved.value("transplant") == pytest.approx(np.mean(expected))
-    assert moved.value("difference.initial") == pytest.approx(np.mean(expected) - runs.table["accuracy_initial"].mean())
+    assert value(moved, "transplant") == pytest.approx(np.mean(expected))
+    assert value(moved, "difference.initial") == pytest.approx(
+        np.mean(expected) - runs.table["accuracy_initial"].mean()
+    )
     heat = moved.tables["heatmap"].set_index(["donor", "recipient"])["accuracy"]
     assert heat["cat", "vocab"] == pytest.approx((expected[0] + expected[2]) / 2)
     assert {"heatmap", "alpha"} == set(moved.figures) and not moved.omissions
@@ -105,9 +119,22 @@ def planted(source: Run, folder, inits: dict[str, tuple[np.ndarray, np.ndarray]]
         info = {k: v for k, v in source.info.items() if k not in ("files", "sha256", "status", "results")}
         info["config"] = info["config"] | {"init": info["config"]["init"] | {"name": init}}
         initial, final = initial.astype(np.float32), final.astype(np.float32)
-        write_run(folder / init, info, Trained("completed", initial, final[None], np.array([1]), final, final, [], [], source.info["results"]))
+        write_run(
+            folder / init,
+            info,
+            Trained("completed", initial, final[None], np.array([1]), final, final, [], [], source.info["results"]),
+        )
         made.append(Run.load(folder / init))
     return table_of(made)
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
 
 
 def sentence(result, with_words: str) -> str:
@@ -124,21 +151,32 @@ def test_a_shared_direction_carries_over_and_a_shared_end_point_does_not(runs, t
     apart = {f"far{i}": generator.normal(0, far, length) for i in range(3)}
     shared = transplant(planted(source, tmp_path / "shared", {k: (p0, p0 + solved) for k, p0 in near.items()}), lm=tiny)
     own_way = transplant(planted(source, tmp_path / "own", {k: (p0, solved) for k, p0 in apart.items()}), lm=tiny)
-    assert shared.value("transplant") == shared.value("own") == own_way.value("own") > 0.5
-    assert shared.value("random_delta") < 0.2 and own_way.value("transplant") < own_way.value("own") - 0.3
+    assert value(shared, "transplant") == value(shared, "own") == value(own_way, "own") > 0.5
+    assert value(shared, "random_delta") < 0.2 and value(own_way, "transplant") < value(own_way, "own") - 0.3
     assert "so the delta carries over (n = 6 pairs of runs" in sentence(shared, "P0 alone")
     assert "so its direction matters" in sentence(shared, "a random delta")
-    assert "so it cannot be told from the prompt trained from there" in sentence(shared, "own trained prompt")
+    assert "so it is not distinguishable from the prompt trained from there" in sentence(shared, "own trained prompt")
     assert "so nothing shows that the delta carries over" in sentence(own_way, "P0 alone")
     assert "so part of the delta holds only for its own init" in sentence(own_way, "own trained prompt")
     for result in (shared, own_way):
-        assert result.omissions == ["transplant: another task's delta as a control, and composition, need runs of two tasks with the same init and seed."]
+        assert result.omissions == [
+            "transplant: another task's delta as a control, and composition, need runs of two tasks "
+            "with the same init and seed."
+        ]
 
 
 def test_what_was_drawn_is_named_and_the_same_each_time(runs, tiny):
-    first, again = (transplant(runs, lm=tiny, alphas=(1,), max_examples=4, max_pairs=2, max_compositions=1) for _ in range(2))
-    assert first.omissions[0] == "transplant: 2 of 4 pairs of runs were scored, drawn by seed 0 (max_pairs=null scores all)."
-    assert "4 test examples of a task, drawn by seed 0, stand for all of country_capital (9), present_past (9)" in first.omissions[1]
+    first, again = (
+        transplant(runs, lm=tiny, alphas=(1,), max_examples=4, max_pairs=2, max_compositions=1) for _ in range(2)
+    )
+    assert (
+        first.omissions[0]
+        == "transplant: 2 of 4 pairs of runs were scored, drawn by seed 0 (max_pairs=null scores all)."
+    )
+    assert (
+        "4 test examples of a task, drawn by seed 0, stand for all of country_capital (9), present_past (9)"
+        in first.omissions[1]
+    )
     assert first.numbers == again.numbers and first.figures == again.figures
     assert set(first.tables["accuracies"]["n"]) == {4}
     assert (first.tables["accuracies"]["kind"] == "composition.sum").sum() == 2
@@ -177,27 +215,31 @@ def test_what_cannot_be_transplanted_says_why(runs, tiny):
 def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
     result = mean_prompts(runs, lm=tiny)
     final, initial = runs.prompts().astype(np.float64), runs.prompts("initial").astype(np.float64)
-    expected = {}
+    expected: dict[str, dict[str, float]] = {}
     for t, task in enumerate(TASKS):
-        plan, mean, other = plans[2 * t], (final[2 * t] + final[2 * t + 1]) / 2, (final[2 - 2 * t] + final[3 - 2 * t]) / 2
-        start = (initial[2 * t] + initial[2 * t + 1]) / 2
-        expected[task] = {
-            "mean_prompt": accuracy(tiny, mean, plan), "mean_token": accuracy(tiny, sum(mean)[None] / len(mean), plan),
-            "other_task": accuracy(tiny, other, plan), "other_task_token": accuracy(tiny, sum(other)[None] / len(other), plan),
-            "mean_initial": accuracy(tiny, start, plan), "mean_initial_token": accuracy(tiny, sum(start)[None] / len(start), plan),
-            "runs": runs.table["accuracy_final"][[2 * t, 2 * t + 1]].mean(), "initial": runs.table["accuracy_initial"][[2 * t, 2 * t + 1]].mean(),
-        }  # fmt: skip
-        for kind, value in expected[task].items():
-            assert result.value(f"{kind}.{task}") == pytest.approx(value), (kind, task)
-    row = next(r for r in result.numbers if r["quantity"] == "mean_token.present_past")
-    assert (row["low"], row["high"]) == wilson(round(9 * row["value"]), 9) and row["n"] == 9
+        plan, own, others = plans[2 * t], [2 * t, 2 * t + 1], [2 - 2 * t, 3 - 2 * t]
+        prompts = {
+            "mean_prompt": (final[own[0]] + final[own[1]]) / 2,
+            "other_task": (final[others[0]] + final[others[1]]) / 2,
+            "mean_initial": (initial[own[0]] + initial[own[1]]) / 2,
+        }
+        tokens = {"mean_prompt": "mean_token", "other_task": "other_task_token", "mean_initial": "mean_initial_token"}
+        expected[task] = {kind: accuracy(tiny, prompt_Pd, plan) for kind, prompt_Pd in prompts.items()}
+        for kind, prompt_Pd in prompts.items():
+            expected[task][tokens[kind]] = accuracy(tiny, sum(prompt_Pd)[None] / len(prompt_Pd), plan)
+        expected[task]["runs"] = runs.table["accuracy_final"][own].mean()
+        expected[task]["initial"] = runs.table["accuracy_initial"][own].mean()
+        for kind, right in expected[task].items():
+            assert value(result, f"{kind}.{task}") == pytest.approx(right), (kind, task)
+    token = number(result, "mean_token.present_past")
+    assert token.interval == wilson(round(9 * token.value), 9) and token.n == 9
     means = {kind: np.mean([expected[task][kind] for task in TASKS]) for kind in expected[TASKS[0]]}
     for kind in ("mean_prompt", "mean_token"):
-        assert result.value(f"difference.{kind}.runs") == pytest.approx(means[kind] - means["runs"])
+        assert value(result, f"difference.{kind}.runs") == pytest.approx(means[kind] - means["runs"])
     assert [f.n for f in result.findings] == [18] * 6 and not result.omissions
     alone = mean_prompts(runs.query("task == 'present_past'"), lm=tiny)
     assert alone.omissions == ["mean_prompts: another task's mean prompt as a control needs runs of two tasks."]
-    assert not any("other_task" in row["quantity"] for row in alone.numbers)
+    assert not any("other_task" in each.quantity for each in alone.numbers)
 
 
 # The intervals.
@@ -211,18 +253,34 @@ def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plan
     generator = np.random.default_rng(3)
     evaluation_sets = [evaluation_set(plans[0], 9), evaluation_set(plans[2], 5)]
     members = [(0, 1), (1, 0), (0, 2), (2, 2), ()]
-    cells = Scored([generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [evaluation_sets[s % 2] for s in range(5)], members)
+    cells = Scored(
+        [generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [evaluation_sets[s % 2] for s in range(5)], members
+    )
     bootstrap = Bootstrap(3, draws=20, seed=5)
     means = bootstrap.means(cells)
     for b in range(20):
         weights, total = 0.0, 0.0
         for correct, of, runs_of in zip(cells.correct_S, cells.sets_S, members, strict=True):
-            weight = np.prod([bootstrap._runs_BN[b, r] for r in runs_of])
-            weights, total = weights + weight, total + weight * sum(w * c for w, c in zip(bootstrap._drawn(of)[b], correct, strict=True))
+            weight = np.prod([bootstrap.resampler.runs_BN[b, r] for r in runs_of])
+            weights += weight
+            total += weight * (bootstrap.resampler.examples(of, of.n)[b] / of.n) @ correct
         assert means[b] == pytest.approx(total / weights)
     equal = dataclasses.replace(cells, tasks_equal=True)
-    assert equal.mean == pytest.approx((np.mean([cells.correct_S[s].mean() for s in (0, 2, 4)]) + np.mean([cells.correct_S[s].mean() for s in (1, 3)])) / 2)
+    of_task = [np.mean([cells.correct_S[s].mean() for s in chosen]) for chosen in ((0, 2, 4), (1, 3))]
+    assert equal.mean == pytest.approx(np.mean(of_task))
+    first, second = evaluation_sets
+    assert equal.on(first).mean == pytest.approx(of_task[0])
+    assert equal.on(first, second).mean == equal.mean != cells.on(first, second).mean == cells.mean
     assert bootstrap.difference(cells, cells)[0] == 0
+
+
+def test_a_verdict_is_whether_the_interval_holds_zero():
+    control = Control("a control", "more", "no different", "fewer")
+    for low, high, meaning in ((0.1, 0.3, "more"), (-0.1, 0.3, "no different"), (0.0, 0.3, "no different")):
+        assert control.meaning(Number("d", 0.2, 9, "runs", low, high)) == meaning
+    assert control.meaning(Number("d", -0.2, 9, "runs", -0.3, -0.1)) == "fewer"
+    assert in_points(Number("d", -0.2, 9, "runs", -0.3, -0.1)) == "-20.0 points (-30.0 to -10.0)"
+    assert in_percent(Number("a", 0.25, 9, "runs", 0.1, 0.5)) == "25.0% (10.0% to 50.0%)"
 
 
 def test_intervals_where_nothing_varies_are_those_of_the_examples(plans):
@@ -243,23 +301,29 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say(plans):
     for trial in range(200):
         chance = np.clip(0.5 + 0.2 * generator.normal(size=(20, 1)) + 0.2 * generator.normal(size=36), 0, 1)
         correct = list(generator.random((20, 36)) < chance)
-        low, high = Bootstrap(20, draws=300, seed=trial).interval(Scored(correct, [nine] * 20, [(r,) for r in range(20)]))
+        low, high = Bootstrap(20, draws=300, seed=trial).interval(
+            Scored(correct, [nine] * 20, [(r,) for r in range(20)])
+        )
         held += low <= 0.5 <= high
     assert 0.88 <= held / 200 <= 0.99
 
 
-def test_prompts_of_one_exam_are_scored_together(runs, tiny, monkeypatch):
+def test_prompts_of_one_evaluation_set_are_scored_together(runs, tiny, monkeypatch):
     calls = []
     real = scoring.evaluate
-    monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: calls.append(len(prompts)) or real(lm, prompts, *a, **k))
+    monkeypatch.setattr(
+        scoring, "evaluate", lambda lm, prompts, *a, **k: calls.append(len(prompts)) or real(lm, prompts, *a, **k)
+    )
     transplant(runs, lm=tiny, alphas=(0.5,), max_examples=3)
     assert len(calls) == 2
 
 
-def test_equal_prompts_of_one_exam_are_scored_once(plans, tiny, monkeypatch):
+def test_equal_prompts_of_one_evaluation_set_are_scored_once(plans, tiny, monkeypatch):
     seen = []
     real = scoring.evaluate
-    monkeypatch.setattr(scoring, "evaluate", lambda lm, prompts, *a, **k: seen.append(len(prompts)) or real(lm, prompts, *a, **k))
+    monkeypatch.setattr(
+        scoring, "evaluate", lambda lm, prompts, *a, **k: seen.append(len(prompts)) or real(lm, prompts, *a, **k)
+    )
     one, other = evaluation_set(plans[0], 3), evaluation_set(plans[2], 4)
     zero, trained = plans[0].p0_Pd.numpy(), Run.load(plans[0].folder).prompt()
     found = scoring.score(tiny, [zero, trained, zero.astype(np.float64), zero, trained], [one, one, one, other, one])

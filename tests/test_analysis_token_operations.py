@@ -1,4 +1,4 @@
-"""token_operations: every prompt it scores, made and asked again by hand; planted prompts give the verdicts that they must."""
+"""token_operations: every prompt it scores, made and scored again by hand; planted prompts give the right verdicts."""
 
 from itertools import combinations, permutations
 
@@ -7,20 +7,31 @@ import pytest
 import torch
 
 import reference
-from promptgeo.analysis import token_operations as module
+from promptgeo.analysis import scoring
+from promptgeo.analysis.question import declaration
 from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number, Result
 from promptgeo.analysis.token_operations import token_operations
+from promptgeo.analysis.token_prompts import other_orders, some_subsets
 from promptgeo.errors import UserError
 from promptgeo.run_folder import Run, Trained, write_run
 from promptgeo.run_table import RunTable, table_of
 from promptgeo.tiny import PATH as TINY
 
-BARE = ("template=bare", "evaluation.every=end", "training.checkpoints=1000", "prompt.length=1", "task.split.max_test=8")
+BARE = (
+    "template=bare",
+    "evaluation.every=end",
+    "training.checkpoints=1000",
+    "prompt.length=1",
+    "task.split.max_test=8",
+)
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    return reference.make_plan(TINY, tmp_path_factory.mktemp("token"), "task=plus_one", "init=cat", "training.epochs=2", *BARE)
+    return reference.make_plan(
+        TINY, tmp_path_factory.mktemp("token"), "task=plus_one", "init=cat", "training.epochs=2", *BARE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +51,11 @@ def planted(source: Run, folder, *prompts: tuple[np.ndarray, np.ndarray | None])
         final = final.astype(np.float32)
         initial = None if initial is None else initial.astype(np.float32)
         results = source.info["results"] | {"prompt_length": len(final)}
-        write_run(folder / str(seed), info, Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results))
+        write_run(
+            folder / str(seed),
+            info,
+            Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results),
+        )
         made.append(Run.load(folder / str(seed)))
     return table_of(made)
 
@@ -49,13 +64,28 @@ def planted(source: Run, folder, *prompts: tuple[np.ndarray, np.ndarray | None])
 def noisy(solved, tmp_path_factory):
     """Two prompts of 3 tokens: something of the solution, much noise."""
     generator, width = np.random.default_rng(0), solved.prompt().shape[1]
-    near = [np.repeat(solved.prompt(), 3, 0) * [[1.0], [0.3], [0.1]] + generator.normal(0, [[0.05], [0.1], [0.5]], (3, width)) for _ in range(2)]
-    return planted(solved, tmp_path_factory.mktemp("noisy"), *((generator.normal(0, 0.5, (3, width)), final) for final in near))
+    near = [
+        np.repeat(solved.prompt(), 3, 0) * [[1.0], [0.3], [0.1]]
+        + generator.normal(0, [[0.05], [0.1], [0.5]], (3, width))
+        for _ in range(2)
+    ]
+    return planted(
+        solved, tmp_path_factory.mktemp("noisy"), *((generator.normal(0, 0.5, (3, width)), final) for final in near)
+    )
 
 
 @pytest.fixture(scope="module")
-def told(noisy, plan):
+def result(noisy, plan):
     return token_operations(noisy, lm=plan.lm, draws=200)
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
 
 
 def by_hand(p0_Pd, prompt_Pd) -> dict[str, list[np.ndarray]]:
@@ -79,49 +109,61 @@ def said(model, lm, prompt_Pd, text: str) -> str:
     """The first token that the untouched model writes."""
     row = reference.row([*range(-1, -1 - len(prompt_Pd), -1), *lm.encode(text)], [0])
     with torch.no_grad():
-        return lm.decode([int(reference.label_logits(model, torch.from_numpy(np.asarray(prompt_Pd, np.float32)), row)[0].argmax())]).strip()
+        return lm.decode(
+            [int(reference.label_logits(model, torch.from_numpy(np.asarray(prompt_Pd, np.float32)), row)[0].argmax())]
+        ).strip()
 
 
-def test_every_prompt_is_scored_as_made_by_hand(noisy, told, plan):
+def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
     model, examples = reference.original(TINY), plan.task.test
     expected = {}
     for run in noisy.runs:
         for kind, prompts in by_hand(run.prompt("initial"), run.prompt()).items():
             for prompt_Pd in prompts:
                 texts = [said(model, plan.lm, prompt_Pd, e.input) for e in examples]
-                row = [np.mean([t == str(int(e.input) + k) for t, e in zip(texts, examples, strict=True)]) for k in (1, 2, 3)]
+                row = [
+                    np.mean([t == str(int(e.input) + k) for t, e in zip(texts, examples, strict=True)])
+                    for k in (1, 2, 3)
+                ]
                 expected.setdefault(kind, []).append([*row, np.mean([t.isdigit() for t in texts])])
     for kind, rows in expected.items():
         accuracy, as_two, as_three, numeric = np.mean(rows, axis=0)
-        assert told.value(f"{kind}.plus_one") == pytest.approx(accuracy), kind
-        assert told.value(f"numeric.{kind}.plus_one") == pytest.approx(numeric), kind
+        assert value(result, f"{kind}.plus_one") == pytest.approx(accuracy), kind
+        assert value(result, f"numeric.{kind}.plus_one") == pytest.approx(numeric), kind
         for k, hoped in ((2, as_two), (3, as_three)):
             if kind == f"repeat.{k}":
-                assert told.value(f"repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped)
+                assert value(result, f"repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped)
                 once = np.mean([row[k - 1] for row in expected["subset.1"]])
-                assert told.value(f"difference.repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped - once)
+                assert value(result, f"difference.repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped - once)
         if kind != "trained":
-            assert told.value(f"difference.{kind}.plus_one") == pytest.approx(accuracy - expected_mean(expected, "trained", 0))
-            assert told.value(f"difference.numeric.{kind}.plus_one") == pytest.approx(numeric - expected_mean(expected, "trained", 3))
-    assert len({tuple(row) for rows in expected.values() for row in rows}) > 8, "the prompts must differ for this to say anything"
-    assert told.value("none.plus_one") == 0
+            assert value(result, f"difference.{kind}.plus_one") == pytest.approx(
+                accuracy - expected_mean(expected, "trained", 0)
+            )
+            assert value(result, f"difference.numeric.{kind}.plus_one") == pytest.approx(
+                numeric - expected_mean(expected, "trained", 3)
+            )
+    assert len({tuple(row) for rows in expected.values() for row in rows}) > 8, (
+        "the prompts must differ for this to say anything"
+    )
+    assert value(result, "none.plus_one") == 0
 
 
 def expected_mean(expected, kind: str, column: int) -> float:
     return float(np.mean([row[column] for row in expected[kind]]))
 
 
-def test_numbers_have_their_n_and_intervals_and_the_table_wilsons(told):
-    rows = {row["quantity"]: row for row in told.numbers}
-    assert (rows["order.plus_one"]["n"], rows["subset.2.plus_one"]["n"], rows["none.plus_one"]["n"]) == (10, 6, 8)
-    assert (rows["none.plus_one"]["low"], rows["none.plus_one"]["high"]) == wilson(0, 8)
-    for row in told.numbers:
-        assert row["low"] <= row["value"] + 1e-9 and row["value"] - 1e-9 <= row["high"], row
-    table = told.tables["prompts"]
+def test_numbers_have_their_n_and_intervals_and_the_table_wilsons(result):
+    kinds = ("order.plus_one", "subset.2.plus_one", "none.plus_one")
+    assert [number(result, kind).n for kind in kinds] == [10, 6, 8]
+    assert number(result, "none.plus_one").interval == wilson(0, 8)
+    for each in result.numbers:
+        low, high = each.interval
+        assert low <= each.value + 1e-9 and each.value - 1e-9 <= high, each
+    table = result.tables["prompts"]
     for row in table.sample(10, random_state=0).itertuples():
         assert (row.low, row.high) == wilson(round(8 * row.accuracy), 8) and row.n == 8
     assert set(table.loc[table["kind"] == "order", "tokens"]) == {"0 2 1", "1 0 2", "1 2 0", "2 0 1", "2 1 0"}
-    assert not told.omissions and "operations" in told.figures
+    assert not result.omissions and "operations" in result.figures
 
 
 def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_path):
@@ -130,14 +172,15 @@ def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_pat
     start = np.random.default_rng(0).normal(0, 3 * solution.std(), solution.shape)
     p0 = np.repeat(start, 3, 0)
     found = token_operations(planted(solved, tmp_path, (p0, p0 + (solution - start) / 3)), lm=plan.lm)
-    assert found.value("delta_sum.plus_one") == 1.0 and found.value("sum.plus_one") < 0.5
-    rows = {row["quantity"]: row for row in found.numbers}
-    assert rows["delta_sum.plus_one"]["n"] == 1, "a word's P0 tokens are one"
-    assert found.value("random_sum.plus_one") < 0.5
+    assert value(found, "delta_sum.plus_one") == 1.0 and value(found, "sum.plus_one") < 0.5
+    assert number(found, "delta_sum.plus_one").n == 1, "a word's P0 tokens are one"
+    assert value(found, "random_sum.plus_one") < 0.5
     assert claim(found, "sum_of_deltas").holds
     assert "the sum of the deltas on a P0 token 100.0%" in claim(found, "sum_of_deltas").evidence
-    turned = token_operations(planted(solved, tmp_path / "turned", (np.repeat(start, 2, 0), solution * [[0.5], [0.5]])), lm=plan.lm)
-    assert turned.value("sum.plus_one") == 1.0 and not claim(turned, "sum_of_deltas").holds
+    turned = token_operations(
+        planted(solved, tmp_path / "turned", (np.repeat(start, 2, 0), solution * [[0.5], [0.5]])), lm=plan.lm
+    )
+    assert value(turned, "sum.plus_one") == 1.0 and not claim(turned, "sum_of_deltas").holds
 
 
 def claim(result, name: str):
@@ -149,14 +192,21 @@ def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_
     """The claims follow the numbers, both ways."""
     solution, noise = solved.prompt(), np.random.default_rng(0).normal(0, 0.3, (1, solved.prompt().shape[1]))
     same = token_operations(planted(solved, tmp_path / "same", (noise.repeat(2, 0), solution.repeat(2, 0))), lm=plan.lm)
-    assert same.value("difference.order.plus_one") == 0 and same.value("numeric.subset.1.plus_one") == 1.0
-    assert claim(same, "orders_work").holds == (same.value("trained.plus_one") > 0)
+    assert value(same, "difference.order.plus_one") == 0 and value(same, "numeric.subset.1.plus_one") == 1.0
+    assert claim(same, "orders_work").holds == (value(same, "trained.plus_one") > 0)
     # This model writes numbers without any prompt.
-    assert not claim(same, "one_token_numeric").holds and "is reached without a prompt: the token has no part in it" in claim(same, "one_token_numeric").evidence
+    assert not claim(same, "one_token_numeric").holds
+    assert "is reached without a prompt: the token has no part in it" in claim(same, "one_token_numeric").evidence
     sentence = next(f.sentence for f in same.findings if "in another order" in f.sentence)
-    assert "not told from the trained prompt" in sentence and "+0.0 points" in sentence and "n = 1 prompt of 1 run, 8 test examples" in sentence
-    token = token_operations(planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm)
-    assert not claim(token, "one_token_numeric").holds and not claim(token, "orders_work").holds and claim(token, "repeats_fail").holds
+    assert "not distinguishable from the trained prompt" in sentence
+    assert "+0.0 points" in sentence
+    assert "n = 1 prompt of 1 run, 8 test examples" in sentence
+    token = token_operations(
+        planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm
+    )
+    assert not claim(token, "one_token_numeric").holds
+    assert not claim(token, "orders_work").holds
+    assert claim(token, "repeats_fail").holds
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -166,19 +216,23 @@ def test_a_repeat_fails_where_it_does_not_mean_twice_as_much(works, noisy, plan,
 
     def pretended(lm, prompts_NPd, task, **_):
         length = prompts_NPd.shape[1]
-        texts = [[str(int(e.input) + (length if works else 1)) if length else "word" for e in task.test] for _ in prompts_NPd]
+        texts = [
+            [str(int(e.input) + (length if works else 1)) if length else "word" for e in task.test] for _ in prompts_NPd
+        ]
         correct = np.array([[t == e.label for t, e in zip(row, task.test, strict=True)] for row in texts])
         return Evaluation(correct, np.zeros(correct.shape), np.ones(len(task.test)), None, texts)
 
-    monkeypatch.setattr(module, "evaluate", pretended)
+    monkeypatch.setattr(scoring, "evaluate", pretended)
     found = token_operations(noisy, lm=plan.lm, draws=100)
-    assert found.value("repeat.2.plus_one.as_plus_2") == works and found.value("difference.repeat.2.plus_one.as_plus_2") == works
+    assert value(found, "repeat.2.plus_one.as_plus_2") == works
+    assert value(found, "difference.repeat.2.plus_one.as_plus_2") == works
     # As this model counts tokens, the prompt of three is not +1: then nothing works.
-    assert found.value("trained.plus_one") == (not works) and claim(found, "repeats_fail").holds
+    assert value(found, "trained.plus_one") == (not works) and claim(found, "repeats_fail").holds
+    assert {each.name for each in found.claims} == set(declaration(token_operations).claims)
     one = claim(found, "one_token_numeric")
     assert one.holds and "without a prompt 0.0%" in one.evidence and "no part in it" not in one.evidence
     sentence = next(f.sentence for f in found.findings if "gives the input plus 2" in f.sentence)
-    assert ("more than the token once" if works else "not told from the token once") in sentence
+    assert ("more than the token once" if works else "not distinguishable from the token once") in sentence
 
 
 def test_what_was_drawn_is_named_and_the_same_each_time(noisy, plan):
@@ -193,10 +247,10 @@ def test_what_was_drawn_is_named_and_the_same_each_time(noisy, plan):
 
 
 def test_many_tokens_are_drawn_without_listing_all_orders():
-    orders = module._orders(20, 23, np.random.default_rng(0))
+    orders = other_orders(20, 23, np.random.default_rng(0))
     assert len(set(orders)) == 23 and all(sorted(o) == list(range(20)) for o in orders)
-    assert len(module._orders(4, 23, np.random.default_rng(0))) == 23
-    subsets = module._subsets(20, 10, 12, np.random.default_rng(0))
+    assert len(other_orders(4, 23, np.random.default_rng(0))) == 23
+    subsets = some_subsets(20, 10, 12, np.random.default_rng(0))
     assert len(set(subsets)) == 12 and all(len(set(s)) == 10 and list(s) == sorted(s) for s in subsets)
 
 
@@ -209,18 +263,32 @@ def test_what_these_runs_cannot_support_is_named(solved, noisy, plan, tmp_path):
         token_operations(noisy, lm=plan.lm, repeats=(1,))
     mixed = table_of([solved, *noisy.runs])
     found = token_operations(mixed, lm=plan.lm, draws=50)
-    assert any("the prompts of plus_one.P1 have one token" in o for o in found.omissions) and found.value("trained.plus_one.P3") >= 0
+    assert any("the prompts of plus_one.P1 have one token" in o for o in found.omissions)
+    assert value(found, "trained.plus_one.P3") >= 0
     half = planted(solved, tmp_path, (None, noisy.prompts()[0]), (noisy.prompts("initial")[1], noisy.prompts()[1]))
     found = token_operations(half, lm=plan.lm, draws=50)
     assert any("1 of 2 runs of plus_one have no P0" in o for o in found.omissions)
     both = token_operations(noisy, lm=plan.lm, draws=50).tables["prompts"]
-    second = both[(both["kind"] == "initial") & (both["seed"] == 1)]["accuracy"].item() - both[(both["kind"] == "trained") & (both["seed"] == 1)]["accuracy"].item()
-    assert found.value("difference.initial.plus_one") == pytest.approx(second), "P0 against the run that has one"
+    second = (
+        both[(both["kind"] == "initial") & (both["seed"] == 1)]["accuracy"].item()
+        - both[(both["kind"] == "trained") & (both["seed"] == 1)]["accuracy"].item()
+    )
+    assert value(found, "difference.initial.plus_one") == pytest.approx(second), "P0 against the run that has one"
 
 
 def test_tasks_without_numbers_have_no_numeric_outputs(plan, tmp_path):
-    words = reference.make_plan(TINY, tmp_path, "task=present_past", "init=cat", "training.epochs=0", "prompt.length=2", "task.split.max_test=3", "evaluation.max_new_tokens=2")
+    words = reference.make_plan(
+        TINY,
+        tmp_path,
+        "task=present_past",
+        "init=cat",
+        "training.epochs=0",
+        "prompt.length=2",
+        "task.split.max_test=3",
+        "evaluation.max_new_tokens=2",
+    )
     found = token_operations(table_of([reference.trained(words)]), lm=plan.lm, draws=50)
     assert any("the labels of present_past are no numbers" in o for o in found.omissions)
-    assert not any("numeric" in row["quantity"] or "as_plus" in row["quantity"] for row in found.numbers) and not found.claims
+    assert not any("numeric" in each.quantity or "as_plus" in each.quantity for each in found.numbers)
+    assert not found.claims
     assert "numbers" not in found.findings[0].sentence

@@ -1,113 +1,138 @@
 """Do two tasks' prompts together do one task after the other? A direction that study 1 leaves open.
 
-Two prompts are put side by side, averaged, or their deltas added on P0, and scored on outer(inner(input)) for the inner task's own test inputs.
+Two prompts are put side by side, averaged, or their deltas added on P0, and scored on outer(inner(input)) for the inner
+task's own test inputs.
+
+Which runs meet: those of tasks that go together (COMPOSITIONS), with one init, seed and template; a run with itself
+where both tasks are one (no average then: it is the prompt itself). The examples: test inputs of the inner task, with
+its label put into the outer task. Those where one task alone gives the composed label are left out, as are training
+inputs of the composed task where that is trained too. What comes between may have been a training input of the outer
+task.
 
 Shapes: N runs, P prompt tokens, d width, E composed examples, S scored prompts.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.composed_tasks import COMPOSITIONS, Composition, composed_examples
+from promptgeo.analysis.figures import COLOURS, panels, svg, with_bars
+from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.scoring import (
+    Bootstrap,
+    Candidate,
+    EvaluationSet,
+    Scored,
+    add_difference,
+    add_mean,
+    by_sign,
+    evaluation_sets,
+    in_percent,
+    in_points,
+    percent,
+    score_kinds,
+)
 from promptgeo.analysis.vectors import order_of_appearance, random_like
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_table import RunTable
-from promptgeo.tasks import Example, Task
-
-
-@dataclass(frozen=True)
-class Composition:
-    """outer(inner(input)), by the names of tasks."""
-
-    outer: str
-    inner: str
-    same_as: str | None = None
-    """The task that is the composed one, where there is one: its own prompts show what can be reached."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.outer}_after_{self.inner}"
-
-
-COMPOSITIONS = (
-    Composition("plus_one", "plus_one", "plus_two"),
-    Composition("plus_one", "plus_two"),
-    Composition("plus_two", "plus_one"),
-    Composition("plus_two", "plus_two"),
-    Composition("lowercase_first_letter", "country_capital"),
-    Composition("lowercase_first_letter", "landmark_country"),
-    Composition("country_capital", "landmark_country"),
-    Composition("capitalize_first_letter", "country_capital"),
-)
-
-RULES: dict[str, Callable[[str], str]] = {
-    "plus_one": lambda text: str(int(text) + 1),
-    "plus_two": lambda text: str(int(text) + 2),
-    "capitalize_first_letter": lambda text: text[0].upper(),
-    "lowercase_first_letter": lambda text: text[0].lower(),
-}
-"""Tasks that hold for any input; of another, what its own examples say."""
 
 KINDS = {
-    "outer_inner": "outer's prompt, then inner's", "inner_outer": "inner's prompt, then outer's", "average": "mean of both prompts", "delta_sum": "P0 + both deltas",
-    "outer": "outer's prompt alone", "inner": "inner's prompt alone", "initial": "P0", "initial_twice": "P0 twice",
-    "random_beside": "a random prompt, then inner's", "random_sum": "P0 + inner's delta + random", "trained": "trained on the composed task",
+    "outer_inner": "outer's prompt, then inner's",
+    "inner_outer": "inner's prompt, then outer's",
+    "average": "mean of both prompts",
+    "delta_sum": "P0 + both deltas",
+    "outer": "outer's prompt alone",
+    "inner": "inner's prompt alone",
+    "initial": "P0",
+    "initial_twice": "P0 twice",
+    "random_beside": "a random prompt, then inner's",
+    "random_sum": "P0 + inner's delta + random",
+    "trained": "trained on the composed task",
     "guessed": "the same prompts against shuffled labels",
-}  # fmt: skip
-CONTROLS = {
-    "outer_inner": ("outer", "inner", "initial_twice", "random_beside"), "inner_outer": ("outer", "inner", "initial_twice", "random_beside"),
-    "average": ("outer", "inner", "initial", "random_sum"), "delta_sum": ("outer", "inner", "initial", "random_sum"),
-}  # fmt: skip
+}
+"""Kinds of scored prompts, and `guessed`, in the figure's legend and in findings."""
+WAYS = {
+    "outer_inner": "The outer task's prompt put before the inner's",
+    "inner_outer": "The outer task's prompt put after the inner's",
+    "average": "The mean of both tasks' prompts",
+    "delta_sum": "The sum of both tasks' deltas on one P0",
+}
+"""The kinds that are ways to compose, as findings begin."""
+BESIDE, SUMMED = ("outer", "inner", "initial_twice", "random_beside"), ("outer", "inner", "initial", "random_sum")
+CONTROLS = {"outer_inner": BESIDE, "inner_outer": BESIDE, "average": SUMMED, "delta_sum": SUMMED}
 """What each way to compose must surpass, beside what it gets by guessing."""
+ALL = "all"
+"""In place of a composition's name: the mean over all of them."""
 
 
-def composition(runs: RunTable, *, lm: FrozenLM, max_examples: int | None = 60, max_pairs: int | None = 8, draws: int = 1000, seed: int = 0) -> Result:
-    """Numbers `<kind>.<outer>_after_<inner>`, accuracies on the composed task, and `<kind>.all`, mean over compositions. Ways to compose, with run a
-    of the outer and b of the inner task: `outer_inner` and `inner_outer`, side by side, [2P, d] (inner's last in the first: next to the text);
-    `average`, (P_a + P_b) / 2; `delta_sum`, P0 + delta_a + delta_b with b's P0. Controls: `outer`, `inner`, `initial` (P0 of b), `initial_twice`;
-    `random_beside`, [P0_a + random; P_b], and `random_sum`, P0 + delta_b + random, where each random token is as long as a's delta; `trained`, prompts
-    trained on the composed task itself; `guessed.<way>.all`, the way itself against labels shuffled among a composition's examples: what some
-    label of the right kind gets without its input. `as_inner.<way>.all`, `as_outer.<way>.all`: how often a way does one task only, where these are two
-    and both say what the input gives. `difference.<way>.<control>` in mean over compositions.
+@question(lm=True)
+def composition(
+    runs: RunTable,
+    *,
+    lm: FrozenLM,
+    max_examples: int | None = 60,
+    max_pairs: int | None = 8,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Scores prompts made of a run of an outer task and a run of an inner one on the composed task.
 
-    Composed are the compositions of COMPOSITIONS whose tasks the runs have: pairs of runs with one init, seed and template, a run with itself where both
-    tasks are one (no average then: it is the prompt itself). Their examples: test inputs of the inner task, with its label put into the outer task.
-    Those where one task alone gives the composed label are left out, as are training inputs of the composed task where that is trained too.
-    What comes between may have been a training input of the outer task.
+    Numbers `<kind>.<outer>_after_<inner>`, accuracies on the composed task, and `<kind>.all`, mean over compositions.
+    Ways to compose, with run a of the outer and b of the inner task: `outer_inner` and `inner_outer`, side by side,
+    [2P, d] (inner's last in the first: next to the text); `average`, (P_a + P_b) / 2; `delta_sum`,
+    P0 + delta_a + delta_b with b's P0. Controls: `outer`, `inner`, `initial` (P0 of b), `initial_twice`;
+    `random_beside`, [P0_a + random; P_b], and `random_sum`, P0 + delta_b + random, where each random token is as long
+    as a's delta; `trained`, prompts trained on the composed task itself; `guessed.<way>.all`, the way itself against
+    labels shuffled among a composition's examples: what some label of the right kind gets without its input.
+    `as_inner.<way>.all`, `as_outer.<way>.all`: how often a way does one task only, where these are two and both are
+    defined for the input. `difference.<way>.<control>`: of means over compositions.
 
-    Table `accuracies`: one row per scored prompt with Wilson's interval; `examples`: the composed examples. Intervals of means draw runs and examples
-    with replacement. max_examples (of a composition), max_pairs (of runs, each composition): drawn by seed; null: all.
+    Table `accuracies`: one row per scored prompt with Wilson's interval; `examples`: the composed examples. Intervals
+    of means draw runs and examples with replacement.
+
+    Args:
+        max_examples: examples of a composition, drawn by seed; None: all.
+        max_pairs: pairs of runs of a composition, drawn by seed; None: all.
+        draws: bootstrap draws.
+        seed: draws examples, pairs, random deltas and the bootstrap.
+
     Raises UserError where the runs have no such pair or differ in shape.
     """
     sets_N = evaluation_sets(runs, "composition")
     result, generator = Result(), np.random.default_rng(seed)
-    cases = [case for c in COMPOSITIONS for case in _cases(c, runs.table, sets_N, max_examples, max_pairs, generator)]
+    limits = max_examples, max_pairs
+    cases = [case for what in COMPOSITIONS for case in _cases(what, runs.table, sets_N, *limits, generator)]
     if not cases:
-        raise UserError(f"composition: needs runs of two tasks that go together, with one init and seed; there are {', '.join(c.name for c in COMPOSITIONS)}")
-    _name_what_is_left_out(result, cases, runs)
-    cells = [cell for case in cases for cell in _prompts(runs, case, generator)]
-    scored = _score(lm, cells)
-    relabelled = {part: _score(lm, _relabelled(cells, cases, labels)) for part, labels in RELABELLED.items()}
+        names = ", ".join(what.name for what in COMPOSITIONS)
+        raise UserError(
+            f"composition: needs runs of two tasks that go together, with one init and seed; there are {names}"
+        )
+    result.omissions += _omissions(cases, runs)
+    prompts = _prompts(runs, cases, generator)
+    scored = score_kinds(lm, prompts, tasks_equal=True)
+    relabelled = {
+        answer: score_kinds(lm, _relabelled(prompts, cases, answer), tasks_equal=True)
+        for answer in ("as_inner", "as_outer", "guessed")
+    }
     bootstrap = Bootstrap(len(runs), draws, seed)
     result.tables["accuracies"] = _table(runs.table, scored)
-    result.tables["examples"] = pd.DataFrame([{"composition": c.name, "input": e.input, "inner": c.inner[e.id], "label": e.label} for c in cases for e in c.evaluation_set.task.test])
-    _tell_accuracies(result, scored, relabelled, cases, bootstrap)
-    for way in CONTROLS:
+    result.tables["examples"] = _examples_table(cases)
+    accuracies = _report_accuracies(result, scored, cases, bootstrap)
+    other_answers = _report_other_answers(result, relabelled, bootstrap)
+    for way in WAYS:
         if way in scored:
-            _tell_way(result, way, scored, relabelled, bootstrap)
-    _tell_reach(result, scored, bootstrap)
-    result.figures["accuracies"] = _figure(result, scored, cases)
+            _report_way(result, way, scored, relabelled["guessed"][way], accuracies, other_answers, bootstrap)
+    _report_reach(result, scored, accuracies, bootstrap)
+    result.figures["accuracies"] = _figure(accuracies)
     return result
 
 
-# What is asked.
+# Which runs meet, and on which examples.
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +141,10 @@ class _Case:
 
     what: Composition
     evaluation_set: EvaluationSet
+    other_labels: dict[str, dict[int, str]]
+    """By answer (as_inner, as_outer: one task alone gives it; guessed: another example has it) and the example's id."""
     inner: dict[int, str]
-    """By the example's id, what the inner task alone makes of its input; outer: what the outer task alone does, where it says."""
-    outer: dict[int, str]
-    shuffled: dict[int, str]
-    """By the example's id, another example's label."""
+    """By the example's id, the label that the inner task alone gives."""
     pairs: list[tuple[int, int]]
     """(run of the outer task, run of the inner task)."""
     of: int
@@ -136,245 +160,297 @@ class _Case:
 
 
 def _cases(
-    what: Composition, table: pd.DataFrame, sets_N: list[EvaluationSet], max_examples: int | None, max_pairs: int | None, generator: np.random.Generator
+    what: Composition,
+    table: pd.DataFrame,
+    sets_N: list[EvaluationSet],
+    max_examples: int | None,
+    max_pairs: int | None,
+    generator: np.random.Generator,
 ) -> list[_Case]:
-    """The composition, as often as its tasks come in different data or templates: mostly once, and not at all where the runs lack a task."""
-    pairs = [
-        (a, b)
-        for a in range(len(table))
-        for b in range(len(table))
-        if (table["task"][a], table["task"][b]) == (what.outer, what.inner) and _fit(table, a, b) and (a == b or what.outer != what.inner)
-    ]
+    """The composition once for each data or templates its tasks come in; nothing where the runs lack a task."""
     together: dict[tuple[EvaluationSet, EvaluationSet], list[tuple[int, int]]] = {}
-    for a, b in pairs:
+    for a, b in _pairs(what, table):
         together.setdefault((sets_N[a], sets_N[b]), []).append((a, b))
     cases = []
-    for (outer, inner), members in together.items():
-        trained = [n for n in range(len(table)) if what.same_as == table["task"][n] and any(_fit(table, n, b) for _, b in members)]
+    for (outer, inner), pairs in together.items():
+        trained = [
+            n
+            for n in range(len(table))
+            if what.same_as == table["task"][n] and any(_fit(table, n, b) for _, b in pairs)
+        ]
         known = {e.input for n in trained for e in sets_N[n].task.train}
-        examples, parts, trivial = _composed(what.outer, outer.task, inner.task, known)
-        if max_examples is not None and len(examples) > max_examples:
-            examples = [examples[i] for i in np.sort(generator.choice(len(examples), max_examples, replace=False))]
+        composed = composed_examples(outer.task, inner.task, known)
+        examples = _drawn(composed.examples, max_examples, generator)
         if not examples:
             continue
-        chosen = members if max_pairs is None or len(members) <= max_pairs else [members[i] for i in np.sort(generator.choice(len(members), max_pairs, replace=False))]
-        task = replace(inner.task, name=what.name, test=examples)
+        chosen = _drawn(pairs, max_pairs, generator)
         # A cycle through all examples in random order: none is given its own label, though another's may be the same.
         order = generator.permutation(len(examples))
         shuffled = {examples[i].id: examples[j].label for i, j in zip(order, np.roll(order, 1), strict=True)}
-        evaluation_set = EvaluationSet(task, max(outer.max_new_tokens, inner.max_new_tokens), len(parts))
-        alone = {i: p[0] for i, p in parts.items()}, {i: p[1] for i, p in parts.items() if p[1] is not None}
-        cases.append(_Case(what, evaluation_set, *alone, shuffled, chosen, len(members), trained, trivial))
+        both = composed.outer if what.outer != what.inner else {}
+        labels = {"as_inner": {i: composed.inner[i] for i in both}, "as_outer": both, "guessed": shuffled}
+        task = replace(inner.task, name=what.name, test=examples)
+        limit = max(outer.max_new_tokens, inner.max_new_tokens)
+        evaluation_set = EvaluationSet(task, limit, len(composed.examples))
+        case = _Case(what, evaluation_set, labels, composed.inner, chosen, len(pairs), trained, composed.trivial)
+        cases.append(case)
     return cases
+
+
+def _pairs(what: Composition, table: pd.DataFrame) -> list[tuple[int, int]]:
+    """(run of the outer task, run of the inner task) that have init, seed and template in common."""
+    return [
+        (a, b)
+        for a in range(len(table))
+        for b in range(len(table))
+        if (table["task"][a], table["task"][b]) == (what.outer, what.inner)
+        and _fit(table, a, b)
+        and (a == b or what.outer != what.inner)
+    ]
 
 
 def _fit(table: pd.DataFrame, a: int, b: int) -> bool:
     return all(table[column][a] == table[column][b] for column in ("init", "seed", "template"))
 
 
-def _composed(name: str, outer: Task, inner: Task, known: set[str]) -> tuple[list[Example], dict[int, tuple[str, str | None]], int]:
-    """Examples that need both tasks; by their id (inner(x), outer(x) or None where the outer task does not say); how many were left out as trivial."""
-    table = {e.input: e.label for e in (*outer.train, *outer.validation, *outer.test)}
-    apply = RULES.get(name, table.get)
-    examples, parts, trivial = [], {}, 0
-    for e in inner.test:
-        label = apply(e.label)
-        if label is None or e.input in known:
-            continue
-        alone = e.label, apply(e.input)
-        if label in alone:
-            trivial += 1
-            continue
-        examples.append(replace(e, label=label))
-        parts[e.id] = alone
-    return examples, parts, trivial
+def _drawn(items: list, most: int | None, generator: np.random.Generator) -> list:
+    """At most so many of them, in their order."""
+    if most is None or len(items) <= most:
+        return items
+    return [items[i] for i in np.sort(generator.choice(len(items), most, replace=False))]
 
 
-def _name_what_is_left_out(result: Result, cases: list[_Case], runs: RunTable) -> None:
-    found = {case.what for case in cases}
-    if absent := [c.name for c in COMPOSITIONS if c not in found]:
-        result.omissions.append(f"composition: {', '.join(absent)}: left out, for these runs lack one of the two tasks at a common init, seed and template, or no example needs both.")
-    if short := [f"{case.name} ({case.evaluation_set.of})" for case in cases if case.evaluation_set.n < case.evaluation_set.of]:
-        result.omissions.append(f"composition: {max(case.evaluation_set.n for case in cases)} examples, drawn by the seed, stand for all of {', '.join(short)} (max_examples=null scores all).")
-    if short := [f"{case.name} ({len(case.pairs)} of {case.of})" for case in cases if len(case.pairs) < case.of]:
-        result.omissions.append(f"composition: of these, only some pairs of runs were scored, drawn by the seed: {', '.join(short)} (max_pairs=null scores all).")
-    if trivial := [f"{case.name} ({case.trivial})" for case in cases if case.trivial]:
-        result.omissions.append(f"composition: left out as one task alone gives their label: examples of {', '.join(trivial)}.")
-    initial_NPd = runs.prompts("initial")
-    apart = sum(not np.array_equal(initial_NPd[a], initial_NPd[b]) for case in cases for a, b in case.pairs)
-    if apart:
-        result.omissions.append(
-            f"composition: in {apart} of {sum(len(case.pairs) for case in cases)} pairs the two runs start from different P0s (a random init differs by task); "
-            "their deltas are added to the inner run's (a word as init, or seeds.init, gives both the same P0)."
+def _omissions(cases: list[_Case], runs: RunTable) -> list[str]:
+    """What is left out, and what the pairs of runs lack."""
+    omissions = []
+    there = {case.what for case in cases}
+    if absent := [what.name for what in COMPOSITIONS if what not in there]:
+        omissions.append(
+            f"composition: {', '.join(absent)}: left out, for these runs lack one of the two tasks at a common init, "
+            "seed and template, or no example needs both."
         )
+    sampled = [case for case in cases if case.evaluation_set.n < case.evaluation_set.of]
+    if sampled:
+        most = max(case.evaluation_set.n for case in cases)
+        names = ", ".join(f"{case.name} ({case.evaluation_set.of})" for case in sampled)
+        omissions.append(
+            f"composition: {most} examples, drawn by the seed, stand for all of {names} (max_examples=null scores all)."
+        )
+    if short := [f"{case.name} ({len(case.pairs)} of {case.of})" for case in cases if len(case.pairs) < case.of]:
+        omissions.append(
+            "composition: of these, only some pairs of runs were scored, drawn by the seed: "
+            f"{', '.join(short)} (max_pairs=null scores all)."
+        )
+    if trivial := [f"{case.name} ({case.trivial})" for case in cases if case.trivial]:
+        omissions.append(
+            f"composition: left out as one task alone gives their label: examples of {', '.join(trivial)}."
+        )
+    initial_NPd = runs.prompts("initial")
+    pairs = [pair for case in cases for pair in case.pairs]
+    if apart := sum(not np.array_equal(initial_NPd[a], initial_NPd[b]) for a, b in pairs):
+        omissions.append(
+            f"composition: in {apart} of {len(pairs)} pairs the two runs start from different P0s (a random init "
+            "differs by task); their deltas are added to the inner run's (a word as init, or seeds.init, gives both "
+            "the same P0)."
+        )
+    return omissions
 
 
-# What is scored.
+# Prompts to score.
 
 
-@dataclass(frozen=True, eq=False)
-class _Cell:
-    """One prompt that is asked one composition."""
-
-    kind: str
-    prompt_Pd: np.ndarray
-    evaluation_set: EvaluationSet
-    members: tuple[int, ...]
-    """The runs that it is made of."""
-
-
-def _prompts(runs: RunTable, case: _Case, generator: np.random.Generator) -> list[_Cell]:
+def _prompts(runs: RunTable, cases: list[_Case], generator: np.random.Generator) -> list[Candidate[str]]:
     # In float64 P0 + (P - P0) is P to the last bit.
     final_NPd, p0_NPd = runs.prompts().astype(np.float64), runs.prompts("initial").astype(np.float64)
-    cells = []
-    for a, b in case.pairs:
-        delta_a, delta_b = final_NPd[a] - p0_NPd[a], final_NPd[b] - p0_NPd[b]
-        random_Pd = random_like(delta_a, generator)
-        made = {
-            "outer_inner": np.concatenate([final_NPd[a], final_NPd[b]]),
-            "inner_outer": np.concatenate([final_NPd[b], final_NPd[a]]),
-            "average": (final_NPd[a] + final_NPd[b]) / 2,
-            "delta_sum": p0_NPd[b] + delta_a + delta_b,
-            "outer": final_NPd[a],
-            "inner": final_NPd[b],
-            "initial": p0_NPd[b],
-            "initial_twice": np.concatenate([p0_NPd[a], p0_NPd[b]]),
-            "random_beside": np.concatenate([p0_NPd[a] + random_Pd, final_NPd[b]]),
-            "random_sum": p0_NPd[b] + delta_b + random_Pd,
-        }
-        if a == b:
-            del made["average"], made["inner_outer"]
-        members = (a,) if a == b else (a, b)
-        cells += [_Cell(kind, prompt_Pd, case.evaluation_set, members) for kind, prompt_Pd in made.items()]
-    return cells + [_Cell("trained", final_NPd[n], case.evaluation_set, (n,)) for n in case.trained]
-
-
-def _alone(case: _Case, part: str) -> dict[int, str]:
-    """What one of two different tasks gives, of the inputs for which both say something."""
-    labels = getattr(case, part)
-    return {i: labels[i] for i in case.outer} if case.what.outer != case.what.inner else {}
-
-
-RELABELLED: dict[str, Callable[[_Case], dict[int, str]]] = {
-    "as_inner": lambda case: _alone(case, "inner"),
-    "as_outer": lambda case: _alone(case, "outer"),
-    "guessed": lambda case: case.shuffled,
-}
-"""Other labels, by the example's id, that the ways to compose are asked for."""
-
-
-def _relabelled(cells: list[_Cell], cases: list[_Case], labels: Callable[[_Case], dict[int, str]]) -> list[_Cell]:
-    set_of = {}
+    prompts = []
     for case in cases:
-        given = labels(case)
-        examples = [replace(e, label=given[e.id]) for e in case.evaluation_set.task.test if e.id in given]
-        if examples:
-            set_of[case.evaluation_set] = EvaluationSet(replace(case.evaluation_set.task, test=examples), case.evaluation_set.max_new_tokens, len(examples))
-    return [replace(cell, evaluation_set=set_of[cell.evaluation_set]) for cell in cells if cell.kind in CONTROLS and cell.evaluation_set in set_of]
+        own = case.evaluation_set
+        for a, b in case.pairs:
+            random_Pd = random_like(final_NPd[a] - p0_NPd[a], generator)
+            made = _composed(final_NPd[a], p0_NPd[a], final_NPd[b], p0_NPd[b], random_Pd)
+            if a == b:
+                del made["average"], made["inner_outer"]
+            members = (a,) if a == b else (a, b)
+            prompts += [Candidate(kind, prompt_Pd, own, members) for kind, prompt_Pd in made.items()]
+        prompts += [Candidate("trained", final_NPd[n], own, (n,)) for n in case.trained]
+    return prompts
 
 
-def _score(lm: FrozenLM, cells: list[_Cell]) -> dict[str, Scored]:
-    """By kind."""
-    correct = score(lm, [cell.prompt_Pd for cell in cells], [cell.evaluation_set for cell in cells])
-    kinds: dict[str, list[int]] = {}
-    for i, cell in enumerate(cells):
-        kinds.setdefault(cell.kind, []).append(i)
+def _composed(
+    outer_Pd: np.ndarray, outer_p0_Pd: np.ndarray, inner_Pd: np.ndarray, inner_p0_Pd: np.ndarray, random_Pd: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each way to compose two prompts, and the controls. random_Pd: token by token as long as the outer one's delta."""
+    outer_delta_Pd, inner_delta_Pd = outer_Pd - outer_p0_Pd, inner_Pd - inner_p0_Pd
     return {
-        kind: Scored([correct[i] for i in chosen], [cells[i].evaluation_set for i in chosen], [cells[i].members for i in chosen], tasks_equal=True)
-        for kind, chosen in kinds.items()
+        "outer_inner": np.concatenate([outer_Pd, inner_Pd]),
+        "inner_outer": np.concatenate([inner_Pd, outer_Pd]),
+        "average": (outer_Pd + inner_Pd) / 2,
+        "delta_sum": inner_p0_Pd + outer_delta_Pd + inner_delta_Pd,
+        "outer": outer_Pd,
+        "inner": inner_Pd,
+        "initial": inner_p0_Pd,
+        "initial_twice": np.concatenate([outer_p0_Pd, inner_p0_Pd]),
+        "random_beside": np.concatenate([outer_p0_Pd + random_Pd, inner_Pd]),
+        "random_sum": inner_p0_Pd + inner_delta_Pd + random_Pd,
     }
 
 
-# What is told.
+def _relabelled(prompts: list[Candidate[str]], cases: list[_Case], answer: str) -> list[Candidate[str]]:
+    """The ways to compose, to be scored on other labels, where these are defined."""
+    set_of = {}
+    for case in cases:
+        labels, own = case.other_labels[answer], case.evaluation_set
+        examples = [replace(e, label=labels[e.id]) for e in own.task.test if e.id in labels]
+        if examples:
+            set_of[own] = EvaluationSet(replace(own.task, test=examples), own.max_new_tokens, len(examples))
+    return [
+        replace(prompt, evaluation_set=set_of[prompt.evaluation_set])
+        for prompt in prompts
+        if prompt.kind in WAYS and prompt.evaluation_set in set_of
+    ]
+
+
+# Tables, numbers and findings.
 
 
 def _table(table: pd.DataFrame, scored: dict[str, Scored]) -> pd.DataFrame:
+    """A row per scored prompt."""
     rows = []
-    for kind, cells in scored.items():
-        for correct_E, evaluation_set, members in zip(cells.correct_S, cells.sets_S, cells.runs_S, strict=True):
+    for kind, prompts in scored.items():
+        for correct_E, evaluation_set, members in zip(prompts.correct_S, prompts.sets_S, prompts.runs_S, strict=True):
             low, high = wilson(int(correct_E.sum()), evaluation_set.n)
             of = {column: table[column][members[-1]] for column in ("init", "seed", "template")}
-            rows.append({"kind": kind, "composition": evaluation_set.task.name, **of, "accuracy": correct_E.mean(), "low": low, "high": high, "n": evaluation_set.n})
+            score = {"accuracy": correct_E.mean(), "low": low, "high": high, "n": evaluation_set.n}
+            rows.append({"kind": kind, "composition": evaluation_set.task.name, **of, **score})
     return pd.DataFrame(rows)
 
 
-def _on(cells: Scored, chosen_sets: list[EvaluationSet]) -> Scored:
-    return replace(cells.where(lambda s: cells.sets_S[s] in chosen_sets), tasks_equal=True)
+def _examples_table(cases: list[_Case]) -> pd.DataFrame:
+    """A row per composed example."""
+    return pd.DataFrame(
+        [
+            {"composition": case.name, "input": e.input, "inner": case.inner[e.id], "label": e.label}
+            for case in cases
+            for e in case.evaluation_set.task.test
+        ]
+    )
 
 
-def _tell_accuracies(result: Result, scored: dict[str, Scored], relabelled: dict[str, dict[str, Scored]], cases: list[_Case], bootstrap: Bootstrap) -> None:
-    for kind, cells in scored.items():
-        for name in order_of_appearance([case.name for case in cases]):
-            part = _on(cells, [case.evaluation_set for case in cases if case.name == name])
-            if len(part):
-                result.number(f"{kind}.{name}", part.mean, part.examples, "test examples", *bootstrap.interval(part))
-        result.number(f"{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
-    for part, kinds in relabelled.items():
-        for kind, cells in kinds.items():
-            result.number(f"{part}.{kind}.all", cells.mean, cells.examples, "test examples", *bootstrap.interval(cells))
+def _report_accuracies(
+    result: Result, scored: dict[str, Scored], cases: list[_Case], bootstrap: Bootstrap
+) -> dict[str, dict[str, Number]]:
+    """Adds the mean accuracies; by kind and the composition's name, or ALL."""
+    sets: dict[str, list[EvaluationSet]] = {}
+    for case in cases:
+        sets.setdefault(case.name, []).append(case.evaluation_set)
+    accuracies: dict[str, dict[str, Number]] = {}
+    for kind, prompts in scored.items():
+        parts = {name: prompts.on(*own) for name, own in sets.items()}
+        parts = {name: part for name, part in parts.items() if len(part)} | {ALL: prompts}
+        accuracies[kind] = {name: add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in parts.items()}
+    return accuracies
 
 
-WAYS = {
-    "outer_inner": "The outer task's prompt put before the inner's", "inner_outer": "The outer task's prompt put after the inner's",
-    "average": "The mean of both tasks' prompts", "delta_sum": "The sum of both tasks' deltas on one P0",
-}  # fmt: skip
+def _report_other_answers(
+    result: Result, relabelled: dict[str, dict[str, Scored]], bootstrap: Bootstrap
+) -> dict[tuple[str, str], Number]:
+    """Adds how often each way to compose gives other answers; by (answer, way)."""
+    return {
+        (answer, way): add_mean(result, f"{answer}.{way}.all", prompts, bootstrap)
+        for answer, ways in relabelled.items()
+        for way, prompts in ways.items()
+    }
 
 
-def _tell_way(result: Result, way: str, scored: dict[str, Scored], relabelled: dict[str, dict[str, Scored]], bootstrap: Bootstrap) -> None:
-    """Against the best of its controls. Which is best is seen in the same numbers: that can only speak against the way."""
-    cells, controls = scored[way], {}
-    there = list(dict.fromkeys(cells.sets_S))
-    against = {kind: _on(scored[kind], there) for kind in CONTROLS[way]} | {"guessed": relabelled["guessed"][way]}
-    for kind, control in against.items():
-        difference, low, high = bootstrap.difference(cells, control)
-        result.number(f"difference.{way}.{kind}", difference, cells.examples, "test examples", low, high)
-        controls[kind] = control, difference, low, high
-    best, (control, difference, low, high) = max(controls.items(), key=lambda item: item[1][0].mean)
-    verdict = "so more composed labels come out than without composing" if low > 0 else "so composing this way does harm" if high < 0 else "so nothing shows that it composes the tasks"
+def _report_way(
+    result: Result,
+    way: str,
+    scored: dict[str, Scored],
+    guessed: Scored,
+    accuracies: dict[str, dict[str, Number]],
+    other_answers: dict[tuple[str, str], Number],
+    bootstrap: Bootstrap,
+) -> None:
+    """Compares a way to compose with its controls; the finding is about the best of them.
+
+    Which is best is seen in the same numbers: that can only speak against the way.
+
+    Args:
+        guessed: the way's scores on shuffled labels.
+        accuracies: by kind and composition.
+        other_answers: by answer and way.
+    """
+    prompts = scored[way]
+    controls = {kind: scored[kind].on(*prompts.sets) for kind in CONTROLS[way]} | {"guessed": guessed}
+    differences = {
+        kind: add_difference(result, f"difference.{way}.{kind}", prompts, control, bootstrap)
+        for kind, control in controls.items()
+    }
+    best = max(controls, key=lambda kind: controls[kind].mean)
+    verdict = by_sign(
+        differences[best],
+        "so more composed labels come out than without composing",
+        "so nothing shows that it composes the tasks",
+        "so composing this way does harm",
+    )
     alone = [
-        f"of the {part} task alone {percent(only.mean, *bootstrap.interval(only))}" for part in ("inner", "outer") if (only := relabelled[f"as_{part}"].get(way))
+        f"of the {part} task alone {in_percent(other_answers[answer, way])}"
+        for part, answer in (("inner", "as_inner"), ("outer", "as_outer"))
+        if (answer, way) in other_answers
     ]
     sentence = (
-        f"{WAYS[way]} solves {percent(cells.mean, *bootstrap.interval(cells))} of the composed examples, the best of its controls ({KINDS[best]}) "
-        f"{percent(control.mean, *bootstrap.interval(control))}: {points(difference, low, high)}, {verdict}{'; it gives the label ' * bool(alone)}{' and '.join(alone)} "
-        f"(n = {cells.examples} test examples, {len(cells.parts)} compositions, {len(cells)} prompts)."
+        f"{WAYS[way]} solves {in_percent(accuracies[way][ALL])} of the composed examples, the best of its controls "
+        f"({KINDS[best]}) {percent(*bootstrap.mean(controls[best]))}: {in_points(differences[best])}, {verdict}"
+        f"{'; it gives the label ' if alone else ''}{' and '.join(alone)} "
+        f"(n = {prompts.examples} test examples, {len(prompts.parts)} compositions, {len(prompts)} prompts)."
     )
-    result.findings.append(Finding(sentence, difference, cells.examples, "test examples", low, high))
+    result.findings.append(Finding.of(differences[best], sentence))
 
 
-def _tell_reach(result: Result, scored: dict[str, Scored], bootstrap: Bootstrap) -> None:
-    """What a prompt trained on the composed task reaches, against the best way to compose there."""
+def _report_reach(
+    result: Result, scored: dict[str, Scored], accuracies: dict[str, dict[str, Number]], bootstrap: Bootstrap
+) -> None:
+    """Compares the best way to compose with prompts trained on the composed task, where there are such."""
     if "trained" not in scored:
-        result.omissions.append("composition: prompts trained on the composed task itself, as what can be reached, need runs of plus_two beside plus_one.")
+        result.omissions.append(
+            "composition: prompts trained on the composed task itself, as what can be reached, need runs of plus_two "
+            "beside plus_one."
+        )
         return
     trained = scored["trained"]
-    there = {way: _on(scored[way], list(dict.fromkeys(trained.sets_S))) for way in CONTROLS if way in scored}
-    there = {way: cells for way, cells in there.items() if len(cells)}
-    way = max(there, key=lambda name: there[name].mean)
-    difference, low, high = bootstrap.difference(there[way], trained)
-    result.number(f"difference.{way}.trained", difference, trained.examples, "test examples", low, high)
-    verdict = "more than" if low > 0 else "less than" if high < 0 else "not told apart from"
+    ways = {way: scored[way].on(*trained.sets) for way in WAYS if way in scored}
+    ways = {way: prompts for way, prompts in ways.items() if len(prompts)}
+    way = max(ways, key=lambda name: ways[name].mean)
+    number = add_difference(result, f"difference.{way}.trained", ways[way], trained, bootstrap, n=trained.examples)
+    verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
     sentence = (
-        f"On {', '.join(evaluation_set.task.name for evaluation_set in dict.fromkeys(trained.sets_S))} the best way to compose ({KINDS[way]}) solves "
-        f"{percent(there[way].mean, *bootstrap.interval(there[way]))}, {verdict} prompts trained on the composed task {percent(trained.mean, *bootstrap.interval(trained))}: "
-        f"{points(difference, low, high)} (n = {trained.examples} test examples, {len(there[way])} and {len(trained)} prompts)."
+        f"On {', '.join(evaluation_set.task.name for evaluation_set in trained.sets)} the best way to compose "
+        f"({KINDS[way]}) solves {percent(*bootstrap.mean(ways[way]))}, {verdict} prompts trained on the composed task "
+        f"{in_percent(accuracies['trained'][ALL])}: {in_points(number)} "
+        f"(n = {trained.examples} test examples, {len(ways[way])} and {len(trained)} prompts)."
     )
-    result.findings.append(Finding(sentence, difference, trained.examples, "test examples", low, high))
+    result.findings.append(Finding.of(number, sentence))
 
 
-def _figure(result: Result, scored: dict[str, Scored], cases: list[_Case]) -> str:
+def _figure(accuracies: dict[str, dict[str, Number]]) -> str:
     """A row of points per composition, one for each kind, with 95 % intervals."""
-    numbers = {row["quantity"]: row for row in result.numbers}
-    names = [*order_of_appearance([case.name for case in cases]), "all"]
+    names = [*order_of_appearance([name for by_name in accuracies.values() for name in by_name if name != ALL]), ALL]
     with panels(height=max(3.0, 0.75 * len(names) + 1.4), width=7.2) as (figure, axes):
         axis = axes[0, 0]
-        for i, kind in enumerate(k for k in KINDS if k in scored):
-            told = [(y, numbers[f"{kind}.{name}"]) for y, name in enumerate(names) if f"{kind}.{name}" in numbers]
-            values = np.array([row["value"] for _, row in told])
-            bars = np.clip([values - [row["low"] for _, row in told], [row["high"] for _, row in told] - values], 0, None)
-            places = [y + 0.07 * (i - (len(scored) - 1) / 2) for y, _ in told]
-            marker = "o" if kind in CONTROLS else "*" if kind == "trained" else "x"
-            axis.errorbar(values, places, xerr=bars, label=KINDS[kind], color=COLOURS[i % len(COLOURS)], linestyle="none", marker=marker, markersize=4, elinewidth=0.8)
+        for i, kind in enumerate(kind for kind in KINDS if kind in accuracies):
+            values, bars = with_bars(list(accuracies[kind].values()))
+            places = [names.index(name) + 0.07 * (i - (len(accuracies) - 1) / 2) for name in accuracies[kind]]
+            axis.errorbar(
+                values,
+                places,
+                xerr=bars,
+                label=KINDS[kind],
+                color=COLOURS[i % len(COLOURS)],
+                linestyle="none",
+                marker="o" if kind in WAYS else "*" if kind == "trained" else "x",
+                markersize=4,
+                elinewidth=0.8,
+            )
         axis.set(yticks=range(len(names)), xlabel="accuracy on the composed task", xlim=(-0.03, 1.03))
         axis.set_yticklabels(names)
         axis.invert_yaxis()

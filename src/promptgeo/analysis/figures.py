@@ -1,9 +1,13 @@
 """Figures as SVG texts: one look for all, and the same bytes for the same numbers."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptgeo.analysis.result import Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,3 +84,42 @@ def small_multiples(n: int, columns: int = 2, **options: Any) -> Iterator[tuple[
         for axis in axes.flat[n:]:
             axis.set_visible(False)
         yield figure, list(axes.flat[:n])
+
+
+def with_bars(numbers: Sequence[Number]) -> tuple[np.ndarray, np.ndarray]:
+    """(values [n], error bars [2, n] of their 95 % intervals), as matplotlib's errorbar and bar take them."""
+    values = np.array([number.value for number in numbers])
+    low, high = np.array([number.interval for number in numbers]).T
+    return values, np.clip([values - low, high - values], 0, None)
+
+
+def shares_grid(
+    axis: Any, shares_RC: np.ndarray, rows: Sequence[Any], columns: Sequence[Any], written: bool = True, **labels: Any
+) -> Any:
+    """Draws shares from 0 to 1 as a grid of cells, the first row on top; returns matplotlib's mesh, for a colour bar.
+
+    Args:
+        shares_RC: NaN where there is none.
+        rows: their tick labels; columns likewise.
+        written: whether the numbers stand in the cells.
+        labels: matplotlib's, for the columns' tick labels.
+    """
+    mesh = axis.pcolormesh(np.ma.masked_invalid(shares_RC), vmin=0, vmax=1, cmap="Blues")
+    for (i, j), share in np.ndenumerate(shares_RC):
+        if written and np.isfinite(share):
+            colour = "white" if share > 0.6 else "black"  # from there on the blue is too dark for black
+            axis.text(j + 0.5, i + 0.5, f"{share:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    axis.set(xticks=np.arange(len(columns)) + 0.5, yticks=np.arange(len(rows)) + 0.5)
+    axis.set_xticklabels(columns, **labels)
+    axis.set_yticklabels(rows)
+    axis.invert_yaxis()
+    axis.grid(False)
+    return mesh
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as SVG text, without date or creator, and with ids of its own so that many fit into one page."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

@@ -1,32 +1,73 @@
-"""What is left of a soft prompt when its tokens change places, are repeated, left out or added up? Scored on the runs' test examples.
+"""What is left of a soft prompt when its tokens change places, are repeated, left out or added up?
 
-Study 1 (Promptmanteau) tried this on one prompt of three tokens that means +1.
+Scored on the runs' test examples. Study 1 (Promptmanteau) tried this on one prompt of three tokens that means +1.
+
+Kinds of prompts made of a trained prompt's tokens. `trained`: as they are. `order`: in every other order.
+`subset.<k>`: every k of them, in order. `repeat.<k>`: each one k times. `sum`: their sum as one token. `delta_sum`: a
+P0 token plus the sum of all deltas, for each P0 token. Beside them `initial`: P0; `initial_sum`: the sum of its tokens;
+`random_sum`: a P0 token plus a random direction as long as the sum of the deltas; `none`: no prompt.
 
 Shapes: N runs, S scored prompts, P prompt tokens, d width, E test examples of a task.
 """
 
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import combinations, permutations
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.groups import names_of
-from promptgeo.analysis.progress import progress
+from promptgeo.analysis.figures import COLOURS, small_multiples, svg, with_bars
+from promptgeo.analysis.groups import TaskRuns, by_task
+from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Claim, Finding, Result
-from promptgeo.analysis.scoring import BLOCK, Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points
+from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.scoring import (
+    Answers,
+    Bootstrap,
+    Candidate,
+    EvaluationSet,
+    Scored,
+    add_difference,
+    add_mean,
+    answers,
+    by_sign,
+    in_percent,
+    in_points,
+    sampled_examples,
+)
+from promptgeo.analysis.token_prompts import (
+    DELTA_SUM,
+    INITIAL,
+    NONE,
+    ONE_TOKEN,
+    ORDER,
+    SUM,
+    TRAINED,
+    Choice,
+    Kind,
+    Made,
+    delta_prompts,
+    token_prompts,
+)
 from promptgeo.errors import UserError
-from promptgeo.evaluation import evaluate
 from promptgeo.frozen_lm import FrozenLM
 from promptgeo.run_table import RunTable
 from promptgeo.schema import Scoring
 
+WORDS = {
+    "order": "its tokens in another order",
+    "sum": "the sum of its tokens",
+    "delta_sum": "a P0 token plus the sum of the deltas",
+    "random_sum": "a P0 token plus a random direction of that length",
+    "initial": "P0",
+    "initial_sum": "the sum of P0's tokens",
+}
+"""Kinds of prompts, in findings; see _words for the others."""
 
+
+@question(lm=True, claims=("orders_work", "repeats_fail", "one_token_numeric", "sum_of_deltas"))
 def token_operations(
     runs: RunTable,
     *,
@@ -42,363 +83,451 @@ def token_operations(
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
-    """Per task and prompt length P >= 2, prompts made of each trained prompt's tokens:
+    """Scores, per task and prompt length P >= 2, the module's kinds of prompts made of each trained prompt's tokens.
 
-    trained: as they are; order: in every other order; subset.<k>: every k of them, in order; repeat.<k>: each one k times (`repeats`, and P
-    times); sum: their sum as one token; delta_sum: a P0 token plus the sum of all deltas, for each P0 token. Beside them initial: P0;
-    initial_sum: the sum of its tokens; random_sum: a P0 token plus a random direction as long as the sum of the deltas; none: no prompt.
+    Numbers. `<kind>.<task>`: accuracy. `numeric.<kind>.<task>`: the share of outputs that `number` matches as a whole,
+    where every label is a number. `difference.<kind>.<task>` and `difference.numeric.<kind>.<task>`: the kind less the
+    trained prompts; `difference.delta_sum.sum.<task>` likewise. Where a task adds c to its input,
+    `repeat.<k>.<task>.as_plus_<k c>` scores the repeats on what they would mean if meanings added up, and
+    `difference.repeat.<k>.<task>.as_plus_<k c>` compares with a token once, scored on the same.
 
-    Numbers: `<kind>.<task>`, accuracy; `numeric.<kind>.<task>`, the share of outputs that `number` (a regular expression) matches as a whole,
-    where every label is a number; `difference.<kind>.<task>` and `difference.numeric.<kind>.<task>`, the kind less the trained prompts,
-    `difference.delta_sum.sum.<task>` likewise. Where a task adds c to its input, `repeat.<k>.<task>.as_plus_<k c>` scores the repeats
-    on what they would mean if meanings added up, and `difference.repeat.<k>.<task>.as_plus_<k c>` compares with a token once, asked for the same.
-    Tables: `prompts`, a row per scored prompt (Wilson's intervals). Intervals of means draw whole runs and test examples with replacement.
+    Table `prompts`: a row per scored prompt, with Wilson's interval. Intervals of means draw whole runs and test
+    examples with replacement. What is drawn in place of all is named.
 
-    max_orders, max_subsets (of each size), max_runs (of a task and length), max_examples (of a task): drawn by seed where there are more; named.
-    Claims, of number tasks: orders_work and repeats_fail (against `well` times the trained prompts' accuracy), one_token_numeric (against the
-    share `enough`, which must not be reached without a prompt), sum_of_deltas. Raises UserError where no prompt has two tokens, or for prompts that were trained elsewhere.
+    Claims, of number tasks: `orders_work` and `repeats_fail` (against `well` times the trained prompts' accuracy),
+    `one_token_numeric` (against the share `enough`, which must not be reached without a prompt), `sum_of_deltas`.
+
+    Args:
+        repeats: how often a token is repeated, beside P times.
+        number: a regular expression.
+        max_orders: other orders of a prompt's tokens, drawn by seed where there are more.
+        max_subsets: subsets of each size, likewise.
+        max_runs: runs of a task and prompt length, likewise; None: all.
+        max_examples: test examples of a task, likewise; None: all.
+        well: times the trained prompt's accuracy: from there on an operation works.
+        enough: share of outputs that are numbers, from which a token is enough to make them so.
+        draws, seed: of the bootstrap; the seed also draws what is scored.
+
+    Raises UserError where no prompt has two tokens, or for prompts that were trained elsewhere.
     """
     if max_orders < 1 or max_subsets < 1 or any(k < 2 for k in repeats):
         raise UserError("token_operations: needs max_orders >= 1, max_subsets >= 1 and repeats of at least 2")
     result, generator = Result(), np.random.default_rng(seed)
-    sets_N = evaluation_sets(runs, "token_operations", max_examples, seed)
-    groups = _groups(runs, sets_N, number, max_runs, generator, result)
+    tasks = by_task(runs, "token_operations", max_examples, seed)
+    groups = _groups(tasks, re.compile(number), max_runs, generator, result)
+    prompts = []
+    for group in groups:
+        choice = Choice.draw(group.task_runs.length, max_orders, max_subsets, repeats, generator)
+        result.omissions += _omissions(group.task_runs, choice, max_subsets)
+        prompts.append(_prompts(lm, group, choice, generator))
+    scores = _score(lm, prompts, re.compile(number))
     bootstrap = Bootstrap(len(runs), draws, seed)
-    for group in groups:
-        _lay_out(lm, group, runs, repeats, max_orders, max_subsets, generator, result)
-    _score(lm, groups, re.compile(number))
-    for group in groups:
-        _tell(result, group, bootstrap)
-    short = [evaluation_set for evaluation_set in dict.fromkeys(group.evaluation_set for group in groups) if evaluation_set.n < evaluation_set.of]
-    if short:
-        names = ", ".join(f"{evaluation_set.task.name} ({evaluation_set.of})" for evaluation_set in short)
-        result.omissions.append(f"token_operations: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {names} (max_examples=null scores all).")
-    _judge(result, [group for group in groups if group.numbers], well, enough)
-    result.tables["prompts"] = pd.concat([_table(group, runs) for group in groups], ignore_index=True)
-    result.figures["operations"] = _figure(result, groups)
+    reports = [_report(result, group, of_group, bootstrap) for group, of_group in zip(groups, scores, strict=True)]
+    result.omissions += sampled_examples("token_operations", [g.evaluation_set for g in groups], max_examples, seed)
+    result.claims += _claims([report for report in reports if report.group.numbers], well, enough)
+    result.tables["prompts"] = _table(groups, scores, runs.table)
+    result.figures["operations"] = _figure(reports)
     return result
 
 
-# What is scored.
+# Which runs.
 
 
-@dataclass(eq=False)
-class _Kind:
-    """Prompts made in one way, and what they score."""
-
-    evaluation_set: EvaluationSet
-    prompts_S: list[np.ndarray] = field(default_factory=list)
-    runs_S: list[tuple[int, ...]] = field(default_factory=list)
-    made_S: list[str] = field(default_factory=list)
-    """Which tokens: "2 0 1"."""
-    correct_S: list[np.ndarray] = field(default_factory=list)
-    numeric_S: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, prompt_Pd: np.ndarray, run: int, made: Sequence[int]) -> None:
-        self.prompts_S.append(prompt_Pd.astype(np.float32))
-        self.runs_S.append((run,))
-        self.made_S.append(" ".join(map(str, made)))
-
-    @property
-    def accuracy(self) -> Scored:
-        return Scored(self.correct_S, [self.evaluation_set] * len(self.correct_S), self.runs_S)
-
-    @property
-    def numeric(self) -> Scored:
-        return Scored(self.numeric_S, [self.evaluation_set] * len(self.numeric_S), self.runs_S)
-
-
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Group:
     """One task's runs of one prompt length."""
 
-    name: str
-    evaluation_set: EvaluationSet
-    members: list[int]
-    length: int
+    task_runs: TaskRuns
     numbers: bool
     """Whether every label is a number."""
-    kinds: dict[str, _Kind] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.task_runs.name
+
+    @property
+    def evaluation_set(self) -> EvaluationSet:
+        return self.task_runs.evaluation_set
 
     @property
     def offset(self) -> int:
         """c, where every label is its input + c; 0 where there is no such c."""
         try:
-            found = {int(e.label) - int(e.input) for e in self.evaluation_set.task.test}
+            offsets = {int(e.label) - int(e.input) for e in self.evaluation_set.task.test}
         except ValueError:
             return 0
-        return found.pop() if len(found) == 1 else 0
+        return offsets.pop() if len(offsets) == 1 else 0
 
 
-def _groups(runs: RunTable, sets_N: list[EvaluationSet], number: str, max_runs: int | None, generator: np.random.Generator, result: Result) -> list[_Group]:
-    members: dict[tuple[EvaluationSet, int], list[int]] = {}
-    for n, (run, evaluation_set) in enumerate(zip(runs.runs, sets_N, strict=True)):
-        members.setdefault((evaluation_set, len(run.prompt())), []).append(n)
+def _groups(
+    tasks: list[TaskRuns], number: re.Pattern[str], max_runs: int | None, generator: np.random.Generator, result: Result
+) -> list[_Group]:
+    """Runs whose prompts have two tokens or more, at most max_runs of a group; names in the result what is left out."""
     groups = []
-    for ((evaluation_set, length), own), name in zip(members.items(), names_of(runs, list(members.values())), strict=True):
-        if length < 2:
-            result.omissions.append(f"token_operations: the prompts of {name} have one token: there is nothing to reorder, leave out or add up.")
+    for own in tasks:
+        if own.length < 2:
+            result.omissions.append(
+                f"token_operations: the prompts of {own.name} have one token: there is nothing to reorder, leave out "
+                "or add up."
+            )
             continue
-        chosen = own
-        if max_runs is not None and len(own) > max_runs:
-            chosen = [own[i] for i in np.sort(generator.permutation(len(own))[:max_runs])]
-            result.omissions.append(f"token_operations: {max_runs} of {len(own)} runs of {name} were asked, drawn by seed (max_runs=null asks all).")
-        numbers = all(re.fullmatch(number, e.label.strip()) for e in evaluation_set.task.test)
+        chosen, n = own, len(own.members)
+        if max_runs is not None and n > max_runs:
+            chosen = own.only([own.members[i] for i in np.sort(generator.permutation(n)[:max_runs])])
+            result.omissions.append(
+                f"token_operations: {max_runs} of {n} runs of {own.name} were scored, drawn by seed "
+                "(max_runs=null scores all)."
+            )
+        numbers = all(number.fullmatch(e.label.strip()) for e in own.evaluation_set.task.test)
         if not numbers:
-            result.omissions.append(f"token_operations: the labels of {name} are no numbers, so whether its outputs are numbers is not asked.")
-        groups.append(_Group(name, evaluation_set, chosen, length, numbers))
+            result.omissions.append(
+                f"token_operations: the labels of {own.name} are no numbers, so the share of its outputs that are "
+                "numbers is left out."
+            )
+        groups.append(_Group(chosen, numbers))
     if not groups:
         raise UserError("token_operations: needs prompts of at least two tokens (prompt.length=3); these have one")
     return groups
 
 
-def _lay_out(
-    lm: FrozenLM, group: _Group, runs: RunTable, repeats: Sequence[int], max_orders: int, max_subsets: int, generator: np.random.Generator, result: Result
-) -> None:
-    length, positions = group.length, list(range(group.length))
-    orders = _orders(length, max_orders, generator)
-    if len(orders) < math.factorial(length) - 1:
-        result.omissions.append(f"token_operations: {len(orders)} of {math.factorial(length) - 1} other orders of {group.name} were scored, drawn by seed (max_orders).")
-    subsets = {k: _subsets(length, k, max_subsets, generator) for k in range(1, length)}
-    drawn = [k for k, chosen in subsets.items() if len(chosen) < math.comb(length, k)]
-    if drawn:
-        result.omissions.append(f"token_operations: {max_subsets} subsets each of {', '.join(map(str, drawn))} tokens of {group.name} were scored, drawn by seed (max_subsets).")
-    times = sorted({*repeats, length})
-    meant = {k: _meaning(lm, group, k) for k in times} if group.offset else {}
-    meant = {k: (ending, evaluation_set) for k, (ending, evaluation_set) in meant.items() if evaluation_set.n}
-    unknown = [n for n in group.members if "initial" not in runs.runs[n].tensors]
-    if unknown:
-        result.omissions.append(f"token_operations: {len(unknown)} of {len(group.members)} runs of {group.name} have no P0; sums of deltas need one and leave them out.")
-
-    def kind(name: str, evaluation_set: EvaluationSet = group.evaluation_set) -> _Kind:
-        return group.kinds.setdefault(name, _Kind(evaluation_set))
-
-    for n in group.members:
-        prompt_Pd = runs.runs[n].prompt().astype(np.float64)
-        kind("trained").add(prompt_Pd, n, positions)
-        for order in orders:
-            kind("order").add(prompt_Pd[list(order)], n, order)
-        for k, chosen in subsets.items():
-            for subset in chosen:
-                kind(f"subset.{k}").add(prompt_Pd[list(subset)], n, subset)
-        for k in times:
-            for i in positions:
-                kind(f"repeat.{k}").add(prompt_Pd[[i] * k], n, [i] * k)
-                if k in meant:
-                    kind(f"repeat.{k}{meant[k][0]}", meant[k][1]).add(prompt_Pd[[i] * k], n, [i] * k)
-                    kind(f"subset.1{meant[k][0]}", meant[k][1]).add(prompt_Pd[[i]], n, [i])
-        kind("sum").add(prompt_Pd.sum(0, keepdims=True), n, positions)
-        if n not in unknown:
-            p0_Pd = runs.runs[n].prompt("initial").astype(np.float64)
-            delta_d = (prompt_Pd - p0_Pd).sum(0)
-            kind("initial").add(p0_Pd, n, positions)
-            kind("initial_sum").add(p0_Pd.sum(0, keepdims=True), n, positions)
-            for i in _different(p0_Pd):
-                noise_d = generator.standard_normal(len(delta_d))
-                kind("delta_sum").add(p0_Pd[[i]] + delta_d, n, [i])
-                kind("random_sum").add(p0_Pd[[i]] + noise_d * (np.linalg.norm(delta_d) / np.linalg.norm(noise_d)), n, [i])
-    none = kind("none")
-    none.add(np.zeros((0, prompt_Pd.shape[1])), 0, [])
-    none.runs_S = [()]
+def _omissions(group: TaskRuns, choice: Choice, max_subsets: int) -> list[str]:
+    """Orders and subsets that were drawn in place of all, and runs that have no P0."""
+    omissions = []
+    if len(choice.orders) < choice.all_orders:
+        omissions.append(
+            f"token_operations: {len(choice.orders)} of {choice.all_orders} other orders of {group.name} were scored, "
+            "drawn by seed (max_orders)."
+        )
+    if sizes := choice.drawn_sizes:
+        omissions.append(
+            f"token_operations: {max_subsets} subsets each of {', '.join(map(str, sizes))} tokens of {group.name} were "
+            "scored, drawn by seed (max_subsets)."
+        )
+    if unknown := sum("initial" not in run.tensors for run in group.runs):
+        omissions.append(
+            f"token_operations: {unknown} of {len(group.members)} runs of {group.name} have no P0; sums of deltas need "
+            "one and leave them out."
+        )
+    return omissions
 
 
-def _orders(length: int, most: int, generator: np.random.Generator) -> list[tuple[int, ...]]:
-    """Orders of the positions other than their own: all, or `most` different ones drawn at random."""
-    own = tuple(range(length))
-    if math.factorial(length) - 1 <= most:
-        return [order for order in permutations(own) if order != own]
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < most:
-        order = tuple(generator.permutation(length).tolist())
-        if order != own:
-            found[order] = None
-    return sorted(found)
+# Prompts to score.
 
 
-def _subsets(length: int, size: int, most: int, generator: np.random.Generator) -> list[tuple[int, ...]]:
-    """Subsets of the positions, each in order: all, or `most` different ones drawn at random."""
-    if math.comb(length, size) <= most:
-        return list(combinations(range(length), size))
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < most:
-        found[tuple(sorted(generator.permutation(length)[:size].tolist()))] = None
-    return sorted(found)
+class _Prompt(NamedTuple):
+    candidate: Candidate[Kind]
+    tokens: str
+    """Which tokens it is made of: "2 0 1"."""
 
 
-def _meaning(lm: FrozenLM, group: _Group, times: int) -> tuple[str, EvaluationSet]:
-    """The group's inputs with the label that its task, done so many times, would give: (the end of a kind's name, an evaluation_set).
+def _prompts(lm: FrozenLM, group: _Group, choice: Choice, generator: np.random.Generator) -> list[_Prompt]:
+    """What is made of the tokens of the group's prompts, and no prompt."""
+    sums = _sums_of_meanings(lm, group, choice.times)
+    prompts: list[_Prompt] = []
 
-    Labels that are several tokens are left out where the template scores one.
+    def add(made: Made, runs: tuple[int, ...], adds: int | None = None) -> None:
+        kind, own = made.kind, group.evaluation_set
+        if adds is not None:
+            kind, own = replace(kind, adds=adds), sums[adds]
+        candidate = Candidate(kind, made.prompt_Qd.astype(np.float32), own, runs)
+        prompts.append(_Prompt(candidate, " ".join(map(str, made.tokens_Q))))
+
+    for n, run in zip(group.task_runs.members, group.task_runs.runs, strict=True):
+        prompt_Pd = run.prompt().astype(np.float64)
+        for made in token_prompts(prompt_Pd, choice):
+            add(made, (n,))
+            adds = (made.kind.count or 0) * group.offset
+            if made.kind.what == "repeat" and adds in sums:
+                add(made, (n,), adds)
+                add(Made(ONE_TOKEN, made.prompt_Qd[:1], made.tokens_Q[:1]), (n,), adds)
+        if "initial" in run.tensors:
+            for made in delta_prompts(prompt_Pd, run.prompt("initial").astype(np.float64), generator):
+                add(made, (n,))
+    add(Made(NONE, np.zeros((0, lm.width)), []), ())
+    return prompts
+
+
+def _sums_of_meanings(lm: FrozenLM, group: _Group, times: Sequence[int]) -> dict[int, EvaluationSet]:
+    """What repeated tokens would add if meanings added up -> the group's inputs with the labels of that.
+
+    Labels that are several tokens are left out where the template scores one; sums without labels too.
     """
-    task, add = group.evaluation_set.task, times * group.offset
-    test = [replace(e, label=str(int(e.input) + add)) for e in task.test]
-    if task.template.scoring is Scoring.token:
-        test = [e for e, row in zip(test, task.rows(lm, test, 0), strict=True) if len(row.label) == 1]
-    return f".as_plus_{add}", EvaluationSet(replace(task, test=test), group.evaluation_set.max_new_tokens, group.evaluation_set.of)
+    sums = {}
+    task = group.evaluation_set.task
+    for adds in [k * group.offset for k in times if group.offset]:
+        test = [replace(e, label=str(int(e.input) + adds)) for e in task.test]
+        if task.template.scoring is Scoring.token:
+            test = [e for e, row in zip(test, task.rows(lm, test, 0), strict=True) if len(row.label) == 1]
+        if test:
+            sums[adds] = replace(group.evaluation_set, task=replace(task, test=test))
+    return sums
 
 
-def _different(p0_Pd: np.ndarray) -> list[int]:
-    """The positions of different P0 tokens: a word as init has one."""
-    return sorted(np.unique(p0_Pd, axis=0, return_index=True)[1].tolist())
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """What the prompts of one kind score."""
 
+    accuracy: Scored
+    numeric: Scored
+    """Whether the outputs are numbers."""
+    tokens_S: list[str]
 
-def _score(lm: FrozenLM, groups: list[_Group], number: re.Pattern) -> None:
-    """Each different prompt once, those of one evaluation_set and length together."""
-    together: dict[tuple[EvaluationSet, int], dict[bytes, np.ndarray]] = {}
-    kinds = [kind for group in groups for kind in group.kinds.values()]
-    for kind in kinds:
-        for prompt_Pd in kind.prompts_S:
-            together.setdefault((kind.evaluation_set, len(prompt_Pd)), {})[prompt_Pd.tobytes()] = prompt_Pd
-    blocks = [(evaluation_set, list(prompts.items())[k : k + BLOCK]) for (evaluation_set, _), prompts in together.items() for k in range(0, len(prompts), BLOCK)]
-    found: dict[tuple[EvaluationSet, bytes], tuple[np.ndarray, np.ndarray]] = {}
-    for evaluation_set, block in progress(blocks, "scoring prompts"):
-        scored = evaluate(lm, np.stack([prompt for _, prompt in block]), evaluation_set.task, max_new_tokens=evaluation_set.max_new_tokens, outputs=True)
-        for (key, _), correct_E, texts in zip(block, scored.correct, scored.outputs, strict=True):
-            found[evaluation_set, key] = correct_E, np.array([number.fullmatch(text.strip()) is not None for text in texts])
-    for kind in kinds:
-        both = [found[kind.evaluation_set, prompt_Pd.tobytes()] for prompt_Pd in kind.prompts_S]
-        kind.correct_S, kind.numeric_S = [correct for correct, _ in both], [numeric for _, numeric in both]
+    def __len__(self) -> int:
+        return len(self.accuracy)
 
-
-# What is told.
-
-
-def _words(kind: str) -> str:
-    fixed = {
-        "order": "its tokens in another order", "sum": "the sum of its tokens", "delta_sum": "a P0 token plus the sum of the deltas",
-        "random_sum": "a P0 token plus a random direction of that length", "initial": "P0", "initial_sum": "the sum of P0's tokens",
-    }  # fmt: skip
-    if kind in fixed:
-        return fixed[kind]
-    what, k = kind.split(".")
-    return f"one of its tokens, {k} times" if what == "repeat" else "one of its tokens" if k == "1" else f"{k} of its tokens"
-
-
-def _own(group: _Group) -> list[str]:
-    """The kinds that are scored on the task itself."""
-    return [kind for kind in group.kinds if "as_plus" not in kind]
-
-
-def _tell(result: Result, group: _Group, bootstrap: Bootstrap) -> None:
-    trained = group.kinds["trained"]
-    metrics = [("", "accuracy"), ("numeric.", "numeric")] if group.numbers else [("", "accuracy")]
-    for kind, found in group.kinds.items():
-        unit = "test examples" if kind == "none" else "prompts"
-        what, _, meaning = kind.partition(".as_plus")
-        quantity = f"{what}.{group.name}" + (f".as_plus{meaning}" if meaning else "")
-        for prefix, metric in metrics[: 1 if meaning else None]:
-            scored = getattr(found, metric)
-            result.number(f"{prefix}{quantity}", scored.mean, group.evaluation_set.n if kind == "none" else len(scored), unit, *bootstrap.interval(scored))
-    for kind in _own(group):
-        if kind in ("trained", "none"):
-            continue
-        # P0 may be known of some runs only: then those are compared.
-        known = {members for members in group.kinds[kind].runs_S}
-        for prefix, metric in metrics:
-            scored, whole = getattr(group.kinds[kind], metric), getattr(trained, metric)
-            control = whole.where(lambda s, known=known: trained.runs_S[s] in known)
-            told = bootstrap.difference(scored, control)
-            result.number(f"difference.{prefix}{kind}.{group.name}", told[0], len(scored), "prompts", *told[1:])
-            if metric == "accuracy":
-                result.findings.append(_finding(group, kind, bootstrap, told, control))
-    if "delta_sum" in group.kinds:
-        known = set(group.kinds["delta_sum"].runs_S)
-        told = bootstrap.difference(group.kinds["delta_sum"].accuracy, group.kinds["sum"].accuracy.where(lambda s: group.kinds["sum"].runs_S[s] in known))
-        result.number(f"difference.delta_sum.sum.{group.name}", told[0], len(group.kinds["delta_sum"].prompts_S), "prompts", *told[1:])
-    _tell_meanings(result, group, bootstrap)
-
-
-def _finding(group: _Group, kind: str, bootstrap: Bootstrap, told: tuple[float, float, float], control: Scored) -> Finding:
-    found, (difference, low, high) = group.kinds[kind], told
-    verdict = "fewer than" if high < 0 else "more than" if low > 0 else "not told from"
-    numeric = f" ({percent(found.numeric.mean, *bootstrap.interval(found.numeric))} of its outputs are numbers)" if group.numbers else ""
-    sentence = (
-        f"{group.name}: {_words(kind)} solves {percent(found.accuracy.mean, *bootstrap.interval(found.accuracy))} of the test examples{numeric}, {verdict} the trained prompt "
-        f"({control.mean:.1%}): {points(difference, low, high)} (n = {_count(len(found.prompts_S), 'prompt')} of {_count(len(set(found.runs_S)), 'run')}, {group.evaluation_set.n} test examples)."
-    )
-    return Finding(sentence, difference, len(found.prompts_S), "prompts", low, high)
-
-
-def _tell_meanings(result: Result, group: _Group, bootstrap: Bootstrap) -> None:
-    for kind, found in group.kinds.items():
-        what, _, meaning = kind.partition(".as_plus_")
-        if not meaning or not what.startswith("repeat."):
-            continue
-        once = group.kinds[f"subset.1.as_plus_{meaning}"]
-        difference, low, high = bootstrap.difference(found.accuracy, once.accuracy)
-        result.number(f"difference.{what}.{group.name}.as_plus_{meaning}", difference, len(found.prompts_S), "prompts", low, high)
-        verdict = "more than" if low > 0 else "fewer than" if high < 0 else "not told from"
-        result.findings.append(Finding(
-            f"{group.name}: {_words(what)} gives the input plus {meaning} in {percent(found.accuracy.mean, *bootstrap.interval(found.accuracy))} of the test examples, {verdict} the token once "
-            f"({once.accuracy.mean:.1%}): {points(difference, low, high)} (n = {_count(len(found.prompts_S), 'prompt')} of {_count(len(set(found.runs_S)), 'run')}, {found.evaluation_set.n} test examples).",
-            difference, len(found.prompts_S), "prompts", low, high,
-        ))  # fmt: skip
+    @property
+    def n(self) -> str:
+        """In words: prompts and runs."""
+        return f"n = {_count(len(self), 'prompt')} of {_count(len(set(self.accuracy.runs_S)), 'run')}"
 
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _judge(result: Result, groups: list[_Group], well: float, enough: float) -> None:
+def _score(lm: FrozenLM, prompts: Sequence[list[_Prompt]], number: re.Pattern[str]) -> list[dict[Kind, _Scores]]:
+    """The scores of each group's prompts by kind; all groups are scored together."""
+    candidates = [prompt.candidate for of_group in prompts for prompt in of_group]
+    prompts_S, sets_S = [c.prompt_Pd for c in candidates], [c.evaluation_set for c in candidates]
+    answered = iter(answers(lm, prompts_S, sets_S, outputs=True))
+    scores = []
+    for of_group in prompts:
+        kinds: dict[Kind, list[tuple[_Prompt, Answers]]] = {}
+        for prompt in of_group:
+            kinds.setdefault(prompt.candidate.kind, []).append((prompt, next(answered)))
+        scores.append({kind: _scores(answered_prompts, number) for kind, answered_prompts in kinds.items()})
+    return scores
+
+
+def _scores(prompts: list[tuple[_Prompt, Answers]], number: re.Pattern[str]) -> _Scores:
+    sets_S = [prompt.candidate.evaluation_set for prompt, _ in prompts]
+    runs_S = [prompt.candidate.runs for prompt, _ in prompts]
+    accuracy = Scored([given.correct_E for _, given in prompts], sets_S, runs_S)
+    numeric_S = [
+        np.array([number.fullmatch(text.strip()) is not None for text in given.outputs_E]) for _, given in prompts
+    ]
+    return _Scores(accuracy, Scored(numeric_S, sets_S, runs_S), [prompt.tokens for prompt, _ in prompts])
+
+
+# Numbers and findings.
+
+
+@dataclass(frozen=True, eq=False)
+class _Report:
+    """A group's numbers."""
+
+    group: _Group
+    accuracy: dict[Kind, Number]
+    numeric: dict[Kind, Number]
+    """The share of outputs that are numbers; empty where labels are none."""
+    deltas: Number | None
+    """The sum of deltas on a P0 token less the sum of the tokens; None without P0."""
+
+    @property
+    def own(self) -> list[Kind]:
+        """The kinds that are scored on the task's own labels."""
+        return [kind for kind in self.accuracy if kind.adds is None]
+
+
+def _report(result: Result, group: _Group, scores: dict[Kind, _Scores], bootstrap: Bootstrap) -> _Report:
+    """Adds the group's numbers and findings."""
+    accuracy, numeric = _report_means(result, group, scores, bootstrap)
+    for kind in scores:
+        if kind.adds is None and kind not in (TRAINED, NONE):
+            _report_kind(result, group, kind, scores, accuracy[kind], numeric.get(kind), bootstrap)
+    deltas = None
+    if DELTA_SUM in scores:
+        with_p0, sums = scores[DELTA_SUM].accuracy, scores[SUM].accuracy
+        known = set(with_p0.runs_S)
+        same_runs = sums.where(lambda s: sums.runs_S[s] in known)
+        quantity = f"difference.delta_sum.sum.{group.name}"
+        deltas = add_difference(result, quantity, with_p0, same_runs, bootstrap, len(with_p0), "prompts")
+    _report_repeats(result, group, scores, accuracy, bootstrap)
+    return _Report(group, accuracy, numeric, deltas)
+
+
+def _report_means(
+    result: Result, group: _Group, scores: dict[Kind, _Scores], bootstrap: Bootstrap
+) -> tuple[dict[Kind, Number], dict[Kind, Number]]:
+    """Adds each kind's (accuracy, share of numeric outputs)."""
+    accuracy: dict[Kind, Number] = {}
+    numeric: dict[Kind, Number] = {}
+    for kind, of_kind in scores.items():
+        n, unit = (group.evaluation_set.n, "test examples") if kind == NONE else (len(of_kind), "prompts")
+        quantity, scored = f"{kind.operation}.{group.name}{kind.scoring}", of_kind.accuracy
+        accuracy[kind] = add_mean(result, quantity, scored, bootstrap, n, unit)
+        if group.numbers and kind.adds is None:
+            quantity, scored = f"numeric.{quantity}", of_kind.numeric
+            numeric[kind] = add_mean(result, quantity, scored, bootstrap, n, unit)
+    return accuracy, numeric
+
+
+def _report_kind(
+    result: Result,
+    group: _Group,
+    kind: Kind,
+    scores: dict[Kind, _Scores],
+    accuracy: Number,
+    numeric: Number | None,
+    bootstrap: Bootstrap,
+) -> None:
+    """Compares a kind with the trained prompts of the same runs: P0 may be known of some runs only.
+
+    accuracy, numeric: the kind's numbers; numeric where labels are numbers.
+    """
+    of_kind, trained = scores[kind], scores[TRAINED]
+    known = set(of_kind.accuracy.runs_S)
+
+    def compared(scored: Scored, trained: Scored, prefix: str = "") -> tuple[Number, Scored]:
+        control = trained.where(lambda s: trained.runs_S[s] in known)
+        quantity = f"difference.{prefix}{kind}.{group.name}"
+        return add_difference(result, quantity, scored, control, bootstrap, len(scored), "prompts"), control
+
+    number, control = compared(of_kind.accuracy, trained.accuracy)
+    also = ""
+    if numeric:
+        compared(of_kind.numeric, trained.numeric, "numeric.")
+        also = f" ({in_percent(numeric)} of its outputs are numbers)"
+    verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
+    sentence = (
+        f"{group.name}: {_words(kind)} solves {in_percent(accuracy)} of the test examples{also}, {verdict} "
+        f"the trained prompt ({control.mean:.1%}): {in_points(number)} "
+        f"({of_kind.n}, {group.evaluation_set.n} test examples)."
+    )
+    result.findings.append(Finding.of(number, sentence))
+
+
+def _report_repeats(
+    result: Result, group: _Group, scores: dict[Kind, _Scores], accuracy: dict[Kind, Number], bootstrap: Bootstrap
+) -> None:
+    """Compares repeats with the token once, scored on what repeats would mean if meanings added up."""
+    for kind, of_kind in scores.items():
+        if kind.adds is None or kind.what != "repeat":
+            continue
+        once = scores[replace(ONE_TOKEN, adds=kind.adds)].accuracy
+        quantity = f"difference.{kind.operation}.{group.name}{kind.scoring}"
+        number = add_difference(result, quantity, of_kind.accuracy, once, bootstrap, len(of_kind), "prompts")
+        verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
+        sentence = (
+            f"{group.name}: {_words(kind)} gives the input plus {kind.adds} in {in_percent(accuracy[kind])} of the "
+            f"test examples, {verdict} the token once ({once.mean:.1%}): {in_points(number)} "
+            f"({of_kind.n}, {of_kind.accuracy.examples} test examples)."
+        )
+        result.findings.append(Finding.of(number, sentence))
+
+
+def _words(kind: Kind) -> str:
+    if kind.what == "repeat":
+        return f"one of its tokens, {kind.count} times"
+    if kind.what == "subset":
+        return "one of its tokens" if kind.count == 1 else f"{kind.count} of its tokens"
+    return WORDS[kind.what]
+
+
+# Claims.
+
+
+def _claims(reports: list[_Report], well: float, enough: float) -> list[Claim]:
     """The study's claims, which are about a number task; they hold if they hold for every one here."""
-    rows = {row["quantity"]: row for row in result.numbers}
 
-    def claim(name: str, said: list[tuple[bool, str]]) -> None:
-        if said:
-            result.claims.append(Claim(name, all(holds for holds, _ in said), "; ".join(text for _, text in said) + "."))
+    def against_trained(report: _Report, kind: Kind, words: str, should_work: bool) -> tuple[bool, str]:
+        number, bar = report.accuracy[kind], well * report.accuracy[TRAINED].value
+        works = number.value >= bar > 0
+        return works == should_work, (
+            f"{report.group.name}: {words} {in_percent(number)}, {'at least' if works else 'less than'} {well:g} times "
+            f"the trained prompt's accuracy ({bar:.1%}; n = {number.n} prompts)"
+        )
 
-    def shown(quantity: str) -> str:
-        row = rows[quantity]
-        return percent(row["value"], row["low"], row["high"])
-
-    def against_trained(kind: str, group: _Group, quantity: str, at_least: bool) -> tuple[bool, str]:
-        bar = well * rows[f"trained.{group.name}"]["value"]
-        works = rows[quantity]["value"] >= bar > 0
-        return works == at_least, f"{group.name}: {kind} {shown(quantity)}, {'at least' if works else 'less than'} {well:g} times the trained prompt's accuracy ({bar:.1%}; n = {rows[quantity]['n']} prompts)"
-
-    claim("orders_work", [against_trained("in another order", group, f"order.{group.name}", True) for group in groups])
-    hoped = [(group, f"repeat.2.{group.name}.as_plus_{2 * group.offset}") for group in groups if group.offset]
-    claim("repeats_fail", [against_trained("a token twice, asked for twice the sum,", group, quantity, False) for group, quantity in hoped if quantity in rows])
-    single = [(rows[f"numeric.subset.1.{group.name}"]["value"] >= enough > rows[f"numeric.none.{group.name}"]["value"],
-               f"{group.name}: {shown(f'numeric.subset.1.{group.name}')} of a single token's outputs are numbers, "
-               f"of P0's {shown(f'numeric.initial.{group.name}') if f'numeric.initial.{group.name}' in rows else 'not known'}, without a prompt {shown(f'numeric.none.{group.name}')}; "
-               f"{enough:.0%} would be enough{', and is reached without a prompt: the token has no part in it' if rows[f'numeric.none.{group.name}']['value'] >= enough else ''} (n = {rows[f'numeric.subset.1.{group.name}']['n']} prompts)") for group in groups]  # fmt: skip
-    claim("one_token_numeric", single)
-    sums = []
-    for group in groups:
-        if row := rows.get(f"difference.delta_sum.sum.{group.name}"):
-            difference = points(row["value"], row["low"], row["high"])
-            sums.append((row["low"] > 0, f"{group.name}: the sum of the deltas on a P0 token {shown(f'delta_sum.{group.name}')}, the sum of the tokens {shown(f'sum.{group.name}')}: {difference} (n = {row['n']} prompts)"))
-    claim("sum_of_deltas", sums)
+    twice = "a token twice, scored on twice the sum,"
+    doubled = {report: Kind("repeat", 2, 2 * report.group.offset) for report in reports}
+    verdicts = {
+        "orders_work": [against_trained(report, ORDER, "in another order", True) for report in reports],
+        "repeats_fail": [
+            against_trained(report, kind, twice, False) for report, kind in doubled.items() if kind in report.accuracy
+        ],
+        "one_token_numeric": [_one_token(report, enough) for report in reports],
+        "sum_of_deltas": [_sum_of_deltas(report, report.deltas) for report in reports if report.deltas],
+    }
+    return [
+        Claim(name, all(holds for holds, _ in by_task), "; ".join(evidence for _, evidence in by_task) + ".")
+        for name, by_task in verdicts.items()
+        if by_task
+    ]
 
 
-def _table(group: _Group, runs: RunTable) -> pd.DataFrame:
+def _one_token(report: _Report, enough: float) -> tuple[bool, str]:
+    """(whether one token makes the output a number and no prompt does not, the evidence)."""
+    single, none, initial = (report.numeric.get(kind) for kind in (ONE_TOKEN, NONE, INITIAL))
+    assert single and none  # every group has both
+    holds = single.value >= enough > none.value
+    without = ", and is reached without a prompt: the token has no part in it" if none.value >= enough else ""
+    return holds, (
+        f"{report.group.name}: {in_percent(single)} of a single token's outputs are numbers, of P0's "
+        f"{in_percent(initial) if initial else 'not known'}, without a prompt {in_percent(none)}; "
+        f"{enough:.0%} would be enough{without} (n = {single.n} prompts)"
+    )
+
+
+def _sum_of_deltas(report: _Report, difference: Number) -> tuple[bool, str]:
+    """(whether the sum of the deltas does better than the sum of the tokens, the evidence)."""
+    return difference.interval[0] > 0, (
+        f"{report.group.name}: the sum of the deltas on a P0 token {in_percent(report.accuracy[DELTA_SUM])}, the sum "
+        f"of the tokens {in_percent(report.accuracy[SUM])}: {in_points(difference)} (n = {difference.n} prompts)"
+    )
+
+
+# Table and figure.
+
+
+def _table(groups: list[_Group], scores: list[dict[Kind, _Scores]], table: pd.DataFrame) -> pd.DataFrame:
+    """A row per scored prompt."""
+    every = [
+        (group, kind, of_kind, s)
+        for group, kinds in zip(groups, scores, strict=True)
+        for kind, of_kind in kinds.items()
+        for s in range(len(of_kind))
+    ]
     rows = []
-    for kind, found in group.kinds.items():
-        for correct_E, numeric_E, members, made in zip(found.correct_S, found.numeric_S, found.runs_S, found.made_S, strict=True):
-            low, high = wilson(int(correct_E.sum()), len(correct_E))
-            of = {column: runs.table[column][members[0]] if members else None for column in ("init", "seed")}
-            numeric = numeric_E.mean() if group.numbers else np.nan
-            rows.append({"task": group.name, "kind": kind, **of, "tokens": made, "accuracy": correct_E.mean(), "low": low, "high": high, "numeric": numeric, "n": len(correct_E)})
+    for group, kind, of_kind, s in every:
+        correct_E, members = of_kind.accuracy.correct_S[s], of_kind.accuracy.runs_S[s]
+        low, high = wilson(int(correct_E.sum()), len(correct_E))
+        rows.append(
+            {
+                "task": group.name,
+                "kind": str(kind),
+                "init": table["init"][members[0]] if members else None,
+                "seed": table["seed"][members[0]] if members else None,
+                "tokens": of_kind.tokens_S[s],
+                "accuracy": correct_E.mean(),
+                "low": low,
+                "high": high,
+                "numeric": of_kind.numeric.correct_S[s].mean() if group.numbers else np.nan,
+                "n": len(correct_E),
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def _figure(result: Result, groups: list[_Group]) -> str:
-    rows = {row["quantity"]: row for row in result.numbers}
-    columns, most = min(len(groups), 2), max(len(_own(group)) for group in groups)
-    with panels(-(-len(groups) // columns), columns, height=0.9 + 0.24 * most, sharex=True) as (figure, axes):
-        for axis, group in zip(axes.flat, groups, strict=False):
-            kinds = _own(group)
-            for prefix, label, colour, marker, shift in (("", "accuracy", COLOURS[0], "o", 0.12), ("numeric.", "output is a number", COLOURS[2], "s", -0.12)):
-                told = [(len(kinds) - 1 - k + shift, rows[f"{prefix}{kind}.{group.name}"]) for k, kind in enumerate(kinds) if f"{prefix}{kind}.{group.name}" in rows]
-                if told:
-                    values = np.array([row["value"] for _, row in told])
-                    bars = np.clip([values - [row["low"] for _, row in told], [row["high"] for _, row in told] - values], 0, None)
-                    axis.errorbar(values, [y for y, _ in told], xerr=bars, linestyle="none", marker=marker, markersize=4, color=colour, elinewidth=0.8, capsize=2, label=label)
-            axis.set(title=group.name, xlim=(-0.03, 1.03), yticks=range(len(kinds)), yticklabels=list(reversed(kinds)))
-        for axis in axes.flat[len(groups) :]:
-            axis.set_visible(False)
+def _figure(reports: list[_Report]) -> str:
+    """A panel per group: each kind's accuracy, and the share of its outputs that are numbers, with 95 % intervals."""
+    height = 0.9 + 0.24 * max(len(report.own) for report in reports)  # inches: a line per kind
+    with small_multiples(len(reports), height=height, sharex=True) as (figure, axes):
+        for axis, report in zip(axes, reports, strict=True):
+            own = report.own
+            series = (
+                (report.accuracy, "accuracy", COLOURS[0], "o", 0.12),
+                (report.numeric, "output is a number", COLOURS[2], "s", -0.12),
+            )
+            for numbers, label, colour, marker, shift in series:
+                if numbers:
+                    values, bars = with_bars([numbers[kind] for kind in own])
+                    places = [len(own) - 1 - k + shift for k in range(len(own))]
+                    style = {"marker": marker, "color": colour, "label": label, "linestyle": "none"}
+                    axis.errorbar(values, places, xerr=bars, markersize=4, elinewidth=0.8, capsize=2, **style)
+            labels = [str(kind) for kind in reversed(own)]
+            axis.set(title=report.group.name, xlim=(-0.03, 1.03), yticks=range(len(own)), yticklabels=labels)
         figure.supxlabel("share of the test examples", fontsize=9)
-        labelled = next((axis for axis, group in zip(axes.flat, groups, strict=False) if group.numbers), axes[0, 0])
-        figure.legend(*labelled.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        with_numbers = [axis for axis, report in zip(axes, reports, strict=True) if report.group.numbers]
+        handles = (with_numbers or axes)[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
         return svg(figure)

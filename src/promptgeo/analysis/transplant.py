@@ -2,19 +2,34 @@
 
 The donor a gives its delta = P - P0, the recipient b its P0; both are runs of one task and seed, with different inits.
 
-Shapes: N runs, P prompt tokens, d width, S scored prompts.
+Shapes: N runs, P prompt tokens, d width.
 """
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, with_bars
+from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Finding, Result
-from promptgeo.analysis.scoring import Bootstrap, EvaluationSet, Scored, evaluation_sets, percent, points, score
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.scoring import (
+    Bootstrap,
+    Candidate,
+    Control,
+    EvaluationSet,
+    Scored,
+    add_difference,
+    add_mean,
+    evaluation_sets,
+    in_points,
+    percent,
+    sampled_examples,
+    score_kinds,
+)
 from promptgeo.analysis.vectors import order_of_appearance, random_like, require_levels
 from promptgeo.errors import UserError
 from promptgeo.frozen_lm import FrozenLM
@@ -22,8 +37,63 @@ from promptgeo.run_table import RunTable
 
 Pair = tuple[int, int]
 """(donor, recipient): numbers of runs."""
+Kind = tuple[str, float]
+"""(what is added to P0, alpha)."""
+
+OWN, MOVED, RANDOM, OTHER_TASK = ("own", 1.0), ("transplant", 1.0), ("random_delta", 1.0), ("other_task_delta", 1.0)
+SUM = "sum"
+NO_OTHER_TASK = (
+    "transplant: another task's delta as a control, and composition, need runs of two tasks with the same init "
+    "and seed."
+)
+DELTA_CONTROLS = {
+    "own": Control(
+        "the init's own trained prompt",
+        "it works better than the prompt trained from there",
+        "it is not distinguishable from the prompt trained from there",
+        "part of the delta holds only for its own init",
+    ),
+    "initial": Control(
+        "P0 alone", "the delta carries over", "nothing shows that the delta carries over", "the delta does harm"
+    ),
+    "random_delta": Control(
+        "a random delta of the same length",
+        "its direction matters",
+        "nothing shows that its direction matters",
+        "a random direction does better",
+    ),
+    "other_task_delta": Control(
+        "another task's delta",
+        "what carries over belongs to the task",
+        "nothing shows that what carries over belongs to the task",
+        "another task's does better",
+    ),
+}
+"""What a transplanted delta is compared with."""
+SUM_CONTROLS = {
+    "own_delta": Control(
+        "the task's delta alone",
+        "the second delta helps",
+        "nothing shows that the second delta costs anything",
+        "the second delta disturbs the first",
+    ),
+    "other_delta": Control(
+        "the other delta alone",
+        "the sum knows the task",
+        "nothing shows that the sum knows the task better than the other delta",
+        "the sum knows the task less than the other delta",
+    ),
+    "random_delta": Control(
+        "the task's delta and a random one of the other's length",
+        "the other delta disturbs less than noise",
+        "the other delta is not distinguishable from noise",
+        "the other delta disturbs more than noise",
+    ),
+}
+"""What the sum of two tasks' deltas is compared with."""
 
 
+@question(lm=True)
 def transplant(
     runs: RunTable,
     *,
@@ -34,15 +104,26 @@ def transplant(
     max_pairs: int | None = 200,
     max_compositions: int | None = 50,
 ) -> Result:
-    """Numbers, all mean accuracies on test examples: `own` (trained prompts), `initial` (P0 alone), `transplant` (alpha = 1), its controls
-    `random_delta` (Gaussian, each token as long as the delta's) and `other_task_delta` (same donor init and seed), `transplant.<task>`;
-    `alpha.<alpha>` and `own.alpha.<alpha>`; `difference.<control>` = transplant - control on the same pairs; and for delta_A + delta_B on one P0,
-    scored on A and on B: `composition.sum`, `.own_delta`, `.other_delta`, `.random_delta` (the other delta exchanged for a random one).
+    """Scores each init's P0 plus another init's delta. After Task Prompt Vectors (arXiv 2408.01119).
 
-    Tables: `accuracies`, one row per scored prompt with Wilson's interval; `heatmap`, mean over tasks and seeds by donor and recipient init.
-    Intervals of means draw whole runs and test examples with replacement, the same for both sides of a difference.
-    max_examples (of a task), max_pairs (spread evenly over pairs of inits), max_compositions: null for all; what is left out is named.
-    Nothing is chosen by these accuracies. Raises UserError where no two runs of a task and seed differ in init. After Task Prompt Vectors (arXiv 2408.01119).
+    Numbers, all mean accuracies on test examples: `own` (trained prompts), `initial` (P0 alone), `transplant`
+    (alpha = 1), its controls `random_delta` (Gaussian, each token as long as the delta's) and `other_task_delta`
+    (same donor init and seed), `transplant.<task>`; `alpha.<alpha>` and `own.alpha.<alpha>`;
+    `difference.<control>` = transplant - control on the same pairs. For delta_A + delta_B on one P0, scored on A and
+    on B: `composition.sum`, `.own_delta`, `.other_delta`, `.random_delta` (a random delta for the other one).
+
+    Tables: `accuracies`, one row per scored prompt with Wilson's interval; `heatmap`, mean over tasks and seeds by
+    donor and recipient init. Intervals of means draw whole runs and test examples with replacement, the same for both
+    sides of a difference. Nothing is chosen by these accuracies.
+
+    Args:
+        alphas: how much of the delta is added; 0 and 1 are always among them.
+        seed: draws pairs, test examples, random deltas and the bootstrap.
+        max_examples: test examples of a task; None: all.
+        max_pairs: pairs of runs, spread evenly over pairs of inits; None: all.
+        max_compositions: pairs of runs of different tasks; None: all.
+
+    What is left out is named. Raises UserError where no two runs of a task and seed differ in init.
     """
     require_levels(runs, {"init": 2}, "transplant")
     alphas = sorted({0.0, 1.0, *map(float, alphas)})
@@ -52,21 +133,25 @@ def transplant(
     if not all_pairs:
         raise UserError("transplant: needs two runs of one task and seed that differ in init; these have none")
     pairs = _spread(all_pairs, runs.table, max_pairs, generator)
-    compositions = _drawn(_compositions(runs.table, sets_N), max_compositions, generator)
-    _name_what_is_left_out(result, sets_N, len(pairs), len(all_pairs), seed, max_examples)
+    compositions = _drawn(_compositions(runs.table), max_compositions, generator)
 
-    kinds = _prompts(runs, sets_N, pairs, compositions, alphas, generator)
-    scored = _score(lm, kinds)
+    prompts = _transplanted(runs, sets_N, pairs, alphas, generator)
+    prompts += _composed(runs, sets_N, compositions, generator)
+    scored = score_kinds(lm, prompts)
     bootstrap = Bootstrap(len(runs), seed=seed)
     result.tables["accuracies"] = _table(runs.table, scored)
     result.tables["heatmap"] = _heatmap(result.tables["accuracies"])
-    _tell_pairs(result, scored, runs.table, alphas, bootstrap)
-    if ("other_task_delta", 1.0) not in scored:
-        result.omissions.append("transplant: another task's delta as a control, and composition, need runs of two tasks with the same init and seed.")
-    else:
-        _tell_compositions(result, scored, bootstrap)
+    means = _report_means(result, scored, alphas, bootstrap)
+    _report_transplants(result, scored, bootstrap)
+    if OTHER_TASK in scored:
+        _report_compositions(result, scored, bootstrap)
+    if len(pairs) < len(all_pairs):
+        result.omissions.append(_drawn_pairs(len(pairs), len(all_pairs), seed))
+    result.omissions += sampled_examples("transplant", sets_N, max_examples, seed)
+    if OTHER_TASK not in scored:
+        result.omissions.append(NO_OTHER_TASK)
     result.figures["heatmap"] = _heatmap_figure(result.tables["heatmap"], order_of_appearance(runs.table["init"]))
-    result.figures["alpha"] = _alpha_figure(result, alphas)
+    result.figures["alpha"] = _alpha_figure(means, alphas)
     return result
 
 
@@ -74,6 +159,7 @@ def transplant(
 
 
 def _pairs(table: pd.DataFrame, sets_N: list[EvaluationSet]) -> list[Pair]:
+    """Two runs of one task and seed with different inits."""
     return [
         (a, b)
         for a in range(len(table))
@@ -82,7 +168,7 @@ def _pairs(table: pd.DataFrame, sets_N: list[EvaluationSet]) -> list[Pair]:
     ]
 
 
-def _compositions(table: pd.DataFrame, sets_N: list[EvaluationSet]) -> list[Pair]:
+def _compositions(table: pd.DataFrame) -> list[Pair]:
     """Two runs of different tasks that have init and seed, hence P0, in common."""
     return [(a, b) for a, b in combinations(range(len(table)), 2) if _other_task(table, a, b)]
 
@@ -92,6 +178,7 @@ def _other_task(table: pd.DataFrame, a: int, b: int) -> bool:
 
 
 def _drawn(pairs: list[Pair], most: int | None, generator: np.random.Generator) -> list[Pair]:
+    """At most so many pairs, in their order."""
     if most is None or len(pairs) <= most:
         return pairs
     return [pairs[i] for i in np.sort(generator.permutation(len(pairs))[:most])]
@@ -102,7 +189,7 @@ def _spread(pairs: list[Pair], table: pd.DataFrame, most: int | None, generator:
     if most is None or len(pairs) <= most:
         return pairs
     shuffled = [pairs[i] for i in generator.permutation(len(pairs))]
-    seen: dict[tuple, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     rounds = []
     for a, b in shuffled:
         inits = table["init"][a], table["init"][b]
@@ -111,65 +198,91 @@ def _spread(pairs: list[Pair], table: pd.DataFrame, most: int | None, generator:
     return sorted(shuffled[i] for i in np.argsort(rounds, kind="stable")[:most])
 
 
-def _name_what_is_left_out(result: Result, sets_N: list[EvaluationSet], pairs: int, of: int, seed: int, max_examples: int | None) -> None:
-    if pairs < of:
-        result.omissions.append(f"transplant: {pairs} of {of} pairs of runs were scored, drawn by seed {seed} (max_pairs=null scores all).")
-    short = [evaluation_set for evaluation_set in dict.fromkeys(sets_N) if evaluation_set.n < evaluation_set.of]
-    if short:
-        names = ", ".join(f"{evaluation_set.task.name} ({evaluation_set.of})" for evaluation_set in short)
-        result.omissions.append(f"transplant: {max_examples} test examples of a task, drawn by seed {seed}, stand for all of {names} (max_examples=null scores all).")
+def _drawn_pairs(pairs: int, of: int, seed: int) -> str:
+    return f"transplant: {pairs} of {of} pairs of runs were scored, drawn by seed {seed} (max_pairs=null scores all)."
 
 
-# What is scored: {(kind, alpha): [(prompt, evaluation_set, runs it is made of), ...]}
+# Prompts to score.
 
 
-def _prompts(
-    runs: RunTable, sets_N: list[EvaluationSet], pairs: list[Pair], compositions: list[Pair], alphas: list[float], generator: np.random.Generator
-) -> dict[tuple[str, float], list[tuple[np.ndarray, EvaluationSet, Pair]]]:
-    # In float64 P0 + (P - P0) is P to the last bit: the trained prompt itself is scored.
+def _deltas(runs: RunTable) -> tuple[np.ndarray, np.ndarray]:
+    """(P0 [N, P, d], delta [N, P, d]); in float64 P0 + (P - P0) is P to the last bit: the trained prompt is scored."""
     p0_NPd = runs.prompts("initial").astype(np.float64)
-    delta_NPd = runs.prompts().astype(np.float64) - p0_NPd
+    return p0_NPd, runs.prompts().astype(np.float64) - p0_NPd
+
+
+def _transplanted(
+    runs: RunTable,
+    sets_N: list[EvaluationSet],
+    pairs: list[Pair],
+    alphas: list[float],
+    generator: np.random.Generator,
+) -> list[Candidate[Kind]]:
+    """P0 of each recipient plus its own delta, a donor's, a random one, and another task's where there is one."""
+    p0_NPd, delta_NPd = _deltas(runs)
+
+    def plus(kind: Kind, a: int, b: int, delta_Pd: np.ndarray) -> Candidate[Kind]:
+        return Candidate(kind, p0_NPd[b] + delta_Pd, sets_N[b], (a, b))
+
     used = sorted({run for pair in pairs for run in pair})
-    kinds = {}
+    prompts = []
     for alpha in alphas:
-        kinds["own", alpha] = [(p0_NPd[b] + alpha * delta_NPd[b], sets_N[b], (b, b)) for b in used]
-        kinds["transplant", alpha] = [(p0_NPd[b] + alpha * delta_NPd[a], sets_N[b], (a, b)) for a, b in pairs]
-    kinds["random_delta", 1.0] = [(p0_NPd[b] + random_like(delta_NPd[a], generator), sets_N[b], (a, b)) for a, b in pairs]
+        prompts += [plus(("own", alpha), b, b, alpha * delta_NPd[b]) for b in used]
+        prompts += [plus(("transplant", alpha), a, b, alpha * delta_NPd[a]) for a, b in pairs]
+    prompts += [plus(RANDOM, a, b, random_like(delta_NPd[a], generator)) for a, b in pairs]
     others = {a: [r for r in range(len(runs)) if _other_task(runs.table, a, r)] for a in used}
-    met = [(a, b, others[a][generator.integers(len(others[a]))]) for a, b in pairs if others[a]]
-    if met:
-        kinds["other_task_delta", 1.0] = [(p0_NPd[b] + delta_NPd[r], sets_N[b], (a, b)) for a, b, r in met]
+    donors = [(a, b, others[a][generator.integers(len(others[a]))]) for a, b in pairs if others[a]]
+    return prompts + [plus(OTHER_TASK, a, b, delta_NPd[r]) for a, b, r in donors]
+
+
+def _composed(
+    runs: RunTable, sets_N: list[EvaluationSet], compositions: list[Pair], generator: np.random.Generator
+) -> list[Candidate[Kind]]:
+    """Two tasks' deltas on one P0, and its controls, on either task."""
+    p0_NPd, delta_NPd = _deltas(runs)
+    prompts = []
     for a, b in compositions:
-        for scored, other in ((a, b), (b, a)):
-            start, delta, further = p0_NPd[scored], delta_NPd[scored], delta_NPd[other]
-            for kind, prompt_Pd in {
-                "sum": start + delta + further,
+        for own, other in ((a, b), (b, a)):
+            start, delta, further = p0_NPd[own], delta_NPd[own], delta_NPd[other]
+            made = {
+                SUM: start + delta + further,
                 "own_delta": start + delta,
                 "other_delta": start + further,
                 "random_delta": start + delta + random_like(further, generator),
-            }.items():
-                kinds.setdefault((f"composition.{kind}", 1.0), []).append((prompt_Pd, sets_N[scored], (other, scored)))
-    return kinds
+            }
+            prompts += [Candidate(_composition(what), x_Pd, sets_N[own], (other, own)) for what, x_Pd in made.items()]
+    return prompts
 
 
-def _score(lm: FrozenLM, kinds: dict[tuple[str, float], list]) -> dict[tuple[str, float], Scored]:
-    asked = [(prompt_Pd, evaluation_set) for cells in kinds.values() for prompt_Pd, evaluation_set, _ in cells]
-    correct = iter(score(lm, [prompt_Pd for prompt_Pd, _ in asked], [evaluation_set for _, evaluation_set in asked]))
-    return {key: Scored([next(correct) for _ in cells], [c[1] for c in cells], [c[2] for c in cells]) for key, cells in kinds.items()}
+def _composition(name: str) -> Kind:
+    return f"composition.{name}", 1.0
 
 
-# What is told.
+# Tables.
 
 
-def _table(table: pd.DataFrame, scored: dict[tuple[str, float], Scored]) -> pd.DataFrame:
+def _table(table: pd.DataFrame, scored: dict[Kind, Scored]) -> pd.DataFrame:
     rows = []
-    for (kind, alpha), cells in scored.items():
-        for correct_E, evaluation_set, (donor, recipient) in zip(cells.correct_S, cells.sets_S, cells.runs_S, strict=True):
+    for (kind, alpha), prompts in scored.items():
+        for correct_E, evaluation_set, (donor, recipient) in zip(
+            prompts.correct_S, prompts.sets_S, prompts.runs_S, strict=True
+        ):
             low, high = wilson(int(correct_E.sum()), evaluation_set.n)
-            rows.append({
-                "kind": kind, "alpha": alpha, "task": evaluation_set.task.name, "seed": table["seed"][recipient], "donor": table["init"][donor],
-                "recipient": table["init"][recipient], "donor_task": table["task"][donor], "accuracy": correct_E.mean(), "low": low, "high": high, "n": evaluation_set.n,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "kind": kind,
+                    "alpha": alpha,
+                    "task": evaluation_set.task.name,
+                    "seed": table["seed"][recipient],
+                    "donor": table["init"][donor],
+                    "recipient": table["init"][recipient],
+                    "donor_task": table["task"][donor],
+                    "accuracy": correct_E.mean(),
+                    "low": low,
+                    "high": high,
+                    "n": evaluation_set.n,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -179,88 +292,106 @@ def _heatmap(accuracies: pd.DataFrame) -> pd.DataFrame:
     return cells.agg(accuracy="mean", pairs="size").reset_index()
 
 
-def _tell_pairs(result: Result, scored: dict[tuple[str, float], Scored], table: pd.DataFrame, alphas: list[float], bootstrap: Bootstrap) -> None:
-    moved, own = scored["transplant", 1.0], scored["own", 1.0]
-    named = {"own": (own, "runs"), "initial": (scored["own", 0.0], "runs"), "transplant": (moved, "pairs of runs")}
-    named |= {kind: (scored[kind, 1.0], "pairs of runs") for kind in ("random_delta", "other_task_delta") if (kind, 1.0) in scored}
-    for alpha in alphas:
-        named |= {f"alpha.{alpha:g}": (scored["transplant", alpha], "pairs of runs"), f"own.alpha.{alpha:g}": (scored["own", alpha], "runs")}
-    for evaluation_set in dict.fromkeys(moved.sets_S):
-        named[f"transplant.{evaluation_set.task.name}"] = (moved.on(evaluation_set), "pairs of runs")
-    for name, (cells, unit) in named.items():
-        result.number(name, cells.mean, len(cells), unit, *bootstrap.interval(cells))
+# Numbers and findings.
 
+
+def _report_means(
+    result: Result, scored: dict[Kind, Scored], alphas: list[float], bootstrap: Bootstrap
+) -> dict[Kind, Number]:
+    """Adds the mean accuracy of each kind of transplants, and of each alpha; the numbers by kind."""
+
+    def add(name: str, prompts: Scored, unit: str) -> Number:
+        return add_mean(result, name, prompts, bootstrap, len(prompts), unit)
+
+    means: dict[Kind, Number] = {}
+    add("own", scored[OWN], "runs")
+    add("initial", scored["own", 0.0], "runs")
+    for kind in (MOVED, RANDOM, OTHER_TASK):
+        if kind in scored:
+            means[kind] = add(kind[0], scored[kind], "pairs of runs")
+    for alpha in alphas:
+        moved, own = ("transplant", alpha), ("own", alpha)
+        means[moved] = add(f"alpha.{alpha:g}", scored[moved], "pairs of runs")
+        means[own] = add(f"own.alpha.{alpha:g}", scored[own], "runs")
+    for name, evaluation_set in {each.task.name: each for each in scored[MOVED].sets}.items():
+        add(f"transplant.{name}", scored[MOVED].on(evaluation_set), "pairs of runs")
+    return means
+
+
+def _report_transplants(result: Result, scored: dict[Kind, Scored], bootstrap: Bootstrap) -> None:
+    """Compares transplants with each control, on the same pairs of runs."""
+    moved, own = scored[MOVED], scored[OWN]
     by_run = {members[0]: s for s, members in enumerate(own.runs_S)}
     trained = Scored([own.correct_S[by_run[b]] for _, b in moved.runs_S], moved.sets_S, moved.runs_S)
-    controls = {"own": trained, "initial": scored["transplant", 0.0]} | {kind: scored[kind, 1.0] for kind in ("random_delta", "other_task_delta") if (kind, 1.0) in scored}
-    for kind, control in controls.items():
-        same = moved if len(control) == len(moved) else moved.where(lambda s, met=set(control.runs_S): moved.runs_S[s] in met)
-        result.findings.append(_compared(result, f"difference.{kind}", same, control, bootstrap, "Another init's delta on this init's P0", "pairs of runs", *WORDS[kind]))
+    controls = {"own": trained, "initial": scored["transplant", 0.0]}
+    controls |= {kind[0]: scored[kind] for kind in (RANDOM, OTHER_TASK) if kind in scored}
+    for name, control in controls.items():
+        pairs = set(control.runs_S)
+        same = moved if len(control) == len(moved) else moved.where(lambda s, pairs=pairs: moved.runs_S[s] in pairs)
+        what, unit = "Another init's delta on this init's P0", "pairs of runs"
+        number = add_difference(result, f"difference.{name}", same, control, bootstrap, len(same), unit)
+        sentence = _comparison(what, same, DELTA_CONTROLS[name], control, number, bootstrap)
+        result.findings.append(Finding.of(number, sentence))
 
 
-WORDS = {
-    "own": ("the init's own trained prompt", "it works better than the prompt trained from there", "it cannot be told from the prompt trained from there", "part of the delta holds only for its own init"),
-    "initial": ("P0 alone", "the delta carries over", "nothing shows that the delta carries over", "the delta does harm"),
-    "random_delta": ("a random delta of the same length", "its direction matters", "nothing shows that its direction matters", "a random direction does better"),
-    "other_task_delta": ("another task's delta", "what carries over belongs to the task", "nothing shows that what carries over belongs to the task", "another task's does better"),
-    "composition.own_delta": ("the task's delta alone", "the second delta helps", "the second delta costs nothing that shows", "the second delta disturbs the first"),
-    "composition.other_delta": ("the other delta alone", "the sum knows the task", "nothing shows that the sum knows the task better than the other delta", "the sum knows the task less than the other delta"),
-    "composition.random_delta": ("the task's delta and a random one of the other's length", "the other delta disturbs less than noise", "the other delta cannot be told from noise", "the other delta disturbs more than noise"),
-}  # fmt: skip
-"""What the control is; what a higher, an equal and a lower accuracy than its means."""
-
-
-def _compared(result: Result, name: str, cells: Scored, control: Scored, bootstrap: Bootstrap, what: str, unit: str, other: str, more: str, same: str, less: str) -> Finding:
-    difference, low, high = bootstrap.difference(cells, control)
-    result.number(name, difference, len(cells), unit, low, high)
-    meaning = more if low > 0 else less if high < 0 else same
-    mean, control_mean = (percent(c.mean, *bootstrap.interval(c)) for c in (cells, control))
-    sentence = f"{what} solves {mean} of the test examples, {other} {control_mean}: {points(difference, low, high)}, so {meaning} (n = {len(cells)} {unit}, {cells.examples} test examples)."
-    return Finding(sentence, difference, len(cells), unit, low, high)
-
-
-def _tell_compositions(result: Result, scored: dict[tuple[str, float], Scored], bootstrap: Bootstrap) -> None:
-    for kind in ("sum", "own_delta", "other_delta", "random_delta"):
-        cells = scored[f"composition.{kind}", 1.0]
-        result.number(f"composition.{kind}", cells.mean, len(cells), "prompts and tasks", *bootstrap.interval(cells))
-    for kind in ("own_delta", "other_delta", "random_delta"):
-        control, name = scored[f"composition.{kind}", 1.0], f"composition.{kind}"
+def _report_compositions(result: Result, scored: dict[Kind, Scored], bootstrap: Bootstrap) -> None:
+    """The accuracy of two tasks' deltas on one P0, and its comparison with each control."""
+    unit = "prompts and tasks"
+    for name in (SUM, *SUM_CONTROLS):
+        prompts = scored[_composition(name)]
+        add_mean(result, f"composition.{name}", prompts, bootstrap, len(prompts), unit)
+    both = scored[_composition(SUM)]
+    for name, words in SUM_CONTROLS.items():
+        control = scored[_composition(name)]
+        quantity = f"difference.composition.{name}"
+        number = add_difference(result, quantity, both, control, bootstrap, len(both), unit)
         what = "The sum of two tasks' deltas on one P0"
-        result.findings.append(_compared(result, f"difference.{name}", scored["composition.sum", 1.0], control, bootstrap, what, "prompts and tasks", *WORDS[name]))
+        result.findings.append(Finding.of(number, _comparison(what, both, words, control, number, bootstrap)))
+
+
+def _comparison(
+    what: str, prompts: Scored, words: Control, control: Scored, difference: Number, bootstrap: Bootstrap
+) -> str:
+    """The sentence about prompts and their control."""
+    mean, control_mean = (percent(*bootstrap.mean(each)) for each in (prompts, control))
+    return (
+        f"{what} solves {mean} of the test examples, {words.words} {control_mean}: {in_points(difference)}, "
+        f"so {words.meaning(difference)} (n = {difference.n} {difference.unit}, {prompts.examples} test examples)."
+    )
+
+
+# Figures.
 
 
 def _heatmap_figure(heatmap: pd.DataFrame, inits: list[str]) -> str:
-    grid = heatmap.pivot(index="donor", columns="recipient", values="accuracy").reindex(index=inits, columns=inits).to_numpy()
-    with panels(height=max(2.6, 0.3 * len(inits) + 1.2), width=max(4.0, 0.45 * len(inits) + 2)) as (figure, axes):
+    grid = heatmap.pivot(index="donor", columns="recipient", values="accuracy").reindex(index=inits, columns=inits)
+    height, width = max(2.6, 0.3 * len(inits) + 1.2), max(4.0, 0.45 * len(inits) + 2)
+    with panels(height=height, width=width) as (figure, axes):
         axis = axes[0, 0]
-        shown = axis.pcolormesh(np.ma.masked_invalid(grid), vmin=0, vmax=1, cmap="Blues")
-        for (i, j), value in np.ndenumerate(grid):
-            if len(inits) <= 12 and np.isfinite(value):
-                axis.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value > 0.6 else "black")
-        axis.set(xticks=np.arange(len(inits)) + 0.5, yticks=np.arange(len(inits)) + 0.5, xlabel="P0 of", ylabel="delta of", title="accuracy of P0 + delta")
-        axis.set_xticklabels(inits, rotation=60)
-        axis.set_yticklabels(inits)
-        axis.invert_yaxis()
-        axis.grid(False)
-        figure.colorbar(shown, ax=axis, label="test accuracy, mean over tasks")
+        written = len(inits) <= 12  # in more cells than that the numbers would overlap
+        mesh = shares_grid(axis, grid.to_numpy(), inits, inits, written, rotation=60)
+        axis.set(xlabel="P0 of", ylabel="delta of", title="accuracy of P0 + delta")
+        figure.colorbar(mesh, ax=axis, label="test accuracy, mean over tasks")
         return svg(figure)
 
 
-def _alpha_figure(result: Result, alphas: list[float]) -> str:
-    rows = {row["quantity"]: row for row in result.numbers}
+def _alpha_figure(means: dict[Kind, Number], alphas: list[float]) -> str:
+    """Accuracy by alpha, of an init's own delta and another's, with the controls at alpha = 1."""
+    lines = (("own", "its own delta", COLOURS[0]), ("transplant", "another init's delta", COLOURS[2]))
+    points = ((RANDOM, "a random delta", COLOURS[9], "x"), (OTHER_TASK, "another task's delta", COLOURS[4], "s"))
     with panels(width=5.0, height=3.2) as (figure, axes):
         axis = axes[0, 0]
-        for colour, prefix, label in ((COLOURS[0], "own.alpha", "its own delta"), (COLOURS[2], "alpha", "another init's delta")):
-            _with_interval(axis, alphas, [rows[f"{prefix}.{alpha:g}"] for alpha in alphas], label, colour, "-", "o")
-        for colour, kind, label, marker in ((COLOURS[9], "random_delta", "a random delta", "x"), (COLOURS[4], "other_task_delta", "another task's delta", "s")):
-            if kind in rows:
-                _with_interval(axis, [1.0], [rows[kind]], label, colour, "none", marker)
+        for name, label, colour in lines:
+            numbers = [means[name, alpha] for alpha in alphas]
+            _draw(axis, alphas, numbers, label=label, color=colour, linestyle="-", marker="o")
+        for kind, label, colour, marker in points:
+            if kind in means:
+                _draw(axis, [1.0], [means[kind]], label=label, color=colour, linestyle="none", marker=marker)
         axis.set(xlabel="alpha", ylabel="test accuracy", ylim=(-0.03, 1.03), title="P0 + alpha x delta")
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         return svg(figure)
 
 
-def _with_interval(axis, x: list[float], rows: list[dict], label: str, colour: str, line: str, marker: str) -> None:
-    values = np.array([row["value"] for row in rows])
-    bars = np.clip([values - [row["low"] for row in rows], [row["high"] for row in rows] - values], 0, None)
-    axis.errorbar(x, values, yerr=bars, label=label, color=colour, linestyle=line, marker=marker, markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2)
+def _draw(axis: Any, x: list[float], numbers: list[Number], **style: Any) -> None:
+    values, bars = with_bars(numbers)
+    axis.errorbar(x, values, yerr=bars, markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, **style)
