@@ -115,11 +115,3 @@ def shares_grid(
     axis.invert_yaxis()
     axis.grid(False)
     return mesh
-
-
-def svg(figure: "Figure") -> str:
-    """The figure as SVG text, without date or creator, and with ids of its own so that many fit into one page."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]

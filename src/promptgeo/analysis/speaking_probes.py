@@ -69,7 +69,7 @@ STOP = frozenset(
 """Words of descriptions that say nothing of a task."""
 
 
-@question(lm=True)
+@question(lm=True, zero=("say",))
 def speaking_probes(
     runs: RunTable,
     *,
