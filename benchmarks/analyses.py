@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.target import analysis_of
-from promptgeo.analysis.vocabulary import Vocabulary
-from promptgeo.compose_analyze import analysis_file
-from promptgeo.run_folder import Trained, write_run
-from promptgeo.run_table import RunTable, load_runs
+from promptgeo.config.compose_analyze import analysis_file
+from promptgeo.runs.folder import Trained, write_run
+from promptgeo.runs.table import RunTable, load_runs
 
 from peft_recipe import environment  # isort: skip
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from promptgeo.analysis.geometry.variance import Inner, run_share
 from promptgeo.analysis.resampling import permutation_p, wilson
-from promptgeo.analysis.variance import Inner, run_share
 
 INITS, TASKS, LENGTH, WIDTH = 6, 4, 4, 8
 LEVEL = 0.05

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import safetensors
 
-from promptgeo.compose import compose_grid
-from promptgeo.run_state import state_file
+from promptgeo.config.compose import compose_grid
+from promptgeo.training.run_state import state_file
 
 SWEEP = Path("outputs") / "kills"  # relative: run.json holds the outputs folder, and must not tell the two sweeps apart
 GRID = ("task=country_capital,present_past", "init=cat,vocab,normal", "seed=0,1,2,3")

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 import promptgeo as pg
-from promptgeo.analysis.convexity import convexity
-from promptgeo.analysis.mixtures import dirichlet, mix
-from promptgeo.cell import cells_of
-from promptgeo.compose import compose_grid
-from promptgeo.engine import train_pack
-from promptgeo.plan import plan
-from promptgeo.run_table import RunTable
-from promptgeo.run_task import task_of
+from promptgeo.analysis.geometry.mixtures import dirichlet, mix
+from promptgeo.analysis.questions.convexity import convexity
+from promptgeo.config.compose import compose_grid
+from promptgeo.runs.table import RunTable
+from promptgeo.runs.task import task_of
+from promptgeo.training.cell import cells_of
+from promptgeo.training.engine import train_pack
+from promptgeo.training.plan import plan
 
 from peft_recipe import environment  # isort: skip
 

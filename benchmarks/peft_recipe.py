@@ -18,14 +18,14 @@ import promptgeo  # noqa: F401  (first: it sets how torch's threads wait)
 import torch  # isort: skip
 import transformers  # isort: skip
 
-from promptgeo.cell import Cell
-from promptgeo.compose import compose
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.identity import derived_seeds
-from promptgeo.inits import initial_prompt
-from promptgeo.loading import DTYPES
-from promptgeo.plan import Plan
-from promptgeo.tasks import load_task
+from promptgeo.config.compose import compose
+from promptgeo.config.identity import derived_seeds
+from promptgeo.data.tasks import load_task
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.loading import DTYPES
+from promptgeo.training.cell import Cell
+from promptgeo.training.inits import initial_prompt
+from promptgeo.training.plan import Plan
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
 PROMPT_LENGTH = 4

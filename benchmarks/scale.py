@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from peft_recipe import environment, write_report
-from promptgeo.run_table import load_runs
+from promptgeo.runs.table import load_runs
 
 TASKS = "country_capital,present_past,singular_plural,capitalize_first_letter"
 INITS = "cat,dog,bird,book,house,chair"

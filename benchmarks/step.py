@@ -33,12 +33,12 @@ from peft_recipe import (  # first: it imports promptgeo before torch
 import lightning as L  # isort: skip
 import torch  # isort: skip
 
-from promptgeo.callbacks import Callback
-from promptgeo.evaluation import evaluate
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.plan import Plan
-from promptgeo.run_state import RunState
-from promptgeo.tuning import PromptTuning
+from promptgeo.evaluation.evaluate import evaluate
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.training.callbacks import Callback
+from promptgeo.training.plan import Plan
+from promptgeo.training.run_state import RunState
+from promptgeo.training.tuning import PromptTuning
 
 
 class Clock(Callback):

@@ -38,15 +38,15 @@ import torch  # isort: skip
 import transformers  # isort: skip
 
 from promptgeo import tiny
-from promptgeo.batching import Batch
-from promptgeo.engine import train_pack
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.loading import DTYPES
-from promptgeo.packs import default_slots
-from promptgeo.plan import Plan
-from promptgeo.row import Row
-from promptgeo.run_folder import Run
-from promptgeo.run_state import RunState
+from promptgeo.data.row import Row
+from promptgeo.model.batching import Batch
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.loading import DTYPES
+from promptgeo.runs.folder import Run
+from promptgeo.training.engine import train_pack
+from promptgeo.training.packs import default_slots
+from promptgeo.training.plan import Plan
+from promptgeo.training.run_state import RunState
 
 DEFAULTS = {  # runs, epochs, runs that the recipe trains (None: all)
     "gpt2": (4, 1, None),

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from promptgeo.analysis.vocabulary import Vocabulary
+from promptgeo.analysis.geometry.vocabulary import Vocabulary
 
 RADII = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -33,7 +33,7 @@ def make_tokenizer():
 
     text = []
     for name in ("country_capital", "present_past", "plus_two"):
-        with (files("promptgeo") / "datasets" / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        with (files("promptgeo.data") / "bundled" / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
             text += [f" {row['input']} {row['label']}" for row in csv.DictReader(stream)]
     bpe = ByteLevelBPETokenizer()
     words = ["cat", "dog", "bird", "book", "house", "chair", "table", "pen", "paper", "water", "Input", "Label"]

@@ -8,12 +8,12 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from promptgeo.cell import cell_of
-from promptgeo.compose import compose
-from promptgeo.engine import train_pack
-from promptgeo.plan import Plan, plan
-from promptgeo.row import Row
-from promptgeo.run_folder import Run
+from promptgeo.config.compose import compose
+from promptgeo.data.row import Row
+from promptgeo.runs.folder import Run
+from promptgeo.training.cell import cell_of
+from promptgeo.training.engine import train_pack
+from promptgeo.training.plan import Plan, plan
 
 
 def original(folder):

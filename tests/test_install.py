@@ -22,7 +22,7 @@ def test_the_wheel_holds_all_of_conf_and_sweeps_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"promptgeo/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     expected |= {f"promptgeo/conf/sweep/{p.name}" for p in (ROOT / "sweeps").glob("*.yaml")}
-    expected |= {f"promptgeo/datasets/{p.name}" for p in (ROOT / "src/promptgeo/datasets").glob("*.csv")}
+    expected |= {f"promptgeo/data/bundled/{p.name}" for p in (ROOT / "src/promptgeo/data/bundled").glob("*.csv")}
     expected |= {f"promptgeo/tiny/model/{p.name}" for p in (ROOT / "src/promptgeo/tiny/model").iterdir()}
     assert expected <= names
     assert not [name for name in names if name.startswith(("tests/", "outputs/", "benchmarks/"))]
@@ -39,7 +39,7 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
         sys.executable,
         "-c",
         f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv[0] = 'promptgeo'; "
-        "from promptgeo.cli_train import main; main()",
+        "from promptgeo.cli.train import main; main()",
     ]
     result = subprocess.run(
         [*command, "task.split.max_train=16", "training.epochs=1"], cwd=empty, capture_output=True, text=True
@@ -52,6 +52,6 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
 
 
 def test_an_editable_install_reads_the_repositorys_conf_from_anywhere(tmp_path):
-    code = "from promptgeo.paths import conf_dir; print(conf_dir())"
+    code = "from promptgeo.config.paths import conf_dir; print(conf_dir())"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
     assert Path(found) == ROOT / "conf"

@@ -49,8 +49,8 @@ import numpy as np
 import torch
 
 import reference
-from promptgeo.engine import train_pack
-from promptgeo.run_folder import Run
+from promptgeo.runs.folder import Run
+from promptgeo.training.engine import train_pack
 
 SMALL = (
     "task.split.max_train=8",

@@ -20,17 +20,17 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from promptgeo.api import analyze, task, train
-    from promptgeo.evaluation import evaluate
-    from promptgeo.frozen_lm import FrozenLM
-    from promptgeo.run_folder import Run
-    from promptgeo.run_table import RunTable, load_runs
+    from promptgeo.evaluation.evaluate import evaluate
+    from promptgeo.model.frozen_lm import FrozenLM
+    from promptgeo.runs.folder import Run
+    from promptgeo.runs.table import RunTable, load_runs
 
 _HOMES = {
-    "FrozenLM": "frozen_lm",
-    "Run": "run_folder",
-    "RunTable": "run_table",
-    "load_runs": "run_table",
-    "evaluate": "evaluation",
+    "FrozenLM": "model.frozen_lm",
+    "Run": "runs.folder",
+    "RunTable": "runs.table",
+    "load_runs": "runs.table",
+    "evaluate": "evaluation.evaluate",
     "analyze": "api",
     "task": "api",
     "train": "api",

@@ -1,6 +1,6 @@
-"""The door for `python -m promptgeo.analyze`; see promptgeo.cli_analyze."""
+"""The door for `python -m promptgeo.analyze`; see promptgeo.cli.analyze."""
 
-from promptgeo.cli_analyze import main
+from promptgeo.cli.analyze import main
 
 if __name__ == "__main__":
     main()

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgeo.cell import cell_of
-from promptgeo.compose import compose, literal
-from promptgeo.engine import train_all
+from promptgeo.config.compose import compose, literal
+from promptgeo.config.schema import RunConfig
+from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import RunFailed
-from promptgeo.run_folder import Run
-from promptgeo.schema import RunConfig
-from promptgeo.tasks import Task, load_task
+from promptgeo.runs.folder import Run
+from promptgeo.training.cell import cell_of
+from promptgeo.training.engine import train_all
 
 if TYPE_CHECKING:
     from promptgeo.analysis.ask import Answer
@@ -43,7 +43,7 @@ def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: An
     support is returned with the reason.
     """
     from promptgeo.analysis.ask import run_analyses
-    from promptgeo.compose_analyze import compose_analyze
+    from promptgeo.config.compose_analyze import compose_analyze
 
     written = [f"{key}={literal(_without_paths(value))}" for key, value in choices.items()]
     answers, _ = run_analyses(compose_analyze([*written, *overrides], config_dir))

@@ -1,6 +1,6 @@
 """python -m promptgeo.reproduce: the door of cli_reproduce.py. Imported by nobody."""
 
-from promptgeo.cli_reproduce import main
+from promptgeo.cli.reproduce import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """python -m promptgeo.train: the door of cli_train.py. Imported by nobody, so that pg.train is a function."""
 
-from promptgeo.cli_train import main
+from promptgeo.cli.train import main
 
 if __name__ == "__main__":
     main()

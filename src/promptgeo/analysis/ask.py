@@ -14,10 +14,10 @@ from promptgeo.analysis.question import UndeclaredClaim
 from promptgeo.analysis.result import Result, Stored, digest, read, store, stored_key
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
-from promptgeo.compose_analyze import AnalyzeConfig, available
+from promptgeo.config.compose_analyze import AnalyzeConfig, available
 from promptgeo.errors import UserError
-from promptgeo.run_folder import Run, find_runs
-from promptgeo.run_table import RunTable, table_of
+from promptgeo.runs.folder import Run, find_runs
+from promptgeo.runs.table import RunTable, table_of
 
 log = logging.getLogger(__name__)
 USABLE = ("completed", "imported")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
-from promptgeo.tasks import Example, Task
+from promptgeo.data.tasks import Example, Task
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from promptgeo.analysis.scoring import EvaluationSet, evaluation_sets
 from promptgeo.errors import UserError
-from promptgeo.run_folder import Run
-from promptgeo.run_table import RunTable
+from promptgeo.runs.folder import Run
+from promptgeo.runs.table import RunTable
 
 
 @dataclass(frozen=True, eq=False)

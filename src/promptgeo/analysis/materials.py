@@ -5,13 +5,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from promptgeo.analysis.question import Question
-from promptgeo.compose_analyze import AnalyzeConfig
+from promptgeo.config.compose_analyze import AnalyzeConfig
 from promptgeo.errors import UserError
 
 if TYPE_CHECKING:
-    from promptgeo.analysis.vocabulary import Vocabulary
-    from promptgeo.frozen_lm import FrozenLM
-    from promptgeo.run_table import RunTable
+    from promptgeo.analysis.geometry.vocabulary import Vocabulary
+    from promptgeo.model.frozen_lm import FrozenLM
+    from promptgeo.runs.table import RunTable
 
 
 class Materials:
@@ -32,8 +32,8 @@ class Materials:
     @cached_property
     def lm(self) -> "FrozenLM":
         """The model that the runs were trained on. Raises UserError where it is not known, or another one is named."""
-        from promptgeo.frozen_lm import FrozenLM
-        from promptgeo.loading import local_folder
+        from promptgeo.model.frozen_lm import FrozenLM
+        from promptgeo.model.loading import local_folder
 
         name, revision = self._model()
         if local_folder(name):  # nothing to wait for; a download keeps its bar
@@ -56,7 +56,7 @@ class Materials:
     @cached_property
     def vocabulary(self) -> "Vocabulary":
         """The token embeddings of that model."""
-        from promptgeo.analysis.vocabulary import Vocabulary
+        from promptgeo.analysis.geometry.vocabulary import Vocabulary
 
         return Vocabulary.of(self.lm)
 

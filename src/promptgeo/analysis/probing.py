@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from promptgeo.batching import IGNORE
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.row import Row
-from promptgeo.schema import Template
-from promptgeo.tasks import Example, Task
+from promptgeo.config.schema import Template
+from promptgeo.data.row import Row
+from promptgeo.data.tasks import Example, Task
+from promptgeo.model.batching import IGNORE
+from promptgeo.model.frozen_lm import FrozenLM
 
 
 def probe_row(lm: FrozenLM, name: str, text: str, length: int) -> Row:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from promptgeo.run_folder import write_atomically
+from promptgeo.runs.folder import write_atomically
 
 NUMBER_COLUMNS = ["of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
 """Of numbers.csv."""

@@ -16,12 +16,12 @@ from torch import Tensor
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import Resampler, newcombe, percentile_interval, varies, wilson
 from promptgeo.analysis.result import Number, Result
+from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
-from promptgeo.evaluation import Evaluation, evaluate
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.run_table import RunTable
-from promptgeo.run_task import task_of
-from promptgeo.tasks import Task
+from promptgeo.evaluation.evaluate import Evaluation, evaluate
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.runs.table import RunTable
+from promptgeo.runs.task import task_of
 
 BLOCK = 32
 """Prompts that are scored between two moves of the progress bar."""

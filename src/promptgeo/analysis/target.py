@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, cast, get_args
 
 from promptgeo.analysis.question import GIVEN, Convention, Of, Question, declaration
-from promptgeo.compose_analyze import available, nearest
+from promptgeo.config.compose_analyze import available, nearest
 from promptgeo.errors import UserError
 
 Variant = dict[str, Of | Convention]

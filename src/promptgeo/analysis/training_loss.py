@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptgeo.analysis.subspaces import Loss, TorchLoss
-from promptgeo.batching import sum_by_row
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.losses import label_losses
-from promptgeo.row import Row
+from promptgeo.analysis.geometry.subspaces import Loss, TorchLoss
+from promptgeo.data.row import Row
+from promptgeo.model.batching import sum_by_row
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.losses import label_losses
 
 PART = 16
 """Prompts, or rows of one prompt, in one forward: the model's activations for all at once might not fit into memory."""

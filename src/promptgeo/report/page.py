@@ -13,7 +13,7 @@ from promptgeo.report.study import Study
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Stored
-    from promptgeo.run_folder import Run
+    from promptgeo.runs.folder import Run
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from promptgeo.report.text import number_text
-from promptgeo.run_folder import Run
+from promptgeo.runs.folder import Run
 
 
 def facts(runs: Sequence[Run]) -> dict[str, str]:

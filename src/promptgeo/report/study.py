@@ -7,11 +7,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from promptgeo.compose_analyze import nearest
+from promptgeo.config.compose_analyze import nearest
+from promptgeo.config.explain import config_errors
+from promptgeo.config.paths import conf_dir
+from promptgeo.config.schema import flatten
 from promptgeo.errors import UserError
-from promptgeo.explain import config_errors
-from promptgeo.paths import conf_dir
-from promptgeo.schema import flatten
 
 
 @dataclass(frozen=True)

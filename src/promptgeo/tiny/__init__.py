@@ -4,6 +4,6 @@ With it every command works offline on two CPU cores. `python -m promptgeo.tiny.
 the bundled data; AutoModelForCausalLM and AutoTokenizer load it.
 """
 
-from promptgeo.paths import EMBEDDED_MODEL as PATH
+from promptgeo.config.paths import EMBEDDED_MODEL as PATH
 
 __all__ = ["PATH"]

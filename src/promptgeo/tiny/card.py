@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgeo.cell import cells_of
-from promptgeo.compose import compose_grid
-from promptgeo.engine import train_all
-from promptgeo.evaluation import evaluate
-from promptgeo.frozen_lm import FrozenLM
-from promptgeo.plan import Plan, plan
-from promptgeo.run_folder import Run
+from promptgeo.config.compose import compose_grid
+from promptgeo.evaluation.evaluate import evaluate
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.runs.folder import Run
 from promptgeo.tiny import PATH
+from promptgeo.training.cell import cells_of
+from promptgeo.training.engine import train_all
+from promptgeo.training.plan import Plan, plan
 
 CARD = Path(__file__).with_name("CARD.md")
 BAR_WITHOUT, BAR_TRAINED = 0.6, 0.9

@@ -19,7 +19,7 @@ import numpy as np
 from promptgeo.tiny.tokenizer import INIT_WORDS, NUMBERS
 
 HERE = Path(__file__).parent
-DATASETS = HERE.parent / "datasets"
+DATASETS = HERE.parent / "data" / "bundled"
 
 Document = tuple[list[int], list[bool]]
 """Token ids, and which of them are to be predicted whatever else is: the labels of a block, all of a sentence."""

@@ -1,0 +1,142 @@
+"""How many pairs of prompt tokens of any two runs are neighbours, and how many with equal labels would be by chance?
+
+A neighbour lies closer than a radius in cosine distance.
+
+Shapes: N runs, P prompt tokens of a run, K = N * P, b tokens of a block, E radii, B bootstrap draws, D permutations,
+L levels of a label, d width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptgeo.analysis.geometry.tokens import Tokens
+from promptgeo.analysis.resampling import exchangeable, null_draws, pair_means, permuted_within, shuffled_positions
+
+BLOCK_BYTES = 2**26
+"""Of distances, or of sums by label, held at once."""
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Neighbouring ordered pairs of prompt tokens (token of one run, token of the other), counted by their runs.
+
+    Where pairs within a run do not count, all diagonals are 0.
+    """
+
+    radii: tuple[float, ...]
+    epsilon: float
+    """The radius, one of them, within which equal positions are counted."""
+    length: int
+    """P."""
+    near_ENN: np.ndarray
+    """float64: pairs closer than each radius."""
+    possible_NN: np.ndarray
+    """float64: pairs at any distance."""
+    equal_NN: np.ndarray
+    """float64: pairs at equal position closer than epsilon."""
+    equal_possible_NN: np.ndarray
+    """float64: pairs at equal position at any distance."""
+    equal_null_D: np.ndarray
+    """float64: the sum of equal_NN with positions permuted within each run."""
+    nearest_K: np.ndarray
+    """float64: distance to the nearest other prompt token that counts."""
+
+    @property
+    def runs(self) -> int:
+        """N."""
+        return len(self.possible_NN)
+
+    @property
+    def near_NN(self) -> np.ndarray:
+        """float64: pairs closer than epsilon."""
+        return self.near_ENN[self.radii.index(self.epsilon)]
+
+    def mean_count(self, near_NN: np.ndarray, weights_BN: np.ndarray) -> tuple[float, np.ndarray]:
+        """(neighbours per prompt token, the same in each draw of runs [B]).
+
+        In a draw: its share of possible pairs, scaled to the observed number of them.
+        """
+        scale = self.possible_NN.sum() / (self.runs * self.length)
+        mean = float(near_NN.sum() / self.possible_NN.sum() * scale)
+        return mean, pair_means(weights_BN, near_NN, self.possible_NN) * scale
+
+
+def count_pairs(
+    points: Tokens, radii: tuple[float, ...], epsilon: float, *, within_runs: bool, permutations: int, seed: int
+) -> PairCounts:
+    """Neighbouring pairs of prompt tokens, without a [K, K] array.
+
+    Args:
+        points: the prompt tokens.
+        radii: cosine distances.
+        epsilon: the one of them within which equal positions are counted.
+        within_runs: whether a token is a neighbour of itself and of the other tokens of its run.
+        permutations: D, of the positions within each run.
+        seed: of the permutations.
+
+    Raises UserError for a token of length 0.
+    """
+    unit_Kd = points.unit_Kd.astype(np.float64)
+    count, n, length = len(points), points.runs, points.length
+    positions_DK = shuffled_positions(n, length, permutations, seed)
+    near_ENN, equal_NN = np.zeros((len(radii), n, n)), np.zeros((n, n))
+    null_D, nearest_K = np.zeros(permutations), np.empty(count)
+    block = max(BLOCK_BYTES // (8 * count * length), 1) * length  # whole runs
+    for start in range(0, count, block):
+        rows = np.arange(start, min(start + block, count))
+        of_runs = slice(start // length, start // length + len(rows) // length)
+        distances_bK = _distances(unit_Kd, rows, length, within_runs)
+        nearest_K[rows] = np.where(rows[:, None] == np.arange(count), np.inf, distances_bK).min(1)
+        for e, radius in enumerate(radii):
+            near_bK = distances_bK < radius
+            near = near_bK.reshape(-1, length, n, length)
+            near_ENN[e, of_runs] = near.sum(axis=(1, 3))
+            if radius == epsilon:
+                equal_NN[of_runs] = np.einsum("apbp->ab", near.astype(np.float64))
+                null_D += _equal_labels(near_bK, rows, positions_DK, length)
+    possible_NN, equal_possible_NN = np.full((n, n), float(length**2)), np.full((n, n), float(length))
+    if not within_runs:
+        np.fill_diagonal(possible_NN, 0.0)
+        np.fill_diagonal(equal_possible_NN, 0.0)
+    return PairCounts(radii, epsilon, length, near_ENN, possible_NN, equal_NN, equal_possible_NN, null_D, nearest_K)
+
+
+def _distances(unit_Kd: np.ndarray, rows: np.ndarray, length: int, within_runs: bool) -> np.ndarray:
+    """[b, K] float64: cosine distances of some tokens to all; infinite within a run where such pairs do not count."""
+    columns = np.arange(len(unit_Kd))
+    distances_bK = np.clip(1.0 - unit_Kd[rows] @ unit_Kd.T, 0.0, 2.0)
+    distances_bK[rows[:, None] == columns] = 0.0
+    if not within_runs:
+        distances_bK[rows[:, None] // length == columns // length] = np.inf
+    return distances_bK
+
+
+def _equal_labels(near_bK: np.ndarray, rows: np.ndarray, labels_DK: np.ndarray, levels: int) -> np.ndarray:
+    """[D] float64: neighbouring pairs whose labels are equal, for D labellings at once."""
+    near_bK = near_bK.astype(np.float32)
+    size = max(BLOCK_BYTES // (4 * levels * near_bK.shape[1]), 1)
+    sums = []
+    for start in range(0, len(labels_DK), size):
+        onehot_KDL = (labels_DK[start : start + size].T[:, :, None] == np.arange(levels)).astype(np.float32)
+        flat = onehot_KDL.reshape(len(onehot_KDL), -1)
+        agreeing = (near_bK @ flat) * flat[rows]
+        sums.append(agreeing.reshape(len(rows), -1, levels).sum(axis=(0, 2), dtype=np.float64))
+    return np.concatenate(sums)
+
+
+def equal_label_null(
+    near_NN: np.ndarray, labels_N: np.ndarray, strata_N: np.ndarray, permutations: int, seed: int
+) -> np.ndarray | None:
+    """[D] float64: neighbouring pairs with equal labels when whole runs exchange labels within a stratum.
+
+    labels_N: [N] int64 from 0. None where no stratum has runs with different labels.
+    """
+    if not exchangeable(labels_N, strata_N):
+        return None
+
+    def equal(generator: np.random.Generator) -> float:
+        onehot_NL = np.eye(labels_N.max() + 1)[labels_N[permuted_within(strata_N, generator)]]
+        return float((onehot_NL * (near_NN @ onehot_NL)).sum())
+
+    return null_draws(equal, permutations, seed)

@@ -1,0 +1,249 @@
+"""Where the straight line between two trained prompts has a barrier: is there a curved path without one?
+
+Mode connectivity (Garipov et al. 2018): a quadratic Bezier curve (1-t)^2 A + 2t(1-t) C + t^2 B, whose control point C
+is trained on losses at random t. The pair and C are chosen on training examples, the path is scored on test examples.
+
+Shapes: N runs of a task, P prompt tokens, d width, T points of a path, E test examples, B bootstrap draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from promptgeo.analysis.figures import COLOURS, small_multiples, svg
+from promptgeo.analysis.geometry.mixtures import barrier
+from promptgeo.analysis.geometry.subspaces import TorchLoss
+from promptgeo.analysis.groups import TaskRuns, by_task, two_or_more
+from promptgeo.analysis.question import question
+from promptgeo.analysis.resampling import draw_counts, percentile_interval
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.scoring import EvaluationSet
+from promptgeo.analysis.training_loss import minibatch_losses, token_losses
+from promptgeo.data.row import Row
+from promptgeo.errors import UserError
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.runs.table import RunTable
+
+PART = 8
+"""Prompts in one forward over training examples, for memory."""
+
+
+def curve(start: Tensor, control: Tensor, end: Tensor, t_T: Tensor) -> Tensor:
+    """[T, ...]: points of the quadratic Bezier curve."""
+    t = t_T.reshape(-1, *[1] * start.ndim)
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+
+
+def train_control(
+    loss: TorchLoss, start: Tensor, end: Tensor, *, steps: int, lr: float, points: int = 4, seed: int = 0
+) -> Tensor:
+    """The control point that Adam finds from the line's midpoint, on mean losses at random points of the curve.
+
+    Args:
+        loss: of points of any shape, that of start and end.
+        steps: of Adam.
+        lr: of Adam, in the prompt's own units.
+        points: of a step; one t is drawn in each of so many equal parts of [0, 1].
+        seed: of t and of the start, which is moved by 1 % of the distance between the ends: on a symmetric ridge the
+            gradient is zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    middle = (start + end) / 2
+    noise = torch.randn(middle.shape, generator=generator).to(middle)
+    control = (middle + 0.01 * (end - start).norm() * noise / noise.norm()).detach().requires_grad_()
+    optimizer = torch.optim.Adam([control], lr=lr)
+    for _ in range(steps):
+        t_T = (torch.arange(points) + torch.rand(points, generator=generator)) / points
+        optimizer.zero_grad(set_to_none=True)
+        loss(curve(start, control, end, t_T.to(middle))).mean().backward()
+        optimizer.step()
+    return control.detach()
+
+
+@question(lm=True)
+def bezier(
+    runs: RunTable,
+    *,
+    lm: FrozenLM,
+    pairs: int = 1,
+    least: float = 0.01,
+    steps: int = 60,
+    points: int = 11,
+    lr: float = 0.01,
+    batch_size: int = 16,
+    chosen_on: int = 32,
+    max_examples: int | None = 100,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Per task and prompt length, paths between the pairs of runs whose straight lines rise highest at their midpoints.
+
+    Numbers, in nats a label token on test examples, mean over the task's pairs: `barrier.line.<task>`,
+    `barrier.bezier.<task>` (max over even t of the loss above the line between the ends' losses),
+    `difference.barrier.<task>` = bezier - line. Table `paths`: a row per point. Intervals draw test examples, the same
+    for both: they hold for this pair, chosen for its barrier, not for any pair.
+
+    Args:
+        pairs: of a task, those whose midpoint's loss lies highest above the mean of its ends' losses.
+        least: nats a label token; no path is trained where the midpoint rises less, and only the line is scored.
+        steps, lr, batch_size: of the path's training, with Adam on training examples.
+        points: of a path that are scored, evenly over t, ends included.
+        chosen_on: training examples that the pairs are chosen on.
+        max_examples: test examples of a task; null: all.
+        draws: of test examples.
+        seed: of all that is drawn.
+
+    Raises UserError where no task has two trained prompts of one length, or for prompts that were trained elsewhere.
+    """
+    if points < 3 or steps < 1 or pairs < 1:
+        raise UserError("bezier: needs points >= 3, steps >= 1 and pairs >= 1")
+    result = Result()
+    rows: list[dict[str, Any]] = []
+    tasks, result.omissions = two_or_more(by_task(runs, "bezier", max_examples, seed), "bezier", "a path needs two")
+    for task in tasks:
+        prompts_NPd = torch.from_numpy(task.prompts()).to(lm.device)
+        train_rows = task.evaluation_set.task.rows(lm, task.evaluation_set.task.train, task.length)
+        chosen = highest_pairs(lm, train_rows, prompts_NPd, chosen_on)[:pairs]
+        high = [pair for pair in chosen if pair.above >= least]
+        if len(high) < len(chosen):
+            result.omissions.append(_no_barrier(task.name, chosen, len(high), least))
+        loss = minibatch_losses(lm, train_rows, batch_size, np.random.default_rng(seed))
+        paths = []
+        for pair in high or chosen[:1]:
+            start, end = prompts_NPd[pair.start], prompts_NPd[pair.end]
+            control = train_control(loss, start, end, steps=steps, lr=lr, seed=seed) if high else None
+            paths.append(_scored(lm, task.evaluation_set, start, control, end, points))
+            rows += _rows(task, pair, paths[-1])
+        _report(result, task, paths, draws, seed)
+    result.tables["paths"] = pd.DataFrame(rows)
+    result.figures["paths"] = _figure(result.tables["paths"])
+    return result
+
+
+# Which pairs.
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two prompts of a task, by their numbers among its prompts."""
+
+    start: int
+    end: int
+    above: float
+    """How far the loss at the midpoint lies above the mean of the ends', in nats a label token."""
+
+
+@torch.no_grad()
+def highest_pairs(lm: FrozenLM, rows: Sequence[Row], prompts_NPd: Tensor, examples: int) -> list[Pair]:
+    """All pairs, the highest midpoint first, on so many of the rows."""
+    chosen = np.random.default_rng(0).choice(len(rows), min(examples, len(rows)), replace=False)
+    pairs = list(combinations(range(len(prompts_NPd)), 2))
+    middles = torch.stack([(prompts_NPd[a] + prompts_NPd[b]) / 2 for a, b in pairs])
+    everything = torch.cat([prompts_NPd, middles])
+    parts = [token_losses(lm, [rows[i] for i in chosen], part) for part in everything.split(PART)]
+    losses = torch.cat(parts).cpu().numpy()
+    ends, middle = losses[: len(prompts_NPd)], losses[len(prompts_NPd) :]
+    above = [Pair(a, b, float(m - (ends[a] + ends[b]) / 2)) for (a, b), m in zip(pairs, middle, strict=True)]
+    return sorted(above, key=lambda pair: -pair.above)
+
+
+def _no_barrier(task: str, chosen: Sequence[Pair], trained: int, least: float) -> str:
+    rest = f"paths were trained for {trained} of {len(chosen)} pairs" if trained else "no path was trained"
+    return (
+        f"bezier: {task}: the line of {'the pair' if len(chosen) == 1 else 'a pair'} with the highest midpoint rises "
+        f"there by only {chosen[trained].above:.4f} nats a token on training examples, less than {least:g}: there is "
+        f"no barrier to go round, and {rest}."
+    )
+
+
+# What the paths score.
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """The line and perhaps a curve between two prompts, on test examples."""
+
+    t_T: np.ndarray
+    ways: dict[str, tuple[np.ndarray, np.ndarray]]
+    """{way: (correct, losses), each [T, E]}."""
+    tokens_E: np.ndarray
+
+    def barriers(self, way: str, drawn_BE: np.ndarray) -> np.ndarray:
+        """[B] float64: in each draw of examples."""
+        return barrier((drawn_BE @ self.ways[way][1].T) / (drawn_BE @ self.tokens_E)[:, None], self.t_T)
+
+
+def _scored(
+    lm: FrozenLM, evaluation_set: EvaluationSet, start: Tensor, control: Tensor | None, end: Tensor, points: int
+) -> _Paths:
+    t_T = np.linspace(0, 1, points)
+    controls = {"line": (start + end) / 2} | ({} if control is None else {"bezier": control})
+    prompts = [curve(start, middle, end, torch.from_numpy(t_T).to(start)) for middle in controls.values()]
+    scored = evaluation_set.evaluate(lm, torch.cat(prompts))
+    parts = {way: slice(k * points, (k + 1) * points) for k, way in enumerate(controls)}
+    return _Paths(t_T, {way: (scored.correct[part], scored.losses[part]) for way, part in parts.items()}, scored.tokens)
+
+
+def _rows(task: TaskRuns, pair: Pair, paths: _Paths) -> list[dict[str, Any]]:
+    ends = {"task": task.name, "start": task.members[pair.start], "end": task.members[pair.end]}
+    return [
+        ends | {"way": way, "t": t, "accuracy": correct_E.mean(), "loss": losses_E.sum() / paths.tokens_E.sum()}
+        for way, (correct_TE, losses_TE) in paths.ways.items()
+        for t, correct_E, losses_E in zip(paths.t_T, correct_TE, losses_TE, strict=True)
+    ]
+
+
+def _report(result: Result, task: TaskRuns, paths: Sequence[_Paths], draws: int, seed: int) -> None:
+    n, runs = task.evaluation_set.n, len(task.members)
+    drawn_BE = draw_counts(np.random.default_rng(seed), n, draws)
+    barriers: dict[str, Number] = {}
+    drawn: dict[str, np.ndarray] = {}
+    for way in paths[0].ways:
+        value = float(np.mean([path.barriers(way, np.ones((1, n)))[0] for path in paths]))
+        drawn[way] = np.mean([path.barriers(way, drawn_BE) for path in paths], axis=0)
+        interval = percentile_interval(drawn[way])
+        barriers[way] = result.number(f"barrier.{way}.{task.name}", value, n, "test examples", *interval)
+    line = barriers["line"]
+    low, high = line.interval
+    rises = f"the straight line rises {line.value:.3f} nats a token above its ends ({low:.3f} to {high:.3f})"
+    pairs = f"{len(paths)} of {runs * (runs - 1) // 2} pairs, the highest on training examples, n = {n} test examples"
+    if "bezier" not in barriers:
+        sentence = f"{task.name}: {rises}, so there was nothing to go round ({pairs})."
+        result.findings.append(Finding.of(line, sentence))
+        return
+    curved = barriers["bezier"]
+    low, high = percentile_interval(drawn["bezier"] - drawn["line"])
+    difference = result.number(
+        f"difference.barrier.{task.name}", curved.value - line.value, n, "test examples", low, high
+    )
+    if high < 0:
+        meaning = "the trained path goes round the barrier"
+    elif low > 0:
+        meaning = "the trained path rises higher than the line"
+    else:
+        meaning = "nothing shows that the trained path goes round it"
+    sentence = (
+        f"{task.name}: {rises}, a trained Bezier path {curved.value:.3f}: {difference.value:+.3f} "
+        f"({low:+.3f} to {high:+.3f}), so {meaning} ({pairs})."
+    )
+    result.findings.append(Finding.of(difference, sentence))
+
+
+def _figure(table: pd.DataFrame) -> str:
+    tasks = list(dict.fromkeys(table["task"]))
+    with small_multiples(len(tasks), height=2.4) as (figure, axes):
+        for axis, task in zip(axes, tasks, strict=True):
+            for way, colour in (("line", COLOURS[2]), ("bezier", COLOURS[0])):
+                of_way = table[(table["task"] == task) & (table["way"] == way)]
+                for k, (_, rows) in enumerate(of_way.groupby(["start", "end"])):
+                    style = {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
+                    axis.plot(rows["t"], rows["loss"], label=way if k == 0 else None, **style)
+            axis.set(title=task, xlabel="t", ylabel="test loss, nats a token")
+            axis.legend(fontsize=8)
+        return svg(figure)

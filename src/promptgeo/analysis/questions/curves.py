@@ -1,0 +1,123 @@
+"""How do accuracy and loss go over training? One panel per task, one line per init (mean over seeds)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.geometry.tokens import order_of_appearance
+from promptgeo.analysis.question import question
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.scoring import Bootstrap, Scored, percent
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import Run
+from promptgeo.runs.table import RunTable
+
+COLUMNS = ["run", "task", "init", "seed", "step", "epoch", "split", "loss", "accuracy", "n"]
+LABELS = {"accuracy": "test accuracy", "loss": "test loss, nats a token"}
+STYLES = ("-", "--", ":")
+"""Of lines, where there are more inits than colours."""
+
+
+@dataclass(frozen=True)
+class _LoggedExamples:
+    """The test examples of some runs, as they logged them: equal where they are the same examples."""
+
+    task: str
+    ids: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+
+@question()
+def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
+    """Table `curves`: one row per run, epoch and split.
+
+    Numbers `accuracy.<task>.<init>`: of the final prompts, mean over seeds; `accuracy.<task>`; `accuracy.all`, in which
+    each task weighs the same. Intervals: 95 %, `draws` bootstrap draws of whole runs and test examples, by `seed`.
+
+    Raises UserError for prompts that were trained elsewhere: they have no metrics.
+    """
+    if runs.runs is None or any(run.metrics.empty for run in runs.runs):
+        raise UserError("curves: needs runs with their metrics; prompts that were trained elsewhere have none")
+    frames = [
+        run.metrics.assign(run=run.folder.name, task=row.task, init=row.init, seed=row.seed)
+        for run, row in zip(runs.runs, runs.table.itertuples(), strict=True)
+    ]
+    table = pd.concat(frames, ignore_index=True)
+    result = Result(tables={"curves": table[COLUMNS]})
+    scores, bootstrap = _final_scores(runs.runs, runs.table["task"]), Bootstrap(len(runs), draws, seed)
+
+    def accuracy(name: str, part: Scored) -> Number:
+        return result.number(f"accuracy.{name}", part.mean, part.examples, "test examples", *bootstrap.interval(part))
+
+    for (task, init), rows in runs.table.groupby(["task", "init"], sort=False):
+        accuracy(f"{task}.{init}", _of_runs(scores, rows.index))
+    for task, rows in runs.table.groupby("task", sort=False):
+        per_init = rows.groupby("init", sort=False)["accuracy_final"].mean()
+        accuracy(str(task), _of_runs(scores, rows.index))
+        result.number(f"accuracy.lowest.{task}", per_init.min(), len(rows), "runs")
+        result.number(f"accuracy.highest.{task}", per_init.max(), len(rows), "runs")
+    result.findings.append(_finding(accuracy("all", scores), runs.table))
+    evaluated = table[table["split"] != "train"]
+    result.figures |= {what: _figure(evaluated, what) for what in LABELS}
+    return result
+
+
+def _final_scores(runs: Iterable[Run], tasks: Iterable[str]) -> Scored:
+    """What each run's final prompt got right, by its logged predictions; each task weighs the same."""
+    correct: list[np.ndarray] = []
+    examples: list[Any] = []  # of an evaluation set Scored needs n and equality alone
+    for run, task in zip(runs, tasks, strict=True):
+        final = [row for row in run.predictions if row["prompt"] == "final"]
+        correct.append(np.array([row["correct"] for row in final]))
+        examples.append(_LoggedExamples(task, tuple(str(row["id"]) for row in final)))
+    return Scored(correct, examples, [(n,) for n in range(len(correct))], tasks_equal=True)
+
+
+def _of_runs(scores: Scored, members: Iterable[int]) -> Scored:
+    """Of some runs, each of which weighs the same."""
+    members = set(members)
+    return scores.where(lambda s: s in members)
+
+
+def _finding(overall: Number, table: pd.DataFrame) -> Finding:
+    """How many test examples the final prompts solve, and in which tasks fewest and most."""
+    per_task = table.groupby("task", sort=False)["accuracy_final"].mean()
+    worst, best = per_task.idxmin(), per_task.idxmax()
+    span = ""
+    if worst != best:
+        span = f", from {worst} {per_task[worst]:.2f} to {best} {per_task[best]:.2f}, each task weighing the same"
+    solved = percent(overall.value, *overall.interval)
+    return Finding.of(
+        overall,
+        f"The trained prompts solve {solved} of the test examples{span} "
+        f"(n = {len(table)} runs, {overall.n} test examples).",
+    )
+
+
+def _figure(evaluated: pd.DataFrame, what: str) -> str:
+    """A panel per task, a line per init: accuracy or loss over epochs, mean over seeds."""
+    tasks, inits = order_of_appearance(evaluated["task"]), order_of_appearance(evaluated["init"])
+    columns = min(len(tasks), 3)
+    with panels(-(-len(tasks) // columns), columns, height=2.3, sharey=what == "accuracy") as (figure, axes):
+        for axis, task in zip(axes.flat, tasks, strict=False):
+            for k, init in enumerate(inits):
+                cell = evaluated[(evaluated["task"] == task) & (evaluated["init"] == init)]
+                means = cell.groupby("epoch")[what].mean()
+                colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
+                axis.plot(means.index, means, color=colour, linestyle=style, linewidth=1.2, label=init)
+            axis.set_title(task, fontsize=9)
+            axis.set_xlabel("epoch")
+        for axis in axes.flat[len(tasks) :]:
+            axis.set_visible(False)
+        for row in axes:
+            row[0].set_ylabel(LABELS[what])
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(inits), 5), fontsize=8)
+        return svg(figure)

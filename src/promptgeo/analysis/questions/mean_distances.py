@@ -1,0 +1,363 @@
+"""How far apart do prompt tokens lie that share an init, a task or a position?
+
+Study 3 took means over all pairs, self-pairs and pairs within one run among them (paper). Such pairs do not depend on
+what runs share, and are left out (corrected).
+
+Shapes: N runs, P prompt tokens, d width, S sampled vocabulary tokens, B bootstrap draws.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, interval_of, mean_of_means, pair_mean
+from promptgeo.analysis.geometry.tokens import (
+    Tokens,
+    cosine_distances,
+    l2_distances,
+    order_of_appearance,
+    require_levels,
+    tokens,
+)
+from promptgeo.analysis.geometry.vocabulary import Vocabulary
+from promptgeo.analysis.question import Convention, Of, question
+from promptgeo.analysis.resampling import run_weights
+from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.errors import UserError
+from promptgeo.runs.table import RunTable
+
+METRICS = {"cosine": "cosine", "l2": "L2"}
+SUBJECTS = {Of.prompt: "Prompt tokens", Of.delta: "Deltas of prompt tokens"}
+TABLES = {"table1": "init", "table2": "task"}
+"""Study 3's tables and the factor that their pairs share."""
+PANELS = {"position": "position", "task": "table2", "init": "table1"}
+
+
+# Which pairs a mean is over.
+
+
+@dataclass(frozen=True)
+class Level:
+    """Pairs with the same init (group table1), task (table2) or position; level None: the mean of the levels' means."""
+
+    group: str
+    level: Any = None
+    no_self: bool = False
+    """Whether pairs within a run are in, but for self-pairs."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}.{'mean' if self.level is None else self.level}{'.no_self' if self.no_self else ''}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the 2 x 2 table: pairs of runs by init and task, at all, equal or other positions."""
+
+    same_init: bool
+    same_task: bool
+    positions: str = "all"
+
+    @property
+    def name(self) -> str:
+        if self.same_init == self.same_task:
+            pairs = "same_both" if self.same_init else "neither"
+            return pairs if self.positions == "all" else f"{pairs}.{self.positions}_position"
+        same, other = ("init", "task") if self.same_init else ("task", "init")
+        return f"same_{same}" if self.positions == "all" else f"same_{same}_other_{other}.{self.positions}_position"
+
+
+@dataclass(frozen=True)
+class Overall:
+    """All pairs of prompt tokens, or of random vocabulary tokens."""
+
+    pairs: str
+    no_self: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.pairs}{'.no_self' if self.no_self else ''}"
+
+
+Key = Level | Cell | Overall
+ALL_PAIRS, RANDOM = Overall("all_pairs"), Overall("random_vocabulary")
+LINES = {ALL_PAIRS: (":", "all pairs"), RANDOM: ("--", "random vocabulary tokens")}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two means that a finding compares. Its number `difference.<name>` is the second less the first."""
+
+    name: str
+    first: Key
+    second: Key
+    shared: str
+    """What the first one's pairs have in common."""
+    instead: str
+    """What the second one's pairs have in common."""
+
+
+SAME_INIT, SAME_TASK, NEITHER = Cell(True, False), Cell(False, True), Cell(False, False)
+CONTRASTS = {
+    Convention.corrected: (
+        Contrast("init_closer", SAME_INIT, SAME_TASK, "the same init", "the same task"),
+        Contrast(
+            "position_closer",
+            replace(NEITHER, positions="equal"),
+            replace(SAME_TASK, positions="other"),
+            "only the position in common",
+            "only the task in common",
+        ),
+        Contrast("init_gain", SAME_INIT, NEITHER, "the same init", "another init and task"),
+        Contrast("task_gain", SAME_TASK, NEITHER, "the same task", "another init and task"),
+    ),
+    Convention.paper: (
+        Contrast("init_closer", Level("table1"), Level("table2"), "the same init", "the same task"),
+        Contrast("position_closer", Level("position"), Level("table2"), "the same position", "the same task"),
+    ),
+}
+
+
+@question(of=True, convention=True, vocabulary=True, claims=("init_closer",))
+def mean_distances(
+    runs: RunTable,
+    *,
+    of: Of = Of.prompt,
+    convention: Convention = Convention.corrected,
+    vocabulary: Vocabulary | None = None,
+    metrics: Sequence[str] = ("cosine", "l2"),
+    sample: int = 1000,
+    draws: int = 500,
+    seed: int = 0,
+) -> Result:
+    """Mean distances of tokens that share an init (`table1.<init>`), a task (`table2.<task>`) or a position.
+
+    Also the 2 x 2 table same / different init by task. paper: all ordered pairs, self-pairs and same-run pairs in.
+    corrected: unique pairs of tokens of different runs; numbers that end in `.no_self` leave only the self-pairs out.
+    Numbers of another metric than cosine begin with its name (`l2.table1.<init>`). Intervals: bootstrap draws of whole
+    runs (of whole tokens for the vocabulary).
+
+    Args:
+        metrics: cosine, l2; findings and the claim are about the first.
+        sample: random vocabulary tokens that make the vocabulary's line (prompts only).
+        draws: bootstrap draws.
+        seed: of the draws and the sample.
+
+    Raises UserError for fewer than 2 inits or tasks, mixed shapes, deltas without P0, a vector of length 0, an unknown
+    metric.
+    """
+    of, convention = Of(of), Convention(convention)
+    _check(metrics, {"sample": (sample, 2), "draws": (draws, 100)})
+    require_levels(runs, {"init": 2, "task": 2}, "mean_distances")
+    points = tokens(runs, of)
+    weights_BN = run_weights(len(runs), draws, seed)
+    result = Result()
+    rows: list[dict[str, Any]] = []
+    cells: list[dict[str, Any]] = []
+    for metric in metrics:
+        means = _means(_token_distances(points, metric), runs.table, convention, weights_BN)
+        if of == Of.prompt and vocabulary is not None:
+            means[RANDOM] = _random_vocabulary(vocabulary, metric, convention, sample, draws, seed)
+        present = {key: mean for key, mean in means.items() if mean is not None}
+        numbers = {
+            key: result.number(_named(metric, key.name), mean.value, mean.n, mean.unit, *mean.interval)
+            for key, mean in present.items()
+        }
+        rows += [{"metric": metric, "quantity": key.name} | _row(number) for key, number in numbers.items()]
+        cells += [_cell_row(metric, key, number) for key, number in numbers.items() if isinstance(key, Cell)]
+        result.figures[metric] = _figure(numbers, metric, of)
+        findings = _differences(result, present, metric, of, len(runs), convention)
+        if metric == metrics[0]:
+            result.findings += findings.values()
+            result.claims += _claims(findings)
+            result.omissions += _omissions(means, findings, convention)
+    if of == Of.prompt and vocabulary is None:
+        result.omissions.append("No random-vocabulary line: it needs the frozen model's embeddings.")
+    result.tables |= {"mean_distances": pd.DataFrame(rows), "two_by_two": pd.DataFrame(cells)}
+    return result
+
+
+def _check(metrics: Sequence[str], least: dict[str, tuple[int, int]]) -> None:
+    """Raises UserError for an unknown metric, or an option below its least: least={"draws": (given, least)}."""
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise UserError(f"mean_distances.metrics={','.join(map(str, unknown))}: must be some of {', '.join(METRICS)}")
+    for option, (given, wanted) in least.items():
+        if given < wanted:
+            raise UserError(f"mean_distances.{option}={given}: at least {wanted} are needed")
+
+
+def _named(metric: str, name: str) -> str:
+    return name if metric == "cosine" else f"{metric}.{name}"
+
+
+def _row(number: Number) -> dict[str, Any]:
+    return {"mean": number.value, "low": number.low, "high": number.high, "n": number.n, "unit": number.unit}
+
+
+def _cell_row(metric: str, cell: Cell, number: Number) -> dict[str, Any]:
+    where = {"same_init": cell.same_init, "same_task": cell.same_task, "position": cell.positions}
+    return {"metric": metric} | where | _row(number)
+
+
+# Means.
+
+
+def _token_distances(points: Tokens, metric: str) -> np.ndarray:
+    """[N, P, N, P] float64."""
+    distances_KK = cosine_distances(points.unit_Kd) if metric == "cosine" else l2_distances(points.vectors_Kd)
+    return distances_KK.reshape(points.runs, points.length, points.runs, points.length)
+
+
+def _means(
+    distances_NPNP: np.ndarray, table: pd.DataFrame, convention: Convention, weights_BN: np.ndarray
+) -> dict[Key, PairMean | None]:
+    """All means of one metric; None where there is no such pair. table: the runs' tasks and inits."""
+    length = distances_NPNP.shape[1]
+    at_PNN = np.einsum("ipjp->pij", distances_NPNP)
+    all_NN, equal_NN = distances_NPNP.sum((1, 3)), at_PNN.sum(0)
+    all_pairs = PairSums(all_NN, length**2, length)
+    within = Within.all if convention == Convention.paper else Within.none
+    means: dict[Key, PairMean | None] = {}
+    for no_self in (False,) if convention == Convention.paper else (False, True):
+        counted = Within.different if no_self else within
+        for group, factor in TABLES.items():
+            levels_N = table[factor].to_numpy()
+            means |= _with_mean(
+                {
+                    Level(group, level, no_self): pair_mean(
+                        all_pairs, np.outer(levels_N == level, levels_N == level), counted, weights_BN
+                    )
+                    for level in order_of_appearance(levels_N)
+                }
+            )
+        means[replace(ALL_PAIRS, no_self=no_self)] = pair_mean(all_pairs, None, counted, weights_BN)
+    at = {p: PairSums(at_PNN[p], 1, 1) for p in range(length)}
+    means |= _with_mean({Level("position", p): pair_mean(at[p], None, within, weights_BN) for p in range(length)})
+    positions = {
+        "all": all_pairs,
+        "equal": PairSums(equal_NN, length, length),
+        "other": PairSums(all_NN - equal_NN, length**2 - length, 0),
+    }
+    for cell, mask_NN in _cell_masks(table).items():
+        for where, pairs in positions.items():
+            means[replace(cell, positions=where)] = pair_mean(pairs, mask_NN, within, weights_BN)
+    return means
+
+
+def _with_mean(levels: Mapping[Level, PairMean | None]) -> dict[Key, PairMean | None]:
+    """The levels' means, and the mean of those that there are."""
+    (whole,) = {replace(key, level=None) for key in levels}
+    return {**levels, whole: mean_of_means([mean for mean in levels.values() if mean is not None])}
+
+
+def _cell_masks(table: pd.DataFrame) -> dict[Cell, np.ndarray]:
+    """[N, N] bool each: same or different init by same or different task."""
+    inits_N, tasks_N = table["init"].to_numpy(), table["task"].to_numpy()
+    same_init_NN, same_task_NN = inits_N[:, None] == inits_N, tasks_N[:, None] == tasks_N
+    return {
+        SAME_INIT: same_init_NN & ~same_task_NN,
+        SAME_TASK: same_task_NN & ~same_init_NN,
+        NEITHER: ~same_init_NN & ~same_task_NN,
+        Cell(True, True): same_init_NN & same_task_NN,
+    }
+
+
+def _random_vocabulary(
+    vocabulary: Vocabulary, metric: str, convention: Convention, sample: int, draws: int, seed: int
+) -> PairMean | None:
+    """The mean distance between random vocabulary tokens: that of tokens without any structure."""
+    rows_Sd = vocabulary.embeddings_Vd[vocabulary.sample(sample, seed)]
+    norms_S1 = np.linalg.norm(rows_Sd, axis=1, keepdims=True)
+    unit_Sd = rows_Sd / np.where(norms_S1 > 0, norms_S1, 1.0)
+    distances_SS = cosine_distances(unit_Sd) if metric == "cosine" else l2_distances(rows_Sd)
+    within = Within.all if convention == Convention.paper else Within.none
+    mean = pair_mean(PairSums(distances_SS, 1, 1), None, within, run_weights(len(rows_Sd), draws, seed))
+    return mean and replace(mean, unit=f"{mean.unit} of {len(rows_Sd)} vocabulary tokens")
+
+
+# What follows from them.
+
+
+def _differences(
+    result: Result, means: Mapping[Key, PairMean], metric: str, of: Of, runs: int, convention: Convention
+) -> dict[str, Finding]:
+    """Numbers difference.<contrast>, and a finding on each, where both means and an interval exist."""
+    findings = {}
+    for contrast in CONTRASTS[convention]:
+        if contrast.first not in means or contrast.second not in means:
+            continue
+        closer, other = means[contrast.first], means[contrast.second]
+        low, high = interval_of(other.draws_B - closer.draws_B, min(closer.runs, other.runs))
+        if low is None or high is None:
+            continue
+        name, difference = _named(metric, f"difference.{contrast.name}"), other.value - closer.value
+        number = result.number(name, difference, closer.n + other.n, closer.unit, low, high)
+        verdict = "closer" if low > 0 else "farther apart" if high < 0 else "no closer"
+        corrected = convention == Convention.corrected
+        which = "of different runs lie" if corrected else "lie, self-pairs and same-run pairs counted,"
+        sentence = (
+            f"{SUBJECTS[of]} {which} {verdict} with {contrast.shared} than with {contrast.instead}: "
+            f"mean {METRICS[metric]} distance {closer.value:.3f} against {other.value:.3f}, "
+            f"difference {difference:.3f} ({low:.3f} to {high:.3f}; "
+            f"n = {closer.n} and {other.n} {closer.unit} in {runs} runs)."
+        )
+        findings[contrast.name] = Finding.of(number, sentence)
+    return findings
+
+
+def _claims(findings: Mapping[str, Finding]) -> list[Claim]:
+    finding = findings.get("init_closer")
+    if finding is None or finding.low is None:
+        return []
+    return [Claim("init_closer", finding.low > 0, finding.sentence)]
+
+
+def _omissions(
+    means: Mapping[Key, PairMean | None], findings: Mapping[str, Finding], convention: Convention
+) -> list[str]:
+    omissions = []
+    missing = [key for key, mean in means.items() if mean is None]
+    if Cell(True, True) in missing:
+        omissions.append(
+            "Pairs of runs with the same init and the same task (same_both): there are none, they need several seeds."
+        )
+        missing = [key for key in missing if not (isinstance(key, Cell) and key.same_init and key.same_task)]
+    if missing:
+        names = ", ".join(key.name for key in missing)
+        omissions.append(f"Without a pair of tokens, so without a number: {names}.")
+    alone = [key.name for key, mean in means.items() if mean is not None and mean.interval[0] is None]
+    if alone:
+        omissions.append(f"Too few runs for an interval: {', '.join(alone)}.")
+    absent = [contrast.name for contrast in CONTRASTS[convention] if contrast.name not in findings]
+    if absent:
+        omissions.append(f"Too few runs for a comparison: {', '.join(absent)}.")
+    return omissions
+
+
+def _figure(numbers: Mapping[Key, Number], metric: str, of: Of) -> str:
+    """Bars for the levels of position, task and init, with 95 % intervals; lines: all pairs, random vocabulary."""
+    with panels(1, 3, height=3.0, sharey=True) as (figure, axes):
+        for axis, (factor, group), colour in zip(axes[0], PANELS.items(), COLOURS, strict=False):
+            bars = {
+                key.level: number
+                for key, number in numbers.items()
+                if isinstance(key, Level) and key.group == group and key.level is not None and not key.no_self
+            }
+            axis.bar(range(len(bars)), [number.value for number in bars.values()], color=colour, width=0.75)
+            for x, number in enumerate(bars.values()):
+                if number.low is not None:
+                    axis.vlines(x, number.low, number.high, color="#333333", linewidth=1)
+            for key, (style, label) in LINES.items():
+                if key in numbers:
+                    axis.axhline(numbers[key].value, color="#333333", linestyle=style, linewidth=1, label=label)
+            axis.set_xticks(range(len(bars)), list(bars), rotation=0 if factor == "position" else 90, fontsize=7)
+            axis.set_title(f"same {factor}", fontsize=9)
+            axis.grid(axis="x", visible=False)
+        axes[0, 0].set_ylabel(f"mean {METRICS[metric]} distance" + ("" if of == Of.prompt else " of deltas"))
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        return svg(figure)

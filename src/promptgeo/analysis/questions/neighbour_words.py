@@ -1,0 +1,213 @@
+"""Which vocabulary tokens lie next to each prompt token, and what kind of tokens are they?
+
+Study 3 sorts them by eye; here each kind is a rule (token_kinds.kind_of), so that its share among the neighbours can be
+compared with its share in the whole vocabulary.
+
+Shapes: K prompt tokens, k nearest, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.geometry.token_kinds import KINDS, vocabulary_kinds
+from promptgeo.analysis.geometry.tokens import Tokens, order_of_appearance, require_runs, tokens
+from promptgeo.analysis.geometry.vocabulary import Near, Vocabulary, init_words, require_width
+from promptgeo.analysis.question import Of, question
+from promptgeo.analysis.resampling import bootstrap_mean
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.errors import UserError
+from promptgeo.runs.table import RunTable
+
+OWN = ("init word", "inflection")
+"""Kinds that depend on the init."""
+PLURALS = {
+    "glitch token": "Known glitch tokens",
+    "rare alphabet": "Tokens in rare alphabets",
+    "unreadable": "Unreadable tokens",
+}
+"""Kinds that a finding compares with the vocabulary."""
+
+
+@question(vocabulary=True)
+def neighbour_words(
+    runs: RunTable, *, vocabulary: Vocabulary, epsilon: float = 0.7, top: int = 20, seed: int = 0
+) -> Result:
+    """Table `neighbour_words`: for each prompt token its nearest vocabulary tokens, with the kind of each.
+
+    Numbers `neighbour_words.<kind>` (share of these neighbours), `.vocabulary` (share expected of tokens drawn from the
+    vocabulary) and `.enrichment` (their ratio). Intervals: 95 %, whole runs drawn with replacement.
+
+    Args:
+        epsilon: cosine distance within which a token is a neighbour.
+        top: neighbours of a prompt token that are named, the nearest ones.
+        seed: of the draws.
+
+    Raises UserError for fewer than 3 runs, a vector of length 0, or a vocabulary of another width.
+    """
+    require_runs(runs, 3, "neighbour_words")
+    if top < 1 or not 0 < epsilon <= 2:
+        raise UserError(
+            f"neighbour_words: top={top}, epsilon={epsilon}: "
+            "at least one neighbour and a cosine distance between 0 and 2 are needed"
+        )
+    points = tokens(runs, Of.prompt)
+    require_width(vocabulary, points.vectors_Kd)
+    near = vocabulary.near(points.unit_Kd, (epsilon,), top)
+    words = init_words(runs)
+    kinds = {init: vocabulary_kinds(vocabulary, words.get(init)) for init in order_of_appearance(runs.table["init"])}
+    table = _table(runs, points, near, vocabulary, kinds, epsilon)
+    result = Result(tables={"neighbour_words": table})
+    if without := sorted(init for init in kinds if init not in words):
+        names = ", ".join(map(str, without))
+        result.omissions.append(f"Init words and their inflections: {names} start from no word.")
+    alone = _counts(result, near.counts_EK[0], points.table["run"].to_numpy(), seed)
+    if table.empty:
+        result.omissions.append(
+            f"Kinds of neighbouring words: no prompt token has a vocabulary token within {epsilon:g}."
+        )
+        return result
+    shares = _shares(result, table, kinds, seed)
+    result.tables["kinds"] = pd.DataFrame([share.row for share in shares])
+    result.findings.append(_own_finding(table, alone, epsilon, top))
+    result.findings += _kind_findings(shares, table["run"].nunique())
+    result.figures["neighbour_words"] = _figure(table, shares)
+    return result
+
+
+def _counts(result: Result, counts_K: np.ndarray, run_K: np.ndarray, seed: int) -> Number:
+    """Numbers: neighbours of a prompt token, and how many prompt tokens have none; returns the second."""
+    k, interval = len(counts_K), bootstrap_mean(counts_K, run_K, seed=seed)
+    result.number("neighbour_words.found", counts_K.mean(), k, "prompt tokens", *interval)
+    alone_K = counts_K == 0
+    low, high = bootstrap_mean(alone_K, run_K, seed=seed)
+    return result.number("neighbour_words.without", alone_K.sum(), k, "prompt tokens", low * k, high * k)
+
+
+def _table(
+    runs: RunTable,
+    points: Tokens,
+    near: Near,
+    vocabulary: Vocabulary,
+    kinds: dict[str, np.ndarray],
+    epsilon: float,
+) -> pd.DataFrame:
+    """A row per prompt token and neighbour. kinds: by init, the kind of every token of the vocabulary."""
+    k, at = np.nonzero(near.distances_Kk < epsilon)
+    token = near.nearest_Kk[k, at]
+    rows = points.table.iloc[k].reset_index(drop=True)
+    columns = {column: rows[column] for column in ("run", "task", "init")}
+    if "seed" in runs.table:
+        columns["seed"] = runs.table["seed"].to_numpy()[rows["run"]]
+    codes = np.array([kinds[init][i] for init, i in zip(rows["init"], token, strict=True)], dtype=np.int64)
+    return pd.DataFrame(
+        columns
+        | {
+            "position": rows["position"],
+            "rank": at + 1,
+            "token_id": token,
+            "token": [vocabulary.tokens[i] for i in token],
+            "distance": np.maximum(near.distances_Kk[k, at].astype(np.float64), 0.0),
+            "kind": [KINDS[code] for code in codes],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """How common a kind of token is."""
+
+    kind: str
+    share: Number
+    """Among the neighbours."""
+    vocabulary: Number
+    """Among tokens drawn from the vocabulary."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        share = self.share
+        ends = {"share": share.value, "low": share.low, "high": share.high}
+        return {"kind": self.kind} | ends | {"vocabulary": self.vocabulary.value, "n": share.n}
+
+
+def _shares(result: Result, table: pd.DataFrame, kinds: dict[str, np.ndarray], seed: int) -> list[_Share]:
+    """Share of each kind among the neighbours and among as many tokens drawn from the vocabulary, as numbers."""
+    run, rows = table["run"].to_numpy(), len(table)
+    size = len(next(iter(kinds.values())))
+    per_init = table["init"].value_counts(sort=False)
+    # An init's inflections depend on it: their share in the vocabulary counts as often as the init has neighbours.
+    parts = (count * np.bincount(kinds[init], minlength=len(KINDS)) / size for init, count in per_init.items())
+    expected = sum(parts, start=np.zeros(len(KINDS))) / rows
+    shares = []
+    for kind, base in zip(KINDS, expected, strict=True):
+        name = f"neighbour_words.{kind.replace(' ', '_')}"
+        of_kind = (table["kind"] == kind).to_numpy()
+        share = of_kind.mean()
+        low, high = bootstrap_mean(of_kind, run, seed=seed)
+        among = result.number(name, share, rows, "neighbouring words", low, high)
+        # All tokens of the vocabulary: no sampling error, so no width.
+        overall = result.number(f"{name}.vocabulary", base, size, "vocabulary tokens", base, base)
+        if base > 0:
+            result.number(f"{name}.enrichment", share / base, rows, "neighbouring words", low / base, high / base)
+        shares.append(_Share(kind, among, overall))
+    return shares
+
+
+def _own_finding(table: pd.DataFrame, alone: Number, epsilon: float, top: int) -> Finding:
+    """How many neighbours are the init word or a form of it. alone: prompt tokens without a neighbour."""
+    own = table["kind"].isin(OWN).to_numpy()
+    low, high = bootstrap_mean(own, table["run"].to_numpy())
+    sentence = (
+        f"{own.mean():.1%} of the words next to prompt tokens are the init word or a form of it "
+        f"({low:.1%} to {high:.1%}; n = {len(table)} words, "
+        f"at most {top} within cosine distance {epsilon:g} of each of {alone.n} prompt tokens, "
+        f"{alone.value:.0f} of which have none)."
+    )
+    return Finding(sentence, own.mean(), len(table), "neighbouring words", low, high)
+
+
+def _kind_findings(shares: Sequence[_Share], runs: int) -> list[Finding]:
+    """A finding per kind of PLURALS that the vocabulary has."""
+    findings = []
+    for share in shares:
+        base = share.vocabulary.value
+        if share.kind not in PLURALS or base == 0:
+            continue
+        low, high = share.share.interval
+        how = "more common" if low > base else "rarer" if high < base else "not detectably more or less common"
+        findings.append(
+            Finding.of(
+                share.share,
+                f"{PLURALS[share.kind]} are {how} next to prompt tokens than in the vocabulary: "
+                f"{share.share.value:.2%} ({low:.2%} to {high:.2%}; n = {share.share.n} words next to {runs} runs' "
+                f"prompts) against {base:.2%}.",
+            )
+        )
+    return findings
+
+
+def _figure(table: pd.DataFrame, shares: Sequence[_Share]) -> str:
+    """Stacked bars: the kinds of each init's neighbours, all inits' together, and the vocabulary's own."""
+    inits = order_of_appearance(table["init"])
+    bars = {str(init): _kind_shares(table[table["init"] == init]) for init in inits}
+    heights = [*bars.values(), [s.share.value for s in shares], [s.vocabulary.value for s in shares]]
+    names = [*bars, "all", "vocabulary"]
+    at = np.append(np.arange(len(inits)), [len(inits) + 0.5, len(inits) + 1.5])
+    with panels(1, 1, height=3.0) as (figure, axes):
+        axis, bottom = axes[0, 0], np.zeros(len(names))
+        for colour, kind, of_kind in zip(COLOURS, KINDS, zip(*heights, strict=True), strict=False):
+            axis.bar(at, of_kind, bottom=bottom, color="#dddddd" if kind == "other" else colour, width=0.8, label=kind)
+            bottom += of_kind
+        axis.set_xticks(at, names, rotation=45, ha="right")
+        axis.set_ylabel("share of neighbouring words")
+        axis.grid(False)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        return svg(figure)
+
+
+def _kind_shares(table: pd.DataFrame) -> list[float]:
+    return [float((table["kind"] == kind).mean()) for kind in KINDS]

@@ -1,0 +1,1 @@
+"""What do the commands print, and when do they stop?"""

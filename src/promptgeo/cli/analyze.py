@@ -1,0 +1,109 @@
+"""python -m promptgeo.analyze runs=outputs/<name> 'analysis=[mean_distances,neighbours]': analyses of finished runs.
+
+Results lie in <runs>/analysis/<analysis>/. They are cached: an analysis is made again only where its runs, its options
+or its code have changed, or with overwrite=true.
+An option of an analysis is set by analysis.<name>.<option>=<value>. An analysis of your own lies in your own package:
+mine/analysis/<name>.yaml with its _target_, --config-dir mine and 'allow=[<package>]'.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
+from promptgeo.errors import UserError
+from promptgeo.training.interruption import exit_statuses
+
+if TYPE_CHECKING:
+    from promptgeo.analysis.ask import Answer
+
+WIDTH = 120
+"""Columns of --help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console entry point; arguments: those of the command line unless given.
+
+    Exit status 2: the user must mend something. 1: these runs cannot support an analysis; the others are made. 130,
+    143: stopped by Ctrl-C, SIGTERM.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(_help())
+        return
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # python -m has it: an analysis of one's own may lie here
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    with exit_statuses("finished analyses are kept, the same command makes the others"):
+        answers = _answers(arguments)
+    for answer in answers:
+        for line in findings(answer):
+            print(line)
+    if any(answer.refused for answer in answers):
+        sys.exit(1)
+
+
+def _answers(arguments: Sequence[str]) -> "list[Answer]":
+    parser = _OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-dir", "-cd")
+    given = parser.parse_intermixed_args(arguments)
+    config = compose_analyze(given.overrides, given.config_dir)
+    from promptgeo.analysis.ask import run_analyses
+
+    answers, _ = run_analyses(config, notify=lambda line: print(line, file=sys.stderr, flush=True))
+    return answers
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Raises UserError where argparse would print its usage over many lines and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def findings(answer: "Answer") -> list[str]:
+    """The corrected findings of an analysis as a list to print; each names prompt or delta where there are both."""
+    if answer.stored is None:
+        return []
+    corrected = [f for f in answer.stored.info["findings"] if f.get("convention", "corrected") == "corrected"]
+    both = len({f.get("of") for f in corrected}) > 1
+    return [f"- {f['of']}: {f['sentence']}" if both and "of" in f else f"- {f['sentence']}" for f in corrected]
+
+
+def _help() -> str:
+    analyses = [_entry(name, _description(name)) for name in available()]
+    keys = []
+    for key in fields(AnalyzeConfig):
+        default = key.default if key.default_factory is MISSING else key.default_factory()
+        keys.append(_entry(f"{key.name}={_as_written(default)}", key.metadata["help"]))
+    return "\n".join([str(__doc__), "Analyses:", *analyses, "", "Keys:", *keys])
+
+
+def _entry(name: str, text: str) -> str:
+    """Texts stand below each other, beside the names."""
+    return textwrap.fill(f"  {name:17} {text}", WIDTH, subsequent_indent=" " * 20)
+
+
+def _description(name: str) -> str:
+    """What an analysis's file says that it gives and needs."""
+    settings = analysis_file(name)
+    about = settings["_about_"]
+    return f"{about}{'' if about.endswith('?') else ';'} needs {settings['_needs_']}"
+
+
+def _as_written(value: Any) -> str:
+    """A default as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""preview=true: what would a command train, how long would it take, how much memory? Nothing is written."""
+
+import time
+from collections.abc import Sequence
+
+from promptgeo.config.schema import RunConfig, flatten, to_dict
+from promptgeo.training.cell import Cell
+from promptgeo.training.engine import finished_run
+from promptgeo.training.packs import default_slots, memory_per_run, packs
+from promptgeo.training.plan import Plan, plan
+
+EVALUATIONS = 1.3
+"""Times what training steps take: a guess. What evaluations take depends on the test split and on what is written."""
+
+
+def show(cells: Sequence[Cell]) -> None:
+    """Print the grid, its packs and estimates. Raises UserError as training would."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    distinct = {cell.id: cell for cell in cells}
+    todo = [cell for cell in distinct.values() if finished_run(cell) is None]
+    for name, values in _axes([cell.config for cell in distinct.values()]).items():
+        console.print(f"{name}: {', '.join(values)}", soft_wrap=True, highlight=False)
+    folders = ", ".join(sorted({str(cell.folder.parent) for cell in distinct.values()}))
+    complete = len(distinct) - len(todo)
+    console.print(f"{len(distinct)} runs, {complete} complete already, in {folders}/", soft_wrap=True)
+    table = Table(title="packs")
+    for column in ("model", "prompt tokens", "batch", "optimizer"):
+        table.add_column(column)
+    for column in ("runs", "at once", "run-steps", "memory, GB", "minutes"):
+        table.add_column(column, justify="right")
+    total = 0.0
+    for key in sorted({cell.model_key for cell in todo}):
+        for pack in packs([plan(cell) for cell in todo if cell.model_key == key]):
+            row, seconds = _estimate(pack)
+            total += seconds
+            table.add_row(*row)
+    console.print(table)
+    console.print(
+        f"about {total / 60:.1f} minutes (two ticks were timed here; evaluations are guessed at 30 %); "
+        "preview=true: nothing was written",
+        soft_wrap=True,
+    )
+
+
+def _estimate(pack: Sequence[Plan]) -> tuple[list[str], float]:
+    """The pack's row of the table, and how many seconds it would take."""
+    first, slots = pack[0], min(default_slots(pack), len(pack))
+    config, steps = first.config, sum(p.total_steps for p in pack)
+    processes = min(config.packing.devices, len(pack))
+    seconds = _seconds_per_run_step(pack[:slots]) * steps / processes * EVALUATIONS
+    row = [config.model.name, str(len(first.p0_Pd)), str(config.training.batch_size), config.optimizer.name.name]
+    row += [str(len(pack)), str(slots), str(steps), f"{_memory(pack, slots) / 1e9:.1f}", f"{seconds / 60:.1f}"]
+    return row, seconds
+
+
+def _axes(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
+    """What the grid varies: every key with more than one value."""
+    flat = [flatten(to_dict(config)) for config in configs]
+    shown = {f"{group}.name": group for group in ("model", "task", "init", "template", "optimizer")}
+    axes: dict[str, list[str]] = {}
+    for key in flat[0]:
+        values = list(dict.fromkeys(str(f.get(key)) for f in flat))
+        section = key.partition(".")[0]
+        # Where a group's name varies, it says what else varies in its section.
+        if len(values) > 1 and (key in shown or f"{section}.name" not in shown or len(axes.get(section, [])) < 2):
+            axes[shown.get(key, key)] = values
+    named = {name for name in ("model", "task", "init", "template") if name in axes}
+    return {name: values for name, values in axes.items() if name in named or name.partition(".")[0] not in named}
+
+
+def _seconds_per_run_step(pack: Sequence[Plan]) -> float:
+    """Measured: the second of two ticks of the pack's first slots, forward and backward."""
+    from promptgeo.training.tuning import PromptTuning
+
+    for _ in range(2):
+        tuning = PromptTuning(list(pack))
+        start = time.perf_counter()
+        tuning.rehearse(pack)
+        seconds = time.perf_counter() - start
+    return seconds / len(pack)
+
+
+def _memory(pack: Sequence[Plan], slots: int) -> float:
+    """Bytes: weights, and the activations of one forward."""
+    lm = pack[0].lm
+    runs = min(slots, max(lm.max_tokens // _tokens(pack[0]), 1))
+    return lm.weight_bytes + runs * memory_per_run(pack[0])
+
+
+def _tokens(p: Plan) -> int:
+    """Of a mean minibatch."""
+    return max(sum(row.length for row in p.train_rows) * p.config.training.batch_size // max(len(p.train_rows), 1), 1)

@@ -1,0 +1,101 @@
+"""The command promptgeo-runs.
+
+promptgeo-runs PATH: what runs lie at or below a folder? promptgeo-runs import: prompts trained elsewhere become runs.
+Exit status 1 if a run is damaged, 2 if the user must mend something.
+"""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from promptgeo.config.explain import exit_with
+from promptgeo.errors import UserError
+from promptgeo.evaluation.metrics import HEADLINE
+from promptgeo.runs.folder import PROMPTS, find_runs
+
+COLUMNS = ("status", "task", "init", "seed", *(f"{HEADLINE}_{which}" for which in PROMPTS), "n", "steps")
+
+IMPORT_HELP = """\
+Soft prompts trained elsewhere become run folders that every analysis reads.
+
+FILE is one of
+  prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table
+  run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d];
+                         the last is the final prompt
+  prompts.safetensors    the same: one tensor, or final and perhaps initial (P0), trajectory, steps, best
+  adapter/ ...           PEFT adapters (prompt tuning)
+TABLE is a CSV file with one row per prompt: task, init; perhaps seed, model, template, accuracy (0 to 1),
+n (test examples), file, steps.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments[:1] == ["import"]:
+            _import(arguments[1:])
+        else:
+            _list(arguments)
+    except UserError as error:
+        exit_with(error)
+
+
+def _list(arguments: list[str]) -> None:
+    parser = _Parser(
+        prog="promptgeo-runs",
+        usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
+        description="A table of the runs at or below PATH: status, accuracies, checksums.",
+        epilog="promptgeo-runs import makes runs of prompts that were trained elsewhere: promptgeo-runs import --help "
+        "(a folder of that name: ./import)",
+    )
+    parser.add_argument("path", metavar="PATH", nargs="?", default="outputs")
+    runs, damaged = find_runs(parser.parse_args(arguments).path)
+    table = Table(*("run", *COLUMNS, "checksums"))
+    for run in runs:
+        row = run.row()
+        table.add_row(run.folder.name, *(_shown(row[c]) for c in COLUMNS), "good")
+    console = Console() if Console().is_terminal else Console(width=200)  # in a file, no column is cut
+    console.print(table)
+    console.print(f"{len(runs)} runs, {len(damaged)} damaged", highlight=False)
+    for error in damaged:
+        console.print(f"damaged: {error}", soft_wrap=True, highlight=False)
+    if damaged:
+        sys.exit(1)
+
+
+def _import(arguments: list[str]) -> None:
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=as_written)
+    parser.add_argument("files", metavar="FILE", nargs="+")
+    parser.add_argument("--table", metavar="TABLE.csv", required=True)
+    out_help = "where the runs go, as outputs/<name>; it must not exist yet"
+    parser.add_argument("--out", metavar="FOLDER", required=True, help=out_help)
+    parser.add_argument("--initial", metavar="P0.npy", help="P0 of every row, [N, P, d]; without P0 there is no delta")
+    steps_help = "steps of the checkpoints, or all of them with commas; 1:1 if nothing says them; 0:1: the first is P0"
+    parser.add_argument("--steps", metavar="FIRST:BY", help=steps_help)
+    given = parser.parse_intermixed_args(arguments)
+    from promptgeo.runs.importing import import_prompts
+    from promptgeo.runs.prompt_table import unused_columns
+
+    folders = import_prompts(given.files, given.table, given.out, given.initial, given.steps)
+    if unused := unused_columns(given.table):
+        print(f"not used: {', '.join(unused)} (columns of {given.table})", file=sys.stderr)
+    print(f"{len(folders)} imported runs lie in {given.out}/")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What does a command say when it is done? A table of results, and which learning rate to take."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from promptgeo.evaluation.metrics import HEADLINE
+from promptgeo.runs.folder import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+VARIED = ("model", "template", "prompt_length", "lr")
+"""Columns of their own only where the runs differ in them."""
+
+
+def table_of_results(runs: Sequence[Run]) -> "Table":
+    """A rich table, task x init (x whatever else varies): accuracy without a prompt, with P0 and after training.
+
+    Means over seeds.
+    """
+    import pandas as pd
+    from rich.table import Table
+
+    frame = pd.DataFrame([run.row() | {"split": run.info["results"]["split"]} for run in runs])
+    keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
+    splits = " / ".join(sorted(frame["split"].unique()))
+    table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
+    for column in keys:
+        table.add_column(column, no_wrap=True)
+    for column in ("seeds", "examples", "no prompt", "P0", "trained"):
+        table.add_column(column, justify="right")
+    for values, group in frame.groupby(keys, sort=False):
+        trained = group[f"{HEADLINE}_final"].dropna()
+        spread = f" ({trained.std():.3f})" if len(trained) > 1 else ""
+        others = group.loc[group[f"{HEADLINE}_final"].isna(), "status"].value_counts()
+        shown = [f"{trained.mean():.3f}{spread}"] if len(trained) else []
+        shown += [f"{n} {status}" if len(group) > 1 else status for status, n in others.items()]
+        before = (_mean(group[f"{HEADLINE}_none"]), _mean(group[f"{HEADLINE}_initial"]))
+        table.add_row(*map(_text, values), str(len(group)), str(group["n"].iloc[0]), *before, ", ".join(shown))
+    return table
+
+
+def _mean(values: "pd.Series") -> str:
+    values = values.dropna()
+    return f"{values.mean():.3f}" if len(values) else "-"
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def recommendation(runs: Sequence[Run]) -> list[str]:
+    """Per model, task and init the learning rate with the lowest mean validation loss.
+
+    Of runs that differ in it and were evaluated on validation. The learning rate that suits depends on init and model:
+    never choose it on test examples.
+    """
+    import pandas as pd
+
+    validated = [run for run in runs if run.info["results"]["split"] == "validation"]
+    rows = [run.row() | {"final_loss": run.info["results"]["loss"].get("final")} for run in validated]
+    if len({row["lr"] for row in rows}) < 2:
+        return []
+    frame = pd.DataFrame(rows)
+    lines = []
+    for (model, task, init), group in frame.groupby(["model", "task", "init"], sort=False):
+        # A rate at which a run failed or diverged is out: its other seeds were lucky.
+        whole = group.groupby("lr").filter(lambda same: same["final_loss"].notna().all())
+        if whole.empty:
+            lines.append(f"{model} {task} {init}: no learning rate trained every seed; try smaller ones")
+            continue
+        means = whole.groupby("lr")["final_loss"].agg(["mean", "std", "count"]).sort_values("mean", kind="stable")
+        best, first = means.index[0], means.iloc[0]
+        spread = f" (standard deviation {first['std']:.3f})" if first["count"] > 1 else ""
+        edge = best in (group["lr"].min(), group["lr"].max())
+        lines.append(
+            f"{model} {task} init={init}: optimizer.lr={best:g} has the lowest validation loss, "
+            f"{first['mean']:.3f}{spread}, n = {int(first['count'])} seeds"
+            + ("; it is the end of the range: try beyond it" if edge else "")
+        )
+    return lines

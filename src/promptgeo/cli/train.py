@@ -1,0 +1,194 @@
+"""promptgeo-train, python -m promptgeo.train: train one soft prompt, or a grid of them with -m."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.types import TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from promptgeo.config import compose
+from promptgeo.config.explain import OneLineParser, config_errors, show_full_errors
+from promptgeo.config.paths import conf_dir
+from promptgeo.errors import RunFailed, UserError
+from promptgeo.training.cell import Cell, cell_of, cells_of
+from promptgeo.training.interruption import exit_statuses
+
+if TYPE_CHECKING:
+    from promptgeo.config.schema import RunConfig
+    from promptgeo.training.engine import Outcome
+
+# What needs torch is imported inside functions: --help, --cfg and a misspelt key wait for none of it.
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console entry point. arguments: of the command line, by default sys.argv[1:].
+
+    Exit status 2: the user must mend something; one line, nothing was written. 1: a run failed, the others are
+    complete. 130, 143: stopped by Ctrl-C, SIGTERM.
+    """
+    with exit_statuses():
+        status = train(sys.argv[1:] if arguments is None else arguments)
+    if status:
+        sys.exit(status)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Do what the command line says. Returns the exit status: 0, or 1 where a run failed.
+
+    Raises UserError for whatever the user must mend, Interrupted where a signal stopped training, and SystemExit where
+    Hydra ends the process (--help).
+    """
+    compose.register()
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)  # for conf/train.yaml
+    show_full_errors()
+    parser = OneLineParser(prog="promptgeo-train", add_help=False, parents=[get_args_parser()])
+    options = parser.parse_args(compose.interior_multirun_first(arguments))
+    cells = _checked(options)
+    jobs = Jobs()
+    if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
+        _run(parser, options, jobs)
+    return _print_results(list(jobs.outcomes.values()))
+
+
+class Jobs:
+    """What Hydra calls for each job of a command. It keeps how each run ended."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        """By the run's id."""
+
+    def train(self, jobs: Sequence[DictConfig]) -> None:
+        """Train the runs of these composed jobs together."""
+        from promptgeo.training.engine import train_all
+
+        cells = cells_of([compose.to_run_config(job) for job in jobs])
+        self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells), strict=True)}
+
+    def __call__(self, job: DictConfig) -> str:
+        """The folder of this job's run, which is trained unless it was trained with others. Raises RunFailed."""
+        cell = cell_of(compose.to_run_config(job))
+        if cell.id not in self.outcomes:
+            self.train([job])
+        outcome = self.outcomes[cell.id]
+        if outcome.error is not None:
+            raise RunFailed(outcome.error)
+        return str(outcome.folder)
+
+
+def _run_folder(_root_: DictConfig) -> str:
+    return cell_of(compose.to_run_config(_root_)).folder.name
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> None:
+    """As hydra.main does, which reads sys.argv and takes no arguments."""
+    if options.experimental_rerun is not None:
+        raise UserError("--experimental-rerun: promptgeo has none; the same command goes on where it was stopped")
+    version.setbase("1.3")
+    try:
+        with config_errors():
+            _run_hydra(
+                args=options,
+                args_parser=parser,
+                task_function=cast(TaskFunction, jobs),
+                config_path=conf_dir(),
+                config_name="train",
+            )
+    except RunFailed:
+        pass  # _print_results names it
+
+
+def _checked(options: argparse.Namespace) -> list[Cell] | None:
+    """The cells of the command; None where it only asks Hydra something (--help, --cfg, ...).
+
+    Runs that are not complete are planned: what is wrong anywhere in a grid stops it before its first run.
+    """
+    if options.help or options.hydra_help or options.info or options.shell_completion:
+        return None
+    searchpath = []
+    if options.config_dir:
+        if not Path(options.config_dir).is_dir():
+            raise UserError(f"--config-dir {options.config_dir}: no such folder")
+        searchpath = [f"hydra.searchpath=[file://{options.config_dir}]"]
+    configs = compose.compose_grid([*options.overrides, *searchpath], options.multirun)
+    if options.cfg:
+        return None
+    _require_one_folder(configs)
+    cells = cells_of(configs)
+    from promptgeo.training.coupling import check_complete
+    from promptgeo.training.devices import check_devices
+    from promptgeo.training.engine import finished_run
+    from promptgeo.training.loggers import check_loggers
+    from promptgeo.training.plan import plan
+
+    check_complete(cells)
+    one_by_one = any(override.replace(" ", "") == "hydra/launcher=basic" for override in options.overrides)
+    if one_by_one and any(cell.coupled for cell in cells):
+        raise UserError(
+            "hydra/launcher=basic trains one run after another: "
+            "runs that are trained for one another need hydra/launcher=packed, the default"
+        )
+    for cell in sorted(cells, key=lambda cell: cell.model_key):  # each model is loaded once
+        check_loggers(cell.config)
+        check_devices(cell)
+        if finished_run(cell) is None:
+            plan(cell)
+    return cells
+
+
+def _require_one_folder(configs: "Sequence[RunConfig]") -> None:
+    for key in ("outputs", "name"):
+        if len(values := list(dict.fromkeys(getattr(config, key) for config in configs))) > 1:
+            raise UserError(
+                f"{key}={','.join(values)}: all runs of one command lie in one folder, <outputs>/<name>; "
+                "give one command for each"
+            )
+
+
+def _previewed(cells: Sequence[Cell]) -> bool:
+    if not cells[0].config.preview:
+        return False
+    from promptgeo.cli.preview import show
+
+    show(cells)
+    return True
+
+
+def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
+    """Whether all runs are complete, with Hydra's files: composing the grid again, which takes long, is left out."""
+    from promptgeo.training.engine import Outcome, finished_run
+
+    finished = {cell.id: finished_run(cell) for cell in cells}
+    runs = [run for run in finished.values() if run is not None]
+    if len(runs) < len(finished) or not all((run.folder / ".hydra" / "overrides.yaml").exists() for run in runs):
+        return False
+    jobs.outcomes |= {run.id: Outcome(run.folder, run, skipped=True) for run in runs}
+    count = f"{len(runs)} of {len(runs)} runs"
+    print(f"promptgeo: complete already: {count}, skipped (overwrite=true trains again)", file=sys.stderr)
+    return True
+
+
+def _print_results(outcomes: "Sequence[Outcome]") -> int:
+    """Print what the runs came to. Returns the exit status: 1 where one failed."""
+    from rich.console import Console
+
+    from promptgeo.cli.summary import recommendation, table_of_results
+
+    if not outcomes:
+        return 0
+    console = Console()
+    runs = [outcome.run for outcome in outcomes if outcome.run is not None]
+    if runs:
+        console.print(table_of_results(runs))
+    for line in recommendation(runs):
+        console.print(line, soft_wrap=True, highlight=False)
+    for folder in sorted({str(outcome.folder.parent) for outcome in outcomes}):
+        console.print(f"results: {folder}/", soft_wrap=True, highlight=False)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        print(f"promptgeo: {outcome.folder} failed: {outcome.error}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""What can a user choose, and what does a command line stand for?"""

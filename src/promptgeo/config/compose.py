@@ -1,0 +1,221 @@
+"""How does a command line become configs? The whole grid is composed and checked before Hydra makes a folder."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.errors import OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from promptgeo.config.explain import config_errors, unknown_key, unknown_option
+from promptgeo.config.paths import conf_dir, groups
+from promptgeo.config.schema import Regulariser, RegulariserKind, RunConfig, keys, sections
+from promptgeo.config.validate import require
+from promptgeo.errors import UserError
+
+
+def register() -> None:
+    """The schema as Hydra's config `run_schema`, which conf/train.yaml begins with."""
+    ConfigStore.instance().store("run_schema", RunConfig)
+
+
+def to_run_config(composed: DictConfig) -> RunConfig:
+    """The typed config, without Hydra's own node. Raises UserError for what does not fit the schema."""
+    return with_coupled_seeds(_as_written(composed))
+
+
+def _as_written(composed: DictConfig) -> RunConfig:
+    with config_errors():
+        without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+        resolved = OmegaConf.to_container(without_hydra, resolve=True)
+        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)))
+
+
+def with_coupled_seeds(config: RunConfig) -> RunConfig:
+    """regulariser.size as the seeds that it stands for, so that a run is the same whichever way its group was given."""
+    regulariser = config.regulariser
+    if regulariser.name is RegulariserKind.none or regulariser.size is None:
+        return config
+    size = regulariser.size
+    require(size >= 1, "regulariser.size", size, "at least 1")
+    require(not regulariser.seeds, "regulariser.size", size, "null where regulariser.seeds names the seeds")
+    if size == 1:
+        return replace(config, regulariser=Regulariser())
+    first = config.seed // size * size
+    return replace(config, regulariser=replace(regulariser, size=None, seeds=list(range(first, first + size))))
+
+
+def interior_multirun_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's parser takes no override after an interior -m; promptgeo does."""
+    flags = [a for a in arguments if a in ("-m", "--multirun")]
+    return flags[:1] + [a for a in arguments if a not in ("-m", "--multirun")]
+
+
+def literal(value: Any) -> str:
+    """A Python value as Hydra's override grammar writes it; texts are quoted, so that "null" or "1e3" stay texts."""
+    if isinstance(value, str):
+        return QuotedString(value, Quote.double).with_quotes()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(literal, value))}]"
+    return "null" if value is None else str(value)
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """One run's config from overrides as on the command line."""
+    with _composer():
+        _require_single(_checked(overrides))
+        return to_run_config(hydra_compose("train", list(overrides)))
+
+
+def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
+    """Every config that a command line stands for; a sweep's file may make it a grid without -m."""
+    with _composer():
+        checked = _checked(overrides)
+        fixed = [o.input_line for o in checked if not o.is_sweep_override()]
+        composed = hydra_compose("train", fixed, return_hydra_config=True)
+        if not multirun and composed.hydra.mode is not RunMode.MULTIRUN:
+            _require_single(checked)
+            return [to_run_config(composed)]
+        params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
+        return _Grid([*_checked(params), *checked]).configs()
+
+
+class _Grid:
+    """The configs of a grid, in the sweeper's order.
+
+    Composing one takes Hydra a sixth of a second. So an option that changes nothing but its own key or section, and
+    interpolates nothing there, is composed once, and then put into every config that has it.
+    """
+
+    def __init__(self, overrides: Sequence[Override]):
+        (self.jobs,) = BasicSweeper.split_arguments(list(overrides), None)
+        self.first = self.jobs[0]
+        self.axes = {o.get_key_element() for o in overrides if o.is_sweep_override()}
+        self._composed: dict[tuple[str, ...], RunConfig] = {}
+        self._values: dict[str, Any] = {}  # option -> what it makes of its key, _JOINT where it changes more
+
+    def configs(self) -> list[RunConfig]:
+        return [with_coupled_seeds(self._config(job)) for job in self.jobs]
+
+    def _config(self, job: Sequence[str]) -> RunConfig:
+        values = {i: self._value(i, option) for i, option in enumerate(job) if option != self.first[i]}
+        joint = [option if values.get(i) is _JOINT else self.first[i] for i, option in enumerate(job)]
+        config = self._compose(joint)
+        for i, value in values.items():
+            if value is not _JOINT:
+                config = _with(config, job[i].partition("=")[0], value)
+        return config
+
+    def _compose(self, job: Sequence[str]) -> RunConfig:
+        if (key := tuple(job)) not in self._composed:
+            self._composed[key] = _as_written(hydra_compose("train", list(job)))
+        return self._composed[key]
+
+    def _value(self, index: int, option: str) -> Any:
+        """What this option, in place of the first job's, makes of its key; _JOINT where it changes anything else."""
+        if option not in self._values:
+            key = option.partition("=")[0]
+            job = [*self.first[:index], option, *self.first[index + 1 :]]
+            confined = not key.startswith("hydra") and self._is_confined(key, job)
+            self._values[option] = attrgetter(key)(self._compose(job)) if confined else _JOINT
+        return self._values[option]
+
+    def _is_confined(self, key: str, job: Sequence[str]) -> bool:
+        raw = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("train", list(job)), resolve=False))
+        if "${" in str(raw[key.partition(".")[0]]):
+            return False
+        interpolated = re.findall(r"\$\{([^:}]*)", str(raw))
+        for other in (*interpolated, *self.axes - {key}):
+            # A relative interpolation, a key in this section, or the section that this key is in.
+            if other.startswith((".", f"{key}.")) or f"{key}.".startswith(f"{other}."):
+                return False
+        whole = self._compose(job)
+        return _with(self._compose(self.first), key, attrgetter(key)(whole)) == whole
+
+
+_JOINT = object()
+
+
+def _with(config: Any, key: str, value: Any) -> Any:
+    """The config with one key, or section, replaced."""
+    name, _, rest = key.partition(".")
+    return replace(config, **{name: _with(getattr(config, name), rest, value) if rest else value})
+
+
+@contextmanager
+def _composer() -> Iterator[None]:
+    register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"), config_errors():
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _require_single(overrides: Sequence[Override]) -> None:
+    for o in overrides:
+        if o.is_sweep_override():
+            raise UserError(
+                f"{o.input_line}: several values need -m "
+                f"(one text with a comma is quoted twice: '{o.key_or_group}=\"...\"')"
+            )
+
+
+def _checked(lines: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra parses them. Raises UserError for a key or a group's option that does not exist."""
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    overrides = []
+    for line in lines:
+        if line.startswith("="):
+            raise UserError(f"{line}: has no key")
+        try:
+            overrides += parser.parse_overrides([line])
+        except OverrideParseException as error:
+            raise UserError(
+                f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')"
+            ) from error
+        if overrides[-1].is_interval_sweep():
+            raise UserError(f"{line}: a grid needs values that can be listed: a,b,c or range(0,3)")
+    searchpath = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
+    for override in overrides:
+        if not override.key_or_group.startswith(("hydra.", "hydra/")):
+            _check(override, searchpath)
+    return overrides
+
+
+def _check(override: Override, searchpath: list[str]) -> None:
+    key = override.get_key_element().lstrip("+~")
+    if key not in groups() and key not in sections() and key not in keys():
+        raise UserError(unknown_key(key))
+    if override.is_delete():
+        raise UserError(f"~{key}: a run needs every key, so none can be left out")
+    if override.is_add() or (override.type is not OverrideType.CHANGE and key in groups()):
+        raise UserError(f"{override.input_line}: {key} exists already; write it without +")
+    if key in groups():
+        loader = GlobalHydra.instance().config_loader()
+        options = loader.get_group_options(key, config_name="train", overrides=searchpath)
+        for value in _values(override):
+            # Hydra would take the last of a list for a group, and say nothing.
+            if value not in options:
+                raise UserError(unknown_option(key, value, options))
+    elif key in sections() and not isinstance(override.value(), dict):
+        inside = ", ".join(k for k in keys() if k.startswith(f"{key}."))
+        raise UserError(f"{override.input_line}: {key} is a section; its keys: {inside}")
+
+
+def _values(override: Override) -> list[Any]:
+    if override.is_discrete_sweep():
+        return [getattr(value, "text", value) for value in override.sweep_iterator()]
+    return [override.value()]

@@ -1,0 +1,153 @@
+"""How does a command line of promptgeo.analyze become an AnalyzeConfig?"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
+
+from promptgeo.config.explain import config_errors
+from promptgeo.config.paths import conf_dir
+from promptgeo.errors import UserError
+
+
+@dataclass
+class AnalyzeConfig:
+    """What python -m promptgeo.analyze understands; --help prints each key's `help`."""
+
+    runs: Any = field(default=None, metadata={"help": "a folder of runs, or a list of them"})
+    analysis: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "the analyses: analysis=[name,...]; their options: analysis.<name>.<option>"},
+    )
+    where: str | None = field(
+        default=None,
+        metadata={"help": "only runs for which this pandas query holds: where=\"task == 'country_capital'\""},
+    )
+    convention: str = field(default="both", metadata={"help": "corrected, paper (as the study counted), or both"})
+    of: str = field(
+        default="both",
+        metadata={"help": "prompt (trained prompts), delta (what training added to P0), or both"},
+    )
+    out: str | None = field(default=None, metadata={"help": "where results go; null: <runs>/analysis"})
+    model: str | None = field(
+        default=None,
+        metadata={"help": "the frozen model, where the runs do not say where it lies: a hub id or a local folder"},
+    )
+    precision: str = field(default="auto", metadata={"help": "of the frozen model: fp32, bf16, auto"})
+    device: str = field(default="auto", metadata={"help": "cpu, cuda, auto"})
+    overwrite: bool = field(default=False, metadata={"help": "compute again what is cached"})
+    allow: list[str] = field(
+        default_factory=list, metadata={"help": "packages of your own that an analysis's _target_ may lie in"}
+    )
+
+
+def available() -> list[str]:
+    """The analyses that conf/analysis/ provides."""
+    return sorted(path.stem for path in (Path(conf_dir()) / "analysis").glob("*.yaml"))
+
+
+def analysis_file(name: str) -> dict[str, Any]:
+    """conf/analysis/<name>.yaml: options; `_target_`, the function; `_about_` and `_needs_`, which --help prints."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "analysis" / f"{name}.yaml")))
+
+
+def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = None) -> AnalyzeConfig:
+    """The config that a command line stands for.
+
+    config_dir: a folder whose analysis/<name>.yaml are found beside those of conf/. Raises UserError for a key or an
+    analysis that does not exist, a value that cannot be read, and a config_dir that is no folder.
+    """
+    searchpath = []
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise UserError(f"--config-dir {config_dir}: no such folder")
+        searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    with _composer():
+        checked = [_checked(line, searchpath) for line in overrides]
+        # Hydra would look for the model in the group of that name, which is training's.
+        models = [line for line in checked if line.startswith("model=")]
+        composed = hydra_compose("analyze", [*(line for line in checked if line not in models), *searchpath])
+        for override in OverridesParser.create().parse_overrides(models):
+            composed.model = override.value()
+        return cast(AnalyzeConfig, OmegaConf.to_object(composed))
+
+
+@contextmanager
+def _composer() -> Iterator[None]:
+    ConfigStore.instance().store("analyze_schema", AnalyzeConfig)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"), config_errors():
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _checked(line: str, searchpath: list[str]) -> str:
+    """An override as Hydra shall have it. Raises UserError for a key or an analysis that does not exist."""
+    loader = GlobalHydra.instance().config_loader()
+    line, override = _parsed(line, OverridesParser.create(loader))
+    key = override.get_key_element().lstrip("+~")
+    keys = [f.name for f in fields(AnalyzeConfig)]
+    if key not in keys and not key.startswith("analysis."):
+        raise UserError(f"{key}: no such key; {nearest(key, keys)}")
+    if line[0] in "+~":
+        raise UserError(f"{line}: {key} exists already; write {key}=<value>")
+    if override.is_sweep_override():
+        raise UserError(
+            f"{line}: takes one value (a list is written '{key}=[a,b]', a text with a comma '{key}=\"...\"')"
+        )
+    if key == "analysis":
+        _check_names(
+            override.value(), loader.get_group_options("analysis", config_name="analyze", overrides=searchpath)
+        )
+    return f"++{line}" if key.startswith("analysis.") else line  # which options there are, the function says
+
+
+def _parsed(line: str, parser: OverridesParser) -> tuple[str, Override]:
+    """The line, a query quoted, and what Hydra reads in it. Raises UserError where it cannot be read."""
+    try:
+        if line.startswith("="):
+            raise OverrideParseException(line, "no key")
+        if line.startswith("where="):
+            line = _quoted_query(line, parser)
+        (override,) = parser.parse_overrides([line])
+    except OverrideParseException as error:
+        raise UserError(f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')") from error
+    return line, override
+
+
+def _quoted_query(line: str, parser: OverridesParser) -> str:
+    """A query as the shell leaves it, task == 'plus_one', is no value in Hydra's grammar until it is quoted."""
+    key, _, text = line.partition("=")
+    try:
+        (override,) = parser.parse_overrides([line])
+        if not override.is_sweep_override() and override.value() != text:  # quoted for Hydra already, or null
+            return line
+    except OverrideParseException:
+        pass
+    return f"{key}={QuotedString(text, Quote.double).with_quotes()}"
+
+
+def _check_names(value: Any, names: Sequence[str]) -> None:
+    for name in value if isinstance(value, list) else [value]:
+        name = str(getattr(name, "text", name))
+        if name not in names:
+            raise UserError(f"analysis={name}: no such analysis; {nearest(name, names)}")
+
+
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """`nearest: ...` with what is spelt like `word`, else `one of ...` with all that is valid."""
+    near = difflib.get_close_matches(word, valid, n=3)
+    return f"nearest: {', '.join(near)}" if near else f"one of {', '.join(valid)}"

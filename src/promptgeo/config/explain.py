@@ -1,0 +1,111 @@
+"""How does an error reach the user? One line that names the key and the nearest valid ones, and exit status 2."""
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from promptgeo.config.paths import groups
+from promptgeo.config.schema import keys, sections
+from promptgeo.errors import UserError
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Hydra's and OmegaConf's exceptions as one line that names the key and the nearest valid ones."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(explain(error)) from error
+
+
+def explain(error: BaseException) -> str:
+    """One line for an exception that Hydra or OmegaConf raised while composing: the innermost one knows the key."""
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    for link in reversed(chain):
+        if isinstance(link, UserError):
+            return str(link)
+    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", str(error)):
+        options = GlobalHydra.instance().config_loader().get_group_options(missing[1])
+        return unknown_option(missing[1], missing[2], options)
+    file = re.match(r"In '([^']+)'", str(error))
+    where = f"{file[1]}.yaml: " if file else ""
+    for link in reversed(chain):
+        if key := getattr(link, "full_key", None):
+            return where + _at_key(key, link)
+    return " ".join(str(error).split()) if isinstance(error, YAMLError) else where + _first_line(error)
+
+
+def _at_key(key: str, error: BaseException) -> str:
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return unknown_key(key)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key}: a value is needed"
+    if "is not a ListConfig" in str(error):
+        return f"{key}: a list is needed, as in '{key}=[a,b]'"
+    return f"{key}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def unknown_option(group: str, option: object, options: Sequence[str]) -> str:
+    """What to say of an option that a config group has not."""
+    word = "null" if option is None else str(option)
+    return f"{group}={word}: no such {group}; {nearest(word, options)}"
+
+
+def unknown_key(key: str) -> str:
+    """What to say of a key that the schema has not.
+
+    The same word in another section is named first, then what is spelt alike, else what stands in the key's section.
+    """
+    if key.startswith("hydra"):
+        return f"{key}: Hydra has no such key; --cfg hydra shows its own"
+    valid = [*groups(), *keys()]
+    last = key.rpartition(".")[2]
+    near = [k for k in valid if k.rpartition(".")[2] == last][:4] or difflib.get_close_matches(key, valid, n=3)
+    outer = (key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1))
+    section = next((s for s in outer if s in sections()), "")
+    top = sorted({k.partition(".")[0] for k in valid})
+    inside = [k for k in keys() if k.startswith(f"{section}.")] if section else top
+    return f"{key}: no such key; {_one_of(near, inside)}"
+
+
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """`nearest: ...` with what is spelt like `word`, else `one of ...` with all that is valid."""
+    return _one_of(difflib.get_close_matches(word, valid, n=3), valid)
+
+
+def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:
+    return f"nearest: {', '.join(near)}" if near else f"one of {', '.join(valid)}"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Raises UserError where argparse would print its usage over many lines and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def exit_with(error: UserError) -> NoReturn:
+    """One line on standard error, exit status 2."""
+    print("promptgeo:", " ".join(str(error).splitlines()), file=sys.stderr)
+    sys.exit(2)
+
+
+def show_full_errors() -> None:
+    """Let Hydra raise what it would otherwise print over several lines."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -1,0 +1,268 @@
+"""The schema of a run: every field with its meaning, unit and default.
+
+Hydra merges the files of `conf/` into these dataclasses, so a misspelt key or a wrong type is caught while composing,
+before a folder is made or a model loaded. What values a type cannot exclude: validate.py. Which fields decide a run's
+numbers: identity.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from omegaconf import MISSING
+
+# Enum members are what a user writes in YAML or on the command line.
+SourceKind = Enum("SourceKind", "bundled function_vectors hub file")
+SplitKind = Enum("SplitKind", "random own all")
+InitKind = Enum("InitKind", "word text vocab normal uniform labels file run")
+Scoring = Enum("Scoring", "line prefix token")
+OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor")
+Schedule = Enum("Schedule", "constant linear cosine")
+RegulariserKind = Enum("RegulariserKind", "none orthogonal")
+Precision = Enum("Precision", "auto fp32 bf16")
+Device = Enum("Device", "auto cpu cuda")
+EvaluationSplit = Enum("EvaluationSplit", "test validation")
+Every = Enum("Every", "epoch end")
+Logger = Enum("Logger", "tensorboard wandb")
+
+
+@dataclass
+class Model:
+    """A frozen causal language model."""
+
+    name: str = MISSING  # short name: appears in folders and tables
+    name_or_path: str = MISSING  # hub id, local folder, or `tiny` (the embedded model)
+    revision: str | None = None  # hub branch, tag or commit
+    learning_rate: float = 1e-2  # default of optimizer.lr for this model
+    trust_remote_code: bool = False  # run code that a hub repository brings
+
+
+@dataclass
+class Source:
+    """Where a task's examples come from."""
+
+    kind: SourceKind = SourceKind.bundled
+    path: str | None = None  # own csv, tsv, json, jsonl, parquet; for function_vectors and hub: a local copy
+    bundled: str | None = None  # file name in the bundled data
+    function_vectors: str | None = None  # file name in the function-vectors repository
+    sha256: str | None = None  # expected SHA-256 of that file
+    dataset: str | None = None  # hub id
+    subset: str | None = None  # configuration of the hub dataset
+    revision: str | None = None  # revision of the hub dataset
+    input: str = "input"  # column of the inputs
+    label: str = "label"  # column of the labels
+    repeat: str | None = None  # column that says how many copies of {prompt} stand in an example
+
+
+@dataclass
+class Split:
+    """How examples become train, validation and test."""
+
+    kind: SplitKind = (
+        SplitKind.random
+    )  # random: train_test_split; own: the source's splits; all: train = test = all examples
+    test_size: float = 0.2  # fraction of the examples
+    seed: int = 42
+    validation: float = 0.0  # fraction of the *training* examples cut off for validation
+    max_train: int | None = None  # keep n training examples, drawn by split.seed
+    max_test: int | None = None  # keep n test examples, likewise
+
+
+@dataclass
+class Task:
+    name: str = MISSING
+    description: str = ""
+    version: int = 1  # raised when data or scoring change
+    source: Source = field(default_factory=Source)
+    split: Split = field(default_factory=Split)
+    labels: list[str] | None = None  # the label set, for tasks that have one; integer labels index it
+    max_input_tokens: int | None = None  # cut longer inputs (never labels) to this many tokens; null: never cut
+
+
+@dataclass
+class Template:
+    """How an example is written; {prompt} stands at index 0 unless it occurs in `text`."""
+
+    name: str = MISSING
+    text: str = MISSING  # with {input}, and {prompt} anywhere, also repeated
+    label: str = " {label}"  # tokenised on its own
+    end: str = ""  # terminator after the label; trained too
+    scoring: Scoring = (
+        Scoring.line
+    )  # line: the generated line is the label; prefix: it starts with it; token: 1st token
+    max_new_tokens: int = 16  # default of evaluation.max_new_tokens
+
+
+@dataclass
+class Init:
+    """How P0 is made; see promptgeo.training.inits."""
+
+    name: str = MISSING
+    kind: InitKind = MISSING
+    text: str | None = None  # word, text
+    path: str | None = None  # file: .npy or .safetensors; run: a run folder
+    which: str = "final"  # run, file: initial, final, best, or a step (run); the tensor's name (file)
+    scale: float = 1.0  # normal: times the table's deviation; uniform: half-width
+
+
+@dataclass
+class Prompt:
+    length: int | None = 4  # prompt length P in tokens; null: as many as the init gives
+
+
+@dataclass
+class Optimizer:
+    name: OptimizerKind = OptimizerKind.adamw
+    lr: float = MISSING
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # adamw, adam
+    eps: float = 1e-8  # adamw, adam
+    momentum: float = 0.0  # sgd
+    weight_decay: float = 0.0
+    clip: float | None = None  # largest L2 norm of a run's own gradient
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = 0
+
+
+@dataclass
+class Regulariser:
+    """What a run's loss has beside the task's; see promptgeo.training.coupling."""
+
+    name: RegulariserKind = RegulariserKind.none
+    weight: float = 1.0
+    seeds: list[int] = field(
+        default_factory=list
+    )  # orthogonal: the coupled runs, all else equal; they need one command
+    size: int | None = None  # or groups of so many seeds in a row: 0 to size - 1, size to 2 size - 1, ...; 1: none
+
+
+@dataclass
+class EarlyStopping:
+    patience: int | None = None  # epochs without a better validation loss; null: never stop early
+
+
+@dataclass
+class Training:
+    epochs: int = 10
+    max_steps: int | None = None  # stop after this many steps whatever the epochs
+    batch_size: int = 8  # examples per step
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    checkpoints: str = "epoch"  # epoch | log | n (every n steps)
+    dropout: bool = False  # true: the frozen model's own dropout is on while training
+
+
+@dataclass
+class Evaluation:
+    max_new_tokens: int = MISSING
+    split: EvaluationSplit = EvaluationSplit.test  # validation leaves the test split untouched
+    every: Every = Every.epoch  # epoch: a learning curve; end: P0 and final only
+
+
+@dataclass
+class Seeds:
+    """Set one generator by hand; null: derived from (seed, task, init)."""
+
+    init: int | None = None
+    order: int | None = None
+    dropout: int | None = None
+
+
+@dataclass
+class Packing:
+    """How the runs of a grid share the frozen model. Decides how long training takes, and no number.
+
+    The exception is `compile`: it rounds otherwise.
+    """
+
+    max_runs: int | None = None  # runs trained at once; null: as many as the device's memory holds
+    devices: int = 1  # processes, each with its own device and its share of the runs
+    compile: bool = (
+        False  # torch.compile the frozen model (CUDA): minutes once, then faster ticks; equal up to rounding
+    )
+
+
+@dataclass
+class Wandb:
+    """Where logger=wandb sends runs."""
+
+    project: str = "promptgeo"
+    entity: str | None = None
+    mode: str | None = None  # online, offline or disabled; null: online where there is a key, else offline
+
+
+@dataclass
+class RunConfig:
+    name: str = "adhoc"  # results land in outputs/<name>/
+    model: Model = MISSING
+    task: Task = MISSING
+    init: Init = MISSING
+    template: Template = MISSING
+    optimizer: Optimizer = MISSING
+    regulariser: Regulariser = field(default_factory=Regulariser)
+    prompt: Prompt = field(default_factory=Prompt)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    seed: int = 0
+    seeds: Seeds = field(default_factory=Seeds)
+    precision: Precision = Precision.auto  # of the frozen weights; auto: fp32 on CPU, bf16 on CUDA
+    device: Device = Device.auto
+    outputs: str = "outputs"  # folder that holds all results
+    overwrite: bool = False  # train again what is complete
+    preview: bool = False  # say what would be trained, and stop
+    packing: Packing = field(default_factory=Packing)
+    logger: Any = None  # null (metrics.csv is always written), one of Logger, or a list of them
+    wandb: Wandb = field(default_factory=Wandb)
+    sweep: str | None = None  # the stored grid this run belongs to
+    study: dict[str, Any] = field(
+        default_factory=dict
+    )  # what a study says beyond its runs: analyses, published numbers
+
+
+def loggers(config: RunConfig) -> list[str]:
+    """The loggers that the config names, each once."""
+    chosen = config.logger
+    return list(dict.fromkeys(chosen)) if isinstance(chosen, list) else [] if chosen is None else [chosen]
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one of dotted keys; enums to their names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value.name if isinstance(value, Enum) else value
+    return flat
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The resolved config as plain data for run.json (enums by name), without what a study says beyond its runs."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return value.name if isinstance(value, Enum) else value
+
+    return plain({k: v for k, v in asdict(config).items() if k != "study"})
+
+
+@lru_cache
+def keys() -> list[str]:
+    """Every key of the schema, with its sections: training.epochs."""
+
+    def walk(cls: type, prefix: str) -> Iterator[str]:
+        hints = get_type_hints(cls)
+        for f in fields(cls):
+            if is_dataclass(hints[f.name]):
+                yield from walk(hints[f.name], f"{prefix}{f.name}.")
+            else:
+                yield f"{prefix}{f.name}"
+
+    return list(walk(RunConfig, ""))
+
+
+@lru_cache
+def sections() -> set[str]:
+    """training, training.early_stopping, ..."""
+    return {key[:at] for key in keys() for at, character in enumerate(key) if character == "."}

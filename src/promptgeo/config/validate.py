@@ -1,0 +1,169 @@
+"""What values are possible? Checks what the schema's types cannot express, before anything is loaded."""
+
+import math
+import os
+import re
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+from promptgeo.config.schema import (
+    EvaluationSplit,
+    Init,
+    InitKind,
+    Logger,
+    Optimizer,
+    RegulariserKind,
+    RunConfig,
+    Scoring,
+    Split,
+    SplitKind,
+    Template,
+    flatten,
+    loggers,
+)
+from promptgeo.errors import UserError
+
+LARGEST = 1e30
+"""Of what multiplies a number of the prompt: beyond it fp32 overflows, and Adam raises, which takes a pack down."""
+
+
+def require(ok: bool, key: str, value: Any, wanted: str) -> None:
+    """Raises UserError, which names the key and the value that is wanted, unless `ok`."""
+    if not ok:
+        raise UserError(f"{key}={value}: must be {wanted}")
+
+
+def validate(config: RunConfig) -> None:
+    """Raises UserError, naming the key, for a value no run can have."""
+    for key, value in flatten(asdict(config)).items():
+        if isinstance(value, float):
+            require(math.isfinite(value), key, value, "a finite number")
+    _validate_whole_numbers(config)
+    require(0 < config.optimizer.lr <= LARGEST, "optimizer.lr", config.optimizer.lr, "greater than 0, at most 1e30")
+    require(0 < config.init.scale <= LARGEST, "init.scale", config.init.scale, "greater than 0, at most 1e30")
+    _validate_optimizer(config.optimizer)
+    _validate_split(config.task.split)
+    checkpoints = config.training.checkpoints
+    wanted = "epoch, log, or a number of steps"
+    require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, wanted)
+    _validate_folders(config)
+    names = tuple(Logger.__members__)
+    for logger in loggers(config):
+        require(logger in names, "logger", logger, f"null, {' or '.join(names)}, or a list of them")
+    wandb_modes = (None, "online", "offline", "disabled")
+    require(config.wandb.mode in wandb_modes, "wandb.mode", config.wandb.mode, "online, offline or disabled")
+    _validate_validation(config)
+    _validate_regulariser(config)
+    _validate_template(config.template)
+    _validate_init(config.init)
+
+
+def _validate_whole_numbers(config: RunConfig) -> None:
+    seeds = {"seed": config.seed} | {f"seeds.{use}": seed for use, seed in asdict(config.seeds).items()}
+    for key, value in seeds.items():
+        # torch's generators take 64 bits with a sign.
+        require(value is None or 0 <= value < 2**63, key, value, "a whole number from 0 to 2^63 - 1")
+    for key, value in {
+        "prompt.length": config.prompt.length,
+        "training.batch_size": config.training.batch_size,
+        "training.max_steps": config.training.max_steps,
+        "training.early_stopping.patience": config.training.early_stopping.patience,
+        "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
+        "task.max_input_tokens": config.task.max_input_tokens,
+        "task.split.max_train": config.task.split.max_train,
+        "task.split.max_test": config.task.split.max_test,
+    }.items():
+        require(value is None or 1 <= value <= 10**6, key, value, "a whole number from 1 to 1,000,000")
+    epochs = config.training.epochs
+    require(0 <= epochs <= 10**6, "training.epochs", epochs, "a whole number from 0 to 1,000,000")
+    for key, value in {"packing.max_runs": config.packing.max_runs, "packing.devices": config.packing.devices}.items():
+        require(value is None or 1 <= value <= 10**5, key, value, "a whole number from 1 to 100,000")
+
+
+def _validate_optimizer(optimizer: Optimizer) -> None:
+    require(0 < optimizer.eps <= LARGEST, "optimizer.eps", optimizer.eps, "greater than 0, at most 1e30")
+    decay, momentum = optimizer.weight_decay, optimizer.momentum
+    require(0 <= decay <= LARGEST, "optimizer.weight_decay", decay, "at least 0, at most 1e30")
+    require(0 <= momentum < 1, "optimizer.momentum", momentum, "from 0 to below 1")
+    warmup = optimizer.warmup_steps
+    require(0 <= warmup <= 10**12, "optimizer.warmup_steps", warmup, "at least 0, at most 1e12")
+    require(optimizer.clip is None or optimizer.clip > 0, "optimizer.clip", optimizer.clip, "greater than 0, or null")
+    betas = optimizer.betas
+    # Adam divides the learning rate by 1 - beta^step.
+    possible = len(betas) == 2 and all(0 <= beta <= 1 - 1e-7 for beta in betas)
+    require(possible, "optimizer.betas", betas, "two numbers from 0 to .9999999")
+
+
+def _validate_split(split: Split) -> None:
+    require(0 < split.test_size < 1, "task.split.test_size", split.test_size, "a fraction between 0 and 1")
+    require(0 <= split.validation < 1, "task.split.validation", split.validation, "a fraction from 0 to below 1")
+    require(0 <= split.seed < 2**32, "task.split.seed", split.seed, "a whole number from 0 to 2^32 - 1")
+
+
+def _validate_folders(config: RunConfig) -> None:
+    name = PurePath(config.name)
+    below = bool(name.parts) and not name.is_absolute() and ".." not in name.parts
+    require(below, "name", config.name, "a folder name below outputs/")
+    short = all(len(os.fsencode(part)) <= 255 for part in name.parts)
+    require(short, "name", f"{config.name[:60]}...", "at most 255 bytes long: no file system allows more")
+    wanted = "a folder, written out (a shell expands ~ only where nothing quotes it)"
+    require(bool(config.outputs) and not config.outputs.startswith("~"), "outputs", config.outputs, wanted)
+
+
+def _validate_validation(config: RunConfig) -> None:
+    """Raises UserError where validation examples are needed and none can be there."""
+    stops_early = config.training.early_stopping.patience is not None
+    split = config.task.split
+    if not stops_early and config.evaluation.split is not EvaluationSplit.validation:
+        return
+    if split.validation == 0 and split.kind is not SplitKind.own:
+        key = "training.early_stopping.patience" if stops_early else "evaluation.split=validation"
+        raise UserError(
+            f"{key} needs validation examples: set task.split.validation=0.1 (a fraction of the training examples)"
+        )
+
+
+def _validate_regulariser(config: RunConfig) -> None:
+    regulariser = config.regulariser
+    require(0 <= regulariser.weight <= LARGEST, "regulariser.weight", regulariser.weight, "at least 0, at most 1e30")
+    if regulariser.name is RegulariserKind.none:
+        require(not regulariser.seeds, "regulariser.seeds", regulariser.seeds, "empty with regulariser=none")
+        require(regulariser.size is None, "regulariser.size", regulariser.size, "null with regulariser=none")
+        return
+    seeds = regulariser.seeds
+    if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds) or config.seed not in seeds:
+        raise UserError(
+            f"regulariser=orthogonal needs the seeds of the runs it couples, this run's ({config.seed}) among them: "
+            "'regulariser.seeds=[0,1,2,3]' (or regulariser.size=4) -m seed=0,1,2,3"
+        )
+    if config.training.early_stopping.patience is not None:
+        raise UserError(
+            "regulariser=orthogonal: coupled runs end together; leave training.early_stopping.patience=null"
+        )
+
+
+def _validate_template(template: Template) -> None:
+    fields = re.findall(r"{(\w*)}", template.text)
+    unknown = [f for f in fields if f not in ("input", "prompt")]
+    if unknown:
+        raise UserError(
+            f"template.text holds {{{unknown[0]}}}: only {{input}} and {{prompt}} may stand there "
+            "(the label follows the text; see template.label)"
+        )
+    require("input" in fields, "template.text", repr(template.text), "a text that holds {input}")
+    has_label = re.findall(r"{(\w*)}", template.label) == ["label"]
+    require(has_label, "template.label", repr(template.label), "a text that holds {label} once")
+    if template.scoring is Scoring.line and not template.end:
+        raise UserError(
+            "template.scoring=line needs a terminator: set template.end (for instance to a newline) "
+            "or template.scoring=prefix"
+        )
+
+
+def _validate_init(init: Init) -> None:
+    if init.kind in (InitKind.word, InitKind.text) and not init.text:
+        raise UserError(f"init={init.kind.name} needs a text: set 'init.text=\"...\"'")
+    if init.kind in (InitKind.file, InitKind.run) and not init.path:
+        source = "a .npy or .safetensors file" if init.kind is InitKind.file else "a run folder"
+        raise UserError(f"init={init.kind.name} needs init.path=<{source}>")

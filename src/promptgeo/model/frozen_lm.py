@@ -1,0 +1,364 @@
+"""FrozenLM: a causal language model whose weights never change. What does it say at the label positions?
+
+Nothing here knows a model family. What differs between families (scaled, projected or normalised embeddings, positions,
+sliding windows, soft-capped logits) is left to the loaded modules: embeddings come from the embedding *module*, logits
+from the model's own forward, and right padding with no mask lets the model's default positions stand.
+
+Shapes: N prompts, B rows, P prompt tokens, T text tokens, M label positions, d width of the input embeddings,
+V vocabulary.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from promptgeo.data.row import Row
+from promptgeo.errors import UserError
+from promptgeo.model.attention import KeyValueCache, TreeAttention
+from promptgeo.model.batching import IGNORE, MAX_TOKENS, Batch, collate, next_tokens
+from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
+from promptgeo.model.loading import model_fingerprint, read_model, require_causal, resolve_device, resolve_precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+NUMBERS_PER_POSITION = 34
+"""Numbers of the model's width that a layer keeps of a position until its backward.
+
+Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models) count 34 bytes, in 16 bits and
+with dropout, attention scores apart. Here it is numbers, twice as much, so that an estimate of memory errs on the high
+side."""
+CPU_BYTES = 2**29
+"""Of activations in one forward on a CPU, by that estimate (about half of it in fact: rows share positions). Beyond it
+no forward gets faster."""
+FEWEST_TOKENS = 1024
+"""Positions of a forward on a CPU, at least: large models would else run a few rows at a time."""
+
+
+class FrozenLM:
+    """A frozen causal language model with its tokenizer.
+
+    Deliberately no nn.Module: no trainer can cast, save or train it. `FrozenLM.load` gets one by name;
+    `interface.LM` says what the rest of the package asks of it.
+    """
+
+    def __init__(self, model: "PreTrainedModel", tokenizer: Any, *, name: str = "", fingerprint: str = ""):
+        """Freeze a loaded model.
+
+        Args:
+            model: a transformers model with a causal head. Its weights are frozen and, on a CPU, prepacked.
+            tokenizer: its tokenizer; needs no pad token.
+            name: what errors call it.
+            fingerprint: what identifies its numbers.
+
+        Raises UserError where it has no causal head.
+        """
+        _fuse_gelu(model)
+        prepack(model)
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.fingerprint = fingerprint
+        self._label_at: Tensor | None = None
+        self._compiled = False
+        head = model.get_output_embeddings()
+        if head is None:
+            raise UserError(f"model {name}: has no causal language-model head")
+        head.register_forward_pre_hook(self._keep_label_positions)
+        with torch.no_grad():
+            self.width = self.embed(torch.zeros(1, dtype=torch.long, device=self.device)).shape[-1]
+        self._tree = TreeAttention(model)
+        self._shares_prefixes = self._tree.possible and self._tree_agrees()
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str = "tiny",
+        *,
+        revision: str | None = None,
+        precision: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> "FrozenLM":
+        """Load a model. The last one loaded is kept for the next call with the same arguments.
+
+        Args:
+            name_or_path: a hub id, a local folder, or tiny, the embedded model.
+            revision: a hub branch, tag or commit.
+            precision: fp32, bf16, or auto (fp32 on CPU, bf16 on CUDA).
+            device: cpu, cuda or auto (CUDA where there is a GPU).
+            trust_remote_code: run code that a hub repository brings.
+
+        Raises UserError where the model cannot be found or is no causal language model.
+        """
+        device = resolve_device(device)
+        return _load(name_or_path, revision, resolve_precision(precision, device), device, trust_remote_code)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most positions (prompt + text, in tokens) the model knows; None where it has no limit (ALiBi)."""
+        return getattr(self._config, "max_position_embeddings", None)
+
+    @property
+    def layers(self) -> int:
+        return self._config.num_hidden_layers
+
+    @property
+    def parameters(self) -> int:
+        return self.model.num_parameters()
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """Positions of one forward: on a CPU as many as keep its activations within a budget."""
+        if self.device.type != "cpu":
+            return MAX_TOKENS
+        return min(max(CPU_BYTES // self.bytes_per_position, FEWEST_TOKENS), MAX_TOKENS)
+
+    @cached_property
+    def mixes_prompts(self) -> bool:
+        """Whether a row has the same bits whatever other rows are in its batch."""
+        return rows_are_independent(self.model)
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Of activations that a position holds until the backward: an estimate meant to be high, not measured."""
+        return NUMBERS_PER_POSITION * self._config.hidden_size * self.layers * self.dtype.itemsize
+
+    @property
+    def bytes_per_label(self) -> int:
+        """Of the logits in the model's dtype, and of three fp32 numbers made of each in loss and backward."""
+        return self._config.vocab_size * (3 * 4 + self.dtype.itemsize)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0])
+
+    @cached_property
+    def special_ids(self) -> set[int]:
+        # all_special_ids leaves out those without a role, such as Llama 3's reserved tokens.
+        added = self.tokenizer.added_tokens_decoder.items()
+        return {*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """Ids of the tokens that end a text."""
+        ids = self.model.generation_config.eos_token_id if self.model.generation_config is not None else None
+        ids = ids if isinstance(ids, list) else [ids]
+        return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` alone: no special token is added."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these token ids, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def token_text(self, token: int) -> str:
+        """What a token says on its own; special ones are written out."""
+        return self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False)
+
+    def vocabulary(self) -> Tensor:
+        """[V, d] fp32 on CPU: the embedding of every token the tokenizer can produce."""
+        with torch.no_grad():
+            # In parts, so that a GPU holds no second copy of a large vocabulary in fp32.
+            parts = torch.arange(self.vocabulary_size, device=self.device).split(16384)
+            return torch.cat([self.embed(ids).float().cpu() for ids in parts])
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids of any shape, int64 -> [..., d] in the model's dtype: as the first layer gets them, scaled and all."""
+        return self.model.get_input_embeddings()(ids)
+
+    def batches(self, rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int) -> Iterator[Batch]:
+        """The rows as batches on the model's device.
+
+        On a CPU a batch holds rows of several prompts only where that changes no bit: a run in a pack equals the run
+        alone.
+
+        Args:
+            rows: of any lengths, the rows of one prompt side by side.
+            prompt_of: the prompt of each row, 0 to N - 1.
+            prompt_length: P.
+        """
+        # With dropout on, rows that shared a position would share its mask.
+        share_up_to = self._tree.longest if self._shares_prefixes and not self.model.training else 0
+        several = bool(prompt_of) and prompt_of[0] != prompt_of[-1]
+        batches = collate(
+            rows,
+            prompt_of,
+            prompt_length,
+            self.max_tokens,
+            separate_prompts=several and self.device.type == "cpu" and not self.mixes_prompts,
+            share_up_to=share_up_to,
+        )
+        return (batch.to(self.device) for batch in batches)
+
+    def label_logits(self, prompts_NPd: Tensor, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
+        """[M, V] fp32 logits at the batch's label positions.
+
+        Args:
+            prompts_NPd: fp32 soft prompts, on the model's device; the logits are differentiable in them.
+            batch: one of `batches`.
+            cache: keeps a tree's keys and values, and has those of the batches that this one continues.
+        """
+        embeds = self.embed(batch.ids)
+        if len(batch.prompt_at):
+            flat_Fd = embeds.reshape(-1, self.width)
+            tokens = prompts_NPd.reshape(-1, self.width).index_select(0, batch.prompt_from).to(flat_Fd.dtype)
+            embeds = flat_Fd.index_copy(0, batch.prompt_at, tokens).view_as(embeds)
+        self._label_at = batch.label_at_M
+        try:
+            with self._tree.over(batch, cache) if batch.paths else nullcontext():
+                logits = self.model(inputs_embeds=embeds, position_ids=batch.position_ids, use_cache=False).logits
+        finally:
+            self._label_at = None
+        return logits.squeeze(0).float()  # not [0]: its backward fills an array of this size
+
+    def _keep_label_positions(self, head: nn.Module, args: tuple) -> tuple | None:
+        # The head alone is a third to a half of a small model's work; most positions predict nothing we score.
+        if self._label_at is None:
+            return None
+        hidden = args[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._label_at)[None], *args[1:])
+
+    @torch.no_grad()
+    def _tree_agrees(self) -> bool:
+        """Whether the model says the same of rows in a tree as of rows in a grid, by running two rows both ways."""
+        rows = [Row(np.array([-1, 1, 2, last], np.int64), np.array([1], np.int64)) for last in (3, 4)]
+        prompts_NPd = self.embed(torch.ones(1, 1, dtype=torch.long, device=self.device)).float()
+        try:
+            tree, grid = (
+                self.label_logits(prompts_NPd, batch.to(self.device))[batch.targets_M != IGNORE]
+                for share_up_to in (1 << 30, 0)  # any row in a tree, no row in a tree
+                for batch in collate(rows, [0, 0], 1, share_up_to=share_up_to)
+            )
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            log.debug("model %s cannot share prefixes: %s", self.name, error)
+            return False
+        # What rounding in all layers adds up to; a number in bf16 is exact to 2^-8 only.
+        tolerance = 1e-4 if self.dtype is torch.float32 else 5e-2
+        difference = (tree - grid).square().mean().sqrt()
+        return self._tree.calls == self.layers and bool(difference <= tolerance * grid.std())
+
+    @torch.no_grad()
+    def greedy(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        max_new_tokens: int,
+        finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+        begun: Sequence[list[int]] | None = None,
+    ) -> list[list[int]]:
+        """The greedy continuation of each row's text (its label is not looked at), as token ids.
+
+        A row ends after max_new_tokens, at an end-of-sequence token (kept), or where `finished` says so. A tree's rows
+        continue from its keys and values; a grid's run whole for every token.
+
+        Args:
+            prompts_NPd: fp32 soft prompts.
+            rows: of any lengths, the rows of one prompt side by side.
+            prompt_of: the prompt of each row, 0 to N - 1.
+            max_new_tokens: tokens to write, at most.
+            finished: whether row i is done with the tokens that it has so far.
+            begun: each row's first tokens, where they are known (from a teacher-forced forward).
+        """
+        ends = self.end_tokens
+        continuations: list[list[int]] = [list(tokens) for tokens in begun] if begun else [[] for _ in rows]
+
+        def continues(i: int) -> bool:
+            tokens = continuations[i]
+            if not tokens:
+                return True
+            return len(tokens) < max_new_tokens and tokens[-1] not in ends and not finished(i, tokens)
+
+        active = [i for i in range(len(rows)) if continues(i)]
+        while active:
+            # The row so far, with one token to predict (whose value no logit depends on).
+            grown = [_extended(rows[i], continuations[i]) for i in active]
+            for batch in self.batches(grown, [prompt_of[i] for i in active], prompts_NPd.shape[1]):
+                longest = max(grown[j].length for j in batch.rows) + max_new_tokens
+                cache = KeyValueCache() if batch.paths and longest <= self._tree.longest else None
+                while True:
+                    likeliest_M = self.label_logits(prompts_NPd, batch, cache).argmax(-1)
+                    pairs = zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True)
+                    written = {j: token for j, token in pairs if 0 <= j < len(grown)}
+                    for j, token in written.items():
+                        continuations[active[j]].append(token)
+                    written = {j: token for j, token in written.items() if continues(active[j])}
+                    if cache is None or not written:
+                        break
+                    batch = next_tokens(batch, written).to(self.device)
+            active = [i for i in active if continues(i)]
+        return continuations
+
+    @contextmanager
+    def dropout(self) -> Iterator[None]:
+        """Within: the model's own dropout is on; it is in eval mode at all other times."""
+        self.model.train()
+        try:
+            yield
+        finally:
+            self.model.eval()
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch.compile fuse the forward, for whatever shapes come: equal up to rounding, no longer bit by bit."""
+        if not self._compiled:
+            unpack(self.model)
+            # Without the head: its hook's label positions would be compiled as fixed, anew for every batch.
+            self.model.base_model.compile(dynamic=True, backend=backend)
+            self._compiled = True
+
+
+def _extended(row: Row, tokens: Sequence[int]) -> Row:
+    return Row(np.concatenate([row.ids, np.array(tokens, dtype=np.int64)]), np.zeros(1, np.int64))
+
+
+@lru_cache(maxsize=1)  # two large models may not fit side by side
+def _load(name_or_path: str, revision: str | None, precision: str, device: str, trust_remote_code: bool) -> FrozenLM:
+    model, tokenizer = read_model(name_or_path, revision, precision, device, trust_remote_code)
+    fingerprint = model_fingerprint(name_or_path, revision, trust_remote_code)
+    lm = FrozenLM(model, tokenizer, name=name_or_path, fingerprint=fingerprint)
+    require_causal(lm)
+    return lm
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """Replace the tanh approximation of GELU, spelt out in some 20 elementwise operations, by torch's own kernel.
+
+    The same function to 1e-6 in fp32, checked on each module from -8 to 8, beyond which GELU is 0 or the identity; and
+    a fifth of the memory traffic.
+    """
+    probe = torch.linspace(-8, 8, 1001)
+    fused = nn.GELU(approximate="tanh")
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if "gelu" in type(child).__name__.lower() and not list(child.parameters()) and not list(child.children()):
+                with torch.no_grad():
+                    same = torch.allclose(child(probe), fused(probe), rtol=0, atol=1e-6)
+                if same:
+                    setattr(parent, name, fused)

@@ -1,0 +1,127 @@
+"""What may training, evaluation and analyses ask of a language model? `LM`; `FrozenLM` is the one there is.
+
+Shapes: N prompts, P prompt tokens, M label positions, d width of the input embeddings, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from promptgeo.data.row import Row
+from promptgeo.data.tasks import TextModel
+from promptgeo.model.attention import KeyValueCache
+from promptgeo.model.batching import Batch
+
+
+class LM(TextModel, Protocol):
+    """A causal language model whose weights never change.
+
+    Text (`encode`, `decode`, `max_positions`) comes from `tasks.TextModel`. What a caller needs beyond these members
+    becomes a new one; no caller looks at the model behind them.
+    """
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        """The hub id or folder it was loaded from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies its numbers: a hub id with its commit, or a digest of a folder's files."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+
+    @property
+    def width(self) -> int:
+        """d: width of the input embeddings, so of a soft prompt; some models are wider inside."""
+
+    @property
+    def layers(self) -> int:
+        """How many blocks it has."""
+
+    @property
+    def parameters(self) -> int:
+        """How many weights it has, shared ones once."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """What these weights take, without prepacked copies."""
+
+    # What its memory holds
+
+    @property
+    def max_tokens(self) -> int:
+        """Positions that one forward may hold."""
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Of activations that a position holds until the backward: an estimate, on the high side."""
+
+    @property
+    def bytes_per_label(self) -> int:
+        """Of logits and what is made of them, that a label position holds until the backward: likewise."""
+
+    # Tokens
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V: tokens that the tokenizer can produce and that have an embedding."""
+
+    @property
+    def special_ids(self) -> set[int]:
+        """Ids of the tokens that stand for no text: those with a role, and reserved ones."""
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """Ids of the tokens that end a text."""
+
+    def token_text(self, token: int) -> str:
+        """What a token says on its own; special ones are written out."""
+
+    def vocabulary(self) -> Tensor:
+        """[V, d] fp32 on CPU: the embedding of every token."""
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids of any shape, int64 -> [..., d] in the model's dtype: as the first layer gets them, scaled and all."""
+
+    # Running it
+
+    def batches(self, rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int) -> Iterator[Batch]:
+        """The rows as batches on the model's device.
+
+        prompt_of: the prompt of each row, 0 to N - 1, the rows of one side by side. prompt_length: P.
+        """
+
+    def label_logits(self, prompts_NPd: Tensor, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
+        """[M, V] fp32 logits at the batch's label positions; differentiable in the fp32 prompts."""
+
+    def greedy(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        max_new_tokens: int,
+        finished: Callable[[int, list[int]], bool] = ...,
+        begun: Sequence[list[int]] | None = None,
+    ) -> list[list[int]]:
+        """The greedy continuation of each row's text as token ids.
+
+        A row ends after max_new_tokens, at an end token, or where finished(row, its tokens so far) says so. begun: the
+        first tokens of each, where they are known.
+        """
+
+    def dropout(self) -> AbstractContextManager[None]:
+        """Within: the model's own dropout is on; at all other times it is off."""
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch.compile fuse the forward, for whatever shapes come: equal up to rounding from then on."""

@@ -1,0 +1,167 @@
+"""Where does a model come from? A folder or the hub, with its tokenizer; and what identifies it.
+
+Whatever keeps a model from being used is a UserError here, one line that names model.name_or_path.
+"""
+
+import hashlib
+import logging
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from promptgeo.config.paths import EMBEDDED_MODEL
+from promptgeo.data.hub import offline_if_unreachable
+from promptgeo.data.row import Row
+from promptgeo.errors import UserError
+from promptgeo.model.interface import LM
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+log = logging.getLogger(__name__)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def resolve_device(device: str) -> str:
+    """cpu or cuda for auto. Raises UserError where cuda is wanted and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """fp32 or bf16 for auto: fp32 on a CPU, most of which have no instructions for bf16."""
+    return ("bf16" if device == "cuda" else "fp32") if precision == "auto" else precision
+
+
+def local_folder(name_or_path: str) -> Path | None:
+    """The folder that `name_or_path` names, if it names one; `tiny` is the embedded model's.
+
+    Raises UserError for what looks like a folder and is none.
+    """
+    if name_or_path == "tiny":
+        return EMBEDDED_MODEL
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    looks_local = name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1  # a hub id has one slash
+    if looks_local:
+        raise UserError(f"model.name_or_path={name_or_path}: no such folder")
+    return None
+
+
+@lru_cache(maxsize=8)  # a command has one or two models; a study compares a handful
+def model_fingerprint(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
+    """What identifies a model's numbers: a local folder's content, or a hub id with its commit."""
+    folder = local_folder(name_or_path)
+    if folder is None:
+        config = read_config(name_or_path, revision, trust_remote_code)
+        return f"{name_or_path}@{getattr(config, '_commit_hash', None) or revision or 'main'}"
+    digest = hashlib.sha256()
+    kinds = (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
+    for file in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kinds):
+        digest.update(f"{file.name}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def read_model(
+    name_or_path: str, revision: str | None, precision: str, device: str, trust_remote_code: bool
+) -> tuple["PreTrainedModel", Any]:
+    """A causal language model of transformers on `device`, and its tokenizer.
+
+    Args:
+        name_or_path: a hub id, a local folder, or tiny.
+        revision: a hub branch, tag or commit.
+        precision: fp32 or bf16, whatever the checkpoint was saved in.
+        device: cpu or cuda.
+        trust_remote_code: run code that a hub repository brings.
+
+    Raises UserError where it cannot be found, has no causal language-model head, or no tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    key = f"model.name_or_path={name_or_path}"
+    source = str(local_folder(name_or_path) or name_or_path)
+    config = read_config(name_or_path, revision, trust_remote_code)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"{key}: an encoder-decoder; promptgeo needs a causal language model")
+    if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        log.warning("precision=bf16: this CPU has no instructions for it; fp32 is faster here")
+    where = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        # Pinned dtype: transformers otherwise loads whatever the checkpoint was saved in.
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[precision], output_loading_info=True, **where
+        )
+    except ValueError as error:
+        if "AutoModelForCausalLM" in str(error):
+            raise UserError(f"{key}: {config.model_type} has no causal language-model head") from error
+        raise UserError(f"{key}: {_first_line(error)}") from error
+    except OSError as error:
+        raise UserError(_cannot_load(name_or_path, error)) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])[0]
+        raise UserError(f"{key}: the checkpoint lacks {missing}: no causal language-model head was saved with it")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        # transformers makes an empty tokenizer of the model's type where a folder holds none.
+        raise UserError(f"{key}: its tokenizer cannot be loaded: there is none beside the model")
+    return model.to(device), tokenizer
+
+
+def read_config(name_or_path: str, revision: str | None, trust_remote_code: bool) -> "PretrainedConfig":
+    """The model's config, without its weights. Raises UserError where it cannot be found."""
+    from transformers import AutoConfig
+
+    folder = local_folder(name_or_path)
+    if folder is None:
+        offline_if_unreachable()
+    source = str(folder or name_or_path)
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(_cannot_load(name_or_path, error)) from error
+
+
+def require_causal(lm: LM) -> None:
+    """Raises UserError where a token's prediction depends on later tokens.
+
+    Some encoders load behind a language-model head but look ahead. The loaded model is run, no list of names consulted.
+    """
+    here = Row(np.array([1, 2, 3], np.int64), np.array([1], np.int64))
+    later = replace(here, ids=np.array([1, 2, 3, 4], np.int64))
+    with torch.no_grad():
+        logits = []
+        for row in (here, later):
+            batch = next(lm.batches([row], [0], 0))
+            third = replace(batch, label_at_M=torch.full_like(batch.label_at_M, 2))
+            logits.append(lm.label_logits(torch.zeros(1, 0, lm.width, device=lm.device), third)[0])
+    # Both rows have one padded shape, so even in bf16 the two differ by nothing but what lies ahead: a thousandth of
+    # the logits' spread is far above that nothing, and far below what a token more changes where it is seen.
+    if (logits[0] - logits[1]).abs().max() > 1e-3 * logits[0].std():
+        raise UserError(
+            f"model.name_or_path={lm.name}: a token's prediction depends on later tokens, "
+            "so this is no causal language model"
+        )
+
+
+def _cannot_load(name_or_path: str, error: Exception) -> str:
+    if local_folder(name_or_path) is not None:
+        return f"model.name_or_path={name_or_path}: no model can be read from this folder: {_first_line(error)}"
+    return (
+        f"model.name_or_path={name_or_path}: neither a local folder nor a model the hub gives here "
+        "(no network, no such model, or no access): give a local copy with model.name_or_path=<folder>"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

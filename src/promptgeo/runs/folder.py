@@ -1,0 +1,236 @@
+"""What does a run leave on disk? The run folder: written, read, verified, searched for.
+
+run.json is written last and marks completion; it holds the SHA-256 of the other files and of itself. No file holds a
+clock time, so the same command with the same seed on the same machine writes the same bytes.
+
+Shapes: C checkpoints, P prompt tokens, d width.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.numpy
+
+from promptgeo.errors import UserError
+from promptgeo.evaluation.metrics import HEADLINE, METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
+"""Beside run.json, which has their checksums."""
+METRICS_COLUMNS = ["step", "epoch", "split", *(m.name for m in METRICS), "n", "lr", "prompt_norm", "distance_to_p0"]
+"""Of metrics.csv."""
+PROMPTS = ("none", "initial", "final", "best")
+"""The prompts that a run is scored with; none: the model without a prompt."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training one run produced. Arrays are copies: no later step changes them."""
+
+    status: str
+    initial: np.ndarray | None
+    """[P, d] float32: P0; None where an imported prompt's is not known."""
+    trajectory: np.ndarray
+    """[C, P, d] float32: the kept checkpoints."""
+    steps: np.ndarray
+    """[C] int64: the step of each checkpoint."""
+    final: np.ndarray
+    """[P, d] float32."""
+    best: np.ndarray | None
+    """[P, d] float32: lowest validation loss; the final prompt where there is no validation split; None where an
+    imported prompt's is not known."""
+    metrics: list[dict[str, Any]]
+    """Rows of metrics.csv."""
+    predictions: list[dict[str, Any]]
+    """Rows of predictions.jsonl."""
+    results: dict[str, Any]
+    """The run's headline numbers; each metric's by prompt: {"accuracy": {"none": ..., "final": ...}, ...}."""
+
+
+def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
+    """Write a run folder; each file atomically, run.json last. header: id, config, seeds, versions, fingerprints."""
+    arrays = {name: getattr(trained, name) for name in ("initial", "trajectory", "steps", "final", "best")}
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
+    contents = {
+        "prompts.safetensors": safetensors.numpy.save(tensors),
+        "metrics.csv": _csv(trained.metrics),
+        "predictions.jsonl": "".join(
+            json.dumps(row, ensure_ascii=False) + "\n" for row in trained.predictions
+        ).encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").unlink(missing_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    summary = header | {"status": trained.status, "results": trained.results, "files": files}
+    summary["sha256"] = _own_digest(summary)
+    write_atomically(
+        folder / "run.json", (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    )
+
+
+def _own_digest(summary: dict[str, Any]) -> str:
+    """SHA-256 of what run.json says besides this digest, however it is indented."""
+    text = json.dumps({k: v for k, v in summary.items() if k != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write all of `content` or leave the old file as it was."""
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed process left is written over
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, METRICS_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+    return stream.getvalue().encode()
+
+
+class DamagedRun(UserError):
+    """A run folder whose files are missing, unreadable or not what run.json says."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run folder, read only."""
+
+    folder: Path
+    info: dict[str, Any] = field(repr=False)
+    """run.json."""
+
+    @classmethod
+    def load(cls, folder: str | Path, *, verify: bool = True) -> "Run":
+        """Read a folder. Raises DamagedRun, naming the file, unless every file has the SHA-256 that run.json gives."""
+        folder = Path(folder).expanduser()
+        try:
+            info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            files = {name: info["files"][name] for name in FILES}
+            undamaged = info["sha256"] == _own_digest(info)
+        except FileNotFoundError as error:
+            raise DamagedRun(f"{folder}: no finished run lies here (no run.json)") from error
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DamagedRun(f"{folder / 'run.json'}: cannot be read: {error}") from error
+        if verify and not undamaged:
+            raise DamagedRun(
+                f"{folder / 'run.json'}: its SHA-256 is not the one it gives: the file was changed or damaged"
+            )
+        for name, expected in files.items() if verify else ():
+            path = folder / name
+            if not path.is_file():
+                raise DamagedRun(f"{path}: is missing")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                raise DamagedRun(f"{path}: its SHA-256 is not the one in run.json: the file was changed or damaged")
+        return cls(folder, info)
+
+    @property
+    def id(self) -> str:
+        return self.info["id"]
+
+    @property
+    def status(self) -> str:
+        return self.info["status"]
+
+    @cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """prompts.safetensors: trajectory, steps, final; initial and best where they are known."""
+        return safetensors.numpy.load_file(self.folder / "prompts.safetensors")
+
+    def prompt(self, which: str | int = "final") -> np.ndarray:
+        """[P, d] float32: initial, final, best, or the checkpoint of a step (0: initial).
+
+        Raises UserError for what the run has not.
+        """
+        if which == 0:
+            which = "initial"
+        if isinstance(which, str):
+            if which not in ("initial", "final", "best"):
+                raise UserError(f"which={which}: one of initial, final, best or a step is needed")
+            if which not in self.tensors:
+                raise UserError(f"{self.folder}: {_NOT_IMPORTED[which]}")
+            return self.tensors[which]
+        steps = self.tensors["steps"]
+        at = np.flatnonzero(steps == which)
+        if not len(at):
+            some = ", ".join(map(str, steps[:20]))  # as many as fit a line
+            raise UserError(f"{self.folder}: has no checkpoint of step {which} (it has {some})")
+        return self.tensors["trajectory"][at[0]]
+
+    @cached_property
+    def metrics(self) -> "pd.DataFrame":
+        """metrics.csv as a pandas table."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "metrics.csv")
+
+    @cached_property
+    def predictions(self) -> list[dict[str, Any]]:
+        """predictions.jsonl, a dictionary per line."""
+        with (self.folder / "predictions.jsonl").open(encoding="utf-8") as stream:
+            return [json.loads(line) for line in stream]
+
+    def row(self) -> dict[str, Any]:
+        """The run as a row of a RunTable."""
+        config, results = self.info["config"], self.info["results"]
+        return {
+            "id": self.id,
+            "status": self.status,
+            "model": config["model"]["name"],
+            "task": config["task"]["name"],
+            "init": config["init"]["name"],
+            "template": config["template"]["name"],
+            "seed": config["seed"],
+            "prompt_length": results["prompt_length"],
+            "lr": config["optimizer"]["lr"],
+            "steps": results["steps"],
+            "n": results["n"],
+            **{f"{HEADLINE}_{which}": results[HEADLINE].get(which) for which in PROMPTS},
+            **{m.name: results.get(m.name, {}).get("final") for m in METRICS if m.name != HEADLINE},
+            "folder": str(self.folder),
+        }
+
+
+_NOT_IMPORTED = {
+    "initial": "was imported without P0: it has no initial prompt and no delta (promptgeo-runs import takes --initial "
+    "P0.npy, or --steps 0:1 where the first checkpoint is P0)",
+    "best": "was imported without its best prompt; it has its final one",
+}
+
+
+def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
+    """Finished runs at or below `path`, by folder name, and those that are damaged. Raises UserError for no folder."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")
+    runs, damaged = [], []
+    for left in sorted(path.rglob("prompts.safetensors")):
+        if not (left.parent / "run.json").exists():
+            damaged.append(DamagedRun(f"{left.parent}: was not finished, or lost its run.json"))
+    for marker in sorted(path.rglob("run.json")):
+        try:
+            runs.append(Run.load(marker.parent))
+        except DamagedRun as error:
+            damaged.append(error)
+    return runs, damaged

@@ -1,0 +1,258 @@
+"""How do soft prompts trained elsewhere become run folders, which every analysis reads?
+
+Whatever is not known (P0, seed, model, accuracies) is left out, never made up. The folder appears whole or not at all.
+
+Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from promptgeo.config.paths import conf_dir, slug
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import Trained, find_runs, write_run
+from promptgeo.runs.prompt_files import Prompt, PromptFile, read
+from promptgeo.runs.prompt_table import TableRow, read_table
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that can be written."""
+
+    row: TableRow
+    folder: str
+    header: dict[str, Any]
+    trained: Trained
+
+
+def import_prompts(
+    files: Sequence[str | Path],
+    table: str | Path,
+    out: str | Path,
+    initial: str | Path | None = None,
+    steps: str | None = None,
+) -> list[Path]:
+    """Write a run folder for every row of a CSV table. Returns the folders, in the table's order.
+
+    Where all of it lies in `out` already, nothing is written.
+
+    Args:
+        files: one file with a prompt for every row ([N, P, d], or [N, C, P, d] with checkpoints), or one file per row
+            ([P, d] or [C, P, d]), which the table's column `file` names.
+        table: a CSV file with one row per prompt (prompt_table.py).
+        out: the folder of the runs; it must not exist, or be empty, or hold these very runs.
+        initial: P0 of every row, [N, P, d].
+        steps: of the checkpoints: `FIRST:BY`, or C numbers with commas.
+
+    Raises UserError for whatever must be mended, before anything is written.
+    """
+    out, table = Path(out).expanduser(), Path(table).expanduser()
+    rows = read_table(table)
+    prompts = _prompts([Path(f).expanduser() for f in files], table, rows)
+    if initial is not None:
+        prompts = _with_initial(prompts, Path(initial).expanduser())
+    ready = [_ready(row, file, prompt, steps) for row, (file, prompt) in zip(rows, prompts, strict=True)]
+    _require_distinct(ready)
+    folders = [out / run.folder for run in ready]
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        present = {run.id for run in find_runs(out)[0]} if out.is_dir() else set()
+        if present >= {run.header["id"] for run in ready}:
+            return folders
+        raise UserError(
+            f"--out {out}: exists already and holds something else; nothing was overwritten: "
+            "choose another folder (analyses take several: runs=[a,b])"
+        )
+    _write(out, ready)
+    return folders
+
+
+def _write(out: Path, ready: Sequence[_Ready]) -> None:
+    new = out.with_name(f".{out.name}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+        for run in ready:
+            write_run(new / run.folder, run.header, run.trained)
+        new.replace(out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _prompts(files: Sequence[Path], table: Path, rows: Sequence[TableRow]) -> list[tuple[PromptFile, Prompt]]:
+    """The prompt of every row, with the file it comes from."""
+    if "file" in rows[0].cells:
+        named = [_named(row, files) for row in rows]
+        if unnamed := [f for f in files if f not in named]:
+            raise UserError(f"{unnamed[0]}: no row of {table} names it in its column file")
+        return [(file, file.prompt()) for file in map(read, named)]
+    if len(files) > 1:
+        raise UserError(f"--table {table}: several files need a column file that says which is whose")
+    file = read(files[0])
+    if file.holds_one and len(rows) == 1:
+        return [(file, file.prompt())]
+    prompts = file.prompts()
+    if len(prompts) != len(rows):
+        raise UserError(
+            f"{file.path}: has {len(prompts)} prompts, {table} {len(rows)} rows; one row per prompt is needed"
+            " (or a column file, where every row has a file of its own: [P, d], or [C, P, d] with its checkpoints)"
+        )
+    return [(file, prompt) for prompt in prompts]
+
+
+def _named(row: TableRow, files: Sequence[Path]) -> Path:
+    """The file that a row names: as a path from here or from the table, else by its last parts."""
+    name = Path(row.cells["file"]).expanduser()
+    same = {name.resolve(), (row.table.parent / name).resolve()}
+    matches = [f for f in files if f.resolve() in same]
+    matches = matches or [f for f in files if f.resolve().parts[-len(name.parts) :] == name.parts]
+    if len(set(matches)) != 1:
+        what = "is not among the given files; name it on the command line too"
+        if matches:
+            what = "names several of the given files; write more of its path"
+        raise UserError(f"{row.where}: file={row.cells['file']}: {what}")
+    return matches[0]
+
+
+def _with_initial(prompts: Sequence[tuple[PromptFile, Prompt]], path: Path) -> list[tuple[PromptFile, Prompt]]:
+    """The prompts with P0 from a file of its own."""
+    initial_NPd = np.stack([prompt.final for prompt in read(path).prompts()])
+    needed = [len(prompts), *prompts[0][1].final.shape]
+    with_p0 = []
+    for k, (file, prompt) in enumerate(prompts):
+        if prompt.initial is not None:
+            raise UserError(f"--initial {path}: {file.path} has P0 itself (initial); leave the option out")
+        if len(initial_NPd) != len(prompts) or initial_NPd.shape[1:] != prompt.final.shape:
+            shape = list(initial_NPd.shape)
+            raise UserError(f"--initial {path}: has shape {shape}; {needed}, P0 of every row, is needed")
+        with_p0.append((file, replace(prompt, initial=initial_NPd[k])))
+    return with_p0
+
+
+def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -> _Ready:
+    """The run of a row: its folder's name, header and contents."""
+    where = f"{row.where}: steps" if row.text("steps") else "--steps"
+    trajectory_CPd, steps_C, initial = _checkpoints(prompt, row.text("steps") or steps, where, file.path)
+    config = _config(row, file)
+    results = _results(row, len(prompt.final), steps_C)
+    trained = Trained("imported", initial, trajectory_CPd, steps_C, prompt.final, prompt.best, [], [], results)
+    arrays = (initial, trajectory_CPd, steps_C, prompt.final, prompt.best)
+    digests = [hashlib.sha256(a.tobytes()).hexdigest() if a is not None else None for a in arrays]
+    run_id = hashlib.sha256(json.dumps([config, results, digests], sort_keys=True).encode()).hexdigest()
+    header = {
+        "format": 1,
+        "id": run_id,
+        "config": config,
+        "precision": None,
+        "device": None,
+        "seeds": {},
+        "versions": {"promptgeo": version("promptgeo")},
+        "fingerprints": {"model": None, "data": None},
+        "examples": {},
+        "imported": {"file": file.path.name, "table": row.table.name, "line": row.line},
+    }
+    parts = [config["model"]["name"] or "imported", config["task"]["name"], config["init"]["name"]]
+    seed = [] if config["seed"] is None else [f"s{config['seed']}"]
+    return _Ready(row, "-".join([*map(slug, parts), *seed, run_id[:8]]), header, trained)
+
+
+def _config(row: TableRow, file: PromptFile) -> dict[str, Any]:
+    """What is known of how the prompt was trained, as run.json says it of runs trained here."""
+    model = row.text("model") or file.model
+    return {
+        "model": {
+            "name": Path(model).name if model else None,
+            "name_or_path": _hub_id(model),
+            "revision": None if row.text("model") else file.revision,
+        },
+        "task": {"name": row.cells["task"]},
+        "init": {"name": row.cells["init"]},
+        "template": {"name": row.text("template")},
+        "optimizer": {"lr": None},
+        "seed": row.whole("seed"),
+    }
+
+
+def _results(row: TableRow, prompt_length: int, steps_C: np.ndarray) -> dict[str, Any]:
+    accuracy, n = row.number("accuracy"), row.whole("n")
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise UserError(
+            f"{row.where}: accuracy={row.cells['accuracy']}: "
+            "a share between 0 and 1 is needed (per cent divided by 100)"
+        )
+    if n is not None and n < 1:
+        raise UserError(f"{row.where}: n={n}: the number of test examples is needed, or an empty cell")
+    return {
+        "prompt_length": prompt_length,
+        "steps": int(steps_C[-1]) if len(steps_C) else None,
+        "n": n,
+        "split": None,
+        "accuracy": {} if accuracy is None else {"final": accuracy},
+        "loss": {},
+    }
+
+
+def _hub_id(model: str | None) -> str | None:
+    """Where a model lies: what its file in conf/model/ says, else its name itself."""
+    packaged = Path(conf_dir()) / "model" / f"{model}.yaml"
+    if model is None or not packaged.is_file():
+        return model
+    from omegaconf import OmegaConf
+
+    return OmegaConf.load(packaged)["name_or_path"]
+
+
+def _checkpoints(
+    prompt: Prompt, given: str | None, where: str, path: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """trajectory [C, P, d], steps [C] and P0: a checkpoint of step 0 is P0, and leaves the trajectory."""
+    trajectory_CPd, initial = prompt.trajectory, prompt.initial
+    if trajectory_CPd is None:
+        return np.empty((0, *prompt.final.shape), np.float32), np.empty(0, np.int64), initial
+    count = len(trajectory_CPd)
+    steps_C = _steps(given, count, where, path) if given or prompt.steps is None else np.asarray(prompt.steps)
+    whole = steps_C.shape == (count,) and np.issubdtype(steps_C.dtype, np.integer)
+    if not whole or steps_C[0] < 0 or (np.diff(steps_C) <= 0).any():
+        raise UserError(
+            f"{where if given else path}: {count} rising whole numbers are needed, "
+            f"a step for each checkpoint of {path}; found {steps_C.tolist()[:20]}"  # as many as fit a line
+        )
+    if steps_C[0] == 0:
+        if initial is not None and not np.array_equal(initial, trajectory_CPd[0]):
+            raise UserError(f"{path}: its checkpoint of step 0 is not the P0 that is given too; leave one out")
+        initial, trajectory_CPd, steps_C = trajectory_CPd[0], trajectory_CPd[1:], steps_C[1:]
+    return trajectory_CPd, steps_C.astype(np.int64), initial
+
+
+def _steps(given: str | None, count: int, where: str, path: Path) -> np.ndarray:
+    """`FIRST:BY`, or the numbers themselves; 1 to `count` where nothing is given."""
+    given = given or "1:1"
+    try:
+        if ":" in given:
+            first, by = map(int, given.split(":"))
+            return first + by * np.arange(count)
+        return np.array([int(part) for part in given.split(",")])
+    except ValueError as error:
+        raise UserError(
+            f"{where}={given}: FIRST:BY is needed (0:1 where the first checkpoint of {path} is P0), "
+            f"or {count} numbers with commas"
+        ) from error
+
+
+def _require_distinct(ready: Sequence[_Ready]) -> None:
+    lines: dict[str, int] = {}
+    for run in ready:
+        if run.folder in lines:
+            raise UserError(
+                f"{run.row.table}, lines {lines[run.folder]} and {run.row.line}: "
+                "are the same prompt with the same task, init and seed; leave one out"
+            )
+        lines[run.folder] = run.row.line

@@ -1,0 +1,98 @@
+"""What is a cell of a grid? One run's config with its identity, made once after composing, and nowhere else."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from promptgeo.config.identity import identity
+from promptgeo.config.paths import slug, stamps
+from promptgeo.config.schema import InitKind, RunConfig
+from promptgeo.config.validate import validate
+from promptgeo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: what it is, which run it is, and where it lies."""
+
+    config: RunConfig
+    id: str
+    """The run's identity, 64 hex digits; model, data and init files enter by content."""
+    precision: str
+    """Of the frozen weights: fp32 or bf16 (no longer auto)."""
+    device: str
+    """cpu or cuda (no longer auto)."""
+    coupled: tuple[str, ...] = ()
+    """Ids of the runs that it is trained for one another with, itself among them, in the order of regulariser.seeds;
+    empty for any other run."""
+
+    @property
+    def folder(self) -> Path:
+        """<outputs>/<name>/<model>-<task>-<init>-s<seed>-<first 8 digits of the id>"""
+        config = self.config
+        names = map(slug, (config.model.name, config.task.name, config.init.name))
+        return Path(config.outputs) / config.name / "-".join([*names, f"s{config.seed}", self.id[:8]])
+
+    @property
+    def model_key(self) -> tuple[str, ...]:
+        """What runs have in common that share a loaded model."""
+        model = self.config.model
+        return model.name_or_path, model.revision or "", self.precision, self.device
+
+
+def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
+    """The cell of each config, in order. Raises UserError for a value, a model or data that no run can have.
+
+    All configs are validated before the first model or data set is read. A config that was met before in this process,
+    whose files were not edited since, has the cell that it had: Hydra composes each job of a grid several times. (A
+    model is taken to stay as it is while the process lasts, as FrozenLM.load takes it.)
+    """
+    keys = [repr((config, stamps(config.task.source.path), stamps(config.init.path))) for config in configs]
+    new = {key: config for key, config in zip(keys, configs, strict=True) if key not in _cells}
+    for config in new.values():
+        validate(config)
+    for key, config in new.items():
+        _cells[key] = _make(config)
+    return [_cells[key] for key in keys]
+
+
+def cell_of(config: RunConfig) -> Cell:
+    """The config's cell; see cells_of."""
+    return cells_of([config])[0]
+
+
+_cells: dict[str, Cell] = {}
+
+
+def _make(config: RunConfig) -> Cell:
+    from promptgeo.model.loading import resolve_device, resolve_precision
+
+    contents = _contents(config)
+    device = resolve_device(config.device.name)
+    precision = resolve_precision(config.precision.name, device)
+    # Coupled runs differ in their seed alone: nothing is read again for them.
+    seeds = config.regulariser.seeds
+    ids = {seed: identity(replace(config, seed=seed), precision, contents) for seed in (config.seed, *seeds)}
+    return Cell(config, ids[config.seed], precision, device, tuple(ids[seed] for seed in seeds))
+
+
+def _contents(config: RunConfig) -> dict[str, str]:
+    """Fingerprints of what enters the identity by content."""
+    from promptgeo.data.tasks import load_task
+    from promptgeo.model.loading import model_fingerprint
+    from promptgeo.training.inits import source_run
+
+    model = config.model
+    contents = {
+        "model": model_fingerprint(model.name_or_path, model.revision, model.trust_remote_code),
+        "data": load_task(config.task, config.template).fingerprint,
+    }
+    if config.init.kind is InitKind.file and config.init.path:
+        path = Path(config.init.path).expanduser()
+        if not path.is_file():
+            raise UserError(f"init.path={config.init.path}: no such file")
+        contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif config.init.kind is InitKind.run and config.init.path:
+        contents["init"] = source_run(config.init.path).info["files"]["prompts.safetensors"]
+    return contents

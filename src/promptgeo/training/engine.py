@@ -1,0 +1,162 @@
+"""The one training path: cells in, run folders out."""
+
+import itertools
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from promptgeo.errors import UserError
+from promptgeo.model.memory import keep_freed_memory
+from promptgeo.runs.folder import DamagedRun, Run
+from promptgeo.training.callbacks import Callback, Checkpointer, Recorder
+from promptgeo.training.cell import Cell
+from promptgeo.training.coupling import check_complete
+from promptgeo.training.devices import train_on_devices
+from promptgeo.training.interruption import Interrupted, interruptible
+from promptgeo.training.lock import locked
+from promptgeo.training.loggers import RunLoggers
+from promptgeo.training.packs import default_slots, packs
+from promptgeo.training.plan import Plan, plan
+from promptgeo.training.progress import Report, Reporter, SweepView, silent
+from promptgeo.training.run_state import discard_state, saved_step
+
+if TYPE_CHECKING:
+    import lightning as L
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a command ended."""
+
+    folder: Path
+    run: Run | None
+    """None: it failed because nothing of it could be written."""
+    error: str | None = None
+    """Why it failed."""
+    skipped: bool = False
+    """It was complete already."""
+
+
+def train_all(cells: Sequence[Cell]) -> list[Outcome]:
+    """Train every run that is not complete yet, packed; one outcome per cell, in order (cells of one id are one run).
+
+    Raises UserError where a run cannot be trained as it is, Interrupted where Ctrl-C or SIGTERM stopped training.
+    """
+    distinct = {cell.id: cell for cell in cells}
+    check_complete(list(distinct.values()))
+    finished = {i: run for i, cell in distinct.items() if (run := finished_run(cell)) is not None}
+    skipped = {i: run for i, run in finished.items() if all(partner in finished for partner in distinct[i].coupled)}
+    todo = {i: cell for i, cell in distinct.items() if i not in skipped}
+    if skipped:
+        log.info(
+            "%d of %d runs are complete already: skipped (overwrite=true trains again)", len(skipped), len(distinct)
+        )
+    errors = _train(list(todo.values())) if todo else {}
+    outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
+    for i, cell in todo.items():
+        run = _written(cell.folder) if i in errors else Run.load(cell.folder)
+        outcomes[i] = Outcome(cell.folder, run, errors.get(i))
+    return [outcomes[cell.id] for cell in cells]
+
+
+def _written(folder: Path) -> Run | None:
+    """What a failed run left; None where nothing of it could be written."""
+    try:
+        return Run.load(folder)
+    except UserError:
+        return None
+
+
+def _train(cells: Sequence[Cell]) -> dict[str, str]:
+    """Train the runs, here or in several processes. Returns those that failed: id -> reason."""
+    devices = cells[0].config.packing.devices
+    if devices > 1 and len(cells) > 1:
+        return train_on_devices(cells, devices, train_cells)
+    with SweepView(len(cells), cells[0].folder.name) as view:
+        return train_cells(cells, view.report)
+
+
+def finished_run(cell: Cell) -> Run | None:
+    """The run's folder, if it is over (completed, diverged), undamaged and to be kept."""
+    folder = cell.folder
+    if cell.config.overwrite or not (folder / "run.json").exists():
+        return None
+    try:
+        run = Run.load(folder)
+    except DamagedRun as error:
+        raise UserError(f"{error}; nothing was overwritten: overwrite=true trains this run again") from error
+    if run.id != cell.id or run.status not in ("completed", "diverged"):
+        return None
+    discard_state(folder)  # a process that was killed after its last file may have left it
+    return run
+
+
+def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
+    """Train runs model by model, pack by pack, and report on them. Returns the runs that failed: id -> reason."""
+    errors: dict[str, str] = {}
+    by_model = sorted(cells, key=lambda cell: cell.model_key)
+    for _, same_model in itertools.groupby(by_model, key=lambda cell: cell.model_key):
+        plans = [plan(cell) for cell in same_model]
+        report("planned", sum(p.total_steps for p in plans))
+        with locked([p.folder for p in plans]):
+            for pack in packs(plans):
+                errors |= train_pack(pack, report=report)
+    return errors
+
+
+def train_pack(plans: Sequence[Plan], slots: int | None = None, *, report: Report = silent) -> dict[str, str]:
+    """Train runs that share a frozen model and a prompt length, in at most `slots` slots.
+
+    Writes each run's folder as the run ends. Returns the runs that failed: id -> reason. Raises Interrupted where a
+    signal stopped it.
+    """
+    from promptgeo.training.tuning import PromptTuning  # with Lightning, which takes seconds
+
+    first = plans[0]
+    if first.lm.device.type == "cpu":
+        keep_freed_memory()
+    elif first.config.packing.compile:
+        first.lm.compile()
+    if first.cell.coupled:
+        slots = len(plans)
+        if len({saved_step(p) for p in plans}) > 1:
+            # Killed while they were saved: none can go on without the others.
+            for p in plans:
+                discard_state(p.folder)
+    recorder, checkpointer = Recorder(), Checkpointer()
+    callbacks: list[Callback] = [recorder, RunLoggers(), Reporter(report), checkpointer]
+    with warnings.catch_warnings(), interruptible():
+        # The loader is a counter and the metrics are ours: what Lightning would advise here does not apply.
+        warnings.filterwarnings("ignore", module="lightning")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        try:
+            _trainer(first).fit(PromptTuning(plans, slots or default_slots(plans), callbacks))
+        finally:
+            for callback in callbacks:
+                callback.closed()
+    if checkpointer.stop.signum is not None:
+        raise Interrupted(checkpointer.stop.signum)
+    return recorder.errors
+
+
+def _trainer(p: Plan) -> "L.Trainer":
+    import lightning as L
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    device = p.lm.device
+    return L.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        plugins=LightningEnvironment(),  # one process, also inside a Slurm job
+        precision="32-true",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,90 @@
+"""What do Ctrl-C and SIGTERM do? The first stops training after the tick, the second at once."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from promptgeo.config.explain import exit_with
+from promptgeo.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_raised: list[int] = []
+"""Signals that raised Interrupted. One raised inside a finaliser or a callback from C reaches no one, and must stop
+training all the same."""
+
+
+class Interrupted(BaseException):
+    """Training was asked to stop. No Exception: nothing that deals with a run's failure may take it for one."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        """130 for Ctrl-C, 143 for SIGTERM, as shells have it."""
+        return 128 + self.signum
+
+
+class StopRequest:
+    """What signal asked to stop, if one did."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None = None) -> None:
+        if self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
+
+    def listen(self) -> None:
+        _install(self)
+        if _raised:
+            self.signum = _raised[0]
+
+
+def _raise(signum: int, frame: FrameType | None = None) -> None:
+    _raised.append(signum)
+    raise Interrupted(signum)
+
+
+def _install(handler: Callable[[int, FrameType | None], None]) -> None:
+    if threading.current_thread() is threading.main_thread():  # nowhere else may handlers be set
+        for signum in SIGNALS:
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, both signals raise Interrupted, or set a StopRequest that listens; then the former handlers are back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    _install(_raise)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        if _raise not in before.values():  # the outermost
+            _raised.clear()
+
+
+@contextmanager
+def exit_statuses(advice: str = "the same command goes on from here") -> Iterator[None]:
+    """Around a command: UserError and Interrupted become one line on standard error and an exit status (2; 130, 143).
+
+    advice: what to do after an interruption.
+    """
+    with interruptible():
+        try:
+            yield
+        except UserError as error:
+            exit_with(error)
+        except Interrupted as stop:
+            print(f"promptgeo: stopped by {stop}; {advice}", file=sys.stderr)
+            sys.exit(stop.exit_status)

@@ -1,0 +1,158 @@
+"""Is this run ready to train? Everything that can be wrong is found here, before a folder is made.
+
+Shapes: P prompt tokens, d width.
+"""
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptgeo.config.identity import derived_seeds
+from promptgeo.config.schema import RunConfig, to_dict
+from promptgeo.data.row import Row
+from promptgeo.data.tasks import Task, load_task
+from promptgeo.errors import UserError
+from promptgeo.evaluation.rules import check_scoring
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.loading import local_folder
+from promptgeo.training.cell import Cell
+from promptgeo.training.inits import initial_prompt
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, ready to train."""
+
+    cell: Cell
+    lm: FrozenLM
+    task: Task
+    seeds: dict[str, int]
+    """Of the three generators: init, order, dropout."""
+    p0_Pd: torch.Tensor
+    """fp32 on CPU."""
+    train_rows: list[Row]
+    total_steps: int
+
+    @property
+    def config(self) -> RunConfig:
+        return self.cell.config
+
+    @property
+    def id(self) -> str:
+        return self.cell.id
+
+    @property
+    def folder(self) -> Path:
+        return self.cell.folder
+
+    @property
+    def split(self) -> str:
+        """The split that learning curves and predictions are made on."""
+        return self.config.evaluation.split.name
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train_rows) // self.config.training.batch_size)
+
+    def header(self) -> dict[str, Any]:
+        """What run.json says of the run before its results."""
+        partners = [run_id for run_id in self.cell.coupled if run_id != self.id]
+        return {
+            "format": 1,
+            "id": self.id,
+            "config": to_dict(self.config),
+            "precision": self.cell.precision,
+            "device": self.lm.device.type,
+            "seeds": self.seeds,
+            "versions": _versions(),
+            "fingerprints": {"model": self.lm.fingerprint, "data": self.task.fingerprint},
+            **({"coupled_with": partners} if partners else {}),
+            "examples": {split: len(getattr(self.task, split)) for split in ("train", "validation", "test")},
+        }
+
+
+def plan(cell: Cell) -> Plan:
+    """Load model and data, tokenise every example, make P0. Raises UserError for whatever the user must mend."""
+    config = cell.config
+    _require_possible_folder(cell)
+    lm = _load_model(cell)
+    if lm.max_positions is not None and (config.prompt.length or 0) >= lm.max_positions:
+        raise UserError(
+            f"prompt.length={config.prompt.length}: the model has {lm.max_positions} positions for prompt and text"
+        )
+    task = load_task(config.task, config.template)
+    seeds = derived_seeds(config)
+    p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
+    length = len(p0_Pd)
+    train_rows = task.rows(lm, task.train, length)
+    _require_examples(config, task)
+    for split in (task.train, task.validation, getattr(task, config.evaluation.split.name)):
+        check_scoring(task.template, split, task.rows(lm, split, length))
+    steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
+    total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
+    return Plan(cell, lm, task, seeds, p0_Pd, train_rows, total_steps)
+
+
+def _require_possible_folder(cell: Cell) -> None:
+    require_writable(Path(cell.config.outputs))
+    require_writable(cell.folder.parent, "name")
+    if len(os.fsencode(cell.folder.name)) > 255:
+        raise UserError(
+            f"{cell.folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
+            "shorten model.name, task.name or init.name"
+        )
+
+
+def _load_model(cell: Cell) -> FrozenLM:
+    model = cell.config.model
+    if local_folder(model.name_or_path):
+        # There is nothing to wait for, and the bar would stand before the one line of an error. A download keeps its.
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+    return FrozenLM.load(
+        model.name_or_path,
+        revision=model.revision,
+        precision=cell.precision,
+        device=cell.device,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _require_examples(config: RunConfig, task: Task) -> None:
+    split = config.evaluation.split.name
+    if not getattr(task, split):
+        raise UserError(
+            f"evaluation.split={split}: task {task.name} has no such examples; set task.split.validation=0.1"
+        )
+    if config.training.early_stopping.patience is not None and not task.validation:
+        raise UserError(
+            f"training.early_stopping.patience: task {task.name} has no validation examples; "
+            "set task.split.validation=0.1"
+        )
+
+
+def require_writable(folder: Path, key: str = "outputs") -> None:
+    """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        # Permission bits say too little: root may write anywhere, and a mount may be read-only.
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    packages = ("promptgeo", "torch", "transformers", "tokenizers", "lightning", "hydra-core", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}

@@ -1,0 +1,354 @@
+"""PromptTuning: trains the soft prompts of several runs on one frozen model, each run exactly as if it were alone.
+
+A *tick* is one optimiser step of every active run. A *slot* holds one run's prompt (one Parameter [P, d], one optimiser
+group) and takes the next waiting run when its run is over. A solo run is one slot.
+
+Shapes: R runs of one forward, P prompt tokens, d width, M label positions.
+"""
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptgeo.evaluation.evaluate import Evaluation, evaluate
+from promptgeo.model.batching import sum_by_row
+from promptgeo.model.losses import label_losses
+from promptgeo.model.memory import give_back_freed_memory
+from promptgeo.training.callbacks import Callback
+from promptgeo.training.coupling import penalty
+from promptgeo.training.optimizers import group_settings, learning_rate, make_optimizer
+from promptgeo.training.plan import Plan
+from promptgeo.training.run_state import RunState, copy_of
+
+log = logging.getLogger(__name__)
+
+
+class PromptTuning(L.LightningModule):
+    """Trains the prompts of `plans`, all on one frozen model with one prompt length, in at most `slots` slots."""
+
+    def __init__(self, plans: Sequence[Plan], slots: int | None = None, callbacks: Sequence[Callback] = ()):
+        """Raises ValueError for runs that cannot share a pack: with dropout, or with another optimiser."""
+        super().__init__()
+        self.automatic_optimization = False
+        self.lm = plans[0].lm  # no nn.Module: Lightning neither casts nor saves it
+        self.waiting = deque(plans)
+        self.callbacks = list(callbacks)
+        self.active: dict[int, RunState] = {}
+        """The run of each slot that has one."""
+        count = min(slots or len(plans), len(plans))
+        empty_Pd = torch.empty_like(plans[0].p0_Pd)
+        self.prompts = torch.nn.ParameterList(torch.nn.Parameter(empty_Pd.clone()) for _ in range(count))
+        self.runs_per_forward = count
+        self.dropout = any(plan.config.training.dropout for plan in plans)
+        self.coupled = bool(plans[0].cell.coupled)
+        self._without_prompt: dict[tuple, Evaluation] = {}
+        if self.dropout and len(plans) > 1:
+            raise ValueError("dropout draws from one generator: a run with dropout trains alone")
+        if len({plan.config.optimizer.name for plan in plans}) > 1:
+            raise ValueError("one optimiser serves all slots: runs with other optimisers train in a pack of their own")
+
+    def train_dataloader(self) -> Iterator[int]:
+        # A counter: the tick is composed in training_step, so prefetching cannot run ahead of an early stop.
+        return itertools.count()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return make_optimizer(self.waiting[0].config.optimizer, list(self.prompts))
+
+    def on_train_start(self) -> None:
+        if self.dropout:
+            torch.manual_seed(self.waiting[0].seeds["dropout"])
+        for callback in self.callbacks:
+            callback.begun(self.save)
+        self._refill()
+
+    def training_step(self, batch: int, batch_index: int) -> None:
+        """One tick: a step of every active run, then what is due after it (scores, results, waiting runs)."""
+        if not self._taken():
+            return
+        self._step()
+        self._settle()
+        self._refill()
+        # A list, not a generator: every callback is called.
+        if any([callback.ticked() for callback in self.callbacks]):
+            self.trainer.should_stop = True
+
+    def _step(self) -> None:
+        optimizer = self.optimizers().optimizer
+        optimizer.zero_grad(set_to_none=True)  # None, not zero: an idle slot takes no step
+        chosen = self._minibatches(self._taken())
+        with self._dropout_on():
+            for part in self._parts(chosen):
+                self._backward(part)
+        if self.coupled:
+            self._push_apart()
+        for s in self._taken():
+            state, config = self.active[s], self.active[s].plan.config.optimizer
+            state.lr = learning_rate(config, state.step, state.plan.total_steps)
+            optimizer.param_groups[s]["lr"] = state.lr
+            if config.clip is not None:
+                torch.nn.utils.clip_grad_norm_([self.prompts[s]], config.clip)
+        self.optimizers().step()
+
+    def _settle(self) -> None:
+        """What follows a step: metrics and scores where they are due, and the results of runs that are over."""
+        self._score([s for s in self._taken() if self.active[s].stepped(self.prompts[s])])
+        for s in self._taken():
+            self.active[s].settle(self.prompts[s])
+            for callback in self.callbacks:
+                callback.stepped(self.active[s])
+        over = [s for s in self._taken() if self.active[s].status is not None]
+        if over:
+            self._finish(over)
+            # What run folders are made of scatters what is free: the next runs' activations would not fit into it.
+            give_back_freed_memory()
+
+    def rehearse(self, plans: Sequence[Plan]) -> None:
+        """One forward and backward of all plans' first minibatches, to be timed."""
+        for s, plan in enumerate(plans):
+            self.active[s] = RunState(plan)
+            with torch.no_grad():
+                self.prompts[s].copy_(plan.p0_Pd)
+        for part in self._parts(self._minibatches(self._taken())):
+            self._forward_backward(part)
+
+    def save(self) -> None:
+        """Write every active run's state, so that training can resume from this tick."""
+        for s in self._taken():
+            self.active[s].save(self.prompts[s], self.optimizers().optimizer.state[self.prompts[s]])
+
+    def _taken(self) -> list[int]:
+        return sorted(self.active)
+
+    def _backward(self, chosen: dict[int, list[int]]) -> None:
+        """Gradients of these slots' minibatches.
+
+        What fails for several runs is tried again by halves, so that one run's fault stays its own.
+        """
+        try:
+            self._forward_backward(chosen)
+            return
+        except torch.OutOfMemoryError as error:
+            failure: Exception = error.with_traceback(None)  # its frames hold the tensors that filled the memory
+        except Exception as error:
+            failure = error
+        slots = list(chosen)
+        for s in slots:
+            self.prompts[s].grad = None
+        if len(slots) == 1:
+            self._fail(slots[0], failure)
+            return
+        half = len(slots) // 2
+        if isinstance(failure, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            self.runs_per_forward = half
+            log.info("out of memory: from here on %d runs in a forward, not %d", half, len(slots))
+            for part in self._parts(chosen):
+                self._backward(part)
+        else:
+            self._backward({s: chosen[s] for s in slots[:half]})
+            self._backward({s: chosen[s] for s in slots[half:]})
+
+    def _parts(self, chosen: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
+        """Slots that go through one forward and backward: it holds activations of at most lm.max_tokens positions."""
+        sizes = {s: sum(self.active[s].plan.train_rows[i].length for i in indices) for s, indices in chosen.items()}
+        total = sum(sizes.values())
+        # Parts of one size: a small rest would take as long as a large part.
+        fair = total / max(-(-total // self.lm.max_tokens), 1)
+        part: dict[int, list[int]] = {}
+        tokens = 0
+        for s, indices in chosen.items():
+            too_long = tokens + sizes[s] / 2 > fair or tokens + sizes[s] > self.lm.max_tokens
+            if part and (too_long or len(part) >= self.runs_per_forward):
+                yield part
+                part, tokens = {}, 0
+            part[s] = indices
+            tokens += sizes[s]
+        if part:
+            yield part
+
+    def _minibatches(self, slots: list[int]) -> dict[int, list[int]]:
+        chosen = {}
+        for s in slots:
+            try:
+                chosen[s] = self.active[s].next_minibatch()
+            except Exception as error:
+                self._fail(s, error)
+        return chosen
+
+    def _forward_backward(self, chosen: dict[int, list[int]]) -> None:
+        """Backward of each run's own token-mean cross-entropy; the runs' losses are summed, never averaged."""
+        prompts_RPd = torch.stack([self.prompts[s] for s in chosen])
+        rows, prompt_of, ends = [], [], []
+        for r, (s, indices) in enumerate(chosen.items()):
+            rows += [self.active[s].plan.train_rows[i] for i in indices]
+            prompt_of += [r] * len(indices)
+            ends.append(len(rows))
+        ce_rows: Tensor | int = 0
+        wrong_rows: Tensor | int = 0
+        for batch in self.lm.batches(rows, prompt_of, prompts_RPd.shape[1]):
+            logits_MV = self.lm.label_logits(prompts_RPd, batch)
+            ce_M = label_losses(logits_MV, batch.targets_M)
+            ce_rows = ce_rows + sum_by_row(ce_M, batch.row_M, len(rows))
+            wrong_M = (logits_MV.detach().argmax(-1) != batch.targets_M).float()
+            wrong_rows = wrong_rows + sum_by_row(wrong_M, batch.row_M, len(rows))
+        counted, losses = [], []
+        for start, end in zip([0, *ends], ends, strict=False):
+            tokens = sum(len(row.label) for row in rows[start:end])
+            ce = ce_rows[start:end].sum()
+            losses.append(ce / tokens)
+            counted.append((ce.detach(), (wrong_rows[start:end] == 0).sum(), tokens, end - start))
+        torch.stack(losses).sum().backward()  # no scaler, no strategy: nothing of Lightning's is needed here
+        for s, sums in zip(chosen, counted, strict=True):
+            self.active[s].learned(*sums)
+
+    def _push_apart(self) -> None:
+        """Add the gradient of what couples these runs.
+
+        A run that failed, or whose prompt is no longer finite, drops out.
+        """
+        prompts = [self.prompts[s] for s in self._taken() if self.prompts[s].grad is not None]
+        pushed = [prompt for prompt in prompts if bool(torch.isfinite(prompt).all())]
+        if len(pushed) > 1:
+            weight = self.active[self._taken()[0]].plan.config.regulariser.weight
+            penalty(torch.stack(pushed), weight).backward()
+
+    @contextmanager
+    def _dropout_on(self) -> Iterator[None]:
+        """The frozen model's own dropout, in the steps of a run with training.dropout; else it stays in eval mode."""
+        if not self.dropout:
+            yield
+            return
+        with self.lm.dropout():
+            yield
+
+    def _score(self, slots: list[int]) -> None:
+        """Score the prompts of these slots on the splits that their runs want, all runs of a task in one evaluation."""
+        for split in ("validation", "test"):
+            groups: dict[tuple, list[int]] = {}
+            for s in slots:
+                if s in self.active and self.active[s].wants(split):
+                    key = _evaluation_set(self.active[s].plan, split), self.active[s].keeps_outputs(split)
+                    groups.setdefault(key, []).append(s)
+            for group in groups.values():
+                self._score_group(group, split)
+
+    def _score_group(self, slots: list[int], split: str) -> None:
+        prompts = [self.prompts[s].detach() for s in slots]
+        try:
+            # What the first and the last prompt write is kept in the run folder; all others are only scored.
+            outputs = any(self.active[s].keeps_outputs(split) for s in slots)
+            # P0 of a word is the same for every seed: it is scored once.
+            distinct = {copy_of(prompt).tobytes(): prompt for prompt in prompts}
+            place = {content: k for k, content in enumerate(distinct)}
+            scores = _evaluate(self.active[slots[0]].plan, torch.stack(list(distinct.values())), split, outputs)
+            for s, prompt in zip(slots, prompts, strict=True):
+                self.active[s].scored(split, prompt, scores.of(place[copy_of(prompt).tobytes()]))
+        except Exception as error:
+            if len(slots) == 1:
+                self._fail(slots[0], error)
+                return
+            for s in slots:  # one by one, to see whose fault it is
+                self._score_group([s], split)
+
+    def _refill(self) -> None:
+        """Give free slots to waiting runs; where none is left and no run is active, training stops."""
+        while self.waiting and len(self.active) < len(self.prompts):
+            free = [s for s in range(len(self.prompts)) if s not in self.active][: len(self.waiting)]
+            fresh = [s for s in free if not self._start(s, self.waiting.popleft())]
+            self._score(fresh)
+            fresh = [s for s in fresh if s in self.active]  # without those whose scoring failed
+            for s in fresh:
+                if self.active[s].plan.total_steps == 0:
+                    self.active[s].status = "completed"
+            self._finish([s for s in fresh if self.active[s].status is not None])
+        if not self._taken():
+            self.trainer.should_stop = True
+
+    def _start(self, slot: int, plan: Plan) -> bool:
+        """Put the run into the slot: its prompt (P0 or saved), its optimiser settings, no state of the run before.
+
+        Returns whether it was resumed.
+        """
+        state = self.active[slot] = RunState(plan)
+        prompt, optimizer = self.prompts[slot], self.optimizers().optimizer
+        optimizer.param_groups[slot].update(group_settings(plan.config.optimizer))
+        with torch.no_grad():
+            prompt.copy_(plan.p0_Pd)
+        optimizer.state.pop(prompt, None)
+        saved = state.resume(prompt)
+        if saved:
+            # Adam's step counter stays on the host, its moments beside the prompt.
+            optimizer.state[prompt] = {k: x if k == "step" else x.to(prompt.device) for k, x in saved.items()}
+        for callback in self.callbacks:
+            callback.started(state)
+        return saved is not None
+
+    def _finish(self, slots: list[int]) -> None:
+        """Hand over the results of runs that are over; runs of one task are scored together."""
+        groups: dict[tuple, list[int]] = {}
+        for s in slots:
+            plan = self.active[s].plan
+            groups.setdefault(_evaluation_set(plan, plan.split), []).append(s)
+        for group in groups.values():
+            self._finish_group(group)
+
+    def _finish_group(self, slots: list[int]) -> None:
+        finals = {s: copy_of(self.prompts[s]) for s in slots}
+        try:
+            results = {s: self.active[s].result(finals[s], scores) for s, scores in self._final_scores(finals).items()}
+        except Exception as error:
+            if len(slots) == 1:
+                self._fail(slots[0], error)
+            else:
+                for s in slots:
+                    self._finish_group([s])
+            return
+        for s, trained in results.items():
+            state = self.active[s]
+            try:
+                for callback in self.callbacks:
+                    callback.ended(state, trained)
+                del self.active[s]
+            except Exception as error:
+                self._fail(s, error)
+
+    def _final_scores(self, finals: dict[int, np.ndarray]) -> dict[int, dict[str, Evaluation]]:
+        """Of each slot's run: scores of no prompt and of every prompt it keeps, with outputs; each is made once."""
+        first = self.active[next(iter(finals))].plan
+        key = _evaluation_set(first, first.split)
+        if key not in self._without_prompt:
+            no_prompt_1Pd = np.zeros((1, 0, self.lm.width), np.float32)
+            self._without_prompt[key] = _evaluate(first, no_prompt_1Pd, first.split, outputs=True)
+        named = {s: self.active[s].prompts(final) for s, final in finals.items()}
+        known = {content: scores for s in finals for content, scores in self.active[s].with_outputs.items()}
+        missing = {a.tobytes(): a for prompts in named.values() for a in prompts.values() if a.tobytes() not in known}
+        if missing:
+            scores = _evaluate(first, np.stack(list(missing.values())), first.split, outputs=True)
+            known |= {content: scores.of(k) for k, content in enumerate(missing)}
+        none = {"none": self._without_prompt[key]}
+        return {s: none | {which: known[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
+
+    def _fail(self, slot: int, error: Exception) -> None:
+        state = self.active.pop(slot)
+        self.prompts[slot].grad = None
+        state.status = "failed"
+        trained = state.result(copy_of(self.prompts[slot]), {})
+        for callback in self.callbacks:
+            callback.failed(state, trained, error)
+
+
+def _evaluation_set(plan: Plan, split: str) -> tuple:
+    """What runs have in common whose prompts can be scored together."""
+    return id(plan.task), split, plan.config.evaluation.max_new_tokens
+
+
+def _evaluate(plan: Plan, prompts_NPd: Tensor | np.ndarray, split: str, outputs: bool = False) -> Evaluation:
+    longest = plan.config.evaluation.max_new_tokens
+    return evaluate(plan.lm, prompts_NPd, plan.task, split=split, max_new_tokens=longest, outputs=outputs)

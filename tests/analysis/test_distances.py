@@ -1,0 +1,523 @@
+"""Mean distances and the correlation of distance sequences, against loops over pairs written from the definitions."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import pearsonr
+
+from promptgeo.analysis.geometry.tokens import cosine_distances
+from promptgeo.analysis.geometry.vocabulary import Vocabulary
+from promptgeo.analysis.questions.mean_distances import mean_distances
+from promptgeo.analysis.questions.sequences import sequences, zero_diagonal_alone
+from promptgeo.analysis.resampling import pair_means, token_pair_interval
+from promptgeo.analysis.result import Number, Result
+from promptgeo.errors import UserError
+from promptgeo.runs.table import RunTable
+
+TABLE1 = (0.546034, 0.547264, 0.528472, 0.567885, 0.612360, 0.544497, 0.580160, 0.566388, 0.506061, 0.584952)
+TABLE2 = (0.643099, 0.665577, 0.710362, 0.684544, 0.712954, 0.710524)
+ALL = 0.7415353844
+
+
+@pytest.fixture
+def drawn():
+    """For tests of the figures; the others leave them undrawn, which takes most of an analysis's time."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        for analysis in ("mean_distances", "sequences"):
+            monkeypatch.setattr(f"promptgeo.analysis.{analysis}._figure", lambda *of: "")
+
+
+def planted(
+    inits=4, tasks=6, seeds=1, length=3, width=64, init=0.0, task=0.0, position=0.0, arrangement=0.0, seed=0
+) -> RunTable:
+    """Prompts that are sums of effects of init, task, position, task at each position (arrangement), and unit noise."""
+    g = np.random.default_rng(seed)
+    cells = [(f"i{i}", f"t{t}", s) for s in range(seeds) for i in range(inits) for t in range(tasks)]
+    of_init, of_task, of_position = (
+        g.normal(size=(inits, width)),
+        g.normal(size=(tasks, width)),
+        g.normal(size=(length, width)),
+    )
+    # Neighbouring tasks are alike: distances between tasks differ.
+    arranged = np.cumsum(g.normal(size=(tasks, length, width)), axis=0)
+    prompts = [
+        init * of_init[int(i[1:])]
+        + task * of_task[int(t[1:])]
+        + position * of_position
+        + arrangement * arranged[int(t[1:])]
+        + g.normal(size=(length, width))
+        for i, t, _ in cells
+    ]
+    initial = [g.normal(size=(length, width)) for _ in cells]
+    return RunTable.from_arrays(
+        np.array(prompts), pd.DataFrame(cells, columns=["init", "task", "seed"]), np.array(initial)
+    )
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
+
+
+def every_token(runs: RunTable, of="prompt") -> list[dict]:
+    found = []
+    for run, row in enumerate(runs.table.itertuples()):
+        for position in range(runs.prompts().shape[1]):
+            vector = runs.prompts()[run, position].astype(float)
+            if of == "delta":
+                vector = (runs.prompts()[run, position] - runs.prompts("initial")[run, position]).astype(float)
+            found.append({"run": run, "init": row.init, "task": row.task, "position": position, "vector": vector})
+    return found
+
+
+def distance(a, b, metric):
+    if metric == "cosine":
+        return 1 - sum(a * b) / math.sqrt(sum(a * a)) / math.sqrt(sum(b * b))
+    return math.sqrt(sum((a - b) ** 2))
+
+
+def brute_means(runs: RunTable, of, convention, metric) -> dict[str, list[float]]:
+    """Every mean's distances, by name: ordered pairs for paper, unique ones otherwise."""
+    found: dict[str, list[float]] = {}
+    toks = every_token(runs, of)
+    for (k, a), (m, b) in itertools.product(enumerate(toks), repeat=2):
+        if convention == "corrected" and k >= m:
+            continue
+        d = 0.0 if k == m else distance(a["vector"], b["vector"], metric)
+        same_init, same_task, equal = a["init"] == b["init"], a["task"] == b["task"], a["position"] == b["position"]
+        suffixes = [""] if convention == "paper" else [".no_self"] + [""] * (a["run"] != b["run"])
+        for suffix in suffixes:
+            names = (
+                [f"all_pairs{suffix}"]
+                + [f"table1.{a['init']}{suffix}"] * same_init
+                + [f"table2.{a['task']}{suffix}"] * same_task
+            )
+            if not suffix:
+                cell = {(1, 0): "same_init", (0, 1): "same_task", (0, 0): "neither", (1, 1): "same_both"}[
+                    same_init, same_task
+                ]
+                alone = {"same_init": "same_init_other_task", "same_task": "same_task_other_init"}.get(cell, cell)
+                names += [cell, f"{alone}.{'equal' if equal else 'other'}_position"] + [
+                    f"position.{a['position']}"
+                ] * equal
+            for name in names:
+                found.setdefault(name, []).append(d)
+    return found
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(
+    ("of", "convention", "metric"),
+    list(itertools.product(("prompt", "delta"), ("paper", "corrected"), ("cosine", "l2"))),
+)
+def test_every_mean_is_that_of_a_loop_over_pairs(of, convention, metric, seeds):
+    runs = planted(inits=3, tasks=2, seeds=seeds, length=2, width=7, init=1.0, task=0.5, position=0.3)
+    result = mean_distances(runs, of=of, convention=convention, metrics=[metric], draws=100)
+    prefix = "" if metric == "cosine" else "l2."
+    wanted = brute_means(runs, of, convention, metric)
+    for group, suffix in itertools.product(
+        ("table1", "table2", "position"), ("", ".no_self") if convention == "corrected" else ("",)
+    ):
+        levels = {name: ds for name, ds in wanted.items() if re.fullmatch(rf"{group}\.\w+{re.escape(suffix)}", name)}
+        if levels:
+            wanted[f"{group}.mean{suffix}"] = [np.mean([np.mean(ds) for ds in levels.values()])] * sum(
+                map(len, levels.values())
+            )
+    given = {row.quantity.removeprefix(prefix): row for row in result.numbers if "difference" not in row.quantity}
+    assert set(given) == set(wanted)
+    for name, distances in wanted.items():
+        assert given[name].value == pytest.approx(np.mean(distances), abs=1e-6), name
+        assert given[name].n == len(distances), name
+    for name, (near, far) in {
+        "corrected": {
+            "init_closer": ("same_init", "same_task"),
+            "position_closer": ("neither.equal_position", "same_task_other_init.other_position"),
+        },
+        "paper": {"init_closer": ("table1.mean", "table2.mean"), "position_closer": ("position.mean", "table2.mean")},
+    }[convention].items():
+        assert number(result, f"{prefix}difference.{name}").value == pytest.approx(
+            np.mean(wanted[far]) - np.mean(wanted[near]), abs=1e-6
+        )
+
+
+def without_self(mean: float, tokens: int) -> float:
+    """The mean over pairs of different tokens, from that over all tokens^2 pairs, self-pairs at distance 0 in."""
+    return mean * tokens / (tokens - 1)
+
+
+def test_the_study_s_means_without_self_pairs():
+    assert without_self(np.mean(TABLE1), 24) == pytest.approx(0.583, abs=5e-4)
+    assert without_self(np.mean(TABLE2), 40) == pytest.approx(0.705, abs=5e-4)
+    assert without_self(ALL, 240) == pytest.approx(0.7446, abs=5e-5)
+
+
+def test_without_self_is_the_step_from_paper_to_no_self():
+    runs = planted(inits=3, tasks=4, length=2, init=0.5)
+    paper, corrected = (mean_distances(runs, convention=c) for c in ("paper", "corrected"))
+    for name, tokens in {"table1.i1": 8, "table1.mean": 8, "table2.t3": 6, "table2.mean": 6, "all_pairs": 24}.items():
+        assert number(corrected, f"{name}.no_self").value == pytest.approx(
+            without_self(number(paper, name).value, tokens), abs=1e-9
+        )
+
+
+def test_intervals_draw_whole_runs():
+    runs = planted(inits=4, tasks=5, init=1.0, task=0.5)
+    tokens = every_token(runs)
+    distances = cosine_distances(np.array([t["vector"] / np.linalg.norm(t["vector"]) for t in tokens]))
+    run, init = (np.array([t[key] for t in tokens]) for key in ("run", "init"))
+    same_init = (init[:, None] == init) & (run[:, None] != run)
+    given = {row.quantity: row for row in mean_distances(runs, draws=300, seed=3).numbers}
+    for name, chosen in {
+        "same_init": same_init,
+        "table1.i2": same_init & (init == "i2"),
+        "all_pairs": run[:, None] != run,
+    }.items():
+        low, high = token_pair_interval(distances, run, chosen, draws=300, seed=3)
+        assert (given[name].low, given[name].high) == pytest.approx((low, high), abs=1e-6)
+        assert low < given[name].value < high
+
+
+def test_a_bootstrap_draw_is_the_mean_over_its_copies():
+    g = np.random.default_rng(0)
+    sums = g.random((4, 4)) + np.eye(4)
+    sums, counts = sums + sums.T, np.full((4, 4), 3.0)
+    counts[0, 1] = counts[1, 0] = sums[0, 1] = sums[1, 0] = 0
+    drawn = [0, 0, 2, 1]
+    total = n = 0.0
+    for (x, a), (y, b) in itertools.product(enumerate(drawn), repeat=2):
+        if a != b or x == y:  # two copies of a run have no pairs with each other
+            total, n = total + sums[a, b], n + counts[a, b]
+    assert pair_means(np.array([[2.0, 1, 1, 0]]), sums, counts)[0] == pytest.approx(total / n)
+    np.fill_diagonal(counts, 0)
+    assert np.isnan(pair_means(np.array([[2.0, 2, 0, 0]]), sums * (counts > 0), counts)[0])
+
+
+PLANTED = {  # effects; then what is found: init against task, position against task, init alone, task alone
+    "init": ({"init": 1.0}, "closer", "no closer", "closer", "no closer"),
+    "task": ({"task": 1.0}, "farther apart", "farther apart", "no closer", "closer"),
+    "position": ({"position": 1.0}, "no closer", "closer", "no closer", "no closer"),
+    "both": ({"init": 1.2, "task": 0.6}, "closer", "farther apart", "closer", "closer"),
+    "none": ({}, "no closer", "no closer", "no closer", "no closer"),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_planted_structure_gives_its_own_sentences(what):
+    effects, *verdicts = PLANTED[what]
+    result = mean_distances(planted(inits=6, tasks=6, width=400, seed=1, **effects))
+    assert len(result.findings) == 4
+    for finding, verdict in zip(result.findings, verdicts, strict=True):
+        assert f"of different runs lie {verdict} with " in finding.sentence
+        assert finding.low <= finding.estimate <= finding.high
+        assert (
+            f"difference {finding.estimate:.3f} ({finding.low:.3f} to {finding.high:.3f}; n = " in finding.sentence
+            and "in 36 runs" in finding.sentence
+        )
+    (claim,) = result.claims
+    assert (
+        claim.name == "init_closer"
+        and claim.holds == (verdicts[0] == "closer")
+        and claim.evidence == result.findings[0].sentence
+    )
+
+    def v(quantity: str) -> float:
+        return number(result, quantity).value
+
+    assert (v("same_init") < v("neither") - 0.05) == ("init" in effects)
+    assert (v("same_task") < v("neither") - 0.05) == ("task" in effects)
+    assert (v("neither.equal_position") < v("neither.other_position") - 0.05) == ("position" in effects)
+
+
+def test_self_pairs_alone_make_the_same_init_closer_as_the_study_counted():
+    runs = planted(inits=10, tasks=6, length=4, width=400)
+    paper, corrected = (mean_distances(runs, convention=c, metrics=["cosine"]) for c in ("paper", "corrected"))
+    assert paper.claims[0].holds and not corrected.claims[0].holds
+    assert "self-pairs and same-run pairs counted" in paper.findings[0].sentence
+
+
+def test_deltas_are_called_so_and_have_no_place_among_words(drawn):
+    vocabulary = Vocabulary(np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32), ["x"] * 50)
+    prompt, delta = (mean_distances(planted(init=1.0), of=of, vocabulary=vocabulary) for of in ("prompt", "delta"))
+    assert {row.quantity for row in prompt.numbers} - {row.quantity for row in delta.numbers} == {
+        "random_vocabulary",
+        "l2.random_vocabulary",
+    }
+    assert "random vocabulary" in prompt.figures["cosine"] and "random vocabulary" not in delta.figures["cosine"]
+    assert prompt.findings[0].sentence.startswith("Prompt tokens") and delta.findings[0].sentence.startswith(
+        "Deltas of prompt tokens"
+    )
+    assert not any("vocabulary" in sentence for sentence in delta.omissions)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_random_vocabulary_line_is_that_of_a_loop(metric):
+    embeddings = np.random.default_rng(0).normal(size=(30, 64)).astype(np.float32)
+    embeddings[4] = 0  # as some models pad: at cosine distance 1 from everything
+    vocabulary = Vocabulary(embeddings, ["x"] * 30)
+    for sample in (30, 12):
+        chosen = embeddings[vocabulary.sample(sample, 5)].astype(float)
+        loops = []
+        for a, b in itertools.combinations(chosen, 2):
+            zero = metric == "cosine" and not (a.any() and b.any())
+            loops.append(1.0 if zero else distance(a, b, metric))
+        name = "random_vocabulary" if metric == "cosine" else "l2.random_vocabulary"
+        paper, corrected = (
+            mean_distances(planted(), convention=c, vocabulary=vocabulary, metrics=[metric], sample=sample, seed=5)
+            for c in ("paper", "corrected")
+        )
+        assert number(corrected, name).value == pytest.approx(np.mean(loops), abs=1e-6)
+        assert number(paper, name).value == pytest.approx(np.mean(loops) * (sample - 1) / sample, abs=1e-6)
+        row = number(corrected, name)
+        assert row.n == len(loops) and row.low < row.value < row.high and f"{sample} vocabulary tokens" in row.unit
+
+
+def test_what_the_runs_cannot_support_is_said():
+    single = mean_distances(planted(seeds=1))
+    assert any("same_both" in sentence and "several seeds" in sentence for sentence in single.omissions)
+    assert any("embeddings" in sentence for sentence in single.omissions)
+    small = mean_distances(planted(inits=2, tasks=2, length=1))
+    assert any("same_task_other_init.other_position" in s for s in small.omissions) and any(
+        "interval: table1.i0" in s for s in small.omissions
+    )
+    diagonal = mean_distances(planted(inits=3, tasks=3).query("init.str[1] == task.str[1]"))
+    assert (
+        not diagonal.claims
+        and any("comparison: init_closer" in s for s in diagonal.omissions)
+        and any("table1.i0" in s for s in diagonal.omissions)
+    )
+    for result in (single, small, diagonal):
+        assert np.isfinite([row.value for row in result.numbers]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "says"),
+    [
+        ({}, {"inits": 1}, "at least 2 inits; these have 1"),
+        ({}, {"tasks": 1}, "at least 2 tasks; these have 1"),
+        ({"metrics": ["dot"]}, {}, "metrics=dot: must be some of cosine, l2"),
+        ({"sample": 1}, {}, "sample=1"),
+        ({"draws": 0}, {}, "draws=0"),
+    ],
+)
+def test_mean_distances_refuses(options, change, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        mean_distances(planted(**change), **options)
+
+
+def test_deltas_need_p0():
+    runs = planted()
+    bare = RunTable.from_arrays(runs.prompts(), runs.table)
+    for analysis in (mean_distances, sequences):
+        with pytest.raises(UserError, match="initial"):
+            analysis(bare, of="delta")
+
+
+def brute_sequence(toks: list[dict], init: str, tasks: list[str], order, convention) -> list[float]:
+    mine = {(t["task"], t["position"]): t["vector"] for t in toks if t["init"] == init}
+    keys = [(tasks[t], p) for t in order for p in sorted({p for _, p in mine})]
+    found = []
+    for x, y in itertools.product(range(len(keys)), repeat=2):
+        if convention == "corrected" and (x >= y or keys[x][0] == keys[y][0]):
+            continue
+        found.append(0.0 if x == y else distance(mine[keys[x]], mine[keys[y]], "cosine"))
+    return found
+
+
+@pytest.mark.parametrize("of", ["prompt", "delta"])
+@pytest.mark.parametrize("convention", ["paper", "corrected"])
+def test_every_correlation_is_that_of_a_loop_over_pairs(of, convention):
+    runs = planted(inits=3, tasks=6, length=2, width=8, arrangement=0.3, position=0.5)
+    shuffled = runs.table.sample(frac=1, random_state=0).index  # the order of the runs must not matter
+    mixed = RunTable.from_arrays(runs.prompts()[shuffled], runs.table.loc[shuffled], runs.prompts("initial")[shuffled])
+    result = sequences(mixed, of=of, convention=convention)
+    toks, tasks, given = every_token(runs, of), [f"t{t}" for t in range(6)], list(range(6))
+    table = result.tables["pearson"]
+    assert len(table) == 3
+    for row in table.itertuples():
+        a, b = (brute_sequence(toks, init, tasks, given, convention) for init in (row.init, row.other_init))
+        found = pearsonr(a, b)
+        assert row.r == pytest.approx(found.statistic, abs=1e-6) and row.n == len(a) == (
+            144 if convention == "paper" else 60
+        )
+        if convention == "paper":
+            assert row.p == pytest.approx(found.pvalue, rel=1e-4)
+    assert number(result, "pearson.minimum").value == pytest.approx(table["r"].min())
+    lowest = number(result, "pearson.minimum")
+    assert lowest.p == pytest.approx(table["p"].max()) and lowest.n == table["n"][0]
+
+
+def test_p_is_exact_over_all_720_orders_of_the_tasks():
+    runs = planted(inits=2, tasks=6, length=2, width=8, arrangement=0.15, position=0.5)
+    (row,) = sequences(runs).tables["pearson"].itertuples()
+    toks, tasks = every_token(runs), [f"t{t}" for t in range(6)]
+    distances = {}
+    for init in ("i0", "i1"):
+        for a, b in itertools.product([t for t in toks if t["init"] == init], repeat=2):
+            distances[init, a["task"], a["position"], b["task"], b["position"]] = distance(
+                a["vector"], b["vector"], "cosine"
+            )
+    pairs = [(t, p, u, q) for t, u in itertools.combinations(range(6), 2) for p in range(2) for q in range(2)]
+    first = [distances["i0", tasks[t], p, tasks[u], q] for t, p, u, q in pairs]
+    null = []
+    for order in itertools.permutations(range(6)):
+        second = [distances["i1", tasks[order[t]], p, tasks[order[u]], q] for t, p, u, q in pairs]
+        null.append(np.corrcoef(first, second)[0, 1])
+    assert row.r == pytest.approx(null[0], abs=1e-6) and row.by_chance == pytest.approx(np.mean(null[1:]), abs=1e-6)
+    assert row.p == pytest.approx(sum(r >= null[0] - 1e-9 for r in null) / 720)
+    assert 1 / 720 < row.p < 1
+
+
+def test_shared_arrangement_is_found_and_shared_positions_are_not_taken_for_one():
+    found = sequences(planted(arrangement=2.0, width=128))
+    assert found.claims[0].holds and "correlate for any two inits" in found.findings[0].sentence
+    assert found.findings[0].p == pytest.approx(1 / 720) and "all 720 orders" in found.findings[0].sentence
+    for effects in ({"position": 1.0}, {"init": 1.0}, {}):
+        result = sequences(planted(width=128, seed=2, **effects))
+        assert not result.claims[0].holds and "any two inits" not in result.findings[0].sentence
+        paper = sequences(planted(width=128, seed=2, **effects), convention="paper")
+        assert (
+            paper.claims[0].holds and number(paper, "pearson.minimum").value > 0.7
+        )  # so the study's count cannot tell
+    positions = sequences(planted(width=128, seed=2, position=1.0))
+    assert number(positions, "pearson.minimum").value > 0.7 and positions.findings[0].p > 0.05
+
+
+def test_one_init_apart_is_named_so():
+    runs = planted(inits=5, arrangement=0.5, width=128)
+    alone = planted(inits=5, arrangement=0.5, width=128, seed=9)
+    odd = (runs.table["init"] == "i4").to_numpy()[:, None, None]
+    result = sequences(RunTable.from_arrays(np.where(odd, alone.prompts(), runs.prompts()), runs.table))
+    assert not result.claims[0].holds
+    assert re.search(
+        r"for [6-9] of 10 pairs of inits only: lowest r = -?0\.\d{3} \(i\d, i4", result.findings[0].sentence
+    )
+    by_chance = number(result, "pearson.minimum.by_chance")
+    assert by_chance.low < by_chance.value < by_chance.high and 0 < by_chance.p < 1
+
+
+def test_the_lowest_r_by_chance_permutes_each_init_on_its_own():
+    runs = planted(inits=3, tasks=6, length=2, width=32, arrangement=0.5)
+    result = sequences(runs)
+    given = number(result, "pearson.minimum.by_chance")
+    toks, tasks, g = every_token(runs), [f"t{t}" for t in range(6)], np.random.default_rng(1)
+    matrices = {}
+    for init in ("i0", "i1", "i2"):
+        full = np.array(brute_sequence(toks, init, tasks, range(6), "paper")).reshape(6, 2, 6, 2)
+        matrices[init] = full
+    t, u = np.triu_indices(6, 1)
+    null = []
+    for _ in range(800):
+        drawn = []
+        for full in matrices.values():
+            order = g.permutation(6)
+            drawn.append(full[order[t], :, order[u], :].ravel())
+        null.append(np.corrcoef(drawn)[np.triu_indices(3, 1)].min())
+    assert given.value == pytest.approx(np.mean(null), abs=0.03)
+    assert (given.low, given.high) == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])), abs=0.06)
+    assert given.p == pytest.approx(
+        (1 + 2000 * np.mean(np.array(null) >= number(result, "pearson.minimum").value)) / 2001, abs=0.01
+    )
+
+
+def test_the_zero_diagonal_alone_is_what_shuffled_distances_give():
+    runs = planted(inits=2, tasks=6, length=2, width=16, arrangement=0.3)
+    result = sequences(runs)
+    toks, tasks = every_token(runs), [f"t{t}" for t in range(6)]
+    a, b = (np.array(brute_sequence(toks, init, tasks, range(6), "paper")).reshape(12, 12) for init in ("i0", "i1"))
+    g, upper, null = np.random.default_rng(0), np.triu_indices(12, 1), []
+    for _ in range(3000):
+        shuffled = np.zeros((12, 12))
+        shuffled[upper] = g.permutation(b[upper])
+        null.append(np.corrcoef(a.ravel(), (shuffled + shuffled.T).ravel())[0, 1])
+    alone = number(result, "pearson.zero_diagonal_alone")
+    assert alone.value == pytest.approx(np.mean(null), abs=4 * np.std(null) / math.sqrt(3000))
+    assert (alone.low, alone.high) == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])), abs=0.02)
+    assert f"the zero diagonal alone gives {alone.value:.3f}" in result.claims[0].evidence
+    assert zero_diagonal_alone(1.0, 0.0, 0.5, 0.0, 24) == pytest.approx(1.0) and zero_diagonal_alone(
+        1.0, 1 / math.sqrt(24), 1.0, 1 / math.sqrt(24), 24
+    ) == pytest.approx(0.5)
+
+
+def test_many_tasks_get_random_orders():
+    result = sequences(planted(inits=2, tasks=8, arrangement=0.5), permutations=300)
+    assert "300 random orders" in result.findings[0].sentence and result.findings[0].p == pytest.approx(1 / 301)
+
+
+def test_seeds_of_a_cell_are_averaged_as_matrices():
+    runs = planted(inits=2, tasks=6, seeds=2, length=2, width=8, arrangement=0.3)
+    result = sequences(runs)
+    tasks, sequence = [f"t{t}" for t in range(6)], {}
+    for init in ("i0", "i1"):
+        per_seed = [
+            brute_sequence(every_token(runs.query(f"seed == {s}")), init, tasks, range(6), "corrected") for s in (0, 1)
+        ]
+        sequence[init] = np.mean(per_seed, axis=0)
+    assert number(result, "pearson.minimum").value == pytest.approx(np.corrcoef(*sequence.values())[0, 1], abs=1e-6)
+    assert "each a mean over 2 runs of a cell" in result.findings[0].sentence
+    uneven = sequences(runs.query("not (seed == 1 and task == 't0')"))
+    assert any("up to 2 runs, some only 1" in sentence for sentence in uneven.omissions)
+    assert number(uneven, "pearson.minimum").value == pytest.approx(
+        number(sequences(runs.query("seed == 0")), "pearson.minimum").value
+    )
+
+
+def test_few_tasks_get_no_p_no_finding_and_no_claim():
+    result = sequences(planted(tasks=5, arrangement=0.5))
+    assert not result.findings and not result.claims
+    assert any("No p" in sentence and "5 tasks" in sentence for sentence in result.omissions)
+    assert number(result, "pearson.minimum").value > 0 and result.tables["pearson"]["p"].isna().all()
+
+
+def test_sequences_need_common_tasks_and_distances_that_vary():
+    runs = planted(inits=3, tasks=7, arrangement=0.5)
+    gap = sequences(runs.query("not (task == 't2' and init == 'i1')"))
+    assert any(sentence.endswith(": t2.") for sentence in gap.omissions)
+    assert number(gap, "pearson.minimum").value == pytest.approx(
+        number(sequences(runs.query("task != 't2'")), "pearson.minimum").value
+    )
+    prompts = runs.prompts().copy()
+    prompts[(runs.table["init"] == "i2").to_numpy()] = 1.0
+    flat = sequences(RunTable.from_arrays(prompts, runs.table))
+    assert (
+        any("do not vary" in sentence and "i2" in sentence for sentence in flat.omissions)
+        and len(flat.tables["pearson"]) == 1
+    )
+    with pytest.raises(UserError, match="at least 3 tasks"):
+        sequences(planted(tasks=2))
+    with pytest.raises(UserError, match="3 tasks that every init has"):
+        sequences(runs.query("init == 'i0' and task <= 't3' or init == 'i1' and task >= 't2'"))
+    with pytest.raises(UserError, match="permutations=0"):
+        sequences(runs, permutations=0)
+    with pytest.raises(UserError, match="at least 2 inits"):
+        sequences(planted(inits=1))
+
+
+def test_the_same_runs_give_the_same_bytes(drawn):
+    runs = planted(init=0.5)
+    for analysis in (mean_distances, sequences):
+        first, second = analysis(runs), analysis(runs)
+        assert first.numbers == second.numbers and first.figures == second.figures and first.findings == second.findings
+        assert all(svg.startswith("<svg") for svg in first.figures.values())
+
+
+def test_conf_names_the_functions_and_their_defaults():
+    import inspect
+
+    from promptgeo.analysis.target import analysis_of
+    from promptgeo.config.compose_analyze import compose_analyze
+
+    config = compose_analyze(["runs=x", "analysis=[mean_distances,sequences]"])
+    assert set(config.analysis) == {"mean_distances", "sequences"}
+    for name, settings in config.analysis.items():
+        analysis = analysis_of(name, settings)
+        for option, value in analysis.options.items():
+            default = inspect.signature(analysis.function).parameters[option].default
+            assert (tuple(value) if isinstance(value, list) else value) == default, option

@@ -1,0 +1,334 @@
+"""Analyses that run the model: prompts made of runs are scored as the runs were; planted structure is found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import promptgeo as pg
+import reference
+from promptgeo.analysis import scoring
+from promptgeo.analysis.geometry.tokens import random_like
+from promptgeo.analysis.questions.mean_prompts import mean_prompts
+from promptgeo.analysis.questions.transplant import _spread, transplant
+from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.scoring import Bootstrap, Control, EvaluationSet, Scored, in_percent, in_points
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import Run, Trained, write_run
+from promptgeo.runs.table import RunTable, table_of
+from promptgeo.runs.task import task_of
+from promptgeo.tiny import PATH as TINY
+from promptgeo.training.engine import train_pack
+
+SMALL = (
+    "task.split.max_train=64",
+    "task.split.max_test=9",
+    "training.epochs=2",
+    "evaluation.every=end",
+    "evaluation.max_new_tokens=6",
+    "training.checkpoints=100",
+)
+TASKS, INITS = ("country_capital", "present_past"), ("cat", "vocab")
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
+    out = tmp_path_factory.mktemp("models")
+    made = [reference.make_plan(TINY, out, f"task={task}", f"init={init}", *SMALL) for task in TASKS for init in INITS]
+    assert train_pack(made) == {}
+    return made
+
+
+@pytest.fixture(scope="module")
+def runs(plans):
+    return table_of([Run.load(plan.folder) for plan in plans])
+
+
+@pytest.fixture(scope="module")
+def tiny(plans):
+    return plans[0].lm
+
+
+@pytest.fixture(scope="module")
+def moved(runs, tiny):
+    return transplant(runs, lm=tiny, max_examples=None, alphas=(0.5,))
+
+
+def accuracy(lm, prompt_Pd, plan) -> float:
+    return float(
+        pg.evaluate(lm, prompt_Pd[None], plan.task, max_new_tokens=plan.config.evaluation.max_new_tokens).accuracy[0]
+    )
+
+
+def table_row(result, **where):
+    found = result.tables["accuracies"]
+    for column, value in where.items():
+        found = found[found[column] == value]
+    (row,) = found.to_dict("records")
+    return row
+
+
+def test_a_runs_task_is_made_again_from_its_folder(plans, runs, tmp_path):
+    for plan, run in zip(plans, runs.runs, strict=True):
+        assert task_of(run) == plan.task
+    changed = Run(runs.runs[0].folder, runs.runs[0].info | {"fingerprints": {"data": "sha256:0"}})
+    with pytest.raises(UserError, match="the data of task country_capital are not those"):
+        task_of(changed)
+
+
+def test_the_diagonal_is_the_run_itself(runs, moved):
+    assert runs.table["accuracy_final"].min() > 0.5 > runs.table["accuracy_initial"].max()
+    for row in runs.table.itertuples():
+        for alpha, logged in ((0.0, row.accuracy_initial), (1.0, row.accuracy_final)):
+            cell = table_row(moved, kind="own", alpha=alpha, task=row.task, recipient=row.init)
+            assert cell["accuracy"] == logged and cell["n"] == row.n == 9
+            assert (cell["low"], cell["high"]) == wilson(round(9 * logged), 9)
+    assert value(moved, "own") == pytest.approx(runs.table["accuracy_final"].mean())
+
+
+def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
+    p0, final = runs.prompts("initial"), runs.prompts()
+    expected = []
+    for a, b in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        for alpha in (0.5, 1.0):
+            by_hand = accuracy(tiny, p0[b] + alpha * (final[a] - p0[a]), plans[b])
+            cell = table_row(
+                moved, kind="transplant", alpha=alpha, task=TASKS[b // 2], donor=INITS[a % 2], recipient=INITS[b % 2]
+            )
+            assert cell["accuracy"] == by_hand
+        expected.append(by_hand)
+        other = (a + 2) % 4
+        cell = table_row(moved, kind="other_task_delta", task=TASKS[b // 2], donor=INITS[a % 2], recipient=INITS[b % 2])
+        assert cell["accuracy"] == accuracy(tiny, p0[b] + final[other] - p0[other], plans[b])
+        cell = table_row(moved, kind="composition.sum", task=TASKS[b // 2], recipient=INITS[b % 2])
+        assert cell["accuracy"] == accuracy(tiny, final[b] + final[(b + 2) % 4] - p0[(b + 2) % 4], plans[b])
+    assert value(moved, "transplant") == pytest.approx(np.mean(expected))
+    assert value(moved, "difference.initial") == pytest.approx(
+        np.mean(expected) - runs.table["accuracy_initial"].mean()
+    )
+    heat = moved.tables["heatmap"].set_index(["donor", "recipient"])["accuracy"]
+    assert heat["cat", "vocab"] == pytest.approx((expected[0] + expected[2]) / 2)
+    assert {"heatmap", "alpha"} == set(moved.figures) and not moved.omissions
+
+
+def planted(source: Run, folder, inits: dict[str, tuple[np.ndarray, np.ndarray]]) -> RunTable:
+    """Run folders whose P0 and final prompt were put there, all else as in a real run."""
+    made = []
+    for init, (initial, final) in inits.items():
+        info = {k: v for k, v in source.info.items() if k not in ("files", "sha256", "status", "results")}
+        info["config"] = info["config"] | {"init": info["config"]["init"] | {"name": init}}
+        initial, final = initial.astype(np.float32), final.astype(np.float32)
+        write_run(
+            folder / init,
+            info,
+            Trained("completed", initial, final[None], np.array([1]), final, final, [], [], source.info["results"]),
+        )
+        made.append(Run.load(folder / init))
+    return table_of(made)
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
+
+
+def sentence(result, with_words: str) -> str:
+    (found,) = [f.sentence for f in result.findings if with_words in f.sentence]
+    return found
+
+
+def test_a_shared_direction_carries_over_and_a_shared_end_point_does_not(runs, tiny, tmp_path):
+    generator = np.random.default_rng(0)
+    source = runs.runs[2]
+    solved, length = source.prompt(), source.prompt().shape
+    far = 10 * np.abs(solved).max()  # what is left of P0[b] - P0[a] then drowns the prompt
+    near = {f"near{i}": generator.normal(0, 1e-3, length) for i in range(3)}
+    apart = {f"far{i}": generator.normal(0, far, length) for i in range(3)}
+    shared = transplant(planted(source, tmp_path / "shared", {k: (p0, p0 + solved) for k, p0 in near.items()}), lm=tiny)
+    own_way = transplant(planted(source, tmp_path / "own", {k: (p0, solved) for k, p0 in apart.items()}), lm=tiny)
+    assert value(shared, "transplant") == value(shared, "own") == value(own_way, "own") > 0.5
+    assert value(shared, "random_delta") < 0.2 and value(own_way, "transplant") < value(own_way, "own") - 0.3
+    assert "so the delta carries over (n = 6 pairs of runs" in sentence(shared, "P0 alone")
+    assert "so its direction matters" in sentence(shared, "a random delta")
+    assert "so it is not distinguishable from the prompt trained from there" in sentence(shared, "own trained prompt")
+    assert "so nothing shows that the delta carries over" in sentence(own_way, "P0 alone")
+    assert "so part of the delta holds only for its own init" in sentence(own_way, "own trained prompt")
+    for result in (shared, own_way):
+        assert result.omissions == [
+            "transplant: another task's delta as a control, and composition, need runs of two tasks "
+            "with the same init and seed."
+        ]
+
+
+def test_what_was_drawn_is_named_and_the_same_each_time(runs, tiny):
+    first, again = (
+        transplant(runs, lm=tiny, alphas=(1,), max_examples=4, max_pairs=2, max_compositions=1) for _ in range(2)
+    )
+    assert (
+        first.omissions[0]
+        == "transplant: 2 of 4 pairs of runs were scored, drawn by seed 0 (max_pairs=null scores all)."
+    )
+    assert (
+        "4 test examples of a task, drawn by seed 0, stand for all of country_capital (9), present_past (9)"
+        in first.omissions[1]
+    )
+    assert first.numbers == again.numbers and first.figures == again.figures
+    assert set(first.tables["accuracies"]["n"]) == {4}
+    assert (first.tables["accuracies"]["kind"] == "composition.sum").sum() == 2
+
+
+def test_pairs_are_drawn_evenly_over_inits(runs):
+    table = runs.table.loc[[0] * 12].reset_index(drop=True).assign(init=[f"i{k % 4}" for k in range(12)])
+    pairs = [(a, b) for a in range(12) for b in range(12) if a % 4 != b % 4]
+    for most in (12, 24, 30):
+        chosen = _spread(pairs, table, most, np.random.default_rng(1))
+        counts = np.zeros((4, 4), dtype=int)
+        for a, b in chosen:
+            counts[a % 4, b % 4] += 1
+        off = counts[~np.eye(4, dtype=bool)]
+        assert len(set(chosen)) == most == off.sum() and off.max() - off.min() <= 1
+
+
+def test_a_random_delta_is_as_long_as_the_delta_token_by_token():
+    delta = np.random.default_rng(0).normal(size=(4, 50)) * np.array([[0.0], [1.0], [5.0], [0.1]])
+    noise = random_like(delta, np.random.default_rng(1))
+    np.testing.assert_allclose(np.linalg.norm(noise, axis=1), np.linalg.norm(delta, axis=1), rtol=1e-12)
+    assert abs((noise[1] @ delta[1]) / (delta[1] @ delta[1])) < 0.5
+
+
+def test_what_cannot_be_transplanted_says_why(runs, tiny):
+    with pytest.raises(UserError, match="transplant: needs runs with at least 2 inits; these have 1"):
+        transplant(runs.query("init == 'cat'"), lm=tiny)
+    with pytest.raises(UserError, match="needs two runs of one task and seed that differ in init"):
+        transplant(runs.query("(task == 'country_capital') == (init == 'cat')"), lm=tiny)
+    elsewhere = RunTable.from_arrays(runs.prompts(), runs.table, runs.prompts("initial"))
+    for analysis in (transplant, mean_prompts):
+        with pytest.raises(UserError, match="needs runs trained here"):
+            analysis(elsewhere, lm=tiny)
+
+
+def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
+    result = mean_prompts(runs, lm=tiny)
+    final, initial = runs.prompts().astype(np.float64), runs.prompts("initial").astype(np.float64)
+    expected: dict[str, dict[str, float]] = {}
+    for t, task in enumerate(TASKS):
+        plan, own, others = plans[2 * t], [2 * t, 2 * t + 1], [2 - 2 * t, 3 - 2 * t]
+        prompts = {
+            "mean_prompt": (final[own[0]] + final[own[1]]) / 2,
+            "other_task": (final[others[0]] + final[others[1]]) / 2,
+            "mean_initial": (initial[own[0]] + initial[own[1]]) / 2,
+        }
+        tokens = {"mean_prompt": "mean_token", "other_task": "other_task_token", "mean_initial": "mean_initial_token"}
+        expected[task] = {kind: accuracy(tiny, prompt_Pd, plan) for kind, prompt_Pd in prompts.items()}
+        for kind, prompt_Pd in prompts.items():
+            expected[task][tokens[kind]] = accuracy(tiny, sum(prompt_Pd)[None] / len(prompt_Pd), plan)
+        expected[task]["runs"] = runs.table["accuracy_final"][own].mean()
+        expected[task]["initial"] = runs.table["accuracy_initial"][own].mean()
+        for kind, right in expected[task].items():
+            assert value(result, f"{kind}.{task}") == pytest.approx(right), (kind, task)
+    token = number(result, "mean_token.present_past")
+    assert token.interval == wilson(round(9 * token.value), 9) and token.n == 9
+    means = {kind: np.mean([expected[task][kind] for task in TASKS]) for kind in expected[TASKS[0]]}
+    for kind in ("mean_prompt", "mean_token"):
+        assert value(result, f"difference.{kind}.runs") == pytest.approx(means[kind] - means["runs"])
+    assert [f.n for f in result.findings] == [18] * 6 and not result.omissions
+    alone = mean_prompts(runs.query("task == 'present_past'"), lm=tiny)
+    assert alone.omissions == ["mean_prompts: another task's mean prompt as a control needs runs of two tasks."]
+    assert not any("other_task" in each.quantity for each in alone.numbers)
+
+
+# The intervals.
+
+
+def evaluation_set(plan, n: int) -> EvaluationSet:
+    return EvaluationSet(dataclasses.replace(plan.task, test=plan.task.test[:n]), 6, n)
+
+
+def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plans):
+    generator = np.random.default_rng(3)
+    evaluation_sets = [evaluation_set(plans[0], 9), evaluation_set(plans[2], 5)]
+    members = [(0, 1), (1, 0), (0, 2), (2, 2), ()]
+    cells = Scored(
+        [generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [evaluation_sets[s % 2] for s in range(5)], members
+    )
+    bootstrap = Bootstrap(3, draws=20, seed=5)
+    means = bootstrap.means(cells)
+    for b in range(20):
+        weights, total = 0.0, 0.0
+        for correct, of, runs_of in zip(cells.correct_S, cells.sets_S, members, strict=True):
+            weight = np.prod([bootstrap.resampler.runs_BN[b, r] for r in runs_of])
+            weights += weight
+            total += weight * (bootstrap.resampler.examples(of, of.n)[b] / of.n) @ correct
+        assert means[b] == pytest.approx(total / weights)
+    equal = dataclasses.replace(cells, tasks_equal=True)
+    of_task = [np.mean([cells.correct_S[s].mean() for s in chosen]) for chosen in ((0, 2, 4), (1, 3))]
+    assert equal.mean == pytest.approx(np.mean(of_task))
+    first, second = evaluation_sets
+    assert equal.on(first).mean == pytest.approx(of_task[0])
+    assert equal.on(first, second).mean == equal.mean != cells.on(first, second).mean == cells.mean
+    assert bootstrap.difference(cells, cells)[0] == 0
+
+
+def test_a_verdict_is_whether_the_interval_holds_zero():
+    control = Control("a control", "more", "no different", "fewer")
+    for low, high, meaning in ((0.1, 0.3, "more"), (-0.1, 0.3, "no different"), (0.0, 0.3, "no different")):
+        assert control.meaning(Number("d", 0.2, 9, "runs", low, high)) == meaning
+    assert control.meaning(Number("d", -0.2, 9, "runs", -0.3, -0.1)) == "fewer"
+    assert in_points(Number("d", -0.2, 9, "runs", -0.3, -0.1)) == "-20.0 points (-30.0 to -10.0)"
+    assert in_percent(Number("a", 0.25, 9, "runs", 0.1, 0.5)) == "25.0% (10.0% to 50.0%)"
+
+
+def test_intervals_where_nothing_varies_are_those_of_the_examples(plans):
+    nine = evaluation_set(plans[0], 9)
+    right, wrong = (Scored([np.full(9, value)] * 4, [nine] * 4, [(r,) for r in range(4)]) for value in (True, False))
+    bootstrap = Bootstrap(4)
+    assert bootstrap.interval(right) == wilson(9, 9) and bootstrap.interval(wrong) == wilson(0, 9)
+    difference, low, high = bootstrap.difference(right, wrong)
+    # Newcombe 1998, method 10: 1 - sqrt((1 - .7009)^2 + .2991^2), by hand
+    assert (difference, high) == (1.0, 1.0) and low == pytest.approx(1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), abs=1e-9)
+
+
+def test_intervals_hold_the_true_mean_about_as_often_as_they_say(plans):
+    """Runs differ, examples differ: an interval over runs alone, or over examples alone, would miss far more often."""
+    generator, held = np.random.default_rng(0), 0
+    nine = evaluation_set(plans[0], 9)
+    nine = dataclasses.replace(nine, task=dataclasses.replace(nine.task, test=nine.task.test * 4))
+    for trial in range(200):
+        chance = np.clip(0.5 + 0.2 * generator.normal(size=(20, 1)) + 0.2 * generator.normal(size=36), 0, 1)
+        correct = list(generator.random((20, 36)) < chance)
+        low, high = Bootstrap(20, draws=300, seed=trial).interval(
+            Scored(correct, [nine] * 20, [(r,) for r in range(20)])
+        )
+        held += low <= 0.5 <= high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_prompts_of_one_evaluation_set_are_scored_together(runs, tiny, monkeypatch):
+    calls = []
+    real = scoring.evaluate
+    monkeypatch.setattr(
+        scoring, "evaluate", lambda lm, prompts, *a, **k: calls.append(len(prompts)) or real(lm, prompts, *a, **k)
+    )
+    transplant(runs, lm=tiny, alphas=(0.5,), max_examples=3)
+    assert len(calls) == 2
+
+
+def test_equal_prompts_of_one_evaluation_set_are_scored_once(plans, tiny, monkeypatch):
+    seen = []
+    real = scoring.evaluate
+    monkeypatch.setattr(
+        scoring, "evaluate", lambda lm, prompts, *a, **k: seen.append(len(prompts)) or real(lm, prompts, *a, **k)
+    )
+    one, other = evaluation_set(plans[0], 3), evaluation_set(plans[2], 4)
+    zero, trained = plans[0].p0_Pd.numpy(), Run.load(plans[0].folder).prompt()
+    found = scoring.score(tiny, [zero, trained, zero.astype(np.float64), zero, trained], [one, one, one, other, one])
+    assert seen == [2, 1]
+    assert [len(correct_E) for correct_E in found] == [3, 3, 3, 4, 3]
+    expected = real(tiny, np.stack([zero, trained]), one.task, max_new_tokens=one.max_new_tokens).correct
+    for correct_E, k in zip((*found[:3], found[4]), (0, 1, 0, 1), strict=True):
+        assert correct_E.tolist() == expected[k].tolist()

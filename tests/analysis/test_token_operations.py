@@ -1,0 +1,294 @@
+"""token_operations: every prompt it scores, made and scored again by hand; planted prompts give the right verdicts."""
+
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+import torch
+
+import reference
+from promptgeo.analysis import scoring
+from promptgeo.analysis.question import declaration
+from promptgeo.analysis.questions.token_operations import token_operations
+from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.token_prompts import other_orders, some_subsets
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import Run, Trained, write_run
+from promptgeo.runs.table import RunTable, table_of
+from promptgeo.tiny import PATH as TINY
+
+BARE = (
+    "template=bare",
+    "evaluation.every=end",
+    "training.checkpoints=1000",
+    "prompt.length=1",
+    "task.split.max_test=8",
+)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return reference.make_plan(
+        TINY, tmp_path_factory.mktemp("token"), "task=plus_one", "init=cat", "training.epochs=2", *BARE
+    )
+
+
+@pytest.fixture(scope="module")
+def solved(plan):
+    """A run whose single token means +1."""
+    run = reference.trained(plan)
+    assert run.info["results"]["accuracy"]["final"] == 1.0 and run.info["results"]["accuracy"]["initial"] == 0.0
+    return run
+
+
+def planted(source: Run, folder, *prompts: tuple[np.ndarray, np.ndarray | None]) -> RunTable:
+    """Run folders whose P0 and final prompt were put there, all else as in a real run."""
+    made = []
+    for seed, (initial, final) in enumerate(prompts):
+        info = {k: v for k, v in source.info.items() if k not in ("files", "sha256", "status", "results")}
+        info["config"] = info["config"] | {"seed": seed}
+        final = final.astype(np.float32)
+        initial = None if initial is None else initial.astype(np.float32)
+        results = source.info["results"] | {"prompt_length": len(final)}
+        write_run(
+            folder / str(seed),
+            info,
+            Trained("completed", initial, final[None], np.array([1]), final, final, [], [], results),
+        )
+        made.append(Run.load(folder / str(seed)))
+    return table_of(made)
+
+
+@pytest.fixture(scope="module")
+def noisy(solved, tmp_path_factory):
+    """Two prompts of 3 tokens: something of the solution, much noise."""
+    generator, width = np.random.default_rng(0), solved.prompt().shape[1]
+    near = [
+        np.repeat(solved.prompt(), 3, 0) * [[1.0], [0.3], [0.1]]
+        + generator.normal(0, [[0.05], [0.1], [0.5]], (3, width))
+        for _ in range(2)
+    ]
+    return planted(
+        solved, tmp_path_factory.mktemp("noisy"), *((generator.normal(0, 0.5, (3, width)), final) for final in near)
+    )
+
+
+@pytest.fixture(scope="module")
+def result(noisy, plan):
+    return token_operations(noisy, lm=plan.lm, draws=200)
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
+
+
+def by_hand(p0_Pd, prompt_Pd) -> dict[str, list[np.ndarray]]:
+    """What each kind is, one prompt after another."""
+    delta = sum(prompt_Pd[i].astype(float) - p0_Pd[i].astype(float) for i in range(3))
+    return {
+        "trained": [prompt_Pd],
+        "order": [prompt_Pd[list(o)] for o in permutations(range(3)) if o != (0, 1, 2)],
+        "subset.1": [prompt_Pd[[i]] for i in range(3)],
+        "subset.2": [prompt_Pd[list(c)] for c in combinations(range(3), 2)],
+        "repeat.2": [np.stack([prompt_Pd[i]] * 2) for i in range(3)],
+        "repeat.3": [np.stack([prompt_Pd[i]] * 3) for i in range(3)],
+        "sum": [(prompt_Pd[0] + prompt_Pd[1] + prompt_Pd[2])[None]],
+        "delta_sum": [(p0_Pd[i] + delta)[None] for i in range(3)],
+        "initial": [p0_Pd],
+        "initial_sum": [(p0_Pd[0] + p0_Pd[1] + p0_Pd[2])[None]],
+    }
+
+
+def said(model, lm, prompt_Pd, text: str) -> str:
+    """The first token that the untouched model writes."""
+    row = reference.row([*range(-1, -1 - len(prompt_Pd), -1), *lm.encode(text)], [0])
+    with torch.no_grad():
+        return lm.decode(
+            [int(reference.label_logits(model, torch.from_numpy(np.asarray(prompt_Pd, np.float32)), row)[0].argmax())]
+        ).strip()
+
+
+def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
+    model, examples = reference.original(TINY), plan.task.test
+    expected = {}
+    for run in noisy.runs:
+        for kind, prompts in by_hand(run.prompt("initial"), run.prompt()).items():
+            for prompt_Pd in prompts:
+                texts = [said(model, plan.lm, prompt_Pd, e.input) for e in examples]
+                row = [
+                    np.mean([t == str(int(e.input) + k) for t, e in zip(texts, examples, strict=True)])
+                    for k in (1, 2, 3)
+                ]
+                expected.setdefault(kind, []).append([*row, np.mean([t.isdigit() for t in texts])])
+    for kind, rows in expected.items():
+        accuracy, as_two, as_three, numeric = np.mean(rows, axis=0)
+        assert value(result, f"{kind}.plus_one") == pytest.approx(accuracy), kind
+        assert value(result, f"numeric.{kind}.plus_one") == pytest.approx(numeric), kind
+        for k, hoped in ((2, as_two), (3, as_three)):
+            if kind == f"repeat.{k}":
+                assert value(result, f"repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped)
+                once = np.mean([row[k - 1] for row in expected["subset.1"]])
+                assert value(result, f"difference.repeat.{k}.plus_one.as_plus_{k}") == pytest.approx(hoped - once)
+        if kind != "trained":
+            assert value(result, f"difference.{kind}.plus_one") == pytest.approx(
+                accuracy - expected_mean(expected, "trained", 0)
+            )
+            assert value(result, f"difference.numeric.{kind}.plus_one") == pytest.approx(
+                numeric - expected_mean(expected, "trained", 3)
+            )
+    assert len({tuple(row) for rows in expected.values() for row in rows}) > 8, (
+        "the prompts must differ for this to say anything"
+    )
+    assert value(result, "none.plus_one") == 0
+
+
+def expected_mean(expected, kind: str, column: int) -> float:
+    return float(np.mean([row[column] for row in expected[kind]]))
+
+
+def test_numbers_have_their_n_and_intervals_and_the_table_wilsons(result):
+    kinds = ("order.plus_one", "subset.2.plus_one", "none.plus_one")
+    assert [number(result, kind).n for kind in kinds] == [10, 6, 8]
+    assert number(result, "none.plus_one").interval == wilson(0, 8)
+    for each in result.numbers:
+        low, high = each.interval
+        assert low <= each.value + 1e-9 and each.value - 1e-9 <= high, each
+    table = result.tables["prompts"]
+    for row in table.sample(10, random_state=0).itertuples():
+        assert (row.low, row.high) == wilson(round(8 * row.accuracy), 8) and row.n == 8
+    assert set(table.loc[table["kind"] == "order", "tokens"]) == {"0 2 1", "1 0 2", "1 2 0", "2 0 1", "2 1 0"}
+    assert not result.omissions and "operations" in result.figures
+
+
+def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_path):
+    """P0 = three times one token, each delta a third of what leads from it to the solution."""
+    solution = solved.prompt()
+    start = np.random.default_rng(0).normal(0, 3 * solution.std(), solution.shape)
+    p0 = np.repeat(start, 3, 0)
+    found = token_operations(planted(solved, tmp_path, (p0, p0 + (solution - start) / 3)), lm=plan.lm)
+    assert value(found, "delta_sum.plus_one") == 1.0 and value(found, "sum.plus_one") < 0.5
+    assert number(found, "delta_sum.plus_one").n == 1, "a word's P0 tokens are one"
+    assert value(found, "random_sum.plus_one") < 0.5
+    assert claim(found, "sum_of_deltas").holds
+    assert "the sum of the deltas on a P0 token 100.0%" in claim(found, "sum_of_deltas").evidence
+    turned = token_operations(
+        planted(solved, tmp_path / "turned", (np.repeat(start, 2, 0), solution * [[0.5], [0.5]])), lm=plan.lm
+    )
+    assert value(turned, "sum.plus_one") == 1.0 and not claim(turned, "sum_of_deltas").holds
+
+
+def claim(result, name: str):
+    (found,) = [c for c in result.claims if c.name == name]
+    return found
+
+
+def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_path):
+    """The claims follow the numbers, both ways."""
+    solution, noise = solved.prompt(), np.random.default_rng(0).normal(0, 0.3, (1, solved.prompt().shape[1]))
+    same = token_operations(planted(solved, tmp_path / "same", (noise.repeat(2, 0), solution.repeat(2, 0))), lm=plan.lm)
+    assert value(same, "difference.order.plus_one") == 0 and value(same, "numeric.subset.1.plus_one") == 1.0
+    assert claim(same, "orders_work").holds == (value(same, "trained.plus_one") > 0)
+    # This model writes numbers without any prompt.
+    assert not claim(same, "one_token_numeric").holds
+    assert "is reached without a prompt: the token has no part in it" in claim(same, "one_token_numeric").evidence
+    sentence = next(f.sentence for f in same.findings if "in another order" in f.sentence)
+    assert "not distinguishable from the trained prompt" in sentence
+    assert "+0.0 points" in sentence
+    assert "n = 1 prompt of 1 run, 8 test examples" in sentence
+    token = token_operations(
+        planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm
+    )
+    assert not claim(token, "one_token_numeric").holds
+    assert not claim(token, "orders_work").holds
+    assert claim(token, "repeats_fail").holds
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_repeat_fails_where_it_does_not_mean_twice_as_much(works, noisy, plan, monkeypatch):
+    """A pretended model: a prompt of k tokens adds k (or always 1); without one it writes a word."""
+    from promptgeo.evaluation.evaluate import Evaluation
+
+    def pretended(lm, prompts_NPd, task, **_):
+        length = prompts_NPd.shape[1]
+        texts = [
+            [str(int(e.input) + (length if works else 1)) if length else "word" for e in task.test] for _ in prompts_NPd
+        ]
+        correct = np.array([[t == e.label for t, e in zip(row, task.test, strict=True)] for row in texts])
+        return Evaluation(correct, np.zeros(correct.shape), np.ones(len(task.test)), None, texts)
+
+    monkeypatch.setattr(scoring, "evaluate", pretended)
+    found = token_operations(noisy, lm=plan.lm, draws=100)
+    assert value(found, "repeat.2.plus_one.as_plus_2") == works
+    assert value(found, "difference.repeat.2.plus_one.as_plus_2") == works
+    # As this model counts tokens, the prompt of three is not +1: then nothing works.
+    assert value(found, "trained.plus_one") == (not works) and claim(found, "repeats_fail").holds
+    assert {each.name for each in found.claims} == set(declaration(token_operations).claims)
+    one = claim(found, "one_token_numeric")
+    assert one.holds and "without a prompt 0.0%" in one.evidence and "no part in it" not in one.evidence
+    sentence = next(f.sentence for f in found.findings if "gives the input plus 2" in f.sentence)
+    assert ("more than the token once" if works else "not distinguishable from the token once") in sentence
+
+
+def test_what_was_drawn_is_named_and_the_same_each_time(noisy, plan):
+    options = dict(lm=plan.lm, max_orders=2, max_subsets=1, max_runs=1, max_examples=4, draws=50)
+    first, again = (token_operations(noisy, **options) for _ in range(2))
+    for words in ("1 of 2 runs", "2 of 5 other orders", "1 subsets each of 1, 2 tokens", "4 test examples of a task"):
+        assert any(words in o for o in first.omissions), words
+    assert first.numbers == again.numbers and first.figures == again.figures
+    table = first.tables["prompts"]
+    orders = table.loc[table["kind"] == "order", "tokens"]
+    assert len(orders) == len(set(orders)) == 2 and "0 1 2" not in set(orders) and set(table["n"]) == {4}
+
+
+def test_many_tokens_are_drawn_without_listing_all_orders():
+    orders = other_orders(20, 23, np.random.default_rng(0))
+    assert len(set(orders)) == 23 and all(sorted(o) == list(range(20)) for o in orders)
+    assert len(other_orders(4, 23, np.random.default_rng(0))) == 23
+    subsets = some_subsets(20, 10, 12, np.random.default_rng(0))
+    assert len(set(subsets)) == 12 and all(len(set(s)) == 10 and list(s) == sorted(s) for s in subsets)
+
+
+def test_what_these_runs_cannot_support_is_named(solved, noisy, plan, tmp_path):
+    with pytest.raises(UserError, match="needs prompts of at least two tokens"):
+        token_operations(table_of([solved]), lm=plan.lm)
+    with pytest.raises(UserError, match="needs runs trained here"):
+        token_operations(RunTable.from_arrays(noisy.prompts(), noisy.table), lm=plan.lm)
+    with pytest.raises(UserError, match="repeats of at least 2"):
+        token_operations(noisy, lm=plan.lm, repeats=(1,))
+    mixed = table_of([solved, *noisy.runs])
+    found = token_operations(mixed, lm=plan.lm, draws=50)
+    assert any("the prompts of plus_one.P1 have one token" in o for o in found.omissions)
+    assert value(found, "trained.plus_one.P3") >= 0
+    half = planted(solved, tmp_path, (None, noisy.prompts()[0]), (noisy.prompts("initial")[1], noisy.prompts()[1]))
+    found = token_operations(half, lm=plan.lm, draws=50)
+    assert any("1 of 2 runs of plus_one have no P0" in o for o in found.omissions)
+    both = token_operations(noisy, lm=plan.lm, draws=50).tables["prompts"]
+    second = (
+        both[(both["kind"] == "initial") & (both["seed"] == 1)]["accuracy"].item()
+        - both[(both["kind"] == "trained") & (both["seed"] == 1)]["accuracy"].item()
+    )
+    assert value(found, "difference.initial.plus_one") == pytest.approx(second), "P0 against the run that has one"
+
+
+def test_tasks_without_numbers_have_no_numeric_outputs(plan, tmp_path):
+    words = reference.make_plan(
+        TINY,
+        tmp_path,
+        "task=present_past",
+        "init=cat",
+        "training.epochs=0",
+        "prompt.length=2",
+        "task.split.max_test=3",
+        "evaluation.max_new_tokens=2",
+    )
+    found = token_operations(table_of([reference.trained(words)]), lm=plan.lm, draws=50)
+    assert any("the labels of present_past are no numbers" in o for o in found.omissions)
+    assert not any("numeric" in each.quantity or "as_plus" in each.quantity for each in found.numbers)
+    assert not found.claims
+    assert "numbers" not in found.findings[0].sentence

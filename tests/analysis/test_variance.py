@@ -1,0 +1,497 @@
+"""Shares of variance: against slow loops from the definitions, on planted structure, and calibrated.
+
+Shapes: N runs, P prompt tokens, d width, K = N * P, C checkpoints.
+"""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.numpy
+from scipy.stats import f_oneway
+
+from promptgeo.analysis.geometry import variance
+from promptgeo.analysis.question import declaration
+from promptgeo.analysis.questions.decoding import decoding
+from promptgeo.analysis.questions.init_vs_task import init_vs_task
+from promptgeo.analysis.questions.over_training import over_training
+from promptgeo.analysis.resampling import assignments, least_dealt_p, normal_interval
+from promptgeo.analysis.result import Number, Result
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import Run
+from promptgeo.runs.table import RunTable
+
+TABLE_1 = [0.546034, 0.547264, 0.528472, 0.567885, 0.612360, 0.544497, 0.580160, 0.566388, 0.506061, 0.584952]
+TABLE_2 = [0.643099, 0.665577, 0.710362, 0.684544, 0.712954, 0.710524]
+ALL_PAIRS = 0.7415353844
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (number for number in result.numbers if number.quantity == quantity)
+    return found
+
+
+def value(result: Result, quantity: str) -> float:
+    return number(result, quantity).value
+
+
+def grid(inits=3, tasks=3, seeds=1) -> pd.DataFrame:
+    rows = [(f"i{i}", f"t{t}", s) for s in range(seeds) for i in range(inits) for t in range(tasks)]
+    return pd.DataFrame(rows, columns=["init", "task", "seed"])
+
+
+def planted(table, length=3, width=12, init=0.0, task=0.0, position=0.0, p0=0.0, run=0.5, seed=0) -> RunTable:
+    """P0 of each init (p0: its size) plus deltas with effects of the given sizes, the run's own and noise."""
+    generator = np.random.default_rng(seed)
+    n = len(table)
+
+    def draw(levels):
+        return generator.normal(size=(levels, 1, width))
+
+    codes = {f: pd.factorize(table[f])[0] for f in ("init", "task")}
+    start_NPd = p0 * draw(n)[codes["init"]].repeat(length, 1)
+    delta_NPd = init * draw(n)[codes["init"]] + task * draw(n)[codes["task"]] + run * draw(n)
+    delta_NPd = (
+        delta_NPd
+        + position * generator.normal(size=(1, length, width))
+        + 0.5 * generator.normal(size=(n, length, width))
+    )
+    return RunTable.from_arrays(start_NPd + delta_NPd, table, start_NPd)
+
+
+def slow_sums(vectors_NPd, *groupings) -> tuple[list[float], float]:
+    """SS_f = tr(H_f G) with D2 = 2 (1 - cosine) and G = -1/2 J D2 J, token by token.
+
+    groupings: [K] labels, or a tuple of such (additive).
+    """
+    tokens = [np.asarray(v, dtype=np.float64) for prompt in vectors_NPd for v in prompt]
+    k = len(tokens)
+    squared = np.zeros((k, k))
+    for a in range(k):
+        for b in range(k):
+            lengths = np.sqrt((tokens[a] @ tokens[a]) * (tokens[b] @ tokens[b]))
+            squared[a, b] = 2 * (1 - tokens[a] @ tokens[b] / lengths)
+    centring = np.eye(k) - np.ones((k, k)) / k
+    gram = -0.5 * centring @ squared @ centring
+    found = []
+    for grouping in groupings:
+        columns = []
+        for factor in grouping if isinstance(grouping, tuple) else (grouping,):
+            columns += [[float(x == level) for x in factor] for level in sorted(set(factor))]
+        x = np.array(columns).T
+        found.append(float(np.trace(x @ np.linalg.pinv(x) @ gram)))
+    return found, float(np.trace(gram))
+
+
+def labels(table, factor, length) -> list:
+    if factor == "position":
+        return list(range(length)) * len(table)
+    column = table.index if factor == "run" else table[factor]
+    return [x for x in column for _ in range(length)]
+
+
+def slow_r2(vectors_NPd, table, factor) -> float:
+    (explained,), total = slow_sums(vectors_NPd, labels(table, factor, vectors_NPd.shape[1]))
+    return explained / total
+
+
+@pytest.mark.parametrize("name", ["one seed", "two seeds", "unbalanced"])
+def test_decomposition_equals_the_definition(name):
+    table = grid(3, 2, seeds=1 if name == "one seed" else 2)
+    table = table.drop(index=[1, 4, 7]).reset_index(drop=True) if name == "unbalanced" else table
+    runs = planted(table, init=0.5, task=0.5, position=0.5)
+    result = init_vs_task(runs, permutations=20, redraws=20)
+    p, k = 3, len(table) * 3
+    init, task, position, run = (labels(table, f, p) for f in ("init", "task", "position", "run"))
+    cell = [f"{a} {b}" for a, b in zip(init, task, strict=True)]
+    sums, total = slow_sums(runs.prompts(), init, task, position, cell, (init, task), run, (run, position))
+    ss = dict(zip(("init", "task", "position", "cell", "both", "run", "full"), sums, strict=True))
+    for factor in ("init", "task", "position"):
+        assert value(result, f"r2.{factor}") == pytest.approx(ss[factor] / total, abs=1e-6)
+        levels = len(set(labels(table, factor, p)))
+        msw = (total - ss[factor]) / (k - levels)
+        omega2 = (ss[factor] - (levels - 1) * msw) / (total + msw)
+        assert value(result, f"omega2.{factor}") == pytest.approx(omega2, abs=1e-6)
+    assert value(result, "r2.init_x_task") == pytest.approx((ss["cell"] - ss["both"]) / total, abs=1e-6)
+    assert value(result, "r2.residual") == pytest.approx(1 - ss["full"] / total, abs=1e-6)
+    omitted = " ".join(result.omissions)
+    assert ("noise of seeds" in omitted) == (name == "one seed")
+    assert ("not balanced" in omitted) == (name == "unbalanced")
+    if name != "one seed":
+        assert value(result, "r2.seed") == pytest.approx((ss["run"] - ss["cell"]) / total, abs=1e-6)
+    if name != "unbalanced":
+        assert result.tables["decomposition"]["r2"].sum() == pytest.approx(1, abs=1e-9)
+    factors = result.tables["decomposition"].query("factor in ['init', 'task', 'position']")
+    assert factors["df"].tolist() == [2, 1, 2]
+
+
+def test_the_studys_tables_imply_its_shares():
+    init, task = variance.r2_of_means(TABLE_1, ALL_PAIRS), variance.r2_of_means(TABLE_2, ALL_PAIRS)
+    assert (round(init, 3), round(task, 3)) == (0.247, 0.072)
+    assert (round(variance.omega2(init, 240, 10), 3), round(variance.omega2(task, 240, 6), 3)) == (0.217, 0.052)
+
+
+def test_self_inclusive_means_give_r2():
+    table = grid(3, 2, seeds=2).drop(index=[0]).reset_index(drop=True)
+    runs = planted(table, init=0.5)
+    vectors, init = runs.prompts().reshape(-1, 12).astype(np.float64), labels(table, "init", 3)
+
+    def mean(members):
+        unit = vectors[members] / np.linalg.norm(vectors[members], axis=1, keepdims=True)
+        return np.mean([1 - one @ other for one in unit for other in unit])
+
+    groups = [[k for k, x in enumerate(init) if x == level] for level in sorted(set(init))]
+    found = variance.r2_of_means([mean(g) for g in groups], mean(range(len(init))), [len(g) for g in groups])
+    assert found == pytest.approx(slow_r2(runs.prompts(), table, "init"), abs=1e-6)
+
+
+@pytest.mark.parametrize("factor", ["init", "task"])
+def test_effect_and_p_come_from_whole_runs_permuted_within_the_other_factor(factor):
+    """All 6^3 assignments of a 3 x 3 grid, against 20,000 drawn ones."""
+    table, other = grid(3, 3), {"init": "task", "task": "init"}[factor]
+    runs = planted(table, init=0.35, task=0.25, p0=0.5, run=0.7, seed=3)
+    strata = [table.index[table[other] == level].tolist() for level in table[other].unique()]
+    null = []
+    for choice in itertools.product(*(itertools.permutations(s) for s in strata)):
+        shuffled = table.copy()
+        for members, order in zip(strata, choice, strict=True):
+            shuffled.loc[members, factor] = table.loc[list(order), factor].to_numpy()
+        null.append(slow_r2(runs.prompts(), shuffled, factor))
+    observed, chance = slow_r2(runs.prompts(), table, factor), np.mean(null)
+    result = init_vs_task(runs, permutations=20000, redraws=20)
+    row = result.tables["decomposition"].set_index("factor").loc[factor]
+    exact = np.mean(np.array(null) >= observed - 1e-6)
+    assert 0.005 < exact < 0.9, "a p of use for this comparison"
+    assert row["p"] == pytest.approx(exact, abs=0.012)
+    assert row["effect"] == pytest.approx((observed - chance) / (1 - chance), abs=0.004)
+
+
+def test_position_is_tested_by_exchanging_tokens_within_a_run():
+    """All 2^4 exchanges of four runs of two tokens."""
+    table = grid(2, 2)
+    runs = planted(table, length=2, width=4, position=0.5, init=0.5, seed=1)
+    null = []
+    for swaps in itertools.product([False, True], repeat=4):
+        exchanged = np.array([p[::-1] if s else p for p, s in zip(runs.prompts(), swaps, strict=True)])
+        null.append(slow_r2(exchanged, table, "position"))
+    result = init_vs_task(runs, permutations=20, redraws=5000)
+    row = result.tables["decomposition"].set_index("factor").loc["position"]
+    assert row["p"] == pytest.approx(np.mean(np.array(null) >= row["r2"] - 1e-6), abs=0.03)
+    assert row["effect"] == pytest.approx((row["r2"] - np.mean(null)) / (1 - np.mean(null)), abs=0.02)
+
+
+def test_reassigned_deltas_keep_p0_and_stay_within_their_task():
+    """All 6^2 reassignments of a 3 x 2 grid."""
+    table = grid(3, 2)
+    runs = planted(table, p0=1.0, init=0.4, seed=2)
+    start, delta = runs.prompts("initial"), runs.prompts() - runs.prompts("initial")
+    strata, null = [table.index[table["task"] == t].tolist() for t in table["task"].unique()], []
+    for choice in itertools.product(*(itertools.permutations(s) for s in strata)):
+        moved = np.empty_like(delta)
+        for members, order in zip(strata, choice, strict=True):
+            moved[members] = delta[list(order)]
+        null.append(slow_r2(start + moved, table, "init"))
+    observed = slow_r2(runs.prompts(), table, "init")
+    result = init_vs_task(runs, permutations=20, redraws=5000)
+    assert value(result, "r2.init.reassigned") == pytest.approx(np.mean(null), abs=0.005)
+    assert value(result, "r2.init.beyond_p0") == pytest.approx(observed - np.mean(null), abs=0.005)
+    exact = np.mean(np.array(null) >= observed - 1e-6)
+    assert number(result, "r2.init.beyond_p0").p == pytest.approx(exact, abs=0.02)
+    assert value(result, "r2.init.at_p0") == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_the_init_has_beyond_p0_is_separated_from_p0():
+    cases = ((0.0, "does not detectably exceed what P0 alone gives"), (1.0, "share exceeds what P0 alone gives"))
+    for init, expected in cases:
+        result = init_vs_task(planted(grid(5, 4), p0=1.5, init=init, task=0.5), permutations=200, redraws=200)
+        assert any(expected in f.sentence for f in result.findings)
+        assert result.claims[0].name == "init_matters" and result.claims[0].holds, "P0 alone makes the init matter"
+
+
+def test_dispersion_is_the_f_of_distances_to_centroids():
+    table = grid(4, 4)
+    runs = planted(table, init=0.5)
+    vectors = runs.prompts().astype(np.float64)
+    vectors[table["init"] == "i0"] += 3.0  # closer together once they have length 1
+    unit = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+    distances = []
+    for level in table["init"].unique():
+        group = unit[table["init"] == level].reshape(-1, unit.shape[2])
+        distances.append([np.sqrt(((token - group.mean(0)) ** 2).sum()) for token in group])
+    result = init_vs_task(RunTable.from_arrays(vectors, table), permutations=200, redraws=500)
+    assert value(result, "permdisp.init") == pytest.approx(f_oneway(*distances).statistic, rel=1e-4)
+    assert any("inits differ in spread" in f.sentence for f in result.findings)
+    assert any("No difference in spread between tasks" in f.sentence for f in result.findings)
+
+
+@pytest.mark.parametrize(
+    "effects", [{"init"}, {"task"}, {"position"}, {"init", "task"}, set()], ids=lambda e: "+".join(sorted(e)) or "none"
+)
+def test_planted_structure_is_found(effects):
+    runs = planted(grid(6, 5), width=24, seed=4, **dict.fromkeys(effects, 1.0))
+    rows = init_vs_task(runs, permutations=500, redraws=500).tables["decomposition"].set_index("factor")
+    for factor in ("init", "task", "position"):
+        if factor in effects:
+            assert rows.loc[factor, "p"] < 0.01 and rows.loc[factor, "effect"] > 0.2
+        else:
+            assert rows.loc[factor, "p"] > 0.05 and abs(rows.loc[factor, "effect"]) < 0.06
+
+
+def test_an_interaction_is_found_where_seeds_allow():
+    table = grid(4, 3, seeds=3)
+    runs = planted(table, init=0.5, task=0.5)
+    cell = table.groupby(["init", "task"]).ngroup().to_numpy()
+    own = np.random.default_rng(9).normal(size=(12, 1, 12))[cell]
+    for size, found in ((0.0, False), (0.8, True)):
+        result = init_vs_task(RunTable.from_arrays(runs.prompts() + size * own, table), permutations=50, redraws=300)
+        row = result.tables["decomposition"].set_index("factor").loc["init x task"]
+        assert (row["p"] < 0.01) == found and (row["effect"] > 0.1) == found
+
+
+def test_the_test_for_the_task_is_calibrated_and_a_token_permutation_is_not():
+    path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+    spec = importlib.util.spec_from_file_location("calibration", path)
+    calibration = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(calibration)
+    rejected = calibration.rejections(draws=1000, permutations=99)
+    assert 30 <= rejected["runs"] <= 70
+    assert rejected["tokens"] > 200
+
+
+def test_findings_follow_the_numbers():
+    with_task = init_vs_task(planted(grid(5, 4), task=1.0), permutations=200, redraws=50)
+    without = init_vs_task(planted(grid(5, 4)), permutations=200, redraws=50)
+    assert any(f.sentence.startswith("The task explains") and "beyond chance" in f.sentence for f in with_task.findings)
+    assert any("task does not detectably explain more" in f.sentence for f in without.findings)
+    assert {c.name: c.holds for c in with_task.claims} == {"init_matters": False, "task_matters": True}
+    assert {c.name: c.holds for c in without.claims} == {"init_matters": False, "task_matters": False}
+    assert set(declaration(init_vs_task).claims) == {"init_matters", "task_matters"}
+    # A finding's evidence is the number of the same quantity.
+    (finding,) = (f for f in with_task.findings if f.sentence.startswith("The task explains"))
+    effect = number(with_task, "effect.task")
+    assert (finding.estimate, finding.p, finding.n) == (effect.value, effect.p, effect.n)
+    assert all("n = 20 runs" in f.sentence and f.p is not None for f in with_task.findings)
+
+
+@pytest.mark.parametrize("name", ["balanced", "unbalanced"])
+def test_ways_to_group_runs_set_the_smallest_p(name):
+    table = grid(3, 3).drop(index=[0] if name == "unbalanced" else []).reset_index(drop=True)
+    codes, strata = pd.factorize(table["init"])[0], pd.factorize(table["task"])[0]
+    members = [np.flatnonzero(strata == s) for s in np.unique(strata)]
+    groupings = set()
+    for choice in itertools.product(*(itertools.permutations(codes[m]) for m in members)):
+        dealt = np.empty_like(codes)
+        for m, levels in zip(members, choice, strict=True):
+            dealt[m] = levels
+        groupings.add(frozenset(frozenset(np.flatnonzero(dealt == level).tolist()) for level in range(3)))
+    assert assignments(codes, strata) == pytest.approx(len(groupings))
+
+
+@pytest.mark.parametrize("counts", [[[2, 1], [1, 1, 1]], [[3, 3]], [[1], [2]], [[30] * 20]])
+def test_the_least_p_of_levels_dealt_anew_is_two_over_the_ways_of_dealing(counts):
+    if max(map(sum, counts)) < 10:
+        stratum_ways = [len(set(itertools.permutations(np.repeat(np.arange(len(c)), c).tolist()))) for c in counts]
+        assert least_dealt_p(counts) == pytest.approx(min(2 / np.prod(stratum_ways), 1))
+    else:
+        assert 0 < least_dealt_p(counts) < 1e-300  # more ways than a float holds
+
+
+def test_the_normal_interval_is_1_96_deviations_about_the_value_whatever_the_draws_lie_about():
+    draws = np.array([1.0, 3.0, np.nan, 5.0])
+    spread = 1.959964 * np.sqrt(8 / 3)
+    assert normal_interval(10.0, draws) == pytest.approx((10 - spread, 10 + spread), abs=1e-12)
+
+
+def test_same_options_same_bytes():
+    runs = planted(grid(3, 3), init=0.5, p0=1.0)
+    for analysis in (init_vs_task, decoding):
+        a, b = analysis(runs, permutations=50), analysis(runs, permutations=50)
+        assert a.figures == b.figures and a.numbers == b.numbers and a.findings == b.findings
+
+
+def test_what_runs_cannot_support_is_said():
+    with pytest.raises(UserError, match="2 inits"):
+        init_vs_task(planted(grid(1, 3)))
+    with pytest.raises(UserError, match="2 tasks"):
+        decoding(planted(grid(3, 1)))
+    runs = planted(grid(2, 2), length=1)
+    without_p0 = RunTable.from_arrays(runs.prompts(), runs.table)
+    result = init_vs_task(without_p0, permutations=50, redraws=50)
+    omitted = " ".join(result.omissions)
+    assert "one token" in omitted and "without P0" in omitted
+    assert "grouped in 2 ways, so no p is below 0.5" in omitted
+    assert not result.claims, "too few runs say nothing against a claim"
+    assert not any(number.quantity.endswith("position") for number in result.numbers)
+    with pytest.raises(UserError, match="initial"):
+        init_vs_task(without_p0, of="delta")
+    confounded = planted(pd.DataFrame({"init": ["a", "a", "b", "b"], "task": ["x", "x", "y", "y"]}))
+    result = init_vs_task(confounded, permutations=50, redraws=50)
+    assert "no init has runs of two tasks" in " ".join(result.omissions) and not result.claims
+    assert "cannot be decoded" in " ".join(decoding(confounded).omissions)
+    same = RunTable.from_arrays(np.ones((4, 2, 3)), grid(2, 2))
+    with pytest.raises(UserError, match="same way"):
+        init_vs_task(same)
+
+
+def slow_decode(vectors_NPd, classes, folds) -> list:
+    found = []
+    rows = [np.concatenate([v / np.linalg.norm(v) for v in np.asarray(p, dtype=np.float64)]) for p in vectors_NPd]
+    for row, fold in zip(rows, folds, strict=True):
+        best, chosen = -2.0, None
+        for name in dict.fromkeys(classes):
+            others = [r for r, c, f in zip(rows, classes, folds, strict=True) if c == name and f != fold]
+            if others:
+                mean = sum(others) / len(others)
+                cosine = row @ mean / np.linalg.norm(row) / np.linalg.norm(mean)
+                if cosine > best:
+                    best, chosen = cosine, name
+        found.append(chosen)
+    return found
+
+
+def test_decoding_equals_loops_over_left_out_folds():
+    table = grid(4, 3, seeds=2).drop(index=[2, 5, 8, 9]).reset_index(drop=True)
+    runs = planted(table, init=0.4, task=0.3, p0=0.5)
+    result = decoding(runs, permutations=50)
+    for what, fold in (("task", "init"), ("init", "task")):
+        found = slow_decode(runs.prompts(), table[what].tolist(), table[fold].tolist())
+        assert result.tables[f"decoded_{what}"]["decoded"].tolist() == found
+        right = np.mean(np.array(found) == table[what].to_numpy())
+        assert value(result, f"decoding.{what}.accuracy") == pytest.approx(right)
+        confusion = result.tables[f"confusion_{what}"]
+        assert confusion["runs"].sum() == len(table)
+        diagonal = confusion[confusion[what] == confusion["decoded"]]["runs"].sum()
+        assert diagonal / len(table) == pytest.approx(value(result, f"decoding.{what}.accuracy"))
+
+
+def test_decoding_finds_the_task_and_only_where_it_is_shared_between_inits():
+    table = grid(6, 4, seeds=2)
+    shared = decoding(planted(table, task=1.0, p0=1.0), permutations=200)
+    assert value(shared, "decoding.task.accuracy") > 0.9 and "more often than chance" in shared.findings[0].sentence
+    own = np.random.default_rng(1).normal(size=(24, 3, 12))[table.groupby(["init", "task"]).ngroup().to_numpy()]
+    per_init = decoding(RunTable.from_arrays(own + 0.01 * planted(table).prompts(), table), permutations=200)
+    assert value(per_init, "decoding.task.accuracy") < 0.5, (
+        "two seeds of a cell are alike, but they are left out together"
+    )
+    assert "detectably more often than chance" in per_init.findings[0].sentence
+    assert value(per_init, "decoding.task.chance") == pytest.approx(0.25, abs=0.06)
+
+
+def test_chance_of_decoding_is_that_of_tasks_permuted_within_inits():
+    """All 2^3 assignments of a 3 x 2 grid; tasks permuted between inits would come out otherwise."""
+    table = grid(3, 2)
+    runs = planted(table, task=0.5, p0=1.0, seed=1)
+    null = []
+    for swaps in itertools.product([False, True], repeat=3):
+        tasks = [x for swap in swaps for x in (("t1", "t0") if swap else ("t0", "t1"))]
+        decoded = slow_decode(runs.prompts(), tasks, table["init"].tolist())
+        null.append(np.mean([a == b for a, b in zip(decoded, tasks, strict=True)]))
+    result = decoding(runs, permutations=4000)
+    accuracy = number(result, "decoding.task.accuracy")
+    assert value(result, "decoding.task.chance") == pytest.approx(np.mean(null), abs=0.02)
+    assert accuracy.p == pytest.approx(np.mean(np.array(null) >= accuracy.value - 1e-9), abs=0.03)
+
+
+def test_a_task_of_one_init_does_not_count():
+    table = pd.concat([grid(3, 2), pd.DataFrame({"init": ["i0"], "task": ["alone"], "seed": [0]})], ignore_index=True)
+    result = decoding(planted(table, task=1.0), permutations=50)
+    assert number(result, "decoding.task.accuracy").n == 6 and any("do not count" in o for o in result.omissions)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A 3 x 2 grid with three checkpoints per run; a task's steps are its own."""
+
+    def make(checkpoints=3, of_last=None, kind="epoch"):
+        table, generator, runs = grid(3, 2), np.random.default_rng(5), []
+        inits = generator.normal(size=(3, 1, 8)).repeat(2, 1)
+        for k, row in table.iterrows():
+            folder = tmp_path / f"{kind}_{of_last}_{k}"
+            folder.mkdir()
+            count = of_last if of_last and k == len(table) - 1 else checkpoints
+            initial = inits[int(row["init"][1])].astype(np.float32)
+            delta = (generator.normal(size=(2, 8)) + (2 if row["task"] == "t0" else -2)).astype(np.float32)
+            trajectory = np.stack([initial + (c + 1) * delta for c in range(count)])
+            steps = np.arange(1, count + 1) * (10 if row["task"] == "t0" else 7)
+            tensors = {
+                "initial": initial,
+                "trajectory": trajectory,
+                "steps": steps,
+                "final": trajectory[-1],
+                "best": trajectory[-1],
+            }
+            safetensors.numpy.save_file(tensors, folder / "prompts.safetensors")
+            runs.append(Run(folder, {"config": {"training": {"checkpoints": kind}}}))
+        return RunTable(table, runs)
+
+    return make
+
+
+@pytest.mark.parametrize("of", ["prompt", "delta"])
+def test_shares_over_training_are_those_of_each_epoch(trained, of):
+    runs = trained()
+    table = over_training(runs, of=of, permutations=30, draws=50).tables["over_training"]
+    assert sorted(set(table["epoch"])) == ([0, 1, 2, 3] if of == "prompt" else [1, 2, 3])
+    for row in table.itertuples():
+        prompts = np.stack(
+            [r.prompt("initial") if row.epoch == 0 else r.tensors["trajectory"][row.epoch - 1] for r in runs.runs]
+        )
+        vectors = prompts - runs.prompts("initial") if of == "delta" else prompts
+        assert row.r2 == pytest.approx(slow_r2(vectors, runs.table, row.factor), abs=1e-6)
+        assert row.low <= row.r2 <= row.high
+
+
+def test_change_over_training_has_an_interval_over_runs(trained):
+    result = over_training(trained(), permutations=30, draws=400)
+    assert value(result, "r2.init.start") == pytest.approx(1.0, abs=1e-6)
+    change = number(result, "r2.task.change")
+    assert change.value == pytest.approx(value(result, "r2.task.end") - value(result, "r2.task.start"))
+    low, high = change.interval
+    assert 0 < low < change.value < high and change.n == 6
+    sentences = [f.sentence for f in result.findings]
+    assert any("the task explains rises from P0" in s for s in sentences)
+    assert any("the init explains falls from P0" in s for s in sentences)
+
+
+def test_interval_of_the_change_draws_whole_runs_at_both_ends_alike(trained):
+    runs = trained()
+    change = number(over_training(runs, permutations=20, draws=25, seed=3), "r2.task.change")
+    found = []
+    for weights in np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=25):
+        drawn = np.repeat(np.arange(6), weights)
+        table = runs.table.iloc[drawn].reset_index(drop=True)
+        if table["init"].nunique() > 1:
+            ends = (slow_r2(runs.prompts(which)[drawn], table, "task") for which in ("final", "initial"))
+            found.append(next(ends) - next(ends))
+    low, high = change.interval
+    assert high - change.value == pytest.approx(1.96 * np.std(found), rel=1e-3)
+    assert change.value - low == pytest.approx(1.96 * np.std(found), rel=1e-3)
+
+
+def test_bootstrap_weights_count_runs_as_often_as_they_are_drawn():
+    table = grid(3, 2)
+    runs = planted(table, init=0.5, position=0.5)
+    weights = np.array([[2, 0, 1, 1, 1, 1], [1, 3, 1, 1, 0, 0]])
+    inner = variance.Inner.of(runs.prompts())
+    for factor in ("init", "task", "position"):
+        found = inner.r2_weighted(
+            weights.astype(float), None if factor == "position" else pd.factorize(table[factor])[0]
+        )
+        for w, r2 in zip(weights, found, strict=True):
+            drawn = np.repeat(np.arange(6), w)
+            slow = slow_r2(runs.prompts()[drawn], table.iloc[drawn].reset_index(drop=True), factor)
+            assert r2 == pytest.approx(slow, abs=1e-6)
+
+
+def test_over_training_says_what_it_cannot_align(trained):
+    with pytest.raises(UserError, match="different numbers of checkpoints"):
+        over_training(trained(of_last=2))
+    with pytest.raises(UserError, match="no checkpoints"):
+        over_training(planted(grid(2, 2)))
+    assert "checkpoint" in over_training(trained(kind="5"), permutations=20, draws=20).tables["over_training"]
+    one = over_training(trained(checkpoints=1), of="delta", permutations=20, draws=20)
+    assert one.omissions == ["There is one checkpoint only: nothing can be said of change."]
+    assert not any("change" in number.quantity for number in one.numbers) and not one.findings

@@ -1,0 +1,230 @@
+"""promptgeo-reproduce: train, analyse, report; twice is once; what goes wrong keeps its exit status."""
+
+import dataclasses
+import logging
+import signal
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from promptgeo.analysis.target import analysis_of
+from promptgeo.cli import reproduce as cli_reproduce
+from promptgeo.cli import train as cli_train
+from promptgeo.config import compose
+from promptgeo.config.compose_analyze import analysis_file, available
+from promptgeo.config.identity import differences
+from promptgeo.config.schema import to_dict
+from promptgeo.report.study import Study, StudyClaim, load_study, studies
+from promptgeo.training.interruption import Interrupted
+
+SMALL = (
+    "model=tiny",
+    "init=cat,dog",
+    "task=present_past",
+    "training.max_steps=2",
+    "task.split.max_train=16",
+    "task.split.max_test=2",
+    "evaluation.max_new_tokens=2",
+)
+
+real_compose_grid = compose.compose_grid
+
+
+@lru_cache
+def published():
+    """Study 3's whole grid; composing it takes seconds."""
+    return real_compose_grid(["sweep=init_vs_task"])
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs promptgeo-reproduce in this process, in an empty folder: status, out, err. Its analyses take no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # training sets it; undone at the end
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    of = Study.of
+    analyses = {"curves": {}, "init_vs_task": {}, "unheard_of": {}}
+    monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), analyses=analyses, claims={}))
+    monkeypatch.setattr(
+        compose,
+        "compose_grid",
+        lambda line, multirun=False: (
+            published() if list(line) == ["sweep=init_vs_task"] else real_compose_grid(line, multirun)
+        ),
+    )
+
+    def run(*arguments: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as stop:
+            cli_reproduce.main(arguments)
+        for handler in set(root.handlers) - set(before[1]):
+            handler.close()
+        root.setLevel(before[0])
+        root.handlers[:] = before[1]
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=stop.value.code or 0, out=out, err=err)
+
+    return run
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {
+        str(p): p.stat().st_mtime_ns
+        for p in (*folder.rglob("run.json"), *folder.rglob("result.json"), *folder.rglob("training.json"))
+    }
+
+
+def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command):
+    line = ("init_vs_task", *SMALL, "name=mine", "outputs=out")
+    first = command(*line)
+    assert first.status == 0, first.err
+    page = Path("out/mine/report.html")
+    html, made = page.read_text(), stamps(Path("out"))
+    assert first.out.splitlines()[-1] == f"report: {page}" and len(made) == 4
+    assert "curves" in html and "needs runs with at least 2 tasks" in html and "promptgeo has no such analysis" in html
+    assert "Not a replication" in html and "gpt2-xl" in html and "for 2 runs" in html
+    second = command(*line)
+    assert second.status == 0 and "2 of 2 runs, skipped" in second.err and "curves: cached" in second.err
+    assert page.read_text() == html and stamps(Path("out")) == made
+
+
+def test_only_the_grids_own_runs_are_asked(command):
+    assert command("init_vs_task", *SMALL).status == 0
+    assert command("init_vs_task", *SMALL, "init=cat").status == 0
+    assert "<dt>Runs</dt><dd>1</dd>" in Path("outputs/init_vs_task/report.html").read_text()
+
+
+def test_a_failed_run_is_named_and_the_status_is_1(command, monkeypatch):
+    from promptgeo.training.run_state import RunState
+
+    real = RunState.next_minibatch
+
+    def broken(self):
+        if self.plan.config.init.name == "dog":
+            raise ValueError("the data is gone")
+        return real(self)
+
+    monkeypatch.setattr(RunState, "next_minibatch", broken)
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 1 and "failed: ValueError: the data is gone" in found.err
+    html = Path("outputs/init_vs_task/report.html").read_text()
+    assert "<dt>Runs</dt><dd>1</dd>" in html and "tiny-present_past-dog-s0-" in html[html.index("Runs left out") :]
+
+
+def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
+    def stopped(arguments):
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(cli_train, "train", stopped)
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 143 and found.err.endswith("stopped by SIGTERM; the same command goes on from here\n")
+    assert not list(Path().rglob("report.html"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are composition, "),
+        (["quickstart"], "no such study"),
+        (["init_vs_task", "-m"], "-m: key=value is needed"),
+        (["init_vs_task", "sweep=quickstart"], "the sweep of a study is its own"),
+        (["init_vs_task", "trainin.epochs=1"], "trainin.epochs: no such key; nearest: training.epochs"),
+        (["init_vs_task", "model=tiny", "init=cat", "training.epochs=-1"], "training.epochs=-1: must be"),
+    ],
+)
+def test_bad_input_is_one_line(command, arguments, said):
+    found = command(*arguments)
+    lines = [line for line in found.err.splitlines() if not line.startswith("promptgeo: 1/3")]
+    assert found.status == 2 and len(lines) == 1 and said in lines[0], found.err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"claims": {"init_mattered": StudyClaim("init_mattered", "words", "place")}},
+            "sweeps/init_vs_task.yaml: study.claims.init_mattered: no analysis of this study declares such a claim; "
+            "nearest: init_matters",
+        ),
+        (
+            {"analyses": {"init_vs_task": {"permutation": 3}}},
+            "analysis.init_vs_task.permutation: no such option; nearest: permutations",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_found_before_anything_is_trained(command, monkeypatch, changes, said):
+    of = Study.of
+    monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), **changes))
+    found = command("init_vs_task", *SMALL)
+    assert found.status == 2 and found.err.startswith(f"promptgeo: {said}")
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", studies())
+def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
+    study = load_study(name)
+    analyses = [analysis_of(each, analysis_file(each) | options) for each, options in study.analyses.items()]
+    study.check_claims([claim for analysis in analyses for claim in analysis.declared.claims])
+
+
+def test_help_names_the_studies_without_torch():
+    code = (
+        "import sys; from promptgeo import cli_reproduce; "
+        "cli_reproduce.main(['--help']); assert 'torch' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
+
+
+def test_study_3_as_published():
+    grid, study = published(), Study.of("init_vs_task", published()[0].study)
+    config = grid[0]
+    assert len(grid) == 60 and len({(c.init.name, c.task.name) for c in grid}) == 60
+    assert (config.model.name, config.precision.name, config.task.source.kind.name) == (
+        "gpt2-xl",
+        "fp32",
+        "function_vectors",
+    )
+    assert (config.template.name, config.optimizer.lr, config.optimizer.schedule.name) == ("study3", 1e-3, "linear")
+    assert (config.prompt.length, config.training.epochs, config.training.batch_size, config.training.dropout) == (
+        4,
+        50,
+        8,
+        False,
+    )
+    assert set(study.analyses) <= set(available())
+    numbers = study.published
+    table1 = [numbers[f"table1.{c.init.name}"].value for c in {c.init.name: c for c in grid}.values()]
+    assert table1 == [0.546, 0.547, 0.528, 0.567, 0.612, 0.544, 0.580, 0.566, 0.506, 0.584]
+    assert abs(sum(table1) / 10 - numbers["table1.mean"].value) < 1e-3 and numbers["table1.mean"].implied == 0.583
+    tasks = list({c.task.name: 0 for c in grid})
+    assert all(numbers[f"accuracy.{end}.{task}"].read_off for task in tasks for end in ("lowest", "highest"))
+    for row in tasks:
+        diagonal = numbers[f"table3.0.5.{row}.{row}"]
+        assert diagonal.value - diagonal.implied == 40, "self-matches"
+        assert all(
+            numbers[f"table3.0.5.{row}.{column}"].value == numbers[f"table3.0.5.{column}.{row}"].value
+            for column in tasks
+        )
+
+
+def test_what_a_study_says_is_no_part_of_its_runs():
+    config = compose.compose(["init=cat"])
+    with_study = dataclasses.replace(config, study={"title": "t"})
+    assert to_dict(with_study) == to_dict(config) and "study" not in to_dict(config)
+    assert not differences([with_study], [config])
+
+
+def test_differences_are_those_that_decide_numbers():
+    theirs = [compose.compose([f"init={init}"]) for init in ("cat", "dog")]
+    ours = compose.compose(["init=cat", "training.epochs=3", "outputs=elsewhere", "model=gpt2", "optimizer.lr=0.01"])
+    assert differences([ours], theirs) == {
+        "model.name": (["gpt2"], ["tiny"]),
+        "init.name": (["cat"], ["cat", "dog"]),
+        "training.epochs": ([3], [10]),
+    }

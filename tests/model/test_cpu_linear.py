@@ -1,0 +1,164 @@
+"""Matrix products with frozen weights: prepacked or not they are the same function, and what a row of one depends on.
+
+Rows come in multiples of 8. For narrow models a row's result then does not depend on how many rows there are. For wide
+ones it does with some libraries (MKL on one machine from 144 rows on, with two threads), so FrozenLM.mixes_prompts asks
+before a batch holds rows of two prompts.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
+
+from promptgeo.model import cpu_linear
+from promptgeo.model.batching import GEMM_ROWS
+from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.tiny import PATH as TINY
+
+if not torch.backends.mkldnn.is_available():
+    pytest.skip(
+        "this PyTorch was built without oneDNN, whose prepacked weights are tested here", allow_module_level=True
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("d_in", "d_out"), [(16, 32), (32, 96), (32, 64), (64, 32), (32, 600), (256, 768)])
+def test_a_rows_result_is_bitwise_independent_of_the_number_of_rows(threads, d_in, d_out):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(512, d_in, generator=generator)
+    weight = torch.randn(d_out, d_in, generator=generator)
+    gradient = torch.randn(512, d_out, generator=generator)
+    packed, packed_back = (torch.ops.mkldnn._reorder_linear_weight(w, None) for w in (weight, weight.t().contiguous()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        few, transposed = GEMM_ROWS, weight.t().contiguous()
+        ways = {
+            "forward": lambda rows: linear(x[:rows], weight),
+            "conv1d": lambda rows: x[:rows] @ transposed,
+            "backward": lambda rows: gradient[:rows] @ weight,
+            "prepacked": lambda rows: cpu_linear._multiply(x[:rows], packed, None),
+            "prepacked, backward": lambda rows: cpu_linear._multiply(gradient[:rows], packed_back, None),
+        }
+        for name, way in ways.items():
+            first = way(few)
+            for rows in range(few, 129, GEMM_ROWS):
+                assert torch.equal(way(rows)[:few], first), (name, rows)
+    finally:
+        torch.set_num_threads(before)
+
+
+class Layers(nn.Module):
+    """Linear layers of both kinds, and one that only looks like one."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(24, 40), Conv1D(56, 40), nn.Linear(56, 16, bias=False)).to(dtype)
+        looks_linear = type("Linear", (nn.Linear,), {"forward": lambda self, x: 2 * linear(x, self.weight)})
+        self.doubled = looks_linear(16, 16).to(dtype)
+        nn.init.normal_(self.layers[1].bias)
+        self.requires_grad_(False)
+
+    def forward(self, x):
+        return self.doubled(self.layers(x))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_prepacked_layers_compute_the_same_and_pass_the_same_gradient(dtype, tolerance):
+    if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bf16 products in oneDNN")
+    plain, packed = Layers(dtype), Layers(dtype)
+    assert prepack(packed)
+    assert ["forward" in vars(layer) for layer in (*packed.layers, packed.doubled)] == [True, True, True, False]
+    found = []
+    for model in (plain, packed):
+        x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        y = model(x)
+        (y * torch.linspace(-1, 1, y.numel()).view_as(y).to(dtype)).sum().backward()
+        found.append((y.detach(), x.grad))
+    for expected, got in zip(*found, strict=True):
+        assert expected.shape == got.shape and expected.dtype is got.dtype
+        assert (expected - got).abs().max() <= tolerance * expected.abs().max()
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), packed.parameters(), strict=True))
+    assert not any(p.grad is not None for p in packed.parameters())
+
+
+def test_a_nan_stays_in_its_row():
+    model = Layers()
+    prepack(model)
+    x = torch.randn(16, 24)
+    clean = model(x)
+    x[3] = float("nan")
+    found = model(x)
+    others = [i for i in range(16) if i != 3]
+    assert found[3].isnan().all() and torch.equal(found[others], clean[others])
+
+
+def test_what_cannot_be_prepacked_stays_as_it_is(monkeypatch):
+    half = Layers(torch.float16)
+    assert not prepack(half) and not any("forward" in vars(layer) for layer in half.layers)
+    large = Layers()
+    monkeypatch.setattr(cpu_linear, "MEMORY_SHARE", 1e-12)
+    assert not prepack(large) and not any("forward" in vars(layer) for layer in large.layers)
+
+
+def test_a_layer_whose_product_would_be_another_one_keeps_its_own():
+    model = Layers()
+    first, own = model.layers[0], model.layers[0].forward
+    first.forward = lambda x: own(x) + 1
+    assert prepack(model)
+    torch.testing.assert_close(first.forward(torch.zeros(1, 24)), own(torch.zeros(1, 24)) + 1)
+
+
+def test_a_model_that_was_cast_after_it_was_frozen_still_computes():
+    model = Layers()
+    prepack(model)
+    expected = model(torch.ones(2, 24))
+    torch.testing.assert_close(model.double()(torch.ones(2, 24, dtype=torch.float64)).float(), expected)
+
+
+def test_layers_get_their_own_products_back():
+    plain, packed = Layers(), Layers()
+    prepack(packed)
+    unpack(packed)
+    x = torch.randn(GEMM_ROWS, 24)
+    assert torch.equal(plain(x), packed(x))
+
+
+def test_a_frozen_models_logits_are_those_of_its_own_layers():
+    config = GPT2Config(vocab_size=600, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    torch.manual_seed(0)
+    plain = GPT2LMHeadModel(config).eval()
+    ids = torch.arange(24).view(1, -1)
+    with torch.no_grad():
+        expected = plain(ids).logits
+        lm = FrozenLM(plain, FrozenLM.load("tiny").tokenizer)
+        assert "forward" in vars(lm.model.lm_head) and "forward" in vars(lm.model.transformer.h[0].mlp.c_fc)
+        torch.testing.assert_close(lm.model(ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_product_whose_rows_depend_on_each_other_is_noticed():
+    assert rows_are_independent(FrozenLM.load(str(TINY)).model)
+    model = Layers()
+    own = model.layers[2].forward
+    model.layers[2].forward = lambda x: own(x) * (1 + 1e-7 * (len(x) > 100))
+    assert not rows_are_independent(model)
+    model.layers[2].forward = own
+    assert rows_are_independent(model)
+
+    class Mixing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return own(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (gradient * np.float32(1 + 1e-6 * (len(gradient) > 100))) @ model.layers[2].weight
+
+    model.layers[2].forward = Mixing.apply
+    assert not rows_are_independent(model)

@@ -1,0 +1,365 @@
+"""The report: a page made of stored results, a study's file and run folders; another result makes another page."""
+
+import re
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from test_analysis_convexity import PUBLISHED
+from test_runs import header, trained
+
+from promptgeo import UserError
+from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.questions.convexity import report_verdict
+from promptgeo.analysis.result import Claim, Finding, Result, store
+from promptgeo.report.inline import inline_svg
+from promptgeo.report.page import Material, render
+from promptgeo.report.runs import training_length
+from promptgeo.report.study import Published, Study, StudyClaim, load_study
+from promptgeo.runs.folder import Run, write_run
+
+VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
+STUDY = Study(
+    "s",
+    "A study?",
+    "Somebody",
+    {"distances": {}, "words": {}},
+    {
+        p.quantity: p
+        for p in (
+            Published("table1.cat", "Table 1", 0.546),
+            Published("table1.mean", "Table 1", 0.558, implied=0.583),
+            Published("random", "a chart", 0.91, read_off=True),
+        )
+    },
+    {
+        name: StudyClaim(name, f"The {name} claim.", "text", "Their own numbers say no.")
+        for name in ("closer", "pearson", "unasked")
+    },
+)
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order; gathers ids, references, links, the text of each section and table row."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.ids, self.references, self.links, self.tags = [], [], [], [], []
+        self.sections: dict[str, str] = {}
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.references += re.findall(r"url\(#([^)]+)\)", " ".join(filter(None, attributes.values())))
+        for key in ("href", "xlink:href", "src"):
+            if key in attributes:
+                self.links.append(attributes[key])
+        if tag == "section":
+            self.sections[attributes["id"]] = ""
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append((tag, attributes.get("id")))
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open and self.open[-1][0] == tag, f"</{tag}> closes {self.open[-1:]}"
+            self.open.pop()
+
+    def handle_data(self, data):
+        for tag, name in self.open:
+            if tag == "section":
+                self.sections[name] += data
+        if any(tag in ("td", "th") for tag, _ in self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, quantity: str) -> list[str]:
+        return next([" ".join(cell.split()) for cell in row] for row in self.rows if row and row[0] == quantity)
+
+
+@cache
+def figure(label: str) -> str:
+    with panels(1, 2) as (drawn, axes):
+        for axis in axes.flat:
+            axis.plot([0, 1, 2], [0, 1, 0], marker="o")
+            axis.set_title(label)
+        return svg(drawn)
+
+
+def distances(convention: str, of: str, closer: bool = True) -> Result:
+    result = Result()
+    shift = 0.0 if convention == "paper" else 0.025
+    result.number("table1.cat", 0.5 + shift, 40, "pairs", 0.4 + shift, 0.6 + shift)
+    result.number("table1.mean", 0.51 + shift, 400, "pairs", p=0.00001)
+    for k in range(40):
+        result.number(f"extra.{k}", k / 100, 4, "pairs")
+    result.findings.append(
+        Finding(f"{of} tokens lie {'closer' if closer else 'no closer'} ({convention}).", 0.2, 40, "pairs", 0.1, 0.3)
+    )
+    if of == "prompt":
+        result.claims.append(
+            Claim("closer", closer if convention == "corrected" else True, f"seen {convention} <at .5>.")
+        )
+    result.tables["means"] = pd.DataFrame({"task": ["a<b"] * 20, "distance": [0.123456] * 20})
+    result.figures["bars"] = figure(f"{of} {convention}")
+    return result
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A report of three runs and two analyses; what differs from the usual is named."""
+    for k, task in enumerate(("one", "two", "<three>")):
+        write_run(tmp_path / f"run{k}", header(task), trained(k))
+    runs = [Run.load(tmp_path / f"run{k}") for k in range(3)]
+
+    def make(closer: bool = True, **changes) -> SimpleNamespace:
+        variants = [
+            {"of": of, "convention": convention} for of in ("prompt", "delta") for convention in ("paper", "corrected")
+        ]
+        info = {"options": {"seed": 0}, "runs": 3, "seconds": 1.0}
+        first = store(
+            tmp_path / "analysis" / "distances",
+            "distances",
+            "k",
+            info,
+            [(v, distances(closer=closer, **v)) for v in variants],
+        )
+        words = Result(
+            omissions=["no P0, so no words"],
+            claims=[Claim("pearson", True, "as they counted.")],
+            figures={"bars": figure("words")},
+        )
+        words.number("random", 0.9, 7, "tokens", 0.8, 1.0)
+        words.findings.append(Finding("Words are words (n = 7 tokens, p = .01).", 0.9, 7, "tokens", p=0.01))
+        second = store(tmp_path / "analysis" / "words", "words", "k", info, [({"convention": "paper"}, words)])
+        html = render(
+            Material(
+                **(
+                    {
+                        "study": STUDY,
+                        "runs": runs,
+                        "stored": [first, second],
+                        "refused": {"projection": "needs at least 5 prompts"},
+                    }
+                    | changes
+                )
+            )
+        )
+        return SimpleNamespace(html=html, page=Page(html), folder=tmp_path)
+
+    return make
+
+
+def test_paper_ours_and_corrected_stand_beside_each_other(make):
+    page = make().page
+    assert page.row("table1.cat") == [
+        "table1.cat",
+        "Table 1",
+        "0.546",
+        "0.5 [0.4, 0.6]; n = 40 pairs",
+        "0.525 [0.425, 0.625]; n = 40 pairs",
+    ]
+    assert page.row("table1.mean")[2] == "0.558 corrected, by the published data: 0.583"
+    assert page.row("table1.mean")[4] == "0.535 p < .0001; n = 400 pairs"
+    assert page.row("extra.3")[1] == "no published number"
+    assert page.row("random")[2:] == ["≈ 0.91 read off a figure", "0.9 [0.8, 1]; n = 7 tokens", "not given"]
+
+
+def test_a_number_that_no_analysis_gave_is_listed(make):
+    assert "table1.cat" not in make().page.sections["unanswered"]
+    assert "table1.cat" in make(stored=()).page.sections["unanswered"]
+
+
+def test_another_result_makes_another_page(make):
+    kept, fallen = (make(closer=closer).page.sections for closer in (True, False))
+    assert "prompt tokens lie closer (corrected)." in kept["findings"] and "no closer" not in kept["findings"]
+    assert "prompt tokens lie no closer (corrected)." in fallen["findings"]
+    assert "(paper)" not in kept["findings"]
+
+    def parts(text: str) -> list[str]:
+        return re.split("What holds up|Not tested by corrected numbers", text)
+
+    assert ["The closer claim" in part for part in parts(kept["fails"])] == [False, True, False]
+    fails, untested = parts(fallen["fails"])
+    assert "The closer claim" in fails and "seen corrected <at .5>." in re.sub(r"\bS", "s", fails)
+    assert "The pearson claim" in untested and "The unasked claim" in untested, (
+        "only as the paper counted, and not at all"
+    )
+
+
+def test_prompts_and_deltas_are_told_apart(make):
+    text = make().page.sections["findings"]
+    prompts, deltas = text.index("Trained prompts"), text.index("What training added")
+    assert prompts < text.index("prompt tokens lie") < deltas < text.index("delta tokens lie")
+    assert "[0.1, 0.3]; n = 40 pairs" in text, "a sentence without n gets its interval and n"
+
+
+def test_the_page_is_whole_and_alone(make):
+    made = make()
+    page = made.page
+    assert len(page.ids) == len(set(page.ids)), "ids collide"
+    assert page.tags.count("svg") == 5 and set(page.references) <= set(page.ids)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids, f"{link} leads nowhere"
+        else:
+            assert (made.folder / link).is_file(), f"{link} is no file beside the page"
+    addresses = set(re.findall(r"https?://[^\"'\s<]+", made.html))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert made.html.count("<style>") == 1 and "a&lt;b" in made.html and "<three>" not in made.html
+    assert made.html == make().html, "the same material, the same bytes"
+
+
+def test_long_lists_say_where_the_rest_is(make):
+    text = " ".join(make().page.sections["distances"].split())
+    assert "25 more in analysis/distances/numbers.csv" in text
+    assert "The first 6 of 20 rows; all in analysis/distances/prompt_corrected_means.csv" in text
+    assert "analysis/distances/delta_paper_means.csv" in text
+
+
+def test_what_is_left_out_is_named(make):
+    page = make(left_out=["run9: failed"]).page
+    assert "run9: failed" in page.sections["run"]
+    assert (
+        "projection: needs at least 5 prompts" in page.sections["omissions"]
+        and "words: no P0, so no words" in page.sections["omissions"]
+    )
+
+
+def test_runs_that_differ_from_the_studys_are_no_replication(make):
+    assert "Not a replication" not in make().html
+    html = make(differences={"model.name": (["tiny"], ["gpt2-xl"])}).html
+    assert "Not a replication" in html and "<code>model.name</code>: tiny <small>(the study: gpt2-xl)</small>" in html
+    assert html.index("Not a replication") < html.index('id="findings"')
+
+
+def test_figures_keep_to_themselves():
+    whole = inline_svg(figure("x"), "f1", 'a "b"')
+    ids, used = set(re.findall(r'\bid="([^"]+)"', whole)), set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', whole))
+    assert ids and all(i.startswith("f1-") for i in ids)
+    assert used and {a or b for a, b in used} <= ids
+    assert "<style" not in whole and "<metadata" not in whole and "stroke-linejoin: round" in whole[: whole.index(">")]
+    assert 'role="img" aria-label="a &quot;b&quot;"' in whole[: whole.index(">")]
+
+
+def test_a_study_that_cannot_be_understood_is_said():
+    def told(**study):
+        return {"title": "t", "source": "x", "analyses": {"curves": None}} | study
+
+    study = Study.of(
+        "s",
+        told(
+            published={
+                "t": {"place": "T", "values": {"a": {"b": 1}}, "implied": {"c": 2}},
+                "all": {"place": "T", "values": 3},
+            }
+        ),
+    )
+    assert {q: (p.value, p.implied) for q, p in study.published.items()} == {
+        "t.a.b": (1, None),
+        "t.c": (None, 2),
+        "all": (3, None),
+    }
+    for wrong, key in (
+        ({"titel": 1}, "study.titel"),
+        ({"title": ""}, "study.title: is missing"),
+        ({"claims": {"c": {"word": 1}}}, "claims.c.word"),
+    ):
+        with pytest.raises(UserError, match=key):
+            Study.of("s", told(**wrong))
+
+
+def test_a_claim_that_no_analysis_declares_is_named_with_the_nearest_ones():
+    STUDY.check_claims(["closer", "pearson", "unasked", "another"])
+    with pytest.raises(UserError) as error:
+        STUDY.check_claims(["closest", "pearson", "unasked", "another"])
+    said = "sweeps/s.yaml: study.claims.closer: no analysis of this study declares such a claim; "
+    assert str(error.value) == f"{said}nearest: closest"
+    with pytest.raises(UserError, match=r"one of far, wide$"):
+        STUDY.check_claims(["wide", "far"])
+    with pytest.raises(UserError, match=r"they declare none$"):
+        STUDY.check_claims([])
+
+
+def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
+    """The table as a fixture, through the verdict and the study's own file, to the page."""
+    study, result = load_study("convexity"), Result()
+    vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
+    report_verdict(result, vertices, mixtures, {}, 0.05)
+    for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
+        for task, found in accuracies.items():
+            for which, value in (("min", min(found)), ("max", max(found)), ("mean", sum(found) / len(found))):
+                result.number(f"{kind}.{task}.P1.{which}", value, len(found), "trainings")
+    write_run(tmp_path / "run", header("imdb"), trained(0))
+    stored = store(
+        tmp_path / "analysis" / "convexity",
+        "convexity",
+        "k",
+        {"options": {}, "runs": 11, "seconds": 1.0},
+        [({}, result)],
+    )
+    page = Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
+    said = " ".join(page.sections["fails"].split())
+    assert study.claims["convex"].words in said
+    assert (
+        "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim "
+        "that solutions are convex while imdb and plus_two contradict it" in said
+    )
+    assert "; without the margin identity fails too." in said
+    # The study's file holds the same table: what it says beside ours is what the fixture says.
+    assert "None: each published number has ours beside it" in page.sections["unanswered"]
+    for published in study.published.values():
+        row = page.row(published.quantity)
+        value = published.value if published.value is not None else published.implied
+        assert float(row[-1].split()[0]) == pytest.approx(value, abs=1e-4), published.quantity
+    own = study.claims["convex"].published
+    assert (
+        own.startswith("Within 5 points of the worst training, identity and plus_one support it, plus_two")
+        and "without that margin identity fails too" in own
+    )
+
+
+def test_a_task_that_stands_for_the_studys_has_its_published_numbers_beside_it(make):
+    study = replace(STUDY, stands_for={"dog": "cat"})
+    result = Result()
+    result.number("table1.dog", 0.5, 40, "pairs", 0.4, 0.6)
+    report = make(
+        study=study,
+        stored=[
+            store(
+                make().folder / "analysis" / "words",
+                "words",
+                "k",
+                {"options": {}, "runs": 3, "seconds": 1.0},
+                [({}, result)],
+            )
+        ],
+    )
+    assert report.page.row("table1.dog (for table1.cat)")[2:4] == ["0.546", "0.5 [0.4, 0.6]; n = 40 pairs"]
+    assert (
+        "table1.cat" not in report.page.sections["unanswered"] and "table1.mean" in report.page.sections["unanswered"]
+    )
+
+
+def test_steps_that_replace_the_epochs_are_told():
+    def trained(epochs, steps):
+        return {"training": {"epochs": epochs, "max_steps": steps}}
+
+    assert training_length([trained(20, None)] * 3) == "20 epochs"
+    assert training_length([trained(20, 200), trained(20, 200)]) == "200 steps"
+    assert training_length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
+    assert training_length([{}]) == "—"

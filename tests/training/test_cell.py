@@ -1,0 +1,97 @@
+"""A cell is made once for each distinct config of a process, from the content of the user's files as they are now."""
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import SMALL, cli, model, runs_below  # noqa: F401 - fixtures
+
+import promptgeo as pg
+from promptgeo.config.compose import compose
+from promptgeo.data.tasks import Task
+from promptgeo.training import cell as cell_module
+from promptgeo.training.cell import cell_of, cells_of
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> list[tuple]:
+    """The arguments of every call of place.name from now on."""
+    calls: list[tuple] = []
+    real = getattr(place, name)
+
+    def call(*arguments):
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(place, name, call)
+    return calls
+
+
+@pytest.mark.parametrize("launcher", ["packed", "basic"])
+def test_training_a_grid_makes_each_cell_once(cli, model, monkeypatch, launcher):  # noqa: F811
+    """Hydra composes each job of a grid for its folder's name, for the launcher and for the job itself."""
+    validated = counted(monkeypatch, cell_module, "validate")
+    identified = counted(monkeypatch, cell_module, "identity")
+    loaded = counted(monkeypatch, Task, "load")
+    grid = (
+        "task=plus_one,plus_two",
+        f"task.split.seed={7 + len(launcher)}",
+        f"hydra/launcher={launcher}",
+        "-m",
+        "seed=0,1",
+    )
+    found = cli(*model, *SMALL, *grid)
+    assert found.status == 0 and len(runs_below(Path("outputs"))) == 4, found.err
+    assert len(validated) == len(identified) == 4 and len(loaded) == 2
+    assert cli(*model, *SMALL, *grid).status == 0
+    assert len(validated) == len(identified) == 4 and len(loaded) == 2
+
+
+def test_coupled_runs_know_one_another_without_reading_anything_again(monkeypatch):
+    config = compose(
+        ["task=plus_one", "task.split.seed=3", "regulariser=orthogonal", "regulariser.seeds=[2,0,1]", "seed=0"]
+    )
+    loaded = counted(monkeypatch, Task, "load")
+    first = cell_of(config)
+    assert len(loaded) == 1 and len(set(first.coupled)) == 3 and first.coupled[1] == first.id
+    for at, seed in enumerate((2, 0, 1)):
+        config.seed = seed
+        assert cell_of(config).id == first.coupled[at] and cell_of(config).coupled == first.coupled
+    assert len(loaded) == 1
+
+
+def test_equal_configs_have_one_cell_and_a_changed_config_has_another(monkeypatch):
+    config = compose(["task=plus_one", "seed=11"])
+    validated = counted(monkeypatch, cell_module, "validate")
+    one, other, later = cells_of([config, copy.deepcopy(config), compose(["task=plus_one", "seed=12"])])
+    assert one is other and one.id != later.id and len(validated) == 2
+    assert one.folder == Path("outputs/adhoc") / f"tiny-plus_one-cat-s11-{one.id[:8]}"
+    config.seed = 12  # configs can be changed: a cell is looked up by value
+    assert cell_of(config).id == later.id
+
+
+def test_a_bad_value_anywhere_is_said_before_anything_is_read(monkeypatch):
+    configs = [compose(["task=plus_one", f"task.split.seed={seed}"]) for seed in (21, 22)]
+    configs[1].training.batch_size = 0
+    loaded = counted(monkeypatch, Task, "load")
+    with pytest.raises(pg.UserError, match=r"training\.batch_size=0"):
+        cells_of(configs)
+    assert loaded == []
+
+
+def test_a_file_that_was_edited_makes_another_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, prompt = Path("my.csv"), Path("p0.npy")
+    data.write_text("input,label\na,b\nc,d\n")
+    np.save(prompt, np.zeros((4, 256), np.float32))
+    line = ["task=custom", "task.source.path=my.csv", "init=file", "init.path=p0.npy"]
+    ids = [cell_of(compose(line)).id]
+    assert cell_of(compose(line)).id == ids[0]
+    data.write_text("input,label\na,b\nc,e\n")
+    os.utime(data, ns=(1, 1))  # also where the clock does not tell the two apart by itself
+    ids.append(cell_of(compose(line)).id)
+    np.save(prompt, np.ones((4, 256), np.float32))
+    os.utime(prompt, ns=(1, 1))
+    ids.append(cell_of(compose(line)).id)
+    assert len(set(ids)) == 3

@@ -1,0 +1,348 @@
+"""A sweep from the command line: the packed launcher leaves what Hydra's basic one does, can be stopped, and reports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import SMALL, bytes_of, cli, model, runs_below  # noqa: F401 - fixtures
+
+import promptgeo as pg
+
+GRID = ("task=plus_two,present_past", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
+
+
+def shell(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "promptgeo.train", *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa: F811
+    line = (*model, *SMALL, *GRID, "outputs=out")
+    places = {}
+    for launcher in ("packed", "basic"):
+        Path(launcher).mkdir()
+        os.chdir(launcher)
+        found = cli(*line, f"hydra/launcher={launcher}")
+        assert found.status == 0, found.err
+        places[launcher] = Path.cwd() / "out" / "adhoc"
+        os.chdir("..")
+    packed, basic = places.values()
+    assert len(runs_below(packed)) == 8
+    assert bytes_of(packed) == bytes_of(basic)
+    assert [(run / "run.json").read_bytes() for run in runs_below(packed)] == [
+        (run / "run.json").read_bytes() for run in runs_below(basic)
+    ]
+    listing = {
+        launcher: sorted(str(p.relative_to(place)) for p in place.rglob("*")) for launcher, place in places.items()
+    }
+    assert listing["packed"] == listing["basic"]
+    assert {f"{runs_below(packed)[0].name}/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")} < set(
+        listing["packed"]
+    )
+    assert "multirun.yaml" in listing["packed"]
+    for run in runs_below(packed):
+        for name in ("config", "overrides"):
+            there = (basic / run.name / ".hydra" / f"{name}.yaml").read_text()
+            assert (run / ".hydra" / f"{name}.yaml").read_text() == there
+
+
+def test_one_more_seed_trains_only_the_new_runs(cli, model):  # noqa: F811
+    line = (*model, *SMALL, "task=plus_two", "init=cat,dog")
+    assert cli(*line, "-m", "seed=0").status == 0
+    stamps = {run: (run / "run.json").stat().st_mtime_ns for run in runs_below(Path("outputs"))}
+    found = cli(*line, "-m", "seed=0,1")
+    assert "2 of 4 runs are complete already: skipped" in found.out
+    assert len(runs_below(Path("outputs"))) == 4
+    assert {run: (run / "run.json").stat().st_mtime_ns for run in stamps} == stamps
+
+
+def test_a_failed_run_is_listed_with_its_reason_and_the_others_complete(cli, model, monkeypatch):  # noqa: F811
+    from promptgeo.training.run_state import RunState
+
+    real = RunState.next_minibatch
+
+    def broken(self):
+        if self.plan.config.seed == 1:
+            raise ValueError("the data is gone")
+        return real(self)
+
+    monkeypatch.setattr(RunState, "next_minibatch", broken)
+    found = cli(*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2")
+    assert found.status == 1
+    statuses = {run.info["config"]["seed"]: run.status for run in map(pg.Run.load, runs_below(Path("outputs")))}
+    assert statuses == {0: "completed", 1: "failed", 2: "completed"}
+    (line,) = [line for line in found.err.splitlines() if line.startswith("promptgeo:")]
+    assert "-s1-" in line and line.endswith("failed: ValueError: the data is gone")
+    assert "1 failed" in found.out
+    alone = cli(*model, *SMALL, "task=plus_two", "seed=1")
+    assert alone.status == 1 and "the data is gone" in alone.err
+    monkeypatch.setattr(RunState, "next_minibatch", real)
+    assert cli(*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2").status == 0
+
+
+def test_a_preview_says_what_would_be_trained_and_writes_nothing(cli, model):  # noqa: F811
+    line = (*model, *SMALL, "task=plus_two,present_past", "init=cat", "prompt.length=1,3", "-m", "seed=0,1")
+    assert cli(*line[:-2], "seed=0", "-m").status == 0
+    before = {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")}
+    found = cli(*line, "preview=true")
+    assert found.status == 0, found.err
+    assert {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+    for part in (
+        "task: plus_two, present_past",
+        "prompt.length: 1, 3",
+        "seed: 0, 1",
+        "8 runs, 4 complete already",
+        "about",
+        "minutes",
+    ):
+        assert part in found.out, part
+    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in found.out.splitlines() if "adamw" in row]
+    assert [(row[1], row[4], row[6]) for row in rows] == [("1", "2", "4"), ("3", "2", "4")]
+
+
+STOPPED = (
+    "task=plus_two",
+    "init=cat",
+    "training.epochs=12",
+    "task.split.max_train=96",
+    "task.split.max_test=8",
+    "outputs=out",
+    "-m",
+    "seed=0,1",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    _, err = shell(*STOPPED, cwd=folder).communicate(timeout=120)
+    assert len(runs_below(folder)) == 2, err
+    return bytes_of(folder)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, undisturbed, signum, status):
+    process = shell(*STOPPED, cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.rglob("multirun.yaml")), process)
+    time.sleep(1.5)  # it trains, or is about to, for seconds more
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert err.splitlines()[-1] == f"promptgeo: stopped by {signum.name}; the same command goes on from here"
+    assert not runs_below(tmp_path)
+    if signum == signal.SIGTERM:  # the states are the same; one of them is enough to go on from
+        shell(*STOPPED, cwd=tmp_path).communicate(timeout=120)
+        assert bytes_of(tmp_path) == undisturbed
+        assert not list(tmp_path.rglob("state"))
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("nothing happened")
+
+
+def test_three_kills_change_no_byte():
+    benchmark = Path(__file__).parents[2] / "benchmarks" / "kills.py"
+    found = subprocess.run(
+        [
+            sys.executable,
+            benchmark,
+            "--kills",
+            "3",
+            "seed=0",
+            "training.epochs=2",
+            "task.split.max_train=64",
+            "task.split.max_test=2",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert json.loads(found.stdout)["identical"] is True
+
+
+def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: F811
+    line = (*model, *SMALL, "task=plus_two", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
+    assert cli(*line, "outputs=one").status == 0
+    found = cli(*line, "outputs=two", "packing.devices=2")
+    assert found.status == 0, found.err
+    assert bytes_of(Path("one")) == bytes_of(Path("two")) and len(runs_below(Path("two"))) == 4
+
+
+def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
+    from promptgeo.config.compose import compose
+    from promptgeo.training.cell import cell_of
+    from promptgeo.training.lock import locked
+
+    line = (*model, *SMALL, "task=plus_two")
+    with locked([cell_of(compose([*line, "seed=1"])).folder.absolute()]):
+        for devices in (1, 2):
+            found = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
+            assert found.status == 2 and "Traceback" not in found.err
+            (said,) = [text for text in found.err.splitlines() if text.startswith("promptgeo:")]
+            assert "another process is training this run" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_processes_end_with_the_one_that_was_killed(cli, model, tmp_path):  # noqa: F811
+    first = shell(*model, "task=plus_two", "training.epochs=2000", "-m", "seed=0,1", "packing.devices=2", cwd=tmp_path)
+
+    def running() -> set[str]:
+        stats = ((pid, Path(f"/proc/{pid}/stat")) for pid in children)
+        return {pid for pid, stat in stats if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"}
+
+    wait_for(lambda: len(list(tmp_path.rglob("state.safetensors"))) == 2, first)
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    assert len(running()) >= 2
+    first.kill()
+    end = time.monotonic() + 10
+    while running() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not running()
+    first.communicate()  # its pipes were the workers' too
+
+
+def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # noqa: F811
+    import csv
+    import shutil
+
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    found = cli(
+        *model,
+        *SMALL,
+        "training.epochs=2",
+        "training.max_steps=3",
+        "task.split.validation=0.2",
+        "name=followed",
+        "logger=wandb",
+        "task=plus_two,present_past",
+        "init=cat,normal,dog",
+        "-m",
+        "seed=4",
+    )
+    assert found.status == 0, found.err
+    assert found.out.count("no API key here, so runs are logged offline") == 1
+    wandb = Path(sys.executable).parent / "wandb"
+    logged = {}
+    for path in Path("outputs/followed/wandb").glob("offline-run-*/*.wandb"):
+        lines = subprocess.run([wandb, "leet", "inspect", "--json", path], capture_output=True, text=True, check=True)
+        assert "corrupt" not in lines.stderr
+        records = [json.loads(line) for line in lines.stdout.splitlines()]
+        (run,) = [record["run"] for record in records if record["type"] == "run"]
+        logged[run["run_id"]] = (run, records)
+    runs = [pg.Run.load(folder) for folder in runs_below(Path("outputs"))]
+    assert len(runs) == 6 and set(logged) == {run.id[:16] for run in runs}
+    for run in runs:
+        record, records = logged[run.id[:16]]
+        config = run.info["config"]
+        assert (
+            record["run_group"] == "followed"
+            and record["job_type"] == "train"
+            and record["display_name"] == run.folder.name
+        )
+        assert record["tags"] == ["rand", config["task"]["name"], config["init"]["name"]]
+        assert (
+            record["config"]["update"]["optimizer"] == config["optimizer"] and record["config"]["update"]["seed"] == 4
+        )
+        with (run.folder / "metrics.csv").open(newline="") as stream:
+            expected = [{k: v for k, v in row.items() if v} for row in csv.DictReader(stream)]
+        history = [r["history"]["item"] for r in records if r["type"] == "history"]
+        assert len(history) == len(expected) > 4
+        for item, row in zip(history, expected, strict=True):
+            split = row.pop("split")
+            found_row = {k.removeprefix(f"{split}/"): v for k, v in item.items() if not k.startswith("_")}
+            assert {k: float(v) for k, v in found_row.items()} == pytest.approx(
+                {k: float(v) for k, v in row.items()}, rel=1e-8
+            )
+        summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
+        assert summary["status"] == "completed" and any("accuracy" in k for k in summary)
+        (artifact,) = [r["artifact"] for r in records if r["type"] == "artifact"]
+        assert (
+            artifact["type"] == "soft-prompt" and artifact["manifest"]["contents"][0]["path"] == "prompts.safetensors"
+        )
+        assert records[-1] == {"num": records[-1]["num"], "type": "exit", "exit": records[-1]["exit"]} and not records[
+            -1
+        ]["exit"].get("exit_code")
+    shutil.rmtree("outputs")
+
+
+def test_every_run_has_a_tensorboard_folder_equal_to_its_metrics(cli, model):  # noqa: F811
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = cli(*model, *SMALL, "logger=tensorboard", "task=plus_two", "init=cat,normal", "-m")
+    assert found.status == 0, found.err
+    runs = runs_below(Path("outputs"))
+    assert len(runs) == 2
+    for run in map(pg.Run.load, runs):
+        events = EventAccumulator(str(run.folder.parent / "tensorboard" / run.folder.name))
+        events.Reload()
+        for split, rows in run.metrics.groupby("split"):
+            for name in ("loss", "accuracy", "prompt_norm"):
+                logged = {event.step: event.value for event in events.Scalars(f"{split}/{name}")}
+                assert logged == pytest.approx(dict(zip(rows["step"], rows[name], strict=True)), rel=1e-6)
+
+
+def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F811
+    from promptgeo.training import loggers
+
+    class Broken(loggers.Wandb):
+        def __init__(self, state):
+            if state.plan.config.seed == 0:
+                raise OSError("no space")
+
+        def row(self, row):
+            raise OSError("no network")
+
+    monkeypatch.setattr(loggers, "LOGGERS", [Broken])
+    found = cli(*model, *SMALL, "task=plus_two", "logger=wandb", "-m", "seed=0,1")
+    assert found.status == 0
+    assert [pg.Run.load(run).status for run in runs_below(Path("outputs"))] == ["completed"] * 2
+    assert "logger=wandb: left out from here on: OSError: no space" in found.out
+    assert "logger=wandb: left out from here on: OSError: no network" in found.out
+
+
+def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: F811
+    found = cli(
+        *model,
+        *SMALL,
+        "sweep=learning_rate",
+        "task=plus_two",
+        "init=cat,vocab",
+        "seed=0,1",
+        "training.max_steps=3",
+        "optimizer.lr=1e-6,0.05",
+        "-m",
+    )
+    assert found.status == 0, found.err
+    runs = [pg.Run.load(folder) for folder in runs_below(Path("outputs"))]
+    assert len(runs) == 8 and {run.info["results"]["split"] for run in runs} == {"validation"}
+    for init in ("cat", "vocab"):
+        losses = {
+            lr: [
+                r.info["results"]["loss"]["final"]
+                for r in runs
+                if r.info["config"]["init"]["name"] == init and r.info["config"]["optimizer"]["lr"] == lr
+            ]
+            for lr in (1e-6, 0.05)
+        }
+        best = min(losses, key=lambda lr: sum(losses[lr]))
+        mean = sum(losses[best]) / 2
+        assert (
+            f"rand plus_two init={init}: optimizer.lr={best:g} has the lowest validation loss, {mean:.3f}" in found.out
+        )
+        assert "n = 2 seeds; it is the end of the range: try beyond it" in found.out
