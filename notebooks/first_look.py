@@ -34,7 +34,9 @@ figure.savefig(Path(run.folder).parent / "first_look.svg")
 outputs = {which: {p["id"]: p for p in run.predictions if p["prompt"] == which} for which in ("none", "final")}
 for key in list(outputs["final"])[:8]:
     none, final = outputs["none"][key], outputs["final"][key]
-    print(f"{final['input']:24s} without: {none['output'].strip():20s} with: {final['output'].strip():20s} {'right' if final['correct'] else 'wrong'}")
+    print(
+        f"{final['input']:24s} without: {none['output'].strip():20s} with: {final['output'].strip():20s} {'right' if final['correct'] else 'wrong'}"
+    )
 
 # %% [markdown]
 # Which words does each prompt token lie nearest to (cosine)?

@@ -37,7 +37,9 @@ def run_weights(runs: int, draws: int, seed: int) -> np.ndarray:
     return draw_counts(np.random.default_rng(seed), runs, draws)
 
 
-def run_weights_within(groups: Sequence[Sequence[int]], runs: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+def run_weights_within(
+    groups: Sequence[Sequence[int]], runs: int, draws: int, generator: np.random.Generator
+) -> np.ndarray:
     """[B, N] float64: likewise, the runs of each group drawn among themselves; a run of no group counts once."""
     weights_BN = np.ones((draws, runs))
     for members in groups:
@@ -303,9 +305,7 @@ def sign_flip_p(
     return permutation_p(observed, np.abs(signs_BU @ sums_U))
 
 
-def null_draws(
-    statistic: Callable[[np.random.Generator], float], n: int, seed: int, label: str = ""
-) -> np.ndarray:
+def null_draws(statistic: Callable[[np.random.Generator], float], n: int, seed: int, label: str = "") -> np.ndarray:
     """[n] float64: the statistic under n random draws, with a progress bar where it takes long."""
     generator = np.random.default_rng(seed)
     return np.array([statistic(generator) for _ in progress(range(n), label)], dtype=np.float64)
