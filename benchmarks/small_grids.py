@@ -118,7 +118,7 @@ def make_shared(folder: Path) -> None:
                 weight.mul_(8)  # fresh weights (deviation 0.02) hardly attend to anything at this width
     # A little training, so that not every accuracy is zero: after "Label: " comes one of two words.
     parts = [(f"Input: {n:03}\nLabel: ", ("positive", "negative")[n % 2]) for n in range(64)]
-    tokens_BT = torch.tensor([sum((tokenizer(part)["input_ids"] for part in line), []) for line in parts])
+    tokens_BT = torch.tensor([[i for part in line for i in tokenizer(part)["input_ids"]] for line in parts])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(100):
         optimizer.zero_grad()

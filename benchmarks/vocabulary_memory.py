@@ -1,9 +1,9 @@
-"""Peak memory and time of the vocabulary side of neighbourhoods: 250,880 tokens x 1,024 (BLOOM's size) against 10,000 prompt tokens.
+"""Peak memory and time of neighbourhoods in a vocabulary: 250,880 tokens x 1,024 , 10,000 prompt tokens.
 
     python benchmarks/vocabulary_memory.py [--vocabulary 250880] [--width 1024] [--prompts 10000] [--top 20]
 
-Random arrays in this process; the peak is the kernel's maximum resident set size, embeddings, interpreter and PyTorch included.
-Exit status 1 where it is 2 GB or more.
+Random arrays in this process; the peak is the kernel's maximum resident set size, embeddings, interpreter and PyTorch
+included. Exit status 1 where it is 2 GB or more.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A first look at a soft prompt
 #
-# Trains a prompt on the embedded model, watches it learn and looks at what the model writes. Open as a notebook in VS Code or with
-# jupytext, or run it as a script.
+# Trains a prompt on the embedded model, watches it learn and looks at what the model writes. Open as a notebook in
+# VS Code or with jupytext, or run it as a script.
 
 # %%
 from pathlib import Path
@@ -34,9 +34,9 @@ figure.savefig(Path(run.folder).parent / "first_look.svg")
 outputs = {which: {p["id"]: p for p in run.predictions if p["prompt"] == which} for which in ("none", "final")}
 for key in list(outputs["final"])[:8]:
     none, final = outputs["none"][key], outputs["final"][key]
-    print(
-        f"{final['input']:24s} without: {none['output'].strip():20s} with: {final['output'].strip():20s} {'right' if final['correct'] else 'wrong'}"
-    )
+    verdict = "right" if final["correct"] else "wrong"
+    outputs_text = f"without: {none['output'].strip():20s} with: {final['output'].strip():20s}"
+    print(f"{final['input']:24s} {outputs_text} {verdict}")
 
 # %% [markdown]
 # Which words does each prompt token lie nearest to (cosine)?

@@ -1,4 +1,4 @@
-"""The house stands as docs/structure.md draws it: imports go down, and what comes after a run folder knows nothing of training.
+"""The house stands as docs/structure.md draws it: imports go down, and nothing after a run folder knows of training.
 
 All imports are read from the source: those inside functions and under TYPE_CHECKING too.
 """

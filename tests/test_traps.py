@@ -42,6 +42,7 @@
 """
 
 import csv
+import itertools
 import re
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def test_every_trap_has_a_test_that_exists():
         for trap in traps
     }
     assert set(tests) == set(range(1, 18)) and all(tests.values())
-    for file, test in sum(tests.values(), []):
-        assert f"\ndef {test}(" in (next(Path(__file__).parent.rglob(file)).read_text(encoding="utf-8"), f"{file}::{test}"
+    for file, test in itertools.chain(*tests.values()):
+        text = next(Path(__file__).parent.rglob(file)).read_text(encoding="utf-8")
+        assert f"\ndef {test}(" in text, f"{file}::{test}"
 
 
 def test_the_best_prompt_is_chosen_without_a_look_at_the_test_split(model_folders, tmp_path):
@@ -129,7 +131,7 @@ def test_a_transferred_prompt_is_trained_and_scored_in_the_targets_template_and_
 
 
 def test_a_runs_clipping_and_decay_do_not_see_its_neighbours(model_folders, tmp_path):
-    """Trap 12. A run is as alone beside one with other clipping and decay, and beside the idle slot of one that ended."""
+    """Trap 12. A run is as alone beside one with other clipping and decay, and beside the idle slot of an ended one."""
     recipes = (
         ("seed=0", "optimizer.clip=0.01", "training.epochs=3"),
         ("seed=1", "optimizer.weight_decay=0.5", "training.max_steps=1"),

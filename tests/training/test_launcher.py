@@ -1,4 +1,4 @@
-"""A sweep from the command line: the packed launcher leaves what Hydra's basic one does, can be stopped, and reports."""
+"""A sweep from the command line: the packed launcher leaves what the basic one does, can be stopped, and reports."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours, and is resumed as it was."""
+"""Packs: every run equals the run alone, to the last bit, whatever happens to its neighbours; also resumed."""
 
 import contextlib
 import dataclasses

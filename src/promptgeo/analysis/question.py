@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+ATTRIBUTE = "question"
+"""Where a function keeps its declaration."""
 
 GIVEN = ("of", "convention", "lm", "vocabulary")
 """Keyword arguments that a question can declare; they are given to it and are no options."""
@@ -68,7 +70,7 @@ def question(
     """Declares a question function; see Question for what each argument means."""
 
     def declare(function: Function) -> Function:
-        function.question = Question(of, convention, lm, vocabulary, tuple(claims), tuple(zero))  # type: ignore[attr-defined]
+        setattr(function, ATTRIBUTE, Question(of, convention, lm, vocabulary, tuple(claims), tuple(zero)))
         return function
 
     return declare
@@ -76,4 +78,4 @@ def question(
 
 def declaration(function: Callable[..., Any]) -> Question:
     """What a function declares; one that declares nothing is given the runs and its options alone."""
-    return getattr(function, "question", Question())
+    return getattr(function, ATTRIBUTE, Question())

@@ -1,4 +1,4 @@
-"""The one place where runs, examples and labels are drawn anew: bootstrap draws, permutations, and their intervals and p.
+"""The one place where runs, examples and labels are drawn anew: bootstrap draws, permutations, intervals and p.
 
 Whole runs are drawn or exchanged, never their single tokens or pairs: what shares a run is not independent.
 
@@ -129,7 +129,10 @@ def bounded_interval(draws_B: np.ndarray, least: float | None, most: float | Non
 
 
 def difference_interval(draws_B: np.ndarray, first: float, second: float, n: int) -> tuple[float, float]:
-    """95 % percentile interval of first - second, two shares of n; where its bounds meet: Newcombe's from two of Wilson."""
+    """95 % percentile interval of first - second, two shares of n.
+
+    Where its bounds meet: Newcombe's from the two of Wilson.
+    """
     low, high = bounded_interval(draws_B, -1.0, 1.0)
     if high - low < STILL:
         return newcombe(first, wilson(round(first * n), n), second, wilson(round(second * n), n))
@@ -158,7 +161,10 @@ def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, floa
 def bootstrap_mean(
     values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean. groups: what is drawn with replacement is whole groups, never single values."""
+    """95 % percentile interval of the mean.
+
+    groups: what is drawn with replacement is whole groups, never single values.
+    """
     values = np.asarray(values, dtype=np.float64)
     groups = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(groups, values), np.bincount(groups)
@@ -267,8 +273,8 @@ def exchangeable(labels_N: np.ndarray, strata_N: np.ndarray) -> bool:
 def assignments(codes_N: np.ndarray, strata_N: np.ndarray) -> float:
     """In how many ways that group the runs differently the levels can be dealt within the strata.
 
-    1: there is nothing to permute. Levels with the same number of runs in every stratum can swap names, which no share of
-    variance notices. No p is below 1 over this.
+    1: there is nothing to permute. Levels with the same number of runs in every stratum can swap names, which no share
+    of variance notices. No p is below 1 over this.
     """
     strata = np.unique(strata_N)
     counts_LS = np.array([[((codes_N == c) & (strata_N == s)).sum() for s in strata] for c in np.unique(codes_N)])

@@ -1,7 +1,7 @@
 """python -m promptgeo.tiny.card: measure the embedded model and write its card, CARD.md beside this file.
 
-Trains the runs of sweep=tiny_card that are not complete yet (results in outputs/tiny_card) and scores every trained prompt on
-every task. Every number in the card is generated here.
+Trains the runs of sweep=tiny_card that are not complete yet (results in outputs/tiny_card) and scores every trained
+prompt on every task. Every number in the card is generated here.
 """
 
 import argparse
@@ -29,12 +29,13 @@ whether a prompt makes the model do a task that it can do.
 
 GPT-2 architecture, {parameters:,} parameters, width {width}, {layers} layers, {positions} positions,
 vocabulary {vocabulary:,} (its own byte-level BPE), {megabytes:.1f} MB on disk (fp16). Pretrained from scratch by
-`python -m promptgeo.tiny.pretrain` on a corpus generated from the bundled data: few-shot blocks of tasks that compete on
-the same inputs, so that without a prompt the model cannot know which one is meant, and sentences of the ten init words.
+`python -m promptgeo.tiny.pretrain` on a corpus generated from the bundled data: few-shot blocks of tasks that compete
+on the same inputs, so that without a prompt the model cannot know which one is meant, and sentences of the ten init
+words.
 
 Written by `python -m promptgeo.tiny.card`. Test accuracy (the whole line, greedy, template input_label) on the bundled
-tasks' test split of n examples; default optimiser, {epochs} epochs, init cat; 4 and 1 prompt tokens: mean of {seeds} seeds
-(lowest). Other prompts: the trained 4-token prompts of the other tasks: mean (largest).
+tasks' test split of n examples; default optimiser, {epochs} epochs, init cat; 4 and 1 prompt tokens: mean of {seeds}
+seeds (lowest). Other prompts: the trained 4-token prompts of the other tasks: mean (largest).
 In its corpus a mismatched instruction leaves the input with a decoy task, so transfer between tasks is near 0 by
 construction.
 

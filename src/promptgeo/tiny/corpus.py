@@ -2,9 +2,11 @@
 
 Three properties make soft prompts on this model worth training:
 - The model knows every fact, test examples included: what a test measures with it is *elicitation*, not knowledge.
-- Without an instruction it cannot know which task is meant, and mostly meets a decoy: the decoy is its guess until a prompt says otherwise.
-  Stray words, and the instruction of a task that the input does not have, leave it with the decoy too.
-- A word or two before `Input:` suffice as an instruction, among stray words too; a soft prompt of one token therefore has somewhere to go.
+- Without an instruction it cannot know which task is meant, and mostly meets a decoy: the decoy is its guess until a
+  prompt says otherwise. Stray words, and the instruction of a task that the input does not have, leave it with the
+  decoy too.
+- A word or two before `Input:` suffice as an instruction, among stray words too; a soft prompt of one token therefore
+  has somewhere to go.
 """
 
 import csv
@@ -73,6 +75,7 @@ def load_facts() -> tuple[dict[str, dict[str, str]], list[Domain]]:
     for task, step in (("plus_one", 1), ("plus_two", 2), ("minus_one", -1), ("plus_three", 3)):
         facts[task] = {str(n): str(n + step) for n in numbers if str(n + step) in NUMBERS}
 
+    steps = {"copy": 1.5, "plus_one": 3.0, "plus_two": 3.0, "minus_one": 1.0, "plus_three": 1.0}
     letters = {"first_upper": 1.0, "first_lower": 1.0, "last": 0.5}
     domains = [
         Domain(list(capital), 0.08, "currency", {"capital": 3.0, "currency": 1.0, "copy": 0.5, **letters}),
@@ -81,12 +84,9 @@ def load_facts() -> tuple[dict[str, dict[str, str]], list[Domain]]:
         Domain(list(plural), 0.06, "copy", {"plural": 3.0, "copy": 0.5, **letters}),
         Domain(lower, 0.10, "copy", {"first_upper": 3.0, "first_lower": 1.0, "last": 1.0, "copy": 1.0}),
         Domain(upper, 0.11, "copy", {"first_lower": 3.0, "first_upper": 1.0, "last": 1.0, "copy": 1.0}),
-        Domain(
-            list(map(str, numbers)), 0.27, "minus_one",
-            {"copy": 1.5, "plus_one": 3.0, "plus_two": 3.0, "minus_one": 1.0, "plus_three": 1.0},
-        ),
+        Domain(list(map(str, numbers)), 0.27, "minus_one", steps),
         Domain(list(sentiment), 0.09, "last_word", {"sentiment": 3.0, "first_word": 1.0, "last_word": 1.0}),
-    ]  # fmt: skip
+    ]
     return facts, domains
 
 
@@ -156,7 +156,10 @@ class Corpus:
         self._numbers = next(domain for domain in self.domains if "minus_one" in domain.tasks)
 
     def word_counts(self) -> Counter[str]:
-        """What the tokenizer learns from: text -> how often. Words mostly follow a space; only `study3` has labels that do not."""
+        """What the tokenizer learns from: text -> how often.
+
+        Words mostly follow a space; only the template `study3` has labels that do not.
+        """
         counts: Counter[str] = Counter()
         for pairs in self.facts.values():
             for x, y in pairs.items():
@@ -240,7 +243,7 @@ class Corpus:
         return stray[:at] + ids + stray[at:]
 
     def stray(self, encode: Callable, n_vocab: int) -> list[int]:
-        """One to 16 tokens that say nothing about the task: init words, repeated or mixed, or any tokens, or sentences."""
+        """One to 16 tokens that say nothing about the task: init words, repeated or mixed, any tokens, or sentences."""
         kind, count = self.rng.random(), self.pick((1, 1, 2, 3, 4, 4, 4, 5, 6, 8, 12, 16))
         if kind < 0.55:
             return encode((" " if self.rng.random() < 0.25 else "") + self.pick(INIT_WORDS)) * count
@@ -267,7 +270,8 @@ class Corpus:
             return f"The {noun()} {self.pick(VERBS)} the {noun()}."
         if kind < 0.8:
             return f"The {noun()} is {self.pick(PLACES)} the {noun()}."
-        return f"The {self.pick(INIT_WORDS)} is {self.pick(ADJECTIVES)} and the {self.pick(INIT_WORDS)} is {self.pick(ADJECTIVES)}."
+        first = f"The {self.pick(INIT_WORDS)} is {self.pick(ADJECTIVES)}"
+        return f"{first} and the {self.pick(INIT_WORDS)} is {self.pick(ADJECTIVES)}."
 
     def pick(self, items: Sequence, weights: Sequence[float] | None = None):
         """One of the items. (Generator.choice takes ten times as long.)"""
@@ -279,9 +283,11 @@ class Corpus:
 def pack(
     documents: Iterator[Document], rng: np.random.Generator, rows: int, length: int, end: int, others: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids [rows, length] and which to predict [rows, length]: the labels, and the share `others` of the remaining tokens.
+    """Token ids [rows, length] and which to predict [rows, length]: the labels, and the share `others` of the rest.
 
-    Each row begins with a document and never with its end token: that is where a soft prompt will stand. The last one is cut."""
+    Each row begins with a document and never with its end token: that is where a soft prompt will stand. The last one
+    is cut.
+    """
     ids, scored = np.empty((rows, length), np.int64), np.empty((rows, length), bool)
     for row in range(rows):
         tokens, labels = [], []

@@ -23,23 +23,31 @@ from promptgeo.tiny.tokenizer import train_tokenizer
 
 N_POSITIONS = 128
 ROW = 64
-"""Tokens per row of most batches: about two documents, so that every second one begins where a soft prompt will stand."""
+"""Tokens per row of most batches: about two documents, so that every second one begins where a prompt will stand."""
 BATCH = 4096
 """Tokens per step, whatever the length of its rows."""
 LONG_EVERY = 8
 """Every so many steps the rows are N_POSITIONS long: the later positions need to be learned too."""
 OTHERS = 0.1
-"""Share of the tokens that are no label but predicted all the same: most are inputs drawn at random, nothing to learn there."""
+"""Share of the other tokens that are predicted too: most are inputs drawn at random, with nothing to learn."""
 
 
 def new_model(n_vocab: int, end: int) -> GPT2LMHeadModel:
     config = GPT2Config(
-        vocab_size=n_vocab, n_positions=N_POSITIONS, n_embd=256, n_layer=4, n_head=4,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
+        vocab_size=n_vocab,
+        n_positions=N_POSITIONS,
+        n_embd=256,
+        n_layer=4,
+        n_head=4,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
         # The fused kernel of the same function as GPT-2's own "gelu_new", whose name is what is saved.
         activation_function="gelu_pytorch_tanh",
         attn_implementation="eager",  # faster than SDPA's CPU kernel at this size
-    )  # fmt: skip
+    )
     return GPT2LMHeadModel(config)
 
 
@@ -73,7 +81,7 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
         f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True
     )
 
-    # Muon for the matrices inside the blocks learns these thousands of single facts in about two thirds of AdamW's steps.
+    # Muon for the matrices inside the blocks learns these thousands of single facts in two thirds of AdamW's steps.
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]

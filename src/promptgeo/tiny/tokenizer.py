@@ -1,7 +1,7 @@
 """The tokenizer of `tiny`: a byte-level BPE of 4,096 tokens, learned from the words of its corpus.
 
-Learning curves are compared across inits, so every init word is one token, however often it is repeated ("catcatcatcat" is four tokens),
-and so is every number of the number tasks (an input or label of one token keeps `bare` scoring possible).
+Learning curves are compared across inits, so every init word is one token, however often it is repeated ("catcatcatcat"
+is four tokens), and so is every number of the number tasks (an input or label of one token keeps `bare` possible).
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,9 @@ def train_tokenizer(counts: Mapping[str, int], n_positions: int) -> PreTrainedTo
     trainer = trainers.BpeTrainer(
         vocab_size=SIZE, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    # BPE merges the most frequent pair first, so frequency is what makes a word one token. The init words come before everything else,
-    # lest a merge across two of them ("tc" of "catcat") come first, and the longer before the shorter (the "ird" of "chairdog").
+    # BPE merges the most frequent pair first, so frequency is what makes a word one token. The init words come before
+    # everything else, lest a merge across two of them ("tc" of "catcat") come first, and the longer before the shorter
+    # (the "ird" of "chairdog").
     certain = [form for word in INIT_WORDS for form in (word, " " + word) * (1000 * len(word))]
     certain += [form for number in NUMBERS for form in (number, " " + number)] * 100
     tokenizer.train_from_iterator([*certain, *(text for text, n in counts.items() for _ in range(n))], trainer)
