@@ -11,7 +11,9 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed
+	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/mypy
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -5,8 +5,8 @@
 evaluate: promptgeo.evaluate on an array [N, 1, 256]. convexity: the analysis with N random mixtures, controls and
 intervals included. Each part at each N runs in a process of its own; its peak is the kernel's maximum resident set
 size, interpreter, PyTorch and model included, and `grown_bytes` is by how much it rose while the part ran. Training the
-4 prompts (100 steps) is not timed. Exit status 1 where evaluate takes more than 180 s, or grows by more than 64 MB beyond
-prompts and results, at any N.
+4 prompts (100 steps) is not timed. Exit status 1 where evaluate takes more than 180 s, or grows by more than 64 MB
+beyond prompts and results, at any N.
 """
 
 import argparse

@@ -112,7 +112,7 @@ class _Command:
         given = analysis.declared.lm or analysis.declared.vocabulary
         model = [self.config.model, self.config.precision] if given else []
         code = used_code(analysis.function.__module__, *([Materials.__module__] if given else []))
-        runs = [(run.id, run.info["sha256"]) for run in self.runs.runs]
+        runs = [(run.id, run.info["sha256"]) for run in self.runs.runs or []]
         function = analysis.function.__qualname__
         return digest(runs, function, analysis.options, variants, model, version("promptgeo"), code)
 

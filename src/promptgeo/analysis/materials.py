@@ -10,7 +10,8 @@ from promptgeo.errors import UserError
 
 if TYPE_CHECKING:
     from promptgeo.analysis.geometry.vocabulary import Vocabulary
-    from promptgeo.model.frozen_lm import FrozenLM
+    from promptgeo.model.interface import LM
+    from promptgeo.runs.folder import Run
     from promptgeo.runs.table import RunTable
 
 
@@ -30,7 +31,7 @@ class Materials:
         return given
 
     @cached_property
-    def lm(self) -> "FrozenLM":
+    def lm(self) -> "LM":
         """The model that the runs were trained on. Raises UserError where it is not known, or another one is named."""
         from promptgeo.model.frozen_lm import FrozenLM
         from promptgeo.model.loading import local_folder
@@ -40,13 +41,13 @@ class Materials:
             from transformers.utils import logging as transformers_logging
 
             transformers_logging.disable_progress_bar()
-        lm = FrozenLM.load(name, revision=revision, precision=self._precision(), device=self.config.device)
+        lm: LM = FrozenLM.load(name, revision=revision, precision=self._precision(), device=self.config.device)
         if self._values(lambda info: info["fingerprints"]["model"]) - {lm.fingerprint}:
             raise UserError(
                 f"model {name} is not the one that these runs were trained on (its content differs); "
                 "name that one with model=<folder>"
             )
-        if (width := self.runs.runs[0].prompt().shape[1]) != lm.width:
+        if (width := self._runs[0].prompt().shape[1]) != lm.width:
             raise UserError(
                 f"model {name} has width {lm.width}, these prompts {width}: they were trained on another one; "
                 "name it with model=<hub id or folder>"
@@ -60,13 +61,17 @@ class Materials:
 
         return Vocabulary.of(self.lm)
 
+    @property
+    def _runs(self) -> "list[Run]":
+        return self.runs.runs or []
+
     def _model(self) -> tuple[str, str | None]:
         """Name or folder, and revision."""
         if len(self._values(lambda info: info["fingerprints"]["model"])) > 1:
             raise UserError("these runs were trained on different models; choose some with where=\"model == '...'\"")
         if self.config.model is not None:
             return self.config.model, None
-        configs = [run.info["config"]["model"] for run in self.runs.runs]
+        configs = [run.info["config"]["model"] for run in self._runs]
         models = {(model["name_or_path"], model["revision"]) for model in configs if model["name_or_path"]}
         if not models:
             raise UserError("these prompts were imported without their model; name it with model=<hub id or folder>")
@@ -91,4 +96,4 @@ class Materials:
 
     def _values(self, of: Callable[[dict[str, Any]], Any]) -> set[Any]:
         """A value of each run.json; runs that do not know it are left out."""
-        return {of(run.info) for run in self.runs.runs} - {None}
+        return {of(run.info) for run in self._runs} - {None}

@@ -12,10 +12,10 @@ from promptgeo.config.schema import Template
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Example, Task
 from promptgeo.model.batching import IGNORE
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 
 
-def probe_row(lm: FrozenLM, name: str, text: str, length: int) -> Row:
+def probe_row(lm: LM, name: str, text: str, length: int) -> Row:
     """A text with `length` prompt tokens at {prompt}, as templates are written, and one token to predict.
 
     No logit depends on that token's value.
@@ -26,9 +26,7 @@ def probe_row(lm: FrozenLM, name: str, text: str, length: int) -> Row:
 
 
 @torch.no_grad()
-def label_logp(
-    lm: FrozenLM, prompts_SPd: np.ndarray | torch.Tensor, rows_S: Sequence[Row]
-) -> tuple[np.ndarray, np.ndarray]:
+def label_logp(lm: LM, prompts_SPd: np.ndarray | torch.Tensor, rows_S: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     """What the model expects where each prompt's own row has its label, in nats.
 
     Returns (log-probability of the whole label [S] float64, log-probabilities of its first token [S, V] float32).
@@ -47,7 +45,7 @@ def label_logp(
     return total_S, first_SV
 
 
-def next_token(lm: FrozenLM, prompts_SPd: np.ndarray, rows_S: Sequence[Row]) -> np.ndarray:
+def next_token(lm: LM, prompts_SPd: np.ndarray, rows_S: Sequence[Row]) -> np.ndarray:
     """[S, V] float32: log-probabilities (nats) of the first token to predict, of each prompt in its own row."""
     return label_logp(lm, prompts_SPd, rows_S)[1]
 

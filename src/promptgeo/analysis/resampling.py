@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import islice, product
 from itertools import permutations as all_orders
 from math import exp, factorial, lgamma
+from typing import Literal
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def newcombe(
     return float(max(difference - down, -1.0)), float(min(difference + up, 1.0))
 
 
-def percentile_interval(draws_B: np.ndarray, method: str = "linear") -> tuple[float, float]:
+def percentile_interval(draws_B: np.ndarray, method: Literal["linear", "nearest"] = "linear") -> tuple[float, float]:
     """95 % percentile interval. Draws that are not finite had nothing to say and are left out.
 
     method: of numpy's percentile; "nearest" where only values that were drawn make sense.

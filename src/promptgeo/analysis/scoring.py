@@ -19,7 +19,7 @@ from promptgeo.analysis.result import Number, Result
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 from promptgeo.evaluation.evaluate import Evaluation, evaluate
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 from promptgeo.runs.task import task_of
 
@@ -46,7 +46,7 @@ class EvaluationSet:
     def n(self) -> int:
         return len(self.task.test)
 
-    def evaluate(self, lm: FrozenLM, prompts_SPd: np.ndarray | Tensor, outputs: bool = False) -> Evaluation:
+    def evaluate(self, lm: LM, prompts_SPd: np.ndarray | Tensor, outputs: bool = False) -> Evaluation:
         """The scores of prompts [S, P, d] on these examples; outputs: also what the model writes."""
         return evaluate(lm, prompts_SPd, self.task, max_new_tokens=self.max_new_tokens, outputs=outputs)
 
@@ -112,7 +112,7 @@ class Answers(NamedTuple):
 
 
 def answers(
-    lm: FrozenLM, prompts_S: Sequence[np.ndarray], sets_S: Sequence[EvaluationSet], outputs: bool = False
+    lm: LM, prompts_S: Sequence[np.ndarray], sets_S: Sequence[EvaluationSet], outputs: bool = False
 ) -> list[Answers]:
     """What each prompt [P, d] gets right in its evaluation set, and with outputs=True what the model writes.
 
@@ -138,7 +138,7 @@ def answers(
     return [scored[key] for key in keys_S]
 
 
-def score(lm: FrozenLM, prompts_S: Sequence[np.ndarray], sets_S: Sequence[EvaluationSet]) -> list[np.ndarray]:
+def score(lm: LM, prompts_S: Sequence[np.ndarray], sets_S: Sequence[EvaluationSet]) -> list[np.ndarray]:
     """What each prompt [P, d] gets right in its evaluation set: S arrays [E] bool. See answers."""
     return [each.correct_E for each in answers(lm, prompts_S, sets_S)]
 
@@ -191,7 +191,7 @@ class Scored:
         return sum(evaluation_set.n for evaluation_set in self.sets)
 
 
-def score_kinds(lm: FrozenLM, candidates: Sequence[Candidate[Kind]], tasks_equal: bool = False) -> dict[Kind, Scored]:
+def score_kinds(lm: LM, candidates: Sequence[Candidate[Kind]], tasks_equal: bool = False) -> dict[Kind, Scored]:
     """The scores of each kind of prompts. tasks_equal: whether each task weighs the same in a kind's mean."""
     correct_S = score(lm, [c.prompt_Pd for c in candidates], [c.evaluation_set for c in candidates])
     kinds: dict[Kind, list[int]] = {}

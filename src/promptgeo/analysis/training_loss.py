@@ -12,14 +12,14 @@ from torch import Tensor
 from promptgeo.analysis.geometry.subspaces import Loss, TorchLoss
 from promptgeo.data.row import Row
 from promptgeo.model.batching import sum_by_row
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.model.losses import label_losses
 
 PART = 16
 """Prompts, or rows of one prompt, in one forward: the model's activations for all at once might not fit into memory."""
 
 
-def token_losses(lm: FrozenLM, rows: Sequence[Row], points_TPd: Tensor) -> Tensor:
+def token_losses(lm: LM, rows: Sequence[Row], points_TPd: Tensor) -> Tensor:
     """[T] fp32: the mean cross-entropy of a label token over the rows, in nats."""
     n = len(points_TPd)
     total = torch.zeros(n * len(rows), device=points_TPd.device)
@@ -33,7 +33,7 @@ def label_tokens(rows: Sequence[Row]) -> int:
     return sum(len(row.label) for row in rows)
 
 
-def minibatch_losses(lm: FrozenLM, rows: Sequence[Row], batch_size: int, generator: np.random.Generator) -> TorchLoss:
+def minibatch_losses(lm: LM, rows: Sequence[Row], batch_size: int, generator: np.random.Generator) -> TorchLoss:
     """token_losses on other rows each time it is called."""
 
     def loss(points_TPd: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def minibatch_losses(lm: FrozenLM, rows: Sequence[Row], batch_size: int, generat
     return loss
 
 
-def losses_without_gradient(lm: FrozenLM, rows: Sequence[Row]) -> Loss:
+def losses_without_gradient(lm: LM, rows: Sequence[Row]) -> Loss:
     """token_losses of arrays, some points at a time; float64."""
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ def losses_without_gradient(lm: FrozenLM, rows: Sequence[Row]) -> Loss:
     return loss
 
 
-def loss_gradient(lm: FrozenLM, rows: Sequence[Row], point_Pd: np.ndarray) -> np.ndarray:
+def loss_gradient(lm: LM, rows: Sequence[Row], point_Pd: np.ndarray) -> np.ndarray:
     """[P, d] float64: the gradient of token_losses at a prompt, some rows at a time."""
     point = torch.from_numpy(point_Pd.astype(np.float32))[None].to(lm.device).requires_grad_()
     total = torch.zeros_like(point)

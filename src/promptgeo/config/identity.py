@@ -46,8 +46,8 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
 
 
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
-    groups = {"model": Model(), "task": Task(), "init": Init(), "template": Template(), "optimizer": Optimizer()}
-    defaults = flatten(asdict(RunConfig(**groups)))
+    empty = RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())
+    defaults = flatten(asdict(empty))
     return {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
 
 

@@ -52,7 +52,8 @@ def _bundled(task: Task) -> dict[str, Pairs]:
         raise UserError(
             f"task={task.name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub"
         )
-    with (files("promptgeo.data") / "bundled" / task.source.bundled).open(encoding="utf-8", newline="") as stream:
+    path = Path(str(files("promptgeo.data"))) / "bundled" / task.source.bundled
+    with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     table: dict[str, list[dict]] = {}
     for row in rows:

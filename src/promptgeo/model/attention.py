@@ -144,6 +144,6 @@ class TreeAttention:
 
     def _attend_bloom(self, module: Any, hidden: Tensor, residual: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         """The forward of BLOOM's attention, which calls no attention function, with its ALiBi along the paths."""
-        query_key_value = module._reshape(module.query_key_value(hidden))
-        out, _ = self._attend(module, *query_key_value, None, scaling=module.inv_norm_factor)
+        query, key, value = module._reshape(module.query_key_value(hidden))
+        out = self._attend(module, query, key, value, None, scaling=module.inv_norm_factor)[0]
         return module.dense(out.flatten(2)) + residual, None

@@ -18,6 +18,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,11 +74,13 @@ class Batch:
         """The batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        tuples = {
-            k: tuple(x.to(device, non_blocking=True) for x in v) for k, v in vars(self).items() if isinstance(v, tuple)
-        }
-        return replace(self, **moved, **tuples)
+        moved: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                moved[name] = value.to(device, non_blocking=True)
+            elif isinstance(value, tuple):
+                moved[name] = tuple(x.to(device, non_blocking=True) for x in value)
+        return replace(self, **moved)
 
 
 def padded_length(length: int, multiple: int = GRID_MULTIPLE) -> int:
@@ -277,20 +280,20 @@ def _grid(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
         targets[b, n - 1 : n - 1 + m] = row.label
         owner[b, n - 1 : n - 1 + m] = i
         prompts[b] = prompt_of[i]
-    flat, targets, owner = ids.reshape(-1), targets.reshape(-1), owner.reshape(-1)
+    flat, flat_targets, flat_owner = ids.reshape(-1), targets.reshape(-1), owner.reshape(-1)
     prompt_at = np.flatnonzero(flat < 0)
     prompt_from = prompts[prompt_at // length] * prompt_length - 1 - flat[prompt_at]
     flat[prompt_at] = 0
-    label_at = np.flatnonzero(targets != IGNORE)
-    padding = np.flatnonzero(targets == IGNORE)[::-1][: -len(label_at) % GEMM_ROWS]
+    label_at = np.flatnonzero(flat_targets != IGNORE)
+    padding = np.flatnonzero(flat_targets == IGNORE)[::-1][: -len(label_at) % GEMM_ROWS]
     label_at = np.sort(np.concatenate([label_at, padding]))
     return Batch(
         ids=torch.from_numpy(ids),
         prompt_at=torch.from_numpy(prompt_at),
         prompt_from=torch.from_numpy(prompt_from),
         label_at_M=torch.from_numpy(label_at),
-        targets_M=torch.from_numpy(targets[label_at]),
-        row_M=torch.from_numpy(owner[label_at]),
+        targets_M=torch.from_numpy(flat_targets[label_at]),
+        row_M=torch.from_numpy(flat_owner[label_at]),
         rows=members,
     )
 

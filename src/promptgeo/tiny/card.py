@@ -11,7 +11,7 @@ import numpy as np
 
 from promptgeo.config.compose import compose_grid
 from promptgeo.evaluation.evaluate import evaluate
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.folder import Run
 from promptgeo.tiny import PATH
 from promptgeo.training.cell import cells_of
@@ -95,7 +95,7 @@ def card(plans: list[Plan]) -> str:
     )
 
 
-def facts(lm: FrozenLM) -> dict[str, float]:
+def facts(lm: LM) -> dict[str, float]:
     return {
         "parameters": lm.parameters,
         "width": lm.width,

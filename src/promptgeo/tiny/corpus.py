@@ -290,7 +290,8 @@ def pack(
     """
     ids, scored = np.empty((rows, length), np.int64), np.empty((rows, length), bool)
     for row in range(rows):
-        tokens, labels = [], []
+        tokens: list[int] = []
+        labels: list[bool] = []
         while len(tokens) < length:
             more, which = next(documents)
             tokens += [*more, end]

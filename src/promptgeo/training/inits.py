@@ -19,7 +19,7 @@ from torch import Tensor
 from promptgeo.config.schema import Init, InitKind, Prompt
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.folder import DamagedRun, Run
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Material:
 
     init: Init
     prompt: Prompt
-    lm: FrozenLM
+    lm: LM
     task: Task
     generator: torch.Generator
     """The one that a random init draws from."""
@@ -60,7 +60,7 @@ class Material:
         return self.prompt.length
 
 
-def initial_prompt(init: Init, prompt: Prompt, lm: FrozenLM, task: Task, seed: int) -> Tensor:
+def initial_prompt(init: Init, prompt: Prompt, lm: LM, task: Task, seed: int) -> Tensor:
     """P0 [P, d] fp32 on CPU.
 
     seed: of the one generator that a random init draws from. Raises UserError where the init does not fit the model,
@@ -208,12 +208,12 @@ INITS: dict[InitKind, Callable[[Material], Tensor]] = {
 }
 
 
-def _embeddings(lm: FrozenLM, ids: list[int]) -> Tensor:
+def _embeddings(lm: LM, ids: list[int]) -> Tensor:
     with torch.no_grad():
         return lm.embed(torch.tensor(ids, device=lm.device)).float().cpu()
 
 
-def _sample_ids(lm: FrozenLM, count: int, generator: torch.Generator) -> list[int]:
+def _sample_ids(lm: LM, count: int, generator: torch.Generator) -> list[int]:
     order = torch.randperm(lm.vocabulary_size, generator=generator).tolist()
     drawn = [i for i in order if i not in lm.special_ids]
     if count > len(drawn):

@@ -10,7 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 from promptgeo.config.schema import RunConfig, loggers, to_dict
@@ -180,7 +180,7 @@ class RunLoggers(Callback):
         self.logged[state.plan.id] += len(new)
         run = self.open[state.plan.id]
         for logger in list(run) if new else ():
-            with _warned(logger.name, lambda logger=logger: run.remove(logger)):
+            with _warned(logger.name, partial(run.remove, logger)):
                 for row in new:
                     logger.row(row)
 

@@ -21,6 +21,7 @@ from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import UserError
 from promptgeo.evaluation.rules import check_scoring
 from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
 from promptgeo.training.cell import Cell
 from promptgeo.training.inits import initial_prompt
@@ -31,7 +32,7 @@ class Plan:
     """One run, ready to train."""
 
     cell: Cell
-    lm: FrozenLM
+    lm: LM
     task: Task
     seeds: dict[str, int]
     """Of the three generators: init, order, dropout."""
@@ -110,7 +111,7 @@ def _require_possible_folder(cell: Cell) -> None:
         )
 
 
-def _load_model(cell: Cell) -> FrozenLM:
+def _load_model(cell: Cell) -> LM:
     model = cell.config.model
     if local_folder(model.name_or_path):
         # There is nothing to wait for, and the bar would stand before the one line of an error. A download keeps its.

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -190,8 +191,8 @@ class PromptTuning(L.LightningModule):
             rows += [self.active[s].plan.train_rows[i] for i in indices]
             prompt_of += [r] * len(indices)
             ends.append(len(rows))
-        ce_rows: Tensor | int = 0
-        wrong_rows: Tensor | int = 0
+        ce_rows: Any = 0  # a Tensor from the first batch on
+        wrong_rows: Any = 0
         for batch in self.lm.batches(rows, prompt_of, prompts_RPd.shape[1]):
             logits_MV = self.lm.label_logits(prompts_RPd, batch)
             ce_M = label_losses(logits_MV, batch.targets_M)

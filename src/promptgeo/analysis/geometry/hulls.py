@@ -23,7 +23,7 @@ from promptgeo.analysis.geometry.mixtures import (
     triangle,
 )
 from promptgeo.analysis.scoring import EvaluationSet
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 
 Measure = Literal["accuracy", "loss"]
 CONTROLS = {
@@ -161,10 +161,12 @@ def _make_edges(hull: Hull, design: Design, generator: np.random.Generator) -> N
     beyond = np.arange(1, int(0.5 / step + 1e-9) + 1) * step  # 1e-9: .5 / .1 may be just below 5
     hull.t_T = np.concatenate([-beyond[::-1], np.linspace(0, 1, design.steps)[1:-1], 1 + beyond])
     inside = hull.t_T[hull.inside_T]
-    ends = [np.eye(n)[[a, b]] for a, b in hull.edges]
-    hull.kinds["line"] = hull.mixed(np.concatenate([lerp(*both, hull.t_T) for both in ends]))
+    unit = np.eye(n)
+    hull.kinds["line"] = hull.mixed(np.concatenate([lerp(unit[a], unit[b], hull.t_T) for a, b in hull.edges]))
     arcs = [slerp(hull.vertices_VPd[a], hull.vertices_VPd[b], inside) for a, b in hull.edges]
-    hull.kinds["slerp"] = hull.kind(np.concatenate(arcs), np.concatenate([lerp(*both, inside) for both in ends]))
+    hull.kinds["slerp"] = hull.kind(
+        np.concatenate(arcs), np.concatenate([lerp(unit[a], unit[b], inside) for a, b in hull.edges])
+    )
 
 
 def controlled(mixtures: int, controls: int) -> np.ndarray:
@@ -206,7 +208,7 @@ def _across_tasks(hull: Hull, hulls: Sequence[Hull], n: int, generator: np.rando
 # Scoring them.
 
 
-def score(lm: FrozenLM, hull: Hull) -> None:
+def score(lm: LM, hull: Hull) -> None:
     """Scores all prompts of a hull in one evaluation, and the model without a prompt."""
     prompts_SPd = np.concatenate([kind.prompts_SPd for kind in hull.kinds.values()])
     scored = hull.evaluation_set.evaluate(lm, prompts_SPd)

@@ -14,7 +14,7 @@ from promptgeo.analysis.geometry.subspaces import unit
 from promptgeo.analysis.geometry.verdict import ROUNDING
 from promptgeo.analysis.groups import TaskRuns, pushed_apart
 from promptgeo.analysis.resampling import draw_counts, token_pair_interval
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 
 LABELS = {
     "worst": "worst prompt",
@@ -69,7 +69,7 @@ class Group:
         return {kind: float(x[0]) for kind, x in self.accuracies(everything_1E).items()}
 
 
-def score_group(lm: FrozenLM, runs: TaskRuns, mixtures: int, generator: np.random.Generator) -> Group:
+def score_group(lm: LM, runs: TaskRuns, mixtures: int, generator: np.random.Generator) -> Group:
     vertices_NPd, size = runs.prompts(), len(runs.members)
     weights_MN, _ = dirichlet(size, (1.0,), mixtures, generator)
     points = np.concatenate([vertices_NPd, mix(weights_MN, vertices_NPd), vertices_NPd.mean(0, keepdims=True)])

@@ -20,7 +20,7 @@ from promptgeo.analysis.resampling import bootstrap_mean, or_wilson
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.training_loss import loss_gradient, losses_without_gradient
 from promptgeo.data.row import Row
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 
 KINDS = {
     "random": "random",
@@ -49,7 +49,7 @@ class Search:
 
 def measure_radii(
     result: Result,
-    lm: FrozenLM,
+    lm: LM,
     task: TaskRuns,
     search: Search,
     draws: int,
@@ -108,7 +108,7 @@ def measure_radii(
 
 
 def _directions(
-    lm: FrozenLM, rows: list[Row], point_Pd: np.ndarray, away: np.ndarray, count: int, generator: np.random.Generator
+    lm: LM, rows: list[Row], point_Pd: np.ndarray, away: np.ndarray, count: int, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Unit directions from a prompt, [K, P, d] of each kind.
 

@@ -22,7 +22,7 @@ from promptgeo.analysis.resampling import draw_counts, or_wilson, percentile_int
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import percent
 from promptgeo.analysis.training_loss import minibatch_losses
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Training:
 
 
 def train_subspaces(
-    result: Result, lm: FrozenLM, task: TaskRuns, training: Training, draws: int, generator: np.random.Generator
+    result: Result, lm: LM, task: TaskRuns, training: Training, draws: int, generator: np.random.Generator
 ) -> list[dict[str, Any]]:
     """A row per trained prompt. Mean accuracies and the smallest dimension go to the result.
 

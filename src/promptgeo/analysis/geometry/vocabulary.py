@@ -14,7 +14,7 @@ import torch
 from promptgeo.analysis.geometry.tokens import order_of_appearance
 from promptgeo.config.schema import InitKind
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 CHUNK_BYTES = 2**27
@@ -44,7 +44,7 @@ class Vocabulary:
     _last: dict[str, Near] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, lm: FrozenLM) -> "Vocabulary":
+    def of(cls, lm: LM) -> "Vocabulary":
         """The vocabulary of a model."""
         embeddings_Vd = lm.vocabulary().numpy()
         return cls(embeddings_Vd, [lm.token_text(i) for i in range(len(embeddings_Vd))])
@@ -83,7 +83,7 @@ class Vocabulary:
             own_K: [K] int64, the token that a vector itself is (-1: none); it is neither counted nor nearest.
         """
         own_K = np.full(len(unit_Kd), -1) if own_K is None else np.asarray(own_K)
-        key = sha256(np.ascontiguousarray(unit_Kd)).hexdigest()
+        key = sha256(np.ascontiguousarray(unit_Kd).data).hexdigest()
         key += repr((unit_Kd.dtype, unit_Kd.shape, tuple(radii), nearest, own_K.tolist()))
         if key not in self._last:
             self._last.clear()

@@ -27,7 +27,7 @@ from promptgeo.analysis.scoring import EvaluationSet
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
 from promptgeo.data.row import Row
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 PART = 8
@@ -70,7 +70,7 @@ def train_control(
 def bezier(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     pairs: int = 1,
     least: float = 0.01,
     steps: int = 60,
@@ -140,7 +140,7 @@ class Pair:
 
 
 @torch.no_grad()
-def highest_pairs(lm: FrozenLM, rows: Sequence[Row], prompts_NPd: Tensor, examples: int) -> list[Pair]:
+def highest_pairs(lm: LM, rows: Sequence[Row], prompts_NPd: Tensor, examples: int) -> list[Pair]:
     """All pairs, the highest midpoint first, on so many of the rows."""
     chosen = np.random.default_rng(0).choice(len(rows), min(examples, len(rows)), replace=False)
     pairs = list(combinations(range(len(prompts_NPd)), 2))
@@ -180,7 +180,7 @@ class _Paths:
 
 
 def _scored(
-    lm: FrozenLM, evaluation_set: EvaluationSet, start: Tensor, control: Tensor | None, end: Tensor, points: int
+    lm: LM, evaluation_set: EvaluationSet, start: Tensor, control: Tensor | None, end: Tensor, points: int
 ) -> _Paths:
     t_T = np.linspace(0, 1, points)
     controls = {"line": (start + end) / 2} | ({} if control is None else {"bezier": control})

@@ -38,7 +38,7 @@ from promptgeo.analysis.scoring import (
     score_kinds,
 )
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 KINDS = {
@@ -74,7 +74,7 @@ ALL = "all"
 def composition(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     max_examples: int | None = 60,
     max_pairs: int | None = 8,
     draws: int = 1000,

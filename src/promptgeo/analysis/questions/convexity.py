@@ -38,7 +38,7 @@ from promptgeo.analysis.resampling import (
 from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.scoring import percent, points, sampled_examples
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 VISIBLE_BARRIER = 5e-4
@@ -49,7 +49,7 @@ VISIBLE_BARRIER = 5e-4
 def convexity(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     mixtures: int = 200,
     alphas: Sequence[float] = (0.2, 1, 5),
     pairs: int | None = 6,
@@ -298,8 +298,8 @@ def _report_controls(
         differences[kind] = difference
     arcs, lines = means["slerp"], means["edges"]
     interval = difference_interval(arcs.drawn_B - lines.drawn_B, arcs.number.value, lines.number.value, n)
-    difference = arcs.number.value - lines.number.value
-    result.number(f"difference.slerp.{hull.name}", difference, len(hull.edges), "edges", *interval)
+    rise = arcs.number.value - lines.number.value
+    result.number(f"difference.slerp.{hull.name}", rise, len(hull.edges), "edges", *interval)
     return differences
 
 

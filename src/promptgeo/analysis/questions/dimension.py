@@ -21,7 +21,7 @@ from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Finding, Result
 from promptgeo.analysis.scoring import sampled_examples
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 OF = {"prompt": "solutions", "delta": "deltas P - P0"}
@@ -32,7 +32,7 @@ OF = {"prompt": "solutions", "delta": "deltas P - P0"}
 def dimension(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     factor: float = 2.0,
     radii_of: int | None = 4,
     directions: int = 8,

@@ -44,7 +44,7 @@ from promptgeo.config.schema import Template
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 from promptgeo.runs.task import task_of
@@ -72,7 +72,7 @@ PLACE = re.compile(r"({prompt}|{input})")
 def explanation(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     task: str = "explanation",
     random: int = 19,
     others: int | None = 20,
@@ -148,7 +148,7 @@ class _Input:
 
 
 def _inputs(
-    lm: FrozenLM,
+    lm: LM,
     run: Run,
     all_runs: Sequence[Run],
     random: int,
@@ -180,7 +180,7 @@ def _name(run: Run) -> str:
     return f"{config['task']['name']} {config['init']['name']} s{config['seed']}"
 
 
-def soft_input_row(lm: FrozenLM, template: Template, prompt_length: int, input_length: int) -> Row:
+def soft_input_row(lm: LM, template: Template, prompt_length: int, input_length: int) -> Row:
     """The template's text with soft tokens in both places: tokens 0 to P - 1 at {prompt}, P to P + Q - 1 at {input}.
 
     A space before {input} is left out: it would belong to the first token of an ordinary input.
@@ -218,7 +218,7 @@ class _Explained:
 
 
 @torch.no_grad()
-def _explain(lm: FrozenLM, run: Run, inputs: list[_Input]) -> _Explained:
+def _explain(lm: LM, run: Run, inputs: list[_Input]) -> _Explained:
     """Raises UserError for an input that does not fit the model."""
     task, prompt_Pd = task_of(run), run.prompt()
     by_length: dict[int, list[int]] = defaultdict(list)
@@ -246,12 +246,12 @@ def _explain(lm: FrozenLM, run: Run, inputs: list[_Input]) -> _Explained:
     return _Explained(kinds, names, texts, np.exp(logp_S), js_SS)
 
 
-def _ended(lm: FrozenLM, task: Task) -> Callable[[int, list[int]], bool]:
+def _ended(lm: LM, task: Task) -> Callable[[int, list[int]], bool]:
     end = task.template.end
     return lambda _, tokens: bool(end) and end in lm.decode(tokens)
 
 
-def _text(lm: FrozenLM, task: Task, tokens: list[int]) -> str:
+def _text(lm: LM, task: Task, tokens: list[int]) -> str:
     text = lm.decode(tokens)
     return (text.partition(task.template.end)[0] if task.template.end else text).strip()
 

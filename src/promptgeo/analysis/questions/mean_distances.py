@@ -252,7 +252,9 @@ def _means(
 def _with_mean(levels: Mapping[Level, PairMean | None]) -> dict[Key, PairMean | None]:
     """The levels' means, and the mean of those that there are."""
     (whole,) = {replace(key, level=None) for key in levels}
-    return {**levels, whole: mean_of_means([mean for mean in levels.values() if mean is not None])}
+    means: dict[Key, PairMean | None] = dict(levels.items())
+    means[whole] = mean_of_means([mean for mean in levels.values() if mean is not None])
+    return means
 
 
 def _cell_masks(table: pd.DataFrame) -> dict[Cell, np.ndarray]:

@@ -26,7 +26,7 @@ from promptgeo.analysis.scoring import (
     in_points,
     score_kinds,
 )
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 LABELS = {
@@ -58,7 +58,7 @@ CONTROLS = {
 
 
 @question(lm=True)
-def mean_prompts(runs: RunTable, *, lm: FrozenLM, seed: int = 0) -> Result:
+def mean_prompts(runs: RunTable, *, lm: LM, seed: int = 0) -> Result:
     """Scores the mean of each task's trained prompts, [P, d], and its mean over positions, a prompt of one token.
 
     Numbers `<kind>.<task>`: accuracies on all test examples of a task. Kinds: `mean_prompt` and `mean_token`; `runs`

@@ -248,7 +248,7 @@ def _task_numbers(
 ) -> dict[tuple[float, str, str], Number]:
     """Numbers and table table3, runs drawn within their tasks; the numbers by radius, task and neighbours' task."""
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(codes_N == code) for code in range(len(names))]
+    groups = [np.flatnonzero(codes_N == code).tolist() for code in range(len(names))]
     weights_BN = run_weights_within(groups, pairs.runs, DRAWS, generator)
     possible_LL = onehot_NL.T @ pairs.possible_NN @ onehot_NL
     possible_BLL = pairs_by_task(weights_BN, pairs.possible_NN, onehot_NL)

@@ -29,7 +29,7 @@ from promptgeo.analysis.resampling import STILL, draw_counts, or_wilson, percent
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import percent, sampled_examples
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 
@@ -38,7 +38,7 @@ from promptgeo.runs.table import RunTable
 def orthogonal(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     mixtures: int = 100,
     share: float = 0.9,
     apart: float = 0.1,

@@ -31,7 +31,7 @@ from promptgeo.analysis.scoring import (
 )
 from promptgeo.data.tasks import Example, Task
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 KINDS = {
@@ -68,9 +68,7 @@ CONTROLS = {
 
 
 @question(lm=True, claims=("repeating_fails",))
-def repeatable(
-    runs: RunTable, *, lm: FrozenLM, max_examples: int | None = None, draws: int = 1000, seed: int = 0
-) -> Result:
+def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws: int = 1000, seed: int = 0) -> Result:
     """Scores k copies of each prompt, for every k that a task's examples have.
 
     Numbers for each task whose examples have several k, accuracies on held-out inputs: `<kind>.<task>.<k>`, and
@@ -236,7 +234,7 @@ def _labels_of_one_copy(task: Task, repeated: Task) -> bool:
 
 
 def _readings(
-    lm: FrozenLM, runs: RunTable, members: list[int], held_out: _HeldOut, trained: Scored
+    lm: LM, runs: RunTable, members: list[int], held_out: _HeldOut, trained: Scored
 ) -> dict[tuple[int, int], Scored]:
     """The trained prompts' scores with k copies on the labels of j copies, by (k, j).
 
@@ -362,8 +360,8 @@ def _report_readings(
     }
     for k in held_out.unseen:
         # As meant first: of equal shares the first one counts.
-        js = sorted((j for of_k, j in readings if of_k == k), key=lambda j, k=k: j != k)
-        best = max(js, key=lambda j, k=k: read_as[k, j].value)
+        js = sorted((j for of_k, j in readings if of_k == k), key=lambda j: j != k)
+        best = max(js, key=lambda j: read_as[k, j].value)
         number = read_as[k, best]
         as_what = "as they were meant" if best == k else f"as {best} cop{'y' if best == 1 else 'ies'}"
         what = f"are most often read {as_what}, in {in_percent(number)} of the cases"

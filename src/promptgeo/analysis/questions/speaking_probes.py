@@ -45,7 +45,7 @@ from promptgeo.analysis.resampling import (
 )
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 from promptgeo.runs.task import task_of
@@ -73,7 +73,7 @@ STOP = frozenset(
 def speaking_probes(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     probes: Mapping[str, str],
     top_k: int = 5,
     say: int = 8,
@@ -181,7 +181,7 @@ class _Spoken:
     """Two kinds of whole prompts -> [N, T] float64, in bits."""
 
 
-def _next_tokens(lm: FrozenLM, prompts: dict[str, np.ndarray], probes: Mapping[str, str], top_k: int) -> _Spoken:
+def _next_tokens(lm: LM, prompts: dict[str, np.ndarray], probes: Mapping[str, str], top_k: int) -> _Spoken:
     kinds, (n, length, _) = list(prompts), prompts["trained"].shape
     parts = ["whole"] + ([f"token {k}" for k in range(length)] if length > 1 else [])
     shape = (len(kinds), n, len(parts), len(probes))
@@ -212,7 +212,7 @@ def _next_tokens(lm: FrozenLM, prompts: dict[str, np.ndarray], probes: Mapping[s
 # A task's words.
 
 
-def _words(lm: FrozenLM, run: Run) -> dict[str, np.ndarray]:
+def _words(lm: LM, run: Run) -> dict[str, np.ndarray]:
     """words -> the tokens that say one of them; none where the run has no such words."""
     task, config = task_of(run), run.info["config"]
     labels = {e.label for split in (task.train, task.validation, task.test) for e in split} | set(task.labels or [])
@@ -226,7 +226,7 @@ def _words(lm: FrozenLM, run: Run) -> dict[str, np.ndarray]:
     return {kind: word_tokens(lm, these) for kind, these in words.items()}
 
 
-def word_tokens(lm: FrozenLM, words: set[str]) -> np.ndarray:
+def word_tokens(lm: LM, words: set[str]) -> np.ndarray:
     """int64, sorted: the first tokens of the words, in any case, with and without a space before them.
 
     As written, in lower case and capitalised. The first token of a longer word counts only where it says at least three
@@ -505,28 +505,24 @@ def _beside(one_N: np.ndarray, other_N: np.ndarray, difference: Number) -> str:
 # Tables and figure.
 
 
-def _token(lm: FrozenLM, token: int) -> str:
-    return lm.token_text(token)
-
-
 def _labels(runs: RunTable) -> list[dict[str, Any]]:
     """The columns that name each run."""
     rows = runs.table.to_dict("records")
     return [{"run": n, "task": row["task"], "init": row["init"], "seed": row["seed"]} for n, row in enumerate(rows)]
 
 
-def _continuations(lm: FrozenLM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
+def _continuations(lm: LM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
     labels = _labels(runs)
     rows = []
     for w, n, a, t, k in np.ndindex(spoken.tokens_WNATk.shape):
         row = {"probe": spoken.probes[t], "part": spoken.parts[a], "prompt": spoken.kinds[w], "rank": k + 1}
-        row["token"] = _token(lm, spoken.tokens_WNATk[w, n, a, t, k])
+        row["token"] = lm.token_text(int(spoken.tokens_WNATk[w, n, a, t, k]))
         row["probability"] = spoken.probabilities_WNATk[w, n, a, t, k]
         rows.append(labels[n] | row)
     return pd.DataFrame(rows)
 
 
-def _examples(lm: FrozenLM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
+def _examples(lm: LM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
     """Whole prompts, kinds side by side: "token 53%, token 12%, ..."."""
     rows = []
     for n, label in enumerate(_labels(runs)):
@@ -534,14 +530,14 @@ def _examples(lm: FrozenLM, runs: RunTable, spoken: _Spoken) -> pd.DataFrame:
             said = {}
             for w, kind in enumerate(spoken.kinds):
                 pairs = zip(spoken.tokens_WNATk[w, n, 0, t], spoken.probabilities_WNATk[w, n, 0, t], strict=True)
-                said[kind] = ", ".join(f"{_token(lm, token)!r} {probability:.0%}" for token, probability in pairs)
+                said[kind] = ", ".join(
+                    f"{lm.token_text(int(token))!r} {probability:.0%}" for token, probability in pairs
+                )
             rows.append(label | {"probe": probe} | said)
     return pd.DataFrame(rows)
 
 
-def _texts(
-    lm: FrozenLM, runs: RunTable, prompts: dict[str, np.ndarray], probes: Mapping[str, str], say: int
-) -> pd.DataFrame:
+def _texts(lm: LM, runs: RunTable, prompts: dict[str, np.ndarray], probes: Mapping[str, str], say: int) -> pd.DataFrame:
     labels, rows = _labels(runs), []
     for kind, prompts_NPd in prompts.items():
         for probe, text in probes.items():

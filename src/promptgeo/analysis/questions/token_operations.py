@@ -53,7 +53,7 @@ from promptgeo.analysis.token_prompts import (
 )
 from promptgeo.config.schema import Scoring
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 WORDS = {
@@ -71,7 +71,7 @@ WORDS = {
 def token_operations(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     repeats: Sequence[int] = (2, 3),
     number: str = r"[+-]?\d+",
     max_orders: int = 23,
@@ -220,7 +220,7 @@ class _Prompt(NamedTuple):
     """Which tokens it is made of: "2 0 1"."""
 
 
-def _prompts(lm: FrozenLM, group: _Group, choice: Choice, generator: np.random.Generator) -> list[_Prompt]:
+def _prompts(lm: LM, group: _Group, choice: Choice, generator: np.random.Generator) -> list[_Prompt]:
     """What is made of the tokens of the group's prompts, and no prompt."""
     sums = _sums_of_meanings(lm, group, choice.times)
     prompts: list[_Prompt] = []
@@ -247,7 +247,7 @@ def _prompts(lm: FrozenLM, group: _Group, choice: Choice, generator: np.random.G
     return prompts
 
 
-def _sums_of_meanings(lm: FrozenLM, group: _Group, times: Sequence[int]) -> dict[int, EvaluationSet]:
+def _sums_of_meanings(lm: LM, group: _Group, times: Sequence[int]) -> dict[int, EvaluationSet]:
     """What repeated tokens would add if meanings added up -> the group's inputs with the labels of that.
 
     Labels that are several tokens are left out where the template scores one; sums without labels too.
@@ -285,7 +285,7 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _score(lm: FrozenLM, prompts: Sequence[list[_Prompt]], number: re.Pattern[str]) -> list[dict[Kind, _Scores]]:
+def _score(lm: LM, prompts: Sequence[list[_Prompt]], number: re.Pattern[str]) -> list[dict[Kind, _Scores]]:
     """The scores of each group's prompts by kind; all groups are scored together."""
     candidates = [prompt.candidate for of_group in prompts for prompt in of_group]
     prompts_S, sets_S = [c.prompt_Pd for c in candidates], [c.evaluation_set for c in candidates]

@@ -32,7 +32,7 @@ from promptgeo.analysis.scoring import (
     score_kinds,
 )
 from promptgeo.errors import UserError
-from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 Pair = tuple[int, int]
@@ -97,7 +97,7 @@ SUM_CONTROLS = {
 def transplant(
     runs: RunTable,
     *,
-    lm: FrozenLM,
+    lm: LM,
     alphas: Sequence[float] = (0, 0.25, 0.5, 0.75, 1, 1.25),
     seed: int = 0,
     max_examples: int | None = 40,
@@ -326,8 +326,7 @@ def _report_transplants(result: Result, scored: dict[Kind, Scored], bootstrap: B
     controls = {"own": trained, "initial": scored["transplant", 0.0]}
     controls |= {kind[0]: scored[kind] for kind in (RANDOM, OTHER_TASK) if kind in scored}
     for name, control in controls.items():
-        pairs = set(control.runs_S)
-        same = moved if len(control) == len(moved) else moved.where(lambda s, pairs=pairs: moved.runs_S[s] in pairs)
+        same = moved if len(control) == len(moved) else _of_pairs(moved, set(control.runs_S))
         what, unit = "Another init's delta on this init's P0", "pairs of runs"
         number = add_difference(result, f"difference.{name}", same, control, bootstrap, len(same), unit)
         sentence = _comparison(what, same, DELTA_CONTROLS[name], control, number, bootstrap)
@@ -347,6 +346,11 @@ def _report_compositions(result: Result, scored: dict[Kind, Scored], bootstrap: 
         number = add_difference(result, quantity, both, control, bootstrap, len(both), unit)
         what = "The sum of two tasks' deltas on one P0"
         result.findings.append(Finding.of(number, _comparison(what, both, words, control, number, bootstrap)))
+
+
+def _of_pairs(scored: Scored, pairs: set[tuple[int, ...]]) -> Scored:
+    """The prompts that are made of these pairs of runs."""
+    return scored.where(lambda s: scored.runs_S[s] in pairs)
 
 
 def _comparison(
