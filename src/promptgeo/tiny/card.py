@@ -95,7 +95,7 @@ def card(plans: list[Plan]) -> str:
     )
 
 
-def facts(lm: LM) -> dict[str, float]:
+def facts(lm: LM) -> dict[str, float | None]:
     return {
         "parameters": lm.parameters,
         "width": lm.width,
