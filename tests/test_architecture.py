@@ -131,3 +131,9 @@ def test_the_formatter_is_left_out_at_most_five_times():
         if "# fmt:" in line
     ]
     assert len(skips) <= 5
+
+
+def test_the_structure_names_every_file():
+    text = (ROOT / "docs" / "structure.md").read_text(encoding="utf-8")
+    for module, path in MODULES.items():
+        assert path.name == "__init__.py" or f"`{path.name}`" in text, module
