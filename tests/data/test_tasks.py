@@ -9,8 +9,8 @@ from conftest import needs_shared
 from promptgeo import UserError
 from promptgeo.config.compose import compose
 from promptgeo.config.schema import Source, SourceKind, Split, SplitKind, Template
+from promptgeo.config.schema import Task as TaskConfig
 from promptgeo.data.tasks import Example, Task, load_task, split_examples, train_test_split
-from promptgeo.data.tasks import Task as TaskConfig
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
 
