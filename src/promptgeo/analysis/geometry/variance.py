@@ -7,7 +7,6 @@ runs: nothing here is K x K.
 Shapes: N runs, P prompt tokens, d width, K = N * P, L levels of a factor, B permutations or draws, c columns.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +18,6 @@ CHUNK = 2**22
 """Entries of an indicator matrix held at once: 32 MiB of float64."""
 LEAST = 1e-300
 """In place of a divisor of 0, where what is divided is 0 too."""
-
-
-def r2_of_means(within: Sequence[float], overall: float, sizes: Sequence[int] | None = None) -> float:
-    """One-way R2 from self-inclusive mean cosine distances within each group and over all pairs.
-
-    The mean of 1 - cosine over all pairs of a group, self-pairs among them, is 1 - |mean vector|^2: the group's
-    variance about its centroid. So R2 = 1 - sum_g n_g m_g / (K m). sizes: tokens per group, equal if not given.
-    """
-    return 1.0 - float(np.average(np.asarray(within, dtype=np.float64), weights=sizes)) / overall
 
 
 def omega2(r2: float, tokens: int, levels: int) -> float:
