@@ -1,4 +1,4 @@
-"""python -m promptgeo.reproduce: the door of cli_reproduce.py. Imported by nobody."""
+"""python -m promptgeo.reproduce: the door of cli/reproduce.py. Imported by nobody."""
 
 from promptgeo.cli.reproduce import main
 

@@ -174,8 +174,8 @@ def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
 
 def test_help_names_the_studies_without_torch():
     code = (
-        "import sys; from promptgeo import cli_reproduce; "
-        "cli_reproduce.main(['--help']); assert 'torch' not in sys.modules"
+        "import sys; from promptgeo.cli import reproduce; "
+        "reproduce.main(['--help']); assert 'torch' not in sys.modules"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr

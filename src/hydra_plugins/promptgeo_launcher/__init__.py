@@ -41,7 +41,7 @@ class PackedLauncher(Launcher):
     """Trains all jobs together, then runs each as Hydra's basic launcher does; the job's run is over by then."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """task_function: a cli_train.Jobs."""
+        """task_function: a cli.train.Jobs."""
         self.config, self.hydra_context, self.jobs = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -1,1 +1,1 @@
-"""Where prompts lie: arithmetic that several questions share. Nothing here trains or scores a prompt."""
+"""Where prompts lie: the computations behind the questions."""
