@@ -30,7 +30,7 @@ import safetensors
 from promptgeo.config.compose import compose_grid
 from promptgeo.training.run_state import state_file
 
-SWEEP = Path("outputs") / "kills"  # relative: run.json holds the outputs folder, and must not tell the two sweeps apart
+SWEEP = Path("outputs") / "kills"  # relative: run.json holds the outputs folder, and must be the same for both sweeps
 GRID = ("task=country_capital,present_past", "init=cat,vocab,normal", "seed=0,1,2,3")
 EARLIEST = 2.0
 """Seconds: no kill comes sooner."""
@@ -175,10 +175,10 @@ def delete_half(folder: Path, chance: random.Random) -> int:
     return len(chosen)
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+def differences(expected: dict[str, str], present: dict[str, str]) -> list[str]:
     kinds = {True: "differs", False: "is missing"}
-    wrong = [f"{path}: {kinds[path in found]}" for path, sha256 in expected.items() if found.get(path) != sha256]
-    return wrong + [f"{path}: should not be there" for path in found if path not in expected]
+    wrong = [f"{path}: {kinds[path in present]}" for path, sha256 in expected.items() if present.get(path) != sha256]
+    return wrong + [f"{path}: should not be there" for path in present if path not in expected]
 
 
 def main() -> None:

@@ -59,16 +59,23 @@ def measure(part: str, mixtures: int, folder: Path) -> dict:
     if part == "evaluate":
         weights_MV, _ = dirichlet(len(runs), (0.2, 1, 5), mixtures, np.random.default_rng(0))
         prompts_NPd = mix(weights_MV, vertices_VPd).astype(np.float32)
-        found = pg.evaluate(lm, prompts_NPd, task)
-        told = {
-            "accuracy": float(found.accuracy.mean()),
-            "array_bytes": 3 * prompts_NPd.nbytes + 2 * (found.losses.nbytes + found.correct.nbytes),
+        scores = pg.evaluate(lm, prompts_NPd, task)
+        measured = {
+            "accuracy": float(scores.accuracy.mean()),
+            "array_bytes": 3 * prompts_NPd.nbytes + 2 * (scores.losses.nbytes + scores.correct.nbytes),
         }
     else:
         result = convexity(runs, lm=lm, mixtures=mixtures)
-        told = {"accuracy": result.value("mixtures.plus_one.mean")}
+        measured = {"accuracy": result.value("mixtures.plus_one.mean")}
     seconds = {"seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-    return {"part": part, "mixtures": mixtures, **seconds, "peak_bytes": peak(), "grown_bytes": peak() - before, **told}
+    return {
+        "part": part,
+        "mixtures": mixtures,
+        **seconds,
+        "peak_bytes": peak(),
+        "grown_bytes": peak() - before,
+        **measured,
+    }
 
 
 def main() -> None:
@@ -84,7 +91,7 @@ def main() -> None:
     if options.part:
         print(json.dumps(measure(options.part[0], options.mixtures[0], Path(options.part[1]))))
         return
-    found = []
+    rows = []
     with tempfile.TemporaryDirectory(prefix="promptgeo-mixtures-") as folder:
         trained(Path(folder))
         for part in PARTS:
@@ -100,16 +107,16 @@ def main() -> None:
                     part,
                     folder,
                 ]
-                said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                found.append(json.loads(said.splitlines()[-1]))
-                print(found[-1], file=sys.stderr)
-    text = json.dumps(environment("cpu") | {"threads": options.threads, "result": found}, indent=2)
+                printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                rows.append(json.loads(printed.splitlines()[-1]))
+                print(rows[-1], file=sys.stderr)
+    text = json.dumps(environment("cpu") | {"threads": options.threads, "result": rows}, indent=2)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
-    asked = [row for row in found if row["part"] == "evaluate"]
-    sys.exit(any(row["seconds"] > SECONDS or row["grown_bytes"] - row["array_bytes"] > BYTES for row in asked))
+    evaluated = [row for row in rows if row["part"] == "evaluate"]
+    sys.exit(any(row["seconds"] > SECONDS or row["grown_bytes"] - row["array_bytes"] > BYTES for row in evaluated))
 
 
 if __name__ == "__main__":

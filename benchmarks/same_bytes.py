@@ -98,17 +98,17 @@ class Facts:
         """An analysis's tables; of its findings only the numbers, in whatever order."""
         self.counts["results"] += 1
         info = json.loads((folder / "result.json").read_text())
-        found = []
+        listed = []
         for finding in info["findings"]:
             numbers = {k: v for k, v in finding.items() if k not in ("sentence", "unit")}
-            found.append(json.dumps(numbers, sort_keys=True))
-            self.free[f"{name} sentence {len(found)}"] = finding["sentence"]
-        self.exact |= {f"{name} finding {i}": text for i, text in enumerate(sorted(found), start=1)}
+            listed.append(json.dumps(numbers, sort_keys=True))
+            self.free[f"{name} sentence {len(listed)}"] = finding["sentence"]
+        self.exact |= {f"{name} finding {i}": text for i, text in enumerate(sorted(listed), start=1)}
         for claim in info["claims"]:
             key = " ".join(str(claim[k]) for k in ("of", "convention", "name") if k in claim)
             self.exact[f"{name} claim {key}"] = str(claim["holds"])
             self.free[f"{name} evidence {key}"] = claim["evidence"]
-        self.counts["findings"] += len(found)
+        self.counts["findings"] += len(listed)
         for path in sorted(folder.glob("*.csv")):
             self._add_bytes(f"{name}/{path.name}", path)
             self._add_table(f"{name}/{path.name}", path)
@@ -184,10 +184,10 @@ def report(old: Facts, new: Facts) -> bool:
 
 
 def git(*arguments: str) -> str:
-    found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    if found.returncode:
-        raise Failed(f"git {' '.join(arguments)}: {found.stderr.strip()}")
-    return found.stdout.strip()
+    outcome = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if outcome.returncode:
+        raise Failed(f"git {' '.join(arguments)}: {outcome.stderr.strip()}")
+    return outcome.stdout.strip()
 
 
 @contextmanager

@@ -233,10 +233,10 @@ class Side:
         look = "import pkgutil, promptgeo, hydra_plugins as h\nprint(promptgeo.__file__)"
         look += "\nfor module in pkgutil.iter_modules(h.__path__): print(module.module_finder.path)"
         line = [sys.executable, "-c", look]
-        found = subprocess.run(line, cwd=self.folder, env=self._environment(), capture_output=True, text=True)
-        if found.returncode:
-            raise Failed(f"promptgeo cannot be imported:\n{found.stderr}")
-        for path in found.stdout.splitlines():
+        outcome = subprocess.run(line, cwd=self.folder, env=self._environment(), capture_output=True, text=True)
+        if outcome.returncode:
+            raise Failed(f"promptgeo cannot be imported:\n{outcome.stderr}")
+        for path in outcome.stdout.splitlines():
             if not Path(path).resolve().is_relative_to(self.code.resolve()):
                 raise Failed(f"{path} would be imported, which is not the commit's")
 

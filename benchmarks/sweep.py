@@ -102,9 +102,9 @@ def train_packed(plans: list[Plan]) -> tuple[float, list[float]]:
 
 
 def counted(lm: FrozenLM) -> Counter:
-    """Counts, from here on, the positions that lm's blocks and its head compute: laid out, and without padding.
+    """Counts, from here on, the positions that lm's blocks and its head compute: with and without padding.
 
-    A tree's padding (fewer than 8 positions of a batch, or a 16th of them) is not told apart in the blocks.
+    A tree's padding (fewer than 8 positions of a batch, or a 16th of them) is not counted separately in the blocks.
     """
     counts: Counter = Counter()
     batches = lm.batches

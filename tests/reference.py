@@ -73,7 +73,7 @@ def written(model, prompt_Pd, row: Row, max_new_tokens: int, use_cache: bool = T
     """What generate() writes after the row's text."""
     inputs = embeddings(model, prompt_Pd, row.ids)[None]
     mask = torch.ones(inputs.shape[:2], dtype=torch.long)
-    found = model.generate(
+    tokens = model.generate(
         inputs_embeds=inputs,
         attention_mask=mask,
         max_new_tokens=max_new_tokens,
@@ -81,7 +81,7 @@ def written(model, prompt_Pd, row: Row, max_new_tokens: int, use_cache: bool = T
         use_cache=use_cache,
         pad_token_id=0,
     )
-    return found[0].tolist()
+    return tokens[0].tolist()
 
 
 def verdict(tokenizer, template, label: str, tokens: list[int]) -> tuple[bool, str]:
@@ -99,11 +99,11 @@ def verdict(tokenizer, template, label: str, tokens: list[int]) -> tuple[bool, s
 def minibatches(plan: Plan) -> list[list[int]]:
     """The order of the run's data: a new permutation each epoch from the run's own generator."""
     generator = torch.Generator().manual_seed(plan.seeds["order"])
-    size, found = plan.config.training.batch_size, []
-    while len(found) < plan.total_steps:
+    size, batches = plan.config.training.batch_size, []
+    while len(batches) < plan.total_steps:
         order = torch.randperm(len(plan.train_rows), generator=generator).tolist()
-        found += [order[start : start + size] for start in range(0, len(order), size)]
-    return found[: plan.total_steps]
+        batches += [order[start : start + size] for start in range(0, len(order), size)]
+    return batches[: plan.total_steps]
 
 
 def train(plan: Plan, model) -> list[np.ndarray]:

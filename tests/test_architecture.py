@@ -28,18 +28,18 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 @cache
 def imports(module: str) -> frozenset[str]:
     """The modules of promptgeo that a module names in an import, or in import_module("...")."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: a relative import"
             for alias in node.names:
                 inside = f"{node.module}.{alias.name}"
-                found.add(inside if inside in MODULES else str(node.module))
+                names.add(inside if inside in MODULES else str(node.module))
         elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
-            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
-    return frozenset(name for name in found if name in MODULES and name != module)
+            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return frozenset(name for name in names if name in MODULES and name != module)
 
 
 def wings() -> list[str]:

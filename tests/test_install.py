@@ -53,5 +53,5 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
 
 def test_an_editable_install_reads_the_repositorys_conf_from_anywhere(tmp_path):
     code = "from promptgeo.config.paths import conf_dir; print(conf_dir())"
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
-    assert Path(found) == ROOT / "conf"
+    folder = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+    assert Path(folder) == ROOT / "conf"

@@ -1,4 +1,4 @@
-"""The door for `python -m promptgeo.analyze`; see promptgeo.cli.analyze."""
+"""The door for `python -m promptgeo.analyze`; see promptgeo.cli.analyze. Nothing imports it."""
 
 from promptgeo.cli.analyze import main
 

@@ -1,4 +1,4 @@
-"""python -m promptgeo.reproduce: the door of cli/reproduce.py. Imported by nobody."""
+"""The door for `python -m promptgeo.reproduce`; see promptgeo.cli.reproduce. Nothing imports it."""
 
 from promptgeo.cli.reproduce import main
 

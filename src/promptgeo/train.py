@@ -1,4 +1,4 @@
-"""python -m promptgeo.train: the door of cli/train.py. Imported by nobody, so that pg.train is a function."""
+"""The door for `python -m promptgeo.train`; see promptgeo.cli.train. Nothing imports it, so pg.train is a function."""
 
 from promptgeo.cli.train import main
 

@@ -180,8 +180,8 @@ def value_of(prompts: np.ndarray) -> float:
 
 
 def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventions(cli):
-    found = cli(*MINE)
-    assert found.status == 0, found.err
+    outcome = cli(*MINE)
+    assert outcome.status == 0, outcome.err
     prompts = np.stack([trained(k).final for k in range(4)])
     deltas = np.stack([trained(k).final - trained(k).initial for k in range(4)])
     numbers = pd.read_csv("runs/analysis/spread/numbers.csv")
@@ -194,15 +194,15 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     assert [tuple(row) for row in numbers[["of", "convention"]].to_numpy()] == [row[:2] for row in expected]
     assert numbers["value"].tolist() == pytest.approx([value_of(row[2]) for row in expected], rel=1e-6)
     assert numbers["n"].tolist() == [8] * 4
-    # The corrected findings only, prompts and deltas told apart.
-    assert found.out.splitlines() == [
+    # The corrected findings only; each says whether it is of prompts or deltas.
+    assert outcome.out.splitlines() == [
         f"- {of}: It spreads over {value_of(v):.6f} by the corrected convention."
         for of, v in (("prompt", prompts), ("delta", deltas))
     ]
-    assert found.err.splitlines()[:2] == [
+    assert outcome.err.splitlines()[:2] == [
         "spread (1 of 1) ...",
         "spread: prompt, paper ...",
-    ] and found.err.splitlines()[-1].endswith(" s, runs/analysis/spread/")
+    ] and outcome.err.splitlines()[-1].endswith(" s, runs/analysis/spread/")
     assert sorted(stamps("runs/analysis/spread")) == sorted(
         [
             "numbers.csv",
@@ -217,10 +217,10 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     )
 
 
-def test_one_kind_of_vectors_needs_no_telling_apart(cli):
-    found = cli(*MINE, "of=delta", "convention=corrected", "analysis.spread.scale=2", "where=init == 'cat'")
+def test_findings_of_one_kind_of_vectors_do_not_name_it(cli):
+    outcome = cli(*MINE, "of=delta", "convention=corrected", "analysis.spread.scale=2", "where=init == 'cat'")
     deltas = np.stack([trained(k).final - trained(k).initial for k in (0, 2)])
-    assert found.out == f"- It spreads over {2 * value_of(deltas):.6f} by the corrected convention.\n"
+    assert outcome.out == f"- It spreads over {2 * value_of(deltas):.6f} by the corrected convention.\n"
     info = json.loads(Path("runs/analysis/spread/result.json").read_text())
     assert (info["runs"], info["options"]) == (2, {"scale": 2})
 
@@ -284,8 +284,8 @@ def test_what_has_changed_is_computed_anew(cli, change):
         "the convention": ["convention=paper"],
         "the function": ["analysis.spread._target_=mypackage.own.half"],
     }.get(change, [])
-    found = cli(*MINE, *arguments)
-    assert found.status == 0 and "cached" not in found.err
+    outcome = cli(*MINE, *arguments)
+    assert outcome.status == 0 and "cached" not in outcome.err
     Path("mypackage/far/unrelated.py").write_text("NUMBER = 1\n")
     assert "cached" in cli(*MINE, *arguments).err
 
@@ -334,7 +334,7 @@ def test_the_code_of_an_analysis_is_all_that_it_imports(package):
     modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in USED}
     assert own == modules - {"kind.unrelated", "other"}
     assert {"promptgeo.analysis.geometry.variance", "promptgeo.analysis.resampling"} <= set(code)
-    assert "promptgeo" not in code and "promptgeo.packing" not in code and "json" not in code
+    assert "promptgeo" not in code and "promptgeo.training.engine" not in code and "json" not in code
     assert "promptgeo" in used_code("promptgeo.analysis.geometry.variance", "promptgeo"), "named, it counts"
     assert not [name for name in sys.modules if name.partition(".")[0] == "kind"], "nothing is imported"
 
@@ -367,12 +367,12 @@ def test_damaged_unfinished_and_doubled_runs_are_named_and_left_out(cli):
     Path("runs/run1/metrics.csv").write_text("step\n")
     write_run(Path("runs/unfinished"), header("plus_one", "cat", 5), trained(5, status="diverged"))
     write_run(Path("copies/copy"), header(*GRID[0], 0), trained(0))
-    found = cli(*MINE[1:], "runs=[runs,copies,runs]", "out=out", "convention=corrected", "of=prompt")
-    assert found.status == 0
-    assert "left out: runs/run1/metrics.csv: its SHA-256 is not the one in run.json" in found.err
+    outcome = cli(*MINE[1:], "runs=[runs,copies,runs]", "out=out", "convention=corrected", "of=prompt")
+    assert outcome.status == 0
+    assert "left out: runs/run1/metrics.csv: its SHA-256 is not the one in run.json" in outcome.err
     assert (
-        "left out: unfinished: diverged" in found.err
-        and "left out: copies/copy: is the same run as runs/run0" in found.err
+        "left out: unfinished: diverged" in outcome.err
+        and "left out: copies/copy: is the same run as runs/run0" in outcome.err
     )
     info = json.loads(Path("out/spread/result.json").read_text())
     assert info["runs"] == 3 and len(info["left_out"]) >= 3
@@ -383,28 +383,30 @@ def test_damaged_unfinished_and_doubled_runs_are_named_and_left_out(cli):
 
 def test_runs_that_cannot_support_an_analysis_get_the_reason_and_the_others_are_done(cli):
     write_run(Path("runs/wide"), header("plus_one", "pen", 0), trained(5, width=4))
-    found = cli("runs=runs", "--config-dir", "mine", "allow=[mypackage]", "analysis=[spread,sizes]")
-    assert found.status == 1
-    assert "spread: left out: these runs' prompts have different shapes ((2, 3), (2, 4)); choose some with" in found.err
+    outcome = cli("runs=runs", "--config-dir", "mine", "allow=[mypackage]", "analysis=[spread,sizes]")
+    assert outcome.status == 1
+    assert (
+        "spread: left out: these runs' prompts have different shapes ((2, 3), (2, 4)); choose some with" in outcome.err
+    )
     assert not Path("runs/analysis/spread").exists() and Path("runs/analysis/sizes/result.json").exists()
-    assert found.out == "- There are 5 runs.\n"
+    assert outcome.out == "- There are 5 runs.\n"
 
 
 def test_one_init_alone_is_refused_by_what_compares_inits(cli):
-    found = cli("runs=runs", "analysis=[init_vs_task]", "where=init == 'cat'")
-    assert found.status == 1 and found.out == "" and not Path("runs/analysis/init_vs_task").exists()
-    assert "init_vs_task: left out: needs runs with at least 2 inits; these have 1" in found.err
+    outcome = cli("runs=runs", "analysis=[init_vs_task]", "where=init == 'cat'")
+    assert outcome.status == 1 and outcome.out == "" and not Path("runs/analysis/init_vs_task").exists()
+    assert "init_vs_task: left out: needs runs with at least 2 inits; these have 1" in outcome.err
 
 
 def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
     for k, (task, init) in enumerate(GRID):
         write_run(Path(f"imported/run{k}"), header(task, init, 1), trained(k, status="imported", p0=False))
-    found = cli(*MINE[1:], "runs=imported")
-    assert found.status == 0 and found.out.startswith("- It spreads over")
+    outcome = cli(*MINE[1:], "runs=imported")
+    assert outcome.status == 0 and outcome.out.startswith("- It spreads over")
     (omission,) = json.loads(Path("imported/analysis/spread/result.json").read_text())["omissions"]
     assert (
         omission.startswith("of=delta: imported/run0: was imported without P0")
-        and f"spread: left out: {omission}" in found.err
+        and f"spread: left out: {omission}" in outcome.err
     )
     assert set(pd.read_csv("imported/analysis/spread/numbers.csv")["of"]) == {"prompt"}
     before = stamps("imported/analysis/spread")
@@ -423,7 +425,7 @@ def test_a_convention_that_is_refused_is_named(cli):
 def test_a_failing_analysis_keeps_the_old_results_and_costs_none_of_the_others(cli):
     cli(*MINE)
     before = stamps("runs/analysis/spread")
-    found = cli(
+    outcome = cli(
         "runs=runs",
         "--config-dir=mine",
         "allow=[mypackage]",
@@ -431,9 +433,9 @@ def test_a_failing_analysis_keeps_the_old_results_and_costs_none_of_the_others(c
         "analysis.spread.trouble=fault",
     )
     assert (
-        found.status == 1
-        and "spread: left out: failed: ZeroDivisionError: no way (" in found.err
-        and "own.py:" in found.err
+        outcome.status == 1
+        and "spread: left out: failed: ZeroDivisionError: no way (" in outcome.err
+        and "own.py:" in outcome.err
     )
     assert stamps("runs/analysis/spread") == before and Path("runs/analysis/sizes/result.json").exists()
 
@@ -441,10 +443,10 @@ def test_a_failing_analysis_keeps_the_old_results_and_costs_none_of_the_others(c
 def test_a_claim_that_the_function_does_not_declare_is_an_error(cli):
     assert cli(*MINE).status == 0
     before = stamps("runs/analysis/spread")
-    found = cli(*MINE, "analysis.spread.trouble=claim")
-    assert found.status == 1 and stamps("runs/analysis/spread") == before
+    outcome = cli(*MINE, "analysis.spread.trouble=claim")
+    assert outcome.status == 1 and stamps("runs/analysis/spread") == before
     said = "UndeclaredClaim: spread made the claim tiny, which its @question does not declare (claims: small, smaller)"
-    assert f"spread: left out: failed: {said} (" in found.err
+    assert f"spread: left out: failed: {said} (" in outcome.err
 
 
 def test_a_function_without_a_declaration_is_given_runs_and_options(cli):
@@ -485,12 +487,12 @@ def test_ctrl_c_is_one_line_and_status_130_and_loses_nothing(cli):
     cli(*MINE)
     before = stamps("runs/analysis/spread")
     handler = signal.getsignal(signal.SIGINT)
-    found = cli(*MINE, "analysis.spread.trouble=stop")
-    assert found.status == 130 and found.err.splitlines()[-1].startswith(
+    outcome = cli(*MINE, "analysis.spread.trouble=stop")
+    assert outcome.status == 130 and outcome.err.splitlines()[-1].startswith(
         "promptgeo: stopped by SIGINT; finished analyses are kept"
     )
     assert (
-        "Traceback" not in found.err
+        "Traceback" not in outcome.err
         and stamps("runs/analysis/spread") == before
         and signal.getsignal(signal.SIGINT) is handler
     )
@@ -530,9 +532,9 @@ def test_results_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, fa
 def test_a_folder_of_ones_own_is_not_replaced(cli):
     Path("notes/spread").mkdir(parents=True)
     Path("notes/spread/thoughts.txt").write_text("mine")
-    found = cli(*MINE, "out=notes")
+    outcome = cli(*MINE, "out=notes")
     said = "notes/spread: not an analysis folder; it would be overwritten; choose another place with out=<folder>"
-    assert found.status == 2 and found.err == f"promptgeo: {said}\n"
+    assert outcome.status == 2 and outcome.err == f"promptgeo: {said}\n"
     assert Path("notes/spread/thoughts.txt").read_text() == "mine"
 
 
@@ -595,7 +597,7 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         ),
         (
             ["runs=runs", "analysis=[curves]", "where=colour == 'red'"],
-            "where=colour == 'red': cannot be asked of these runs (name 'colour' is not defined); "
+            "where=colour == 'red': the query fails on these runs (name 'colour' is not defined); "
             "their columns: id, status, model,",
         ),
         (["runs=runs", "analysis=[curves]", "of=deltas"], "of=deltas: must be prompt, delta or both"),
@@ -608,7 +610,7 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "--verbose"], "unrecognized arguments: --verbose; see --help"),
         (
             [*MINE[:3], "analysis=[spread]"],
-            "analysis.spread._target_=mypackage.own.spread: lies in no allowed package; "
+            "analysis.spread._target_=mypackage.own.spread: lies outside the allowed packages; "
             "'allow=[mypackage]' allows yours",
         ),
         (
@@ -640,10 +642,10 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2_and_nothing_is_written(cli, caplog, arguments, said):
-    found = cli(*arguments)
+    outcome = cli(*arguments)
     assert not caplog.records, "what is logged is one more line"
-    assert found.status == 2 and found.out == ""
-    assert found.err.startswith(f"promptgeo: {said}") and found.err.count("\n") == 1
+    assert outcome.status == 2 and outcome.out == ""
+    assert outcome.err.startswith(f"promptgeo: {said}") and outcome.err.count("\n") == 1
     assert not Path("runs/analysis").exists()
 
 

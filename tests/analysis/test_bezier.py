@@ -70,8 +70,8 @@ def runs(plans):
 
 
 def number(result, quantity: str) -> Number:
-    (found,) = [each for each in result.numbers if each.quantity == quantity]
-    return found
+    (match,) = [each for each in result.numbers if each.quantity == quantity]
+    return match
 
 
 def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
@@ -83,25 +83,25 @@ def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     line = table[table["way"] == "line"]
     a, b = line[["start", "end"]].iloc[0]
     prompts, t = runs.prompts(), np.linspace(0, 1, 5)
-    found = pg.evaluate(
+    scores = pg.evaluate(
         plans[0].lm, np.stack([(1 - x) * prompts[a] + x * prompts[b] for x in t]), plans[0].task, max_new_tokens=6
     )
-    np.testing.assert_allclose(line["loss"], found.loss, rtol=1e-4)
-    np.testing.assert_allclose(line["accuracy"], found.accuracy)
-    above = max(0, *(found.loss[i] - (1 - x) * found.loss[0] - x * found.loss[4] for i, x in enumerate(t)))
+    np.testing.assert_allclose(line["loss"], scores.loss, rtol=1e-4)
+    np.testing.assert_allclose(line["accuracy"], scores.accuracy)
+    above = max(0, *(scores.loss[i] - (1 - x) * scores.loss[0] - x * scores.loss[4] for i, x in enumerate(t)))
     assert number(result, "barrier.line.country_capital").value == pytest.approx(above, abs=1e-4)
     assert number(result, "difference.barrier.country_capital").value == pytest.approx(
         number(result, "barrier.bezier.country_capital").value - above, abs=1e-4
     )
     curved = table[table["way"] == "bezier"]
-    np.testing.assert_allclose(curved["loss"].iloc[[0, -1]], found.loss[[0, 4]], rtol=1e-4)
+    np.testing.assert_allclose(curved["loss"].iloc[[0, -1]], scores.loss[[0, 4]], rtol=1e-4)
     assert result.findings[0].n == 9 and "1 of 3 pairs, the highest on training examples" in result.findings[0].sentence
 
 
 def test_the_pair_is_the_one_with_thehighest_pairs_midpoint(runs, plans):
     lm, rows = plans[0].lm, plans[0].train_rows
     prompts = torch.from_numpy(runs.prompts().copy())
-    found = highest_pairs(lm, rows, prompts, 10**6)
+    pairs = highest_pairs(lm, rows, prompts, 10**6)
     with torch.no_grad():
         losses = {
             (a, b): float(
@@ -110,8 +110,8 @@ def test_the_pair_is_the_one_with_thehighest_pairs_midpoint(runs, plans):
             )
             for a, b in ((0, 1), (0, 2), (1, 2))
         }
-    assert (found[0].start, found[0].end) == max(losses, key=losses.get) and len(found) == 3
-    for pair in found:
+    assert (pairs[0].start, pairs[0].end) == max(losses, key=losses.get) and len(pairs) == 3
+    for pair in pairs:
         assert pair.above == pytest.approx(losses[pair.start, pair.end], abs=1e-4)
 
 

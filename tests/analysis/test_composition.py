@@ -103,8 +103,8 @@ class Known:
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (each for each in result.numbers if each.quantity == quantity)
-    return found
+    (match,) = (each for each in result.numbers if each.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:
@@ -112,8 +112,8 @@ def value(result: Result, quantity: str) -> float:
 
 
 def sentence(result, start: str) -> str:
-    (found,) = [f.sentence for f in result.findings if f.sentence.startswith(start)]
-    return found
+    (match,) = [f.sentence for f in result.findings if f.sentence.startswith(start)]
+    return match
 
 
 # The examples.

@@ -142,14 +142,14 @@ def test_controls_have_the_mixtures_norm_or_distance():
 
 
 def test_the_verdict_on_the_published_table():
-    found = verdict({t: v for t, (v, _) in PUBLISHED.items()}, {t: m for t, (_, m) in PUBLISHED.items()}, 0.05)
-    assert (found.supporting, found.contradicting, found.only_by_margin) == (
+    published = verdict({t: v for t, (v, _) in PUBLISHED.items()}, {t: m for t, (_, m) in PUBLISHED.items()}, 0.05)
+    assert (published.supporting, published.contradicting, published.only_by_margin) == (
         ["identity", "plus_one"],
         ["imdb", "plus_two"],
         ["identity"],
     )
-    assert not found.holds
-    assert found.sentence == (
+    assert not published.holds
+    assert published.sentence == (
         "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim that solutions "
         "are convex while imdb and plus_two contradict it (mixtures within it: imdb 0 of 2, lowest 59.0% against "
         "81.5%, identity 2 of 2, lowest 95.0% against 99.2%, plus_one 2 of 2, lowest 92.8% against 69.6%, plus_two "
@@ -297,8 +297,8 @@ def scored(plan, prompts):
 
 
 def number(result, quantity: str) -> Number:
-    (found,) = [each for each in result.numbers if each.quantity == quantity]
-    return found
+    (match,) = [each for each in result.numbers if each.quantity == quantity]
+    return match
 
 
 def test_vertices_edges_and_barycentre_are_scored_by_hand(runs, plans, result):

@@ -44,8 +44,8 @@ def planted(folder, correct_by_cell: dict[tuple[str, str, int], list[bool]]):
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def test_means_over_runs_and_over_tasks_by_hand(tmp_path):

@@ -58,8 +58,8 @@ QUICK = {
 
 
 def number(result, quantity: str) -> Number:
-    (found,) = [each for each in result.numbers if each.quantity == quantity]
-    return found
+    (match,) = [each for each in result.numbers if each.quantity == quantity]
+    return match
 
 
 # Radii.
@@ -78,14 +78,14 @@ def test_radii_are_infinite_in_flat_directions_and_exact_in_others():
     directions = np.concatenate(
         [random_directions(5, (3, 4), generator), free.T[:2].reshape(2, 3, 4), constrained.T[:1].reshape(1, 3, 4)]
     )
-    found, beyond = radii(flat(constrained), point, directions, tau=0.25, most=16.0)
+    measured, beyond = radii(flat(constrained), point, directions, tau=0.25, most=16.0)
     exact = 0.5 / np.linalg.norm(
         directions.reshape(8, -1) @ constrained, axis=1
     )  # |r u| = sqrt(tau) in the constrained part
     assert beyond.tolist() == [False] * 5 + [True] * 2 + [False]
-    assert (found[5:7] == 16).all() and exact[7] == pytest.approx(0.5)
+    assert (measured[5:7] == 16).all() and exact[7] == pytest.approx(0.5)
     inside = [0, 1, 2, 3, 4, 7]
-    assert (found[inside] <= exact[inside] + 1e-12).all() and (found[inside] >= exact[inside] * (1 - 2**-6)).all()
+    assert (measured[inside] <= exact[inside] + 1e-12).all() and (measured[inside] >= exact[inside] * (1 - 2**-6)).all()
 
 
 def test_a_radius_ends_where_the_loss_first_exceeds_tau():
@@ -138,14 +138,14 @@ def test_the_smallest_subspace_has_as_many_dimensions_as_the_loss_has_constraint
     spaces = [*map(torch.from_numpy, bases), None]
     points = train_in_subspaces(loss, origins, spaces, steps=1000, lr=0.05)
     assert points.shape == (6, 4, 10) and not points.requires_grad
-    found = loss(points).numpy()
-    for k, basis, reached in zip(dims, bases, found, strict=False):
+    losses = loss(points).numpy()
+    for k, basis, reached in zip(dims, bases, losses, strict=False):
         residual = np.linalg.lstsq(constrained.T @ basis, constrained.T @ (target - origin), rcond=None)[1]
         assert reached == pytest.approx(float(residual[0]) if k < m else 0.0, rel=0.01, abs=2e-3), k
         moved = points[dims.index(k)].numpy().ravel() - origin
         np.testing.assert_allclose(basis @ (basis.T @ moved), moved, atol=1e-4)  # it never left the subspace
-    assert found[-1] < 2e-3
-    accuracy = (found[:-1] < 0.01).astype(float)[None]
+    assert losses[-1] < 2e-3
+    accuracy = (losses[:-1] < 0.01).astype(float)[None]
     assert smallest_reaching(accuracy, dims, np.array([0.9])).tolist() == [m]
     alone = train_in_subspaces(loss, origins[2:3], spaces[2:3], steps=20, lr=0.03)
     together = train_in_subspaces(loss, origins, spaces, steps=20, lr=0.03)
@@ -179,11 +179,11 @@ def test_the_participation_ratio_of_k_equal_variances_is_k(k):
 def test_runs_that_count_twice_are_as_if_they_were_there_twice():
     points = np.random.default_rng(0).normal(size=(4, 10)) * [1, 2, 3, 4, 5, 1, 1, 1, 1, 1]
     counts = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 3, 1, 0], [4, 0, 0, 0]])
-    found = participation(centred_gram(points), counts)
-    for drawn, ratio in zip(counts[:3], found, strict=False):
+    ratios = participation(centred_gram(points), counts)
+    for drawn, ratio in zip(counts[:3], ratios, strict=False):
         values = np.linalg.eigvalsh(np.cov(np.repeat(points, drawn, axis=0), rowvar=False))
         assert ratio == pytest.approx(values.sum() ** 2 / (values**2).sum())
-    assert np.isnan(found[3])  # one point spreads over nothing
+    assert np.isnan(ratios[3])  # one point spreads over nothing
 
 
 def test_solutions_in_a_plane_spread_less_than_random_directions():
@@ -324,18 +324,18 @@ def test_orthogonal_solutions_scored_by_hand(mixed, plans):
     result = orthogonal(mixed, lm=plans[0].lm, mixtures=4, share=0.5, apart=1.0, draws=50)
     again = orthogonal(mixed, lm=plans[0].lm, mixtures=4, share=0.5, apart=1.0, draws=50)
     assert result.numbers == again.numbers and result.figures == again.figures
-    found = pg.evaluate(plans[0].lm, mixed.prompts(), plans[0].task, max_new_tokens=6).accuracy
-    assert number(result, "unregularised.country_capital").value == pytest.approx(found[:4].mean())
+    accuracies = pg.evaluate(plans[0].lm, mixed.prompts(), plans[0].task, max_new_tokens=6).accuracy
+    assert number(result, "unregularised.country_capital").value == pytest.approx(accuracies[:4].mean())
     for prefix, members in (("unregularised.", slice(1, 4)), ("", slice(4, 7))):  # the control has the same seeds
-        assert number(result, f"{prefix}worst.country_capital.n3").value == pytest.approx(found[members].min())
-        assert number(result, f"{prefix}vertices.country_capital.n3").value == pytest.approx(found[members].mean())
+        assert number(result, f"{prefix}worst.country_capital.n3").value == pytest.approx(accuracies[members].min())
+        assert number(result, f"{prefix}vertices.country_capital.n3").value == pytest.approx(accuracies[members].mean())
         middle = pg.evaluate(
             plans[0].lm, mixed.prompts()[members].mean(0)[None], plans[0].task, max_new_tokens=6
         ).accuracy[0]
         assert number(result, f"{prefix}barycentre.country_capital.n3").value == pytest.approx(middle)
-        lowest = min(middle, found[members].min(), number(result, f"{prefix}mixtures.country_capital.n3").value)
+        lowest = min(middle, accuracies[members].min(), number(result, f"{prefix}mixtures.country_capital.n3").value)
         assert number(result, f"{prefix}margin.country_capital.n3").value == pytest.approx(
-            lowest - 0.5 * found[:4].mean()
+            lowest - 0.5 * accuracies[:4].mean()
         )
         assert number(result, f"{prefix}cosine.country_capital.n3").value == pytest.approx(
             cosines_about_barycentre(mixed.prompts()[members])[0]
@@ -394,11 +394,11 @@ def test_a_minibatch_loss_is_of_other_rows_each_time(plans, runs):
     plan, points = plans[0], torch.from_numpy(runs.prompts()[:2].copy())
     loss, drawn = minibatch_losses(plan.lm, plan.train_rows, 3, np.random.default_rng(5)), np.random.default_rng(5)
     with torch.no_grad():
-        found = [loss(points) for _ in range(3)]
-        for losses in found:
+        by_draw = [loss(points) for _ in range(3)]
+        for losses in by_draw:
             rows = [plan.train_rows[i] for i in drawn.choice(len(plan.train_rows), 3, replace=False)]
             torch.testing.assert_close(losses, token_losses(plan.lm, rows, points), rtol=0, atol=0)
-    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
+    assert not torch.equal(by_draw[0], by_draw[1]) and not torch.equal(by_draw[1], by_draw[2])
 
 
 def test_the_dimension_of_real_runs_by_hand(mixed, plans, runs):

@@ -63,19 +63,19 @@ def planted(
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def every_token(runs: RunTable, of="prompt") -> list[dict]:
-    found = []
+    rows = []
     for run, row in enumerate(runs.table.itertuples()):
         for position in range(runs.prompts().shape[1]):
             vector = runs.prompts()[run, position].astype(float)
             if of == "delta":
                 vector = (runs.prompts()[run, position] - runs.prompts("initial")[run, position]).astype(float)
-            found.append({"run": run, "init": row.init, "task": row.task, "position": position, "vector": vector})
-    return found
+            rows.append({"run": run, "init": row.init, "task": row.task, "position": position, "vector": vector})
+    return rows
 
 
 def distance(a, b, metric):
@@ -86,7 +86,7 @@ def distance(a, b, metric):
 
 def brute_means(runs: RunTable, of, convention, metric) -> dict[str, list[float]]:
     """Every mean's distances, by name: ordered pairs for paper, unique ones otherwise."""
-    found: dict[str, list[float]] = {}
+    distances: dict[str, list[float]] = {}
     toks = every_token(runs, of)
     for (k, a), (m, b) in itertools.product(enumerate(toks), repeat=2):
         if convention == "corrected" and k >= m:
@@ -109,8 +109,8 @@ def brute_means(runs: RunTable, of, convention, metric) -> dict[str, list[float]
                     f"position.{a['position']}"
                 ] * equal
             for name in names:
-                found.setdefault(name, []).append(d)
-    return found
+                distances.setdefault(name, []).append(d)
+    return distances
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -323,12 +323,12 @@ def test_deltas_need_p0():
 def brute_sequence(toks: list[dict], init: str, tasks: list[str], order, convention) -> list[float]:
     mine = {(t["task"], t["position"]): t["vector"] for t in toks if t["init"] == init}
     keys = [(tasks[t], p) for t in order for p in sorted({p for _, p in mine})]
-    found = []
+    correlations = []
     for x, y in itertools.product(range(len(keys)), repeat=2):
         if convention == "corrected" and (x >= y or keys[x][0] == keys[y][0]):
             continue
-        found.append(0.0 if x == y else distance(mine[keys[x]], mine[keys[y]], "cosine"))
-    return found
+        correlations.append(0.0 if x == y else distance(mine[keys[x]], mine[keys[y]], "cosine"))
+    return correlations
 
 
 @pytest.mark.parametrize("of", ["prompt", "delta"])
@@ -343,12 +343,12 @@ def test_every_correlation_is_that_of_a_loop_over_pairs(of, convention):
     assert len(table) == 3
     for row in table.itertuples():
         a, b = (brute_sequence(toks, init, tasks, given, convention) for init in (row.init, row.other_init))
-        found = pearsonr(a, b)
-        assert row.r == pytest.approx(found.statistic, abs=1e-6) and row.n == len(a) == (
+        correlation = pearsonr(a, b)
+        assert row.r == pytest.approx(correlation.statistic, abs=1e-6) and row.n == len(a) == (
             144 if convention == "paper" else 60
         )
         if convention == "paper":
-            assert row.p == pytest.approx(found.pvalue, rel=1e-4)
+            assert row.p == pytest.approx(correlation.pvalue, rel=1e-4)
     assert number(result, "pearson.minimum").value == pytest.approx(table["r"].min())
     lowest = number(result, "pearson.minimum")
     assert lowest.p == pytest.approx(table["p"].max()) and lowest.n == table["n"][0]
@@ -376,16 +376,16 @@ def test_p_is_exact_over_all_720_orders_of_the_tasks():
 
 
 def test_shared_arrangement_is_found_and_shared_positions_are_not_taken_for_one():
-    found = sequences(planted(arrangement=2.0, width=128))
-    assert found.claims[0].holds and "correlate for any two inits" in found.findings[0].sentence
-    assert found.findings[0].p == pytest.approx(1 / 720) and "all 720 orders" in found.findings[0].sentence
+    arranged = sequences(planted(arrangement=2.0, width=128))
+    assert arranged.claims[0].holds and "correlate for any two inits" in arranged.findings[0].sentence
+    assert arranged.findings[0].p == pytest.approx(1 / 720) and "all 720 orders" in arranged.findings[0].sentence
     for effects in ({"position": 1.0}, {"init": 1.0}, {}):
         result = sequences(planted(width=128, seed=2, **effects))
         assert not result.claims[0].holds and "any two inits" not in result.findings[0].sentence
         paper = sequences(planted(width=128, seed=2, **effects), convention="paper")
         assert (
             paper.claims[0].holds and number(paper, "pearson.minimum").value > 0.7
-        )  # so the study's count cannot tell
+        )  # so the study's count shows no difference
     positions = sequences(planted(width=128, seed=2, position=1.0))
     assert number(positions, "pearson.minimum").value > 0.7 and positions.findings[0].p > 0.05
 

@@ -62,10 +62,10 @@ def accuracy(lm, prompt_Pd, plan) -> float:
 
 
 def table_row(result, **where):
-    found = result.tables["accuracies"]
+    rows = result.tables["accuracies"]
     for column, value in where.items():
-        found = found[found[column] == value]
-    (row,) = found.to_dict("records")
+        rows = rows[rows[column] == value]
+    (row,) = rows.to_dict("records")
     return row
 
 
@@ -129,8 +129,8 @@ def planted(source: Run, folder, inits: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (each for each in result.numbers if each.quantity == quantity)
-    return found
+    (match,) = (each for each in result.numbers if each.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:
@@ -138,8 +138,8 @@ def value(result: Result, quantity: str) -> float:
 
 
 def sentence(result, with_words: str) -> str:
-    (found,) = [f.sentence for f in result.findings if with_words in f.sentence]
-    return found
+    (match,) = [f.sentence for f in result.findings if with_words in f.sentence]
+    return match
 
 
 def test_a_shared_direction_carries_over_and_a_shared_end_point_does_not(runs, tiny, tmp_path):
@@ -326,9 +326,9 @@ def test_equal_prompts_of_one_evaluation_set_are_scored_once(plans, tiny, monkey
     )
     one, other = evaluation_set(plans[0], 3), evaluation_set(plans[2], 4)
     zero, trained = plans[0].p0_Pd.numpy(), Run.load(plans[0].folder).prompt()
-    found = scoring.score(tiny, [zero, trained, zero.astype(np.float64), zero, trained], [one, one, one, other, one])
+    scores = scoring.score(tiny, [zero, trained, zero.astype(np.float64), zero, trained], [one, one, one, other, one])
     assert seen == [2, 1]
-    assert [len(correct_E) for correct_E in found] == [3, 3, 3, 4, 3]
+    assert [len(correct_E) for correct_E in scores] == [3, 3, 3, 4, 3]
     expected = real(tiny, np.stack([zero, trained]), one.task, max_new_tokens=one.max_new_tokens).correct
-    for correct_E, k in zip((*found[:3], found[4]), (0, 1, 0, 1), strict=True):
+    for correct_E, k in zip((*scores[:3], scores[4]), (0, 1, 0, 1), strict=True):
         assert correct_E.tolist() == expected[k].tolist()

@@ -90,8 +90,8 @@ def a_grid(
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def distance(a, b) -> float:
@@ -198,7 +198,7 @@ def test_every_number_agrees_with_loops(convention, of, chunk, monkeypatch):
     monkeypatch.setattr("promptgeo.analysis.geometry.pair_counts.BLOCK_BYTES", chunk)
     words = a_vocabulary(40)
     runs = a_grid(words)
-    found = neighbours(
+    result = neighbours(
         runs,
         of=of,
         convention=convention,
@@ -213,7 +213,7 @@ def test_every_number_agrees_with_loops(convention, of, chunk, monkeypatch):
     expected = loops.among_prompts(of)
     if of == "prompt":
         expected |= loops.around_prompts() | loops.around_sample(15, 3)
-    given = [row for row in found.numbers if not row.quantity.endswith(".expected")]
+    given = [row for row in result.numbers if not row.quantity.endswith(".expected")]
     assert {row.quantity for row in given} == set(expected)
     for row in given:
         assert row.value == pytest.approx(expected[row.quantity], abs=1e-6), row.quantity
@@ -270,11 +270,11 @@ def test_planted_structure_is_found_and_nothing_else(planted):
     words = a_vocabulary(width=40)
     none = {"init": 0.0, "task": 0.0, "position": 0.0}
     runs = a_grid(words, seeds=3, **(none | STRENGTHS[planted]), noise=0.9)
-    found = neighbours(runs, vocabulary=words, epsilons=[0.7], sample=10, permutations=199)
-    rows = {row.quantity: row for row in found.numbers}
+    result = neighbours(runs, vocabulary=words, epsilons=[0.7], sample=10, permutations=199)
+    rows = {row.quantity: row for row in result.numbers}
     for factor in ("init", "task", "position"):
         row = rows[f"neighbours.prompts.same_{factor}.enrichment"]
-        sentence = next(f.sentence for f in found.findings if f"have the same {factor}" in f.sentence)
+        sentence = next(f.sentence for f in result.findings if f"have the same {factor}" in f.sentence)
         if factor == planted:
             assert row.value > 1.5 and row.low > 1 and row.p < 0.02
             assert "more often than by chance:" in sentence
@@ -290,14 +290,14 @@ def test_a_word_next_to_its_prompts_is_found():
     words = a_vocabulary(width=40)
     runs = a_grid(words, inits=("cat", "dog", "bird"), length=2)
     prompts = np.stack([[words.embeddings_Vd[words.index[init]]] * 2 for init in runs.table["init"]]) + 0.01
-    found = neighbour_words(RunTable.from_arrays(prompts, runs.table), vocabulary=words, top=1, epsilon=0.3)
-    table = found.tables["neighbour_words"]
+    result = neighbour_words(RunTable.from_arrays(prompts, runs.table), vocabulary=words, top=1, epsilon=0.3)
+    table = result.tables["neighbour_words"]
     assert (
         (table["token"] == table["init"]).all() and (table["kind"] == "init word").all() and (table["rank"] == 1).all()
     )
-    assert number(found, "neighbour_words.init_word").value == 1
-    assert number(found, "neighbour_words.init_word.enrichment").value == pytest.approx(60)
-    assert found.findings[0].sentence.startswith(
+    assert number(result, "neighbour_words.init_word").value == 1
+    assert number(result, "neighbour_words.init_word.enrichment").value == pytest.approx(60)
+    assert result.findings[0].sentence.startswith(
         "100.0% of the words next to prompt tokens are the init word or a form of it"
     )
 
@@ -424,7 +424,7 @@ def test_neighbour_words_agree_with_loops(monkeypatch):
     monkeypatch.setattr(vocabulary_module, "CHUNK_BYTES", 900)
     words = a_vocabulary(50)
     runs = a_grid(words)
-    found = neighbour_words(runs, vocabulary=words, epsilon=0.75, top=4)
+    result = neighbour_words(runs, vocabulary=words, epsilon=0.75, top=4)
     rows, counts = [], []
     for n, (task, init, seed) in enumerate(runs.table.itertuples(index=False)):
         for p in range(3):
@@ -446,13 +446,13 @@ def test_neighbour_words_agree_with_loops(monkeypatch):
                             kind_of(words.tokens[i], None if init == "normal" else init),
                         )
                     )
-    table = found.tables["neighbour_words"]
+    table = result.tables["neighbour_words"]
     expected = pd.DataFrame(
         rows, columns=["run", "task", "init", "seed", "position", "rank", "token_id", "token", "distance", "kind"]
     )
     pd.testing.assert_frame_equal(table, expected, check_dtype=False, atol=1e-6)
-    assert number(found, "neighbour_words.found").value == pytest.approx(np.mean(counts))
-    assert number(found, "neighbour_words.without").value == sum(c == 0 for c in counts)
+    assert number(result, "neighbour_words.found").value == pytest.approx(np.mean(counts))
+    assert number(result, "neighbour_words.without").value == sum(c == 0 for c in counts)
     for kind in KINDS:
         share = np.mean([row[-1] == kind for row in rows])
         base = np.mean(
@@ -462,11 +462,11 @@ def test_neighbour_words_agree_with_loops(monkeypatch):
             ]
         )
         name = f"neighbour_words.{kind.replace(' ', '_')}"
-        assert number(found, name).value == pytest.approx(share, abs=1e-6)
-        assert number(found, f"{name}.vocabulary").value == pytest.approx(base, abs=1e-6)
+        assert number(result, name).value == pytest.approx(share, abs=1e-6)
+        assert number(result, f"{name}.vocabulary").value == pytest.approx(base, abs=1e-6)
         if base:
-            assert number(found, f"{name}.enrichment").value == pytest.approx(share / base, abs=1e-6)
-    assert any("normal" in line for line in found.omissions)
+            assert number(result, f"{name}.enrichment").value == pytest.approx(share / base, abs=1e-6)
+    assert any("normal" in line for line in result.omissions)
 
 
 # Limits.
@@ -521,8 +521,8 @@ def test_blocks_of_prompt_tokens_change_no_number(monkeypatch):
 def test_near_is_exact_whatever_the_chunks(monkeypatch):
     words = a_vocabulary(50)
     words.embeddings_Vd[9] = 0
-    asked = np.delete(np.arange(20), 9)
-    queries, own = words.unit(asked), np.where(asked % 2, asked, -1)
+    others = np.delete(np.arange(20), 9)
+    queries, own = words.unit(others), np.where(others % 2, others, -1)
     whole = words.near(queries, (0.5, 0.8), 6, own)
     distances = 1.0 - queries.astype(np.float64) @ words.unit(np.arange(50)).T.astype(np.float64)
     for k, token in enumerate(own):

@@ -91,8 +91,8 @@ def explained(runs, tiny):
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:
@@ -145,10 +145,10 @@ def test_continuations_are_those_of_the_untouched_model(runs, tiny, untouched, s
     for (run, part, kind, which), (probe, (before, after)) in itertools.product(cases, AROUND.items()):
         p_V = by_hand(untouched, tiny.tokenizer, before, runs.runs[run].prompt(which)[parts[part]], after)
         chosen = f"run == {run} and probe == '{probe}' and part == '{part}' and prompt == '{kind}'"
-        found = table.query(chosen).sort_values("rank")
+        rows = table.query(chosen).sort_values("rank")
         best = np.argsort(-p_V)[:5]
-        assert found["token"].tolist() == [tiny.tokenizer.decode([i]) for i in best]
-        assert found["probability"].to_numpy() == pytest.approx(p_V[best], abs=1e-5)
+        assert rows["token"].tolist() == [tiny.tokenizer.decode([i]) for i in best]
+        assert rows["probability"].to_numpy() == pytest.approx(p_V[best], abs=1e-5)
 
 
 def test_entropy_and_divergence_by_hand(runs, tiny, untouched, spoken):
@@ -338,9 +338,9 @@ def test_what_is_written_of_itself_and_its_probability_by_hand(runs, tiny, untou
                     p_V = untouched(inputs_embeds=embeds[None]).logits[0, -1].double().softmax(-1)
                 tokens.append(int(p_V.argmax()))
                 probability *= float(p_V.max())
-            (found,) = table[(table["run"] == run.id[:8]) & (table["kind"] == kind)].to_dict("records")
-            assert found["text"] == tiny.decode(tokens).split("\n")[0].strip()
-            assert found["probability"] == pytest.approx(probability, abs=1e-4)
+            (row,) = table[(table["run"] == run.id[:8]) & (table["kind"] == kind)].to_dict("records")
+            assert row["text"] == tiny.decode(tokens).split("\n")[0].strip()
+            assert row["probability"] == pytest.approx(probability, abs=1e-4)
 
 
 def test_ordinary_inputs_get_the_texts_that_the_run_wrote_of_them(plans, runs, explained):

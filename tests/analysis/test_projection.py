@@ -12,8 +12,8 @@ from promptgeo.runs.table import RunTable
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:
@@ -58,9 +58,9 @@ def test_pca_is_scikit_learns_and_mds_finds_a_plane_again():
     x = generator.normal(size=(30, 6)) * [5, 3, 1, 1, 1, 1]
     np.testing.assert_allclose(np.abs(pca(x)), np.abs(PCA(2).fit_transform(x)), atol=1e-9)
     plane = generator.normal(size=(30, 2))
-    found = classical_mds(l2_distances(plane))
-    assert procrustes(plane, found)[2] < 1e-12
-    np.testing.assert_allclose(l2_distances(found), l2_distances(plane), atol=1e-6)
+    points = classical_mds(l2_distances(plane))
+    assert procrustes(plane, points)[2] < 1e-12
+    np.testing.assert_allclose(l2_distances(points), l2_distances(plane), atol=1e-6)
 
 
 def test_the_numbers_are_those_of_the_coordinates(planted):

@@ -127,13 +127,13 @@ def test_k_copies_are_scored_as_one_prompt_k_times_as_long(tiny, copies):
     task = pg.task("plus_k", template="bare")
     examples = [Example(i, str(10 + i), str(11 + i), copies) for i in range(6)]
     prompt = np.random.default_rng(copies).normal(0, 0.1, (1, 2, 256)).astype(np.float32)
-    found = pg.evaluate(tiny, prompt, replace(task, test=examples))
+    scores = pg.evaluate(tiny, prompt, replace(task, test=examples))
     longer = pg.evaluate(
         tiny, np.concatenate([prompt] * copies, axis=1), replace(task, test=[replace(e, repeat=1) for e in examples])
     )
-    np.testing.assert_allclose(found.losses, longer.losses, rtol=1e-4)
+    np.testing.assert_allclose(scores.losses, longer.losses, rtol=1e-4)
     once = pg.evaluate(tiny, prompt, replace(task, test=[replace(e, repeat=1) for e in examples]))
-    assert copies == 1 or abs(found.losses - once.losses).max() > 1e-3
+    assert copies == 1 or abs(scores.losses - once.losses).max() > 1e-3
 
 
 def test_the_number_of_copies_is_in_the_fingerprint_and_one_copy_is_not():
@@ -149,8 +149,8 @@ def test_the_same_input_with_other_copies_is_no_leak(caplog):
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (each for each in result.numbers if each.quantity == quantity)
-    return found
+    (match,) = (each for each in result.numbers if each.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:

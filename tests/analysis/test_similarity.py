@@ -15,8 +15,8 @@ from promptgeo.runs.table import RunTable
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def random_runs(tasks: int = 3, seeds: int = 6, shared: float = 0.0, width: int = 64) -> RunTable:

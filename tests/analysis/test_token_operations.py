@@ -80,8 +80,8 @@ def result(noisy, plan):
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (each for each in result.numbers if each.quantity == quantity)
-    return found
+    (match,) = (each for each in result.numbers if each.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:
@@ -171,12 +171,12 @@ def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_pat
     solution = solved.prompt()
     start = np.random.default_rng(0).normal(0, 3 * solution.std(), solution.shape)
     p0 = np.repeat(start, 3, 0)
-    found = token_operations(planted(solved, tmp_path, (p0, p0 + (solution - start) / 3)), lm=plan.lm)
-    assert value(found, "delta_sum.plus_one") == 1.0 and value(found, "sum.plus_one") < 0.5
-    assert number(found, "delta_sum.plus_one").n == 1, "a word's P0 tokens are one"
-    assert value(found, "random_sum.plus_one") < 0.5
-    assert claim(found, "sum_of_deltas").holds
-    assert "the sum of the deltas on a P0 token 100.0%" in claim(found, "sum_of_deltas").evidence
+    operations = token_operations(planted(solved, tmp_path, (p0, p0 + (solution - start) / 3)), lm=plan.lm)
+    assert value(operations, "delta_sum.plus_one") == 1.0 and value(operations, "sum.plus_one") < 0.5
+    assert number(operations, "delta_sum.plus_one").n == 1, "a word's P0 tokens are one"
+    assert value(operations, "random_sum.plus_one") < 0.5
+    assert claim(operations, "sum_of_deltas").holds
+    assert "the sum of the deltas on a P0 token 100.0%" in claim(operations, "sum_of_deltas").evidence
     turned = token_operations(
         planted(solved, tmp_path / "turned", (np.repeat(start, 2, 0), solution * [[0.5], [0.5]])), lm=plan.lm
     )
@@ -184,8 +184,8 @@ def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_pat
 
 
 def claim(result, name: str):
-    (found,) = [c for c in result.claims if c.name == name]
-    return found
+    (match,) = [c for c in result.claims if c.name == name]
+    return match
 
 
 def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_path):
@@ -223,15 +223,15 @@ def test_a_repeat_fails_where_it_does_not_mean_twice_as_much(works, noisy, plan,
         return Evaluation(correct, np.zeros(correct.shape), np.ones(len(task.test)), None, texts)
 
     monkeypatch.setattr(scoring, "evaluate", pretended)
-    found = token_operations(noisy, lm=plan.lm, draws=100)
-    assert value(found, "repeat.2.plus_one.as_plus_2") == works
-    assert value(found, "difference.repeat.2.plus_one.as_plus_2") == works
+    operations = token_operations(noisy, lm=plan.lm, draws=100)
+    assert value(operations, "repeat.2.plus_one.as_plus_2") == works
+    assert value(operations, "difference.repeat.2.plus_one.as_plus_2") == works
     # As this model counts tokens, the prompt of three is not +1: then nothing works.
-    assert value(found, "trained.plus_one") == (not works) and claim(found, "repeats_fail").holds
-    assert {each.name for each in found.claims} == set(declaration(token_operations).claims)
-    one = claim(found, "one_token_numeric")
+    assert value(operations, "trained.plus_one") == (not works) and claim(operations, "repeats_fail").holds
+    assert {each.name for each in operations.claims} == set(declaration(token_operations).claims)
+    one = claim(operations, "one_token_numeric")
     assert one.holds and "without a prompt 0.0%" in one.evidence and "no part in it" not in one.evidence
-    sentence = next(f.sentence for f in found.findings if "gives the input plus 2" in f.sentence)
+    sentence = next(f.sentence for f in operations.findings if "gives the input plus 2" in f.sentence)
     assert ("more than the token once" if works else "not distinguishable from the token once") in sentence
 
 
@@ -262,18 +262,18 @@ def test_what_these_runs_cannot_support_is_named(solved, noisy, plan, tmp_path):
     with pytest.raises(UserError, match="repeats of at least 2"):
         token_operations(noisy, lm=plan.lm, repeats=(1,))
     mixed = table_of([solved, *noisy.runs])
-    found = token_operations(mixed, lm=plan.lm, draws=50)
-    assert any("the prompts of plus_one.P1 have one token" in o for o in found.omissions)
-    assert value(found, "trained.plus_one.P3") >= 0
+    operations = token_operations(mixed, lm=plan.lm, draws=50)
+    assert any("the prompts of plus_one.P1 have one token" in o for o in operations.omissions)
+    assert value(operations, "trained.plus_one.P3") >= 0
     half = planted(solved, tmp_path, (None, noisy.prompts()[0]), (noisy.prompts("initial")[1], noisy.prompts()[1]))
-    found = token_operations(half, lm=plan.lm, draws=50)
-    assert any("1 of 2 runs of plus_one have no P0" in o for o in found.omissions)
+    operations = token_operations(half, lm=plan.lm, draws=50)
+    assert any("1 of 2 runs of plus_one have no P0" in o for o in operations.omissions)
     both = token_operations(noisy, lm=plan.lm, draws=50).tables["prompts"]
     second = (
         both[(both["kind"] == "initial") & (both["seed"] == 1)]["accuracy"].item()
         - both[(both["kind"] == "trained") & (both["seed"] == 1)]["accuracy"].item()
     )
-    assert value(found, "difference.initial.plus_one") == pytest.approx(second), "P0 against the run that has one"
+    assert value(operations, "difference.initial.plus_one") == pytest.approx(second), "P0 against the run that has one"
 
 
 def test_tasks_without_numbers_have_no_numeric_outputs(plan, tmp_path):
@@ -287,8 +287,8 @@ def test_tasks_without_numbers_have_no_numeric_outputs(plan, tmp_path):
         "task.split.max_test=3",
         "evaluation.max_new_tokens=2",
     )
-    found = token_operations(table_of([reference.trained(words)]), lm=plan.lm, draws=50)
-    assert any("the labels of present_past are no numbers" in o for o in found.omissions)
-    assert not any("numeric" in each.quantity or "as_plus" in each.quantity for each in found.numbers)
-    assert not found.claims
-    assert "numbers" not in found.findings[0].sentence
+    operations = token_operations(table_of([reference.trained(words)]), lm=plan.lm, draws=50)
+    assert any("the labels of present_past are not numbers" in o for o in operations.omissions)
+    assert not any("numeric" in each.quantity or "as_plus" in each.quantity for each in operations.numbers)
+    assert not operations.claims
+    assert "numbers" not in operations.findings[0].sentence

@@ -30,8 +30,8 @@ ALL_PAIRS = 0.7415353844
 
 
 def number(result: Result, quantity: str) -> Number:
-    (found,) = (number for number in result.numbers if number.quantity == quantity)
-    return found
+    (match,) = (number for number in result.numbers if number.quantity == quantity)
+    return match
 
 
 def value(result: Result, quantity: str) -> float:
@@ -76,14 +76,14 @@ def slow_sums(vectors_NPd, *groupings) -> tuple[list[float], float]:
             squared[a, b] = 2 * (1 - tokens[a] @ tokens[b] / lengths)
     centring = np.eye(k) - np.ones((k, k)) / k
     gram = -0.5 * centring @ squared @ centring
-    found = []
+    shares = []
     for grouping in groupings:
         columns = []
         for factor in grouping if isinstance(grouping, tuple) else (grouping,):
             columns += [[float(x == level) for x in factor] for level in sorted(set(factor))]
         x = np.array(columns).T
-        found.append(float(np.trace(x @ np.linalg.pinv(x) @ gram)))
-    return found, float(np.trace(gram))
+        shares.append(float(np.trace(x @ np.linalg.pinv(x) @ gram)))
+    return shares, float(np.trace(gram))
 
 
 def labels(table, factor, length) -> list:
@@ -153,8 +153,8 @@ def test_self_inclusive_means_give_r2():
         return np.mean([1 - one @ other for one in unit for other in unit])
 
     groups = [[k for k, x in enumerate(init) if x == level] for level in sorted(set(init))]
-    found = r2_of_means([mean(g) for g in groups], mean(range(len(init))), [len(g) for g in groups])
-    assert found == pytest.approx(slow_r2(runs.prompts(), table, "init"), abs=1e-6)
+    share = r2_of_means([mean(g) for g in groups], mean(range(len(init))), [len(g) for g in groups])
+    assert share == pytest.approx(slow_r2(runs.prompts(), table, "init"), abs=1e-6)
 
 
 @pytest.mark.parametrize("factor", ["init", "task"])
@@ -254,10 +254,10 @@ def test_an_interaction_is_found_where_seeds_allow():
     runs = planted(table, init=0.5, task=0.5)
     cell = table.groupby(["init", "task"]).ngroup().to_numpy()
     own = np.random.default_rng(9).normal(size=(12, 1, 12))[cell]
-    for size, found in ((0.0, False), (0.8, True)):
+    for size, significant in ((0.0, False), (0.8, True)):
         result = init_vs_task(RunTable.from_arrays(runs.prompts() + size * own, table), permutations=50, redraws=300)
         row = result.tables["decomposition"].set_index("factor").loc["init x task"]
-        assert (row["p"] < 0.01) == found and (row["effect"] > 0.1) == found
+        assert (row["p"] < 0.01) == significant and (row["effect"] > 0.1) == significant
 
 
 def test_the_test_for_the_task_is_calibrated_and_a_token_permutation_is_not():
@@ -346,7 +346,7 @@ def test_what_runs_cannot_support_is_said():
 
 
 def slow_decode(vectors_NPd, classes, folds) -> list:
-    found = []
+    decoded = []
     rows = [np.concatenate([v / np.linalg.norm(v) for v in np.asarray(p, dtype=np.float64)]) for p in vectors_NPd]
     for row, fold in zip(rows, folds, strict=True):
         best, chosen = -2.0, None
@@ -357,8 +357,8 @@ def slow_decode(vectors_NPd, classes, folds) -> list:
                 cosine = row @ mean / np.linalg.norm(row) / np.linalg.norm(mean)
                 if cosine > best:
                     best, chosen = cosine, name
-        found.append(chosen)
-    return found
+        decoded.append(chosen)
+    return decoded
 
 
 def test_decoding_equals_loops_over_left_out_folds():
@@ -366,9 +366,9 @@ def test_decoding_equals_loops_over_left_out_folds():
     runs = planted(table, init=0.4, task=0.3, p0=0.5)
     result = decoding(runs, permutations=50)
     for what, fold in (("task", "init"), ("init", "task")):
-        found = slow_decode(runs.prompts(), table[what].tolist(), table[fold].tolist())
-        assert result.tables[f"decoded_{what}"]["decoded"].tolist() == found
-        right = np.mean(np.array(found) == table[what].to_numpy())
+        decoded = slow_decode(runs.prompts(), table[what].tolist(), table[fold].tolist())
+        assert result.tables[f"decoded_{what}"]["decoded"].tolist() == decoded
+        right = np.mean(np.array(decoded) == table[what].to_numpy())
         assert value(result, f"decoding.{what}.accuracy") == pytest.approx(right)
         confusion = result.tables[f"confusion_{what}"]
         assert confusion["runs"].sum() == len(table)
@@ -468,16 +468,16 @@ def test_change_over_training_has_an_interval_over_runs(trained):
 def test_interval_of_the_change_draws_whole_runs_at_both_ends_alike(trained):
     runs = trained()
     change = number(over_training(runs, permutations=20, draws=25, seed=3), "r2.task.change")
-    found = []
+    changes = []
     for weights in np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=25):
         drawn = np.repeat(np.arange(6), weights)
         table = runs.table.iloc[drawn].reset_index(drop=True)
         if table["init"].nunique() > 1:
             ends = (slow_r2(runs.prompts(which)[drawn], table, "task") for which in ("final", "initial"))
-            found.append(next(ends) - next(ends))
+            changes.append(next(ends) - next(ends))
     low, high = change.interval
-    assert high - change.value == pytest.approx(1.96 * np.std(found), rel=1e-3)
-    assert change.value - low == pytest.approx(1.96 * np.std(found), rel=1e-3)
+    assert high - change.value == pytest.approx(1.96 * np.std(changes), rel=1e-3)
+    assert change.value - low == pytest.approx(1.96 * np.std(changes), rel=1e-3)
 
 
 def test_bootstrap_weights_count_runs_as_often_as_they_are_drawn():
@@ -486,10 +486,10 @@ def test_bootstrap_weights_count_runs_as_often_as_they_are_drawn():
     weights = np.array([[2, 0, 1, 1, 1, 1], [1, 3, 1, 1, 0, 0]])
     inner = variance.Inner.of(runs.prompts())
     for factor in ("init", "task", "position"):
-        found = inner.r2_weighted(
+        share = inner.r2_weighted(
             weights.astype(float), None if factor == "position" else pd.factorize(table[factor])[0]
         )
-        for w, r2 in zip(weights, found, strict=True):
+        for w, r2 in zip(weights, share, strict=True):
             drawn = np.repeat(np.arange(6), w)
             slow = slow_r2(runs.prompts()[drawn], table.iloc[drawn].reset_index(drop=True), factor)
             assert r2 == pytest.approx(slow, abs=1e-6)

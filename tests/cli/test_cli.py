@@ -65,8 +65,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def test_the_users_own_line_trains_a_grid_with_m_in_the_middle(cli, model, tokenizer):
     assert tokenizer.pad_token is None  # and that is no error
-    found = cli(*model, *SMALL, "task=country_capital", "init=cat", "-m", "seed=0,1")
-    assert found.status == 0, found.err
+    outcome = cli(*model, *SMALL, "task=country_capital", "init=cat", "-m", "seed=0,1")
+    assert outcome.status == 0, outcome.err
     runs = [pg.Run.load(path) for path in runs_below(Path("outputs/adhoc"))]
     assert [re.sub("-[0-9a-f]{8}$", "", run.folder.name) for run in runs] == [
         "rand-country_capital-cat-s0",
@@ -80,7 +80,7 @@ def test_the_users_own_line_trains_a_grid_with_m_in_the_middle(cli, model, token
     assert not np.array_equal(runs[0].prompt(), runs[1].prompt()) and np.array_equal(
         runs[0].prompt(0), runs[1].prompt(0)
     )
-    assert "country_capital" in found.out and found.out.rstrip().endswith("results: outputs/adhoc/")
+    assert "country_capital" in outcome.out and outcome.out.rstrip().endswith("results: outputs/adhoc/")
 
 
 def test_the_same_command_gives_the_same_bytes(cli, model):
@@ -129,17 +129,17 @@ def test_a_sweep_of_ones_own_is_a_grid_under_its_own_name(cli, model):
         "# @package _global_\nname: pair\nsweep: pair\n"
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      init: cat,dog\n"
     )
-    found = cli("--config-dir", "mine", *model, *SMALL, "task=plus_one", "sweep=pair")
-    assert found.status == 0, found.err
+    outcome = cli("--config-dir", "mine", *model, *SMALL, "task=plus_one", "sweep=pair")
+    assert outcome.status == 0, outcome.err
     assert [run.name.split("-")[2] for run in runs_below(Path("outputs/pair"))] == ["cat", "dog"]
-    assert found.out.rstrip().endswith("results: outputs/pair/")
+    assert outcome.out.rstrip().endswith("results: outputs/pair/")
 
 
 def test_a_task_of_ones_own_is_one_file_and_its_overlap_is_warned_of(cli, model, caplog):
     Path("my.csv").write_text("question,answer\n" + "".join(f"in {i},out {i}\n" * 2 for i in range(10)))
     own = ("task=custom", "task.source.path=my.csv", "task.source.input=question", "task.source.label=answer")
-    found = cli(*model, "training.max_steps=1", *own)
-    assert found.status == 0, found.err
+    outcome = cli(*model, "training.max_steps=1", *own)
+    assert outcome.status == 0, outcome.err
     (run,) = runs_below(Path("outputs"))
     assert pg.Run.load(run).info["examples"] == {"train": 16, "validation": 0, "test": 4}
     assert any(
@@ -195,12 +195,12 @@ def test_python_values_arrive_as_they_are():
 # ------------------------------------------------------------ bad commands
 
 
-def assert_refused(found: SimpleNamespace, *parts: str) -> None:
+def assert_refused(outcome: SimpleNamespace, *parts: str) -> None:
     """One line on standard error that names these, exit status 2, nothing on standard output."""
-    assert (found.status, found.out) == (2, ""), found.err
-    assert found.err.startswith("promptgeo: ") and found.err.count("\n") == 1 and found.err.endswith("\n")
+    assert (outcome.status, outcome.out) == (2, ""), outcome.err
+    assert outcome.err.startswith("promptgeo: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
     for part in parts:
-        assert part in found.err
+        assert part in outcome.err
 
 
 BAD = {
@@ -368,7 +368,7 @@ def tiny(architecture: str):
     ("architecture", "message"),
     [
         ("t5", "an encoder-decoder; promptgeo needs a causal language model"),
-        ("bert", "a token's prediction depends on later tokens, so this is no causal language model"),
+        ("bert", "a token's prediction depends on later tokens, so this is not a causal language model"),
         ("distilbert", "distilbert has no causal language-model head"),
         ("headless", "the checkpoint lacks lm_head.weight: no causal language-model head was saved with it"),
     ],
@@ -406,8 +406,8 @@ def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
     )
 
 
-def imported(found: subprocess.CompletedProcess) -> set[str]:
-    return {line.rpartition("|")[2].strip() for line in found.stderr.splitlines() if line.startswith("import time:")}
+def imported(outcome: subprocess.CompletedProcess) -> set[str]:
+    return {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines() if line.startswith("import time:")}
 
 
 def test_help_and_cfg_wait_for_no_torch_and_write_nothing(tmp_path):
@@ -415,9 +415,9 @@ def test_help_and_cfg_wait_for_no_torch_and_write_nothing(tmp_path):
     assert shown.returncode == 0 and "model=gpt2-xl task=country_capital init=cat -m seed=0,1,2,3" in shown.stdout
     config = process("--cfg", "job", "task=plus_two", folder=tmp_path)
     assert config.returncode == 0 and "plus_two.csv" in config.stdout
-    for found in (shown, config):
-        assert "promptgeo.config.compose" in imported(found)
-        assert not {"torch", "transformers", "lightning", "datasets", "pandas"} & imported(found)
+    for outcome in (shown, config):
+        assert "promptgeo.config.compose" in imported(outcome)
+        assert not {"torch", "transformers", "lightning", "datasets", "pandas"} & imported(outcome)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,8 +443,8 @@ assert sys.argv == ['promptgeo-{command}', *{line}]
 import promptgeo as pg
 assert type(pg.train) is types.FunctionType and type(pg.task) is types.FunctionType
 """
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 0, found.stderr
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert outcome.returncode == 0, outcome.stderr
 
 
 def test_the_doors_are_imported_by_nobody():
@@ -465,9 +465,9 @@ def test_a_bad_config_is_refused_when_it_is_only_shown(cli, tmp_path):
 
 def test_the_console_script_ends_with_status_2_and_one_line(model, tmp_path):
     script = Path(sys.executable).with_name("promptgeo-train")
-    found = subprocess.run([script, *model, "init=labels"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    outcome = subprocess.run([script, *model, "init=labels"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert_refused(
-        SimpleNamespace(status=found.returncode, out=found.stdout, err=found.stderr),
+        SimpleNamespace(status=outcome.returncode, out=outcome.stdout, err=outcome.stderr),
         "init=labels: task country_capital has no label set",
     )
     assert list(tmp_path.iterdir()) == []

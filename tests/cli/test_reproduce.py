@@ -109,8 +109,8 @@ def test_a_failed_run_is_named_and_the_status_is_1(command, monkeypatch):
         return real(self)
 
     monkeypatch.setattr(RunState, "next_minibatch", broken)
-    found = command("init_vs_task", *SMALL)
-    assert found.status == 1 and "failed: ValueError: the data is gone" in found.err
+    outcome = command("init_vs_task", *SMALL)
+    assert outcome.status == 1 and "failed: ValueError: the data is gone" in outcome.err
     html = Path("outputs/init_vs_task/report.html").read_text()
     assert "<dt>Runs</dt><dd>1</dd>" in html and "tiny-present_past-dog-s0-" in html[html.index("Runs left out") :]
 
@@ -120,8 +120,8 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
         raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr(cli_train, "train", stopped)
-    found = command("init_vs_task", *SMALL)
-    assert found.status == 143 and found.err.endswith("stopped by SIGTERM; the same command goes on from here\n")
+    outcome = command("init_vs_task", *SMALL)
+    assert outcome.status == 143 and outcome.err.endswith("stopped by SIGTERM; the same command goes on from here\n")
     assert not list(Path().rglob("report.html"))
 
 
@@ -137,9 +137,9 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line(command, arguments, said):
-    found = command(*arguments)
-    lines = [line for line in found.err.splitlines() if not line.startswith("promptgeo: 1/3")]
-    assert found.status == 2 and len(lines) == 1 and said in lines[0], found.err
+    outcome = command(*arguments)
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("promptgeo: 1/3")]
+    assert outcome.status == 2 and len(lines) == 1 and said in lines[0], outcome.err
     assert not list(Path().iterdir())
 
 
@@ -160,8 +160,8 @@ def test_bad_input_is_one_line(command, arguments, said):
 def test_what_is_wrong_in_a_study_is_found_before_anything_is_trained(command, monkeypatch, changes, said):
     of = Study.of
     monkeypatch.setattr(Study, "of", lambda *given: dataclasses.replace(of(*given), **changes))
-    found = command("init_vs_task", *SMALL)
-    assert found.status == 2 and found.err.startswith(f"promptgeo: {said}")
+    outcome = command("init_vs_task", *SMALL)
+    assert outcome.status == 2 and outcome.err.startswith(f"promptgeo: {said}")
     assert not list(Path().iterdir())
 
 
@@ -174,11 +174,10 @@ def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
 
 def test_help_names_the_studies_without_torch():
     code = (
-        "import sys; from promptgeo.cli import reproduce; "
-        "reproduce.main(['--help']); assert 'torch' not in sys.modules"
+        "import sys; from promptgeo.cli import reproduce; reproduce.main(['--help']); assert 'torch' not in sys.modules"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert found.returncode == 0 and "Studies: composition, convexity, " in found.stdout, found.stderr
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome.returncode == 0 and "Studies: composition, convexity, " in outcome.stdout, outcome.stderr
 
 
 def test_study_3_as_published():

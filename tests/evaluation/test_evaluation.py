@@ -82,15 +82,15 @@ def generated(taught):
     known = {}
 
     def generate(template, prompt_list, limit):
-        found = []
+        written = []
         for n, prompt in enumerate(prompt_list):
             rows = task_of(template).rows(lm, EXAMPLES, len(prompt))
             for i, row in enumerate(rows):
                 key = (template.name, len(prompt), n, i)
                 if key not in known:
                     known[key] = reference.written(lm.model, prompt, row, 9)
-                found.append(known[key][:limit])
-        return found
+                written.append(known[key][:limit])
+        return written
 
     return generate
 
@@ -142,7 +142,7 @@ def test_token_scoring_is_the_first_generated_token(taught, prompted):
     prompts = prompts if prompted else torch.zeros(1, 0, 32)
     examples = [Example(i, word, str(i % 10)) for i, word in enumerate(WORDS)]
     task = task_of(TOKEN, examples)
-    found = evaluate(lm, prompts, task, outputs=True)
+    scores = evaluate(lm, prompts, task, outputs=True)
     tokens = [
         reference.written(lm.model, prompt, row, 1)
         for prompt in prompts
@@ -151,9 +151,9 @@ def test_token_scoring_is_the_first_generated_token(taught, prompted):
     expected = [
         reference.verdict(lm.tokenizer, TOKEN, examples[k % len(examples)].label, t) for k, t in enumerate(tokens)
     ]
-    assert found.correct.ravel().tolist() == [correct for correct, _ in expected]
-    assert [text for texts in found.outputs for text in texts] == [output for _, output in expected]
-    assert 0 < found.accuracy.mean() < 1
+    assert scores.correct.ravel().tolist() == [correct for correct, _ in expected]
+    assert [text for texts in scores.outputs for text in texts] == [output for _, output in expected]
+    assert 0 < scores.accuracy.mean() < 1
 
 
 def test_token_scoring_needs_labels_of_one_token(taught):
@@ -175,14 +175,14 @@ def test_an_end_token_that_the_tokenizer_does_not_call_special_ends_a_line(taugh
         swapped[[comma, newline]] = swapped[[newline, comma]]
         hook = model.get_output_embeddings().register_forward_hook(lambda module, args, logits: logits[..., swapped])
         try:
-            found = evaluate(other, prompts, task_of(LINE), outputs=True)
+            scores = evaluate(other, prompts, task_of(LINE), outputs=True)
         finally:
             hook.remove()
     finally:
         model.generation_config.eos_token_id = before
     plain = evaluate(lm, prompts, task_of(LINE), outputs=True)
-    assert np.array_equal(found.correct, plain.correct) and 0 < plain.accuracy.mean() < 1
-    assert found.outputs == plain.outputs
+    assert np.array_equal(scores.correct, plain.correct) and 0 < plain.accuracy.mean() < 1
+    assert scores.outputs == plain.outputs
 
 
 def test_many_prompts_at_once_equal_one_at_a_time_bitwise(taught, monkeypatch):
@@ -203,13 +203,13 @@ def test_losses_are_the_cross_entropy_of_the_label_and_its_end(taught, length):
     lm, _ = taught
     prompts = torch.randn(2, length, 32, generator=torch.Generator().manual_seed(6))
     task = task_of(LINE)
-    found = evaluate(lm, prompts, task)
+    scores = evaluate(lm, prompts, task)
     rows = task.rows(lm, EXAMPLES, length)
     with torch.no_grad():
         expected = np.array([[float(reference.row_loss(lm.model, prompt, row)) for row in rows] for prompt in prompts])
-    np.testing.assert_allclose(found.losses, expected, rtol=1e-5, atol=1e-5)
-    assert found.tokens.tolist() == [len(lm.encode(f" {e.label}\n")) for e in EXAMPLES]
-    np.testing.assert_allclose(found.loss, expected.sum(1) / found.tokens.sum(), rtol=1e-5)
+    np.testing.assert_allclose(scores.losses, expected, rtol=1e-5, atol=1e-5)
+    assert scores.tokens.tolist() == [len(lm.encode(f" {e.label}\n")) for e in EXAMPLES]
+    np.testing.assert_allclose(scores.loss, expected.sum(1) / scores.tokens.sum(), rtol=1e-5)
 
 
 def test_label_accuracy_is_the_likeliest_of_the_label_set(taught):
@@ -217,15 +217,15 @@ def test_label_accuracy_is_the_likeliest_of_the_label_set(taught):
     labels = ["walked", "Paris", "Tokyo"]
     examples = [Example(i, word, labels[i % 3]) for i, word in enumerate(WORDS)]
     task = task_of(LINE, examples, labels)
-    found = evaluate(lm, prompts, task)
+    scores = evaluate(lm, prompts, task)
     with torch.no_grad():
         for n, prompt in enumerate(prompts):
             for i, example in enumerate(examples):
                 rows = task.rows(lm, [replace(example, label=label) for label in labels], 2)
                 losses = [float(reference.row_loss(lm.model, prompt, row)) for row in rows]
-                assert found.label_correct[n, i] == (labels[int(np.argmin(losses))] == example.label)
-    assert 0 < found.label_correct.mean() < 1
-    assert found.label_accuracy.tolist() == found.label_correct.mean(1).tolist()
+                assert scores.label_correct[n, i] == (labels[int(np.argmin(losses))] == example.label)
+    assert 0 < scores.label_correct.mean() < 1
+    assert scores.label_accuracy.tolist() == scores.label_correct.mean(1).tolist()
     assert evaluate(lm, prompts, task_of(LINE, examples)).label_accuracy is None
 
 

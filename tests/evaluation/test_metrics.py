@@ -25,22 +25,26 @@ def scores(choices: list[list[int]] | None) -> Evaluation:
 
 
 def test_metrics_are_those_of_their_definitions():
-    found = scores([[0, 1, 0], [1, 0, 2]])
-    assert {name: values.tolist() for name, values in found.metrics.items()} == {
+    evaluation = scores([[0, 1, 0], [1, 0, 2]])
+    assert {name: values.tolist() for name, values in evaluation.metrics.items()} == {
         "loss": [2 / 4, 12 / 4],  # nats per label token, not per example
         "accuracy": [pytest.approx(2 / 3), 0.0],
         "label_accuracy": [pytest.approx(2 / 3), pytest.approx(1 / 3)],
     }
-    assert found.label_correct.tolist() == [[True, True, False], [False, False, True]]
-    second = found.of(1)
+    assert evaluation.label_correct.tolist() == [[True, True, False], [False, False, True]]
+    second = evaluation.of(1)
     assert {name: values.tolist() for name, values in second.metrics.items()} == {
-        name: values[1:].tolist() for name, values in found.metrics.items()
+        name: values[1:].tolist() for name, values in evaluation.metrics.items()
     }
 
 
 def test_a_metric_that_the_task_does_not_support_is_left_out():
-    found = scores(None)
-    assert list(found.metrics) == ["loss", "accuracy"] and found.label_accuracy is None and found.label_correct is None
+    evaluation = scores(None)
+    assert (
+        list(evaluation.metrics) == ["loss", "accuracy"]
+        and evaluation.label_accuracy is None
+        and evaluation.label_correct is None
+    )
     assert [metric.name for metric in METRICS if metric.needs] == ["label_accuracy"]
 
 

@@ -75,13 +75,13 @@ def test_prepacked_layers_compute_the_same_and_pass_the_same_gradient(dtype, tol
     plain, packed = Layers(dtype), Layers(dtype)
     assert prepack(packed)
     assert ["forward" in vars(layer) for layer in (*packed.layers, packed.doubled)] == [True, True, True, False]
-    found = []
+    outputs = []
     for model in (plain, packed):
         x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
         y = model(x)
         (y * torch.linspace(-1, 1, y.numel()).view_as(y).to(dtype)).sum().backward()
-        found.append((y.detach(), x.grad))
-    for expected, got in zip(*found, strict=True):
+        outputs.append((y.detach(), x.grad))
+    for expected, got in zip(*outputs, strict=True):
         assert expected.shape == got.shape and expected.dtype is got.dtype
         assert (expected - got).abs().max() <= tolerance * expected.abs().max()
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), packed.parameters(), strict=True))
@@ -94,9 +94,9 @@ def test_a_nan_stays_in_its_row():
     x = torch.randn(16, 24)
     clean = model(x)
     x[3] = float("nan")
-    found = model(x)
+    output = model(x)
     others = [i for i in range(16) if i != 3]
-    assert found[3].isnan().all() and torch.equal(found[others], clean[others])
+    assert output[3].isnan().all() and torch.equal(output[others], clean[others])
 
 
 def test_what_cannot_be_prepacked_stays_as_it_is(monkeypatch):

@@ -45,12 +45,12 @@ def random_prompts(lm, count: int, length: int = PROMPT) -> torch.Tensor:
 
 
 def logits_by_row(lm, prompts, rows, prompt_of) -> list[torch.Tensor]:
-    found = [None] * len(rows)
+    logits = [None] * len(rows)
     for batch in lm.batches(rows, prompt_of, prompts.shape[1]):
         logits_MV = lm.label_logits(prompts, batch)
         for i in batch.rows:
-            found[i] = logits_MV[batch.row_M == i]
-    return found
+            logits[i] = logits_MV[batch.row_M == i]
+    return logits
 
 
 def weights_sha(model) -> str:
@@ -66,15 +66,15 @@ def test_label_logits_equal_the_original_model_on_one_unpadded_row(pair):
     prompt_of = sorted(i % 3 for i in range(17))
     prompts = random_prompts(lm, 3)
     with torch.no_grad():
-        found = logits_by_row(lm, prompts, rows, prompt_of)
+        logits = logits_by_row(lm, prompts, rows, prompt_of)
         for i, row in enumerate(rows):
             expected = reference.label_logits(model, prompts[prompt_of[i]], row)
-            assert found[i].shape == expected.shape
-            torch.testing.assert_close(found[i], expected, rtol=0, atol=2e-5)
+            assert logits[i].shape == expected.shape
+            torch.testing.assert_close(logits[i], expected, rtol=0, atol=2e-5)
 
 
 def test_a_row_is_bitwise_independent_of_neighbours_padding_and_order(lm):
-    """Holds bitwise for these widths on a CPU: see test_gemm.py for where it ends."""
+    """Holds bitwise for these widths on a CPU: see test_cpu_linear.py for where it ends."""
     rows = reference.random_rows(21, PROMPT, len(lm.tokenizer), seed=1)
     prompts = random_prompts(lm, 1)
     order = np.random.default_rng(0).permutation(len(rows)).tolist()
@@ -137,20 +137,20 @@ def test_a_tree_holds_every_shared_position_once():
 
 
 def test_a_trees_products_meet_few_numbers_of_rows_and_little_padding():
-    found = set()
+    sizes = set()
     for count in range(1, 4000, 7):
         (batch,) = collate([Row(np.arange(count), np.array([1]))], [0], 0, max_tokens=10**6, share_up_to=10**6)
         rows = batch.ids.numel()
         assert rows % GEMM_ROWS == 0 and 0 <= rows - count < max(GEMM_ROWS, count / 16)
-        found.add(rows)
-    assert len(found) == 32 + 16 * 4  # without rounding up further some 500: each costs code of its own
+        sizes.add(rows)
+    assert len(sizes) == 32 + 16 * 4  # without rounding up further some 500: each costs code of its own
 
 
 def test_every_family_shares_prefixes(model_folders):
-    found = {
+    shares = {
         family: FrozenLM.load(str(folder), device="cpu")._shares_prefixes for family, folder in model_folders.items()
     }
-    assert found == dict.fromkeys(FAMILIES, True)
+    assert shares == dict.fromkeys(FAMILIES, True)
 
 
 def test_frozenlm_offers_everything_that_the_interface_promises(gpt2):
@@ -255,8 +255,8 @@ def test_gemmas_embeddings_are_scaled_by_the_root_of_the_width(model_folders):
 @pytest.mark.parametrize(("family", "fused"), [("gpt2", True), ("bloom", True), ("gpt_neox", False), ("gemma3", True)])
 def test_only_the_tanh_gelu_is_fused(model_folders, family, fused):
     lm = FrozenLM.load(str(model_folders[family]), device="cpu")
-    found = [m for _, m in lm.model.named_modules(remove_duplicate=False) if isinstance(m, nn.GELU)]
-    assert [m.approximate for m in found] == ["tanh"] * (2 if fused else 0)
+    activations = [m for _, m in lm.model.named_modules(remove_duplicate=False) if isinstance(m, nn.GELU)]
+    assert [m.approximate for m in activations] == ["tanh"] * (2 if fused else 0)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bloom"])
@@ -375,10 +375,10 @@ def test_greedy_equals_generate_with_and_without_a_cache(pair):
     rows = reference.random_rows(12, PROMPT, len(lm.tokenizer), seed=5)
     prompts = random_prompts(lm, 2)
     prompt_of = [0] * 5 + [1] * 7
-    found = lm.greedy(prompts, rows, prompt_of, 9)
+    continuations = lm.greedy(prompts, rows, prompt_of, 9)
     assert any(row.length <= 16 < row.length + 8 for row in rows)
     for use_cache in (True, False):
-        assert found == [
+        assert continuations == [
             reference.written(model, prompts[n], row, 9, use_cache) for row, n in zip(rows, prompt_of, strict=True)
         ]
 
@@ -404,8 +404,8 @@ def test_a_compiled_model_says_the_same_for_whatever_shapes_come(model_folders):
         torch._dynamo.utils.counters.clear()
         lm.compile(backend="eager")
         for rows, at, expected in zip(packs, places, before, strict=True):
-            for found, logits in zip(logits_by_row(lm, prompts, rows, at), expected, strict=True):
-                torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+            for compiled, logits in zip(logits_by_row(lm, prompts, rows, at), expected, strict=True):
+                torch.testing.assert_close(compiled, logits, rtol=0, atol=1e-5)
     assert not torch._dynamo.utils.counters["graph_break"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
 

@@ -13,9 +13,9 @@ def test_losses_and_gradients_are_those_of_the_definition():
     logits = (5 * torch.randn(5, 7, generator=generator)).requires_grad_()
     targets = torch.tensor([3, 0, IGNORE, 6, 3])
     weights = torch.randn(5, generator=generator)
-    found = label_losses(logits, targets)
-    values = found.tolist()
-    (found * weights).sum().backward()
+    losses = label_losses(logits, targets)
+    values = losses.tolist()
+    (losses * weights).sum().backward()
     for m, (row, target) in enumerate(zip(logits.tolist(), targets.tolist(), strict=True)):
         total = sum(math.exp(x) for x in row)
         expected = 0.0 if target == IGNORE else math.log(total) - row[target]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from test_analysis_convexity import PUBLISHED
+from test_convexity import PUBLISHED
 from test_runs import header, trained
 
 from promptgeo import UserError
@@ -257,12 +257,12 @@ def test_figures_keep_to_themselves():
 
 
 def test_a_study_that_cannot_be_understood_is_said():
-    def told(**study):
+    def section(**study):
         return {"title": "t", "source": "x", "analyses": {"curves": None}} | study
 
     study = Study.of(
         "s",
-        told(
+        section(
             published={
                 "t": {"place": "T", "values": {"a": {"b": 1}}, "implied": {"c": 2}},
                 "all": {"place": "T", "values": 3},
@@ -280,7 +280,7 @@ def test_a_study_that_cannot_be_understood_is_said():
         ({"claims": {"c": {"word": 1}}}, "claims.c.word"),
     ):
         with pytest.raises(UserError, match=key):
-            Study.of("s", told(**wrong))
+            Study.of("s", section(**wrong))
 
 
 def test_a_claim_that_no_analysis_declares_is_named_with_the_nearest_ones():
@@ -301,9 +301,13 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
     report_verdict(result, vertices, mixtures, {}, 0.05)
     for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
-        for task, found in accuracies.items():
-            for which, value in (("min", min(found)), ("max", max(found)), ("mean", sum(found) / len(found))):
-                result.number(f"{kind}.{task}.P1.{which}", value, len(found), "trainings")
+        for task, accuracy in accuracies.items():
+            for which, value in (
+                ("min", min(accuracy)),
+                ("max", max(accuracy)),
+                ("mean", sum(accuracy) / len(accuracy)),
+            ):
+                result.number(f"{kind}.{task}.P1.{which}", value, len(accuracy), "trainings")
     write_run(tmp_path / "run", header("imdb"), trained(0))
     stored = store(
         tmp_path / "analysis" / "convexity",
@@ -329,7 +333,7 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     own = study.claims["convex"].published
     assert (
         own.startswith("Within 5 points of the worst training, identity and plus_one support it, plus_two")
-        and "without that margin identity fails too" in own
+        and "Without that margin identity fails too" in own
     )
 
 

@@ -268,7 +268,7 @@ def test_imported_runs_are_verified_listed_and_seen_by_the_analyses(cli):
 
     assert len(tokens(runs)) == 6
     (runs.runs[1].folder / "prompts.safetensors").write_bytes(b"")
-    assert [len(found) for found in find_runs("outputs/theirs")] == [2, 1]
+    assert [len(runs_or_errors) for runs_or_errors in find_runs("outputs/theirs")] == [2, 1]
     assert runs.runs[0].info["config"]["model"] == {"name": "tiny", "name_or_path": "tiny", "revision": None}
     assert runs.runs[0].info["imported"] == {"file": "p.npy", "table": "table.csv", "line": 2}
 
@@ -331,7 +331,7 @@ def write_files() -> None:
         ("p.npy --table semicolons.csv", "--table semicolons.csv: has no column task ("),
         ("p.npy --table empty.csv", "--table empty.csv: has no column task (it has none)"),
         ("p.npy --table norows.csv", "--table norows.csv: has no rows"),
-        ("p.npy --table latin.csv", "--table latin.csv: is no CSV table in UTF-8"),
+        ("p.npy --table latin.csv", "--table latin.csv: is not a CSV table in UTF-8"),
         ("p.npy --table hole.csv", "hole.csv, line 3: task is empty"),
         ("p.npy --table ragged.csv", "ragged.csv, line 3: has another number of cells than the first line (2)"),
         ("p.npy --table seed.csv", "seed.csv, line 3: seed=zero: a whole number is needed, or an empty cell"),
@@ -349,9 +349,9 @@ def write_files() -> None:
         ("whole.npy --table table.csv", "whole.npy: final holds int64; a prompt is made of floating-point numbers"),
         ("nan.npy --table table.csv", "nan.npy: final is not finite at [1, 0, 4]"),
         ("huge.npy --table table.csv", "huge.npy: final is not finite at [0, 0, 0]"),
-        ("objects.npy --table table.csv", "objects.npy: is no readable .npy array of numbers"),
-        ("text.npy --table table.csv", "text.npy: is no readable .npy array of numbers"),
-        ("text.safetensors --table table.csv", "text.safetensors: is no readable .safetensors file"),
+        ("objects.npy --table table.csv", "objects.npy: is not a readable .npy array of numbers"),
+        ("text.npy --table table.csv", "text.npy: is not a readable .npy array of numbers"),
+        ("text.safetensors --table table.csv", "text.safetensors: is not a readable .safetensors file"),
         (
             "two.safetensors --table table.csv",
             "two.safetensors: has tensors a, b; the trained prompt must be called final",
@@ -435,11 +435,11 @@ def test_arrays_may_have_checkpoints():
     final, initial, trajectory = prompts(3, 2, 5), prompts(3, 2, 5, seed=1), prompts(3, 4, 2, 5, seed=2)
     table = pd.DataFrame({"task": ["a", "b", "a"]})
     runs = RunTable.from_arrays(final, table, initial=initial, trajectory=trajectory, steps=[5, 6, 8, 9])
-    found, steps = runs.query("task == 'a'").trajectory()
+    of_a, steps = runs.query("task == 'a'").trajectory()
     assert steps.tolist() == [0, 5, 6, 8, 9]
     assert (
-        np.array_equal(found, np.concatenate([initial[:, None], trajectory], axis=1)[[0, 2]])
-        and found.dtype == np.float32
+        np.array_equal(of_a, np.concatenate([initial[:, None], trajectory], axis=1)[[0, 2]])
+        and of_a.dtype == np.float32
     )
     assert np.array_equal(runs.prompts(8), trajectory[:, 2]) and np.array_equal(runs.prompts(0), initial)
     assert np.array_equal(runs.prompts(np.int64(6)), trajectory[:, 1])

@@ -273,7 +273,7 @@ def test_the_listing_shows_every_run_and_names_what_is_damaged(grid, capsys):
     write_run(grid / "gone_wrong", header("plus_two", "dog"), trained(status="diverged"))
     damaged = grid / "run1" / "metrics.csv"
     damaged.write_text("step\n")
-    assert [len(found) for found in find_runs(grid)] == [4, 1]
+    assert [len(runs_or_errors) for runs_or_errors in find_runs(grid)] == [4, 1]
     with pytest.raises(SystemExit) as stop:
         runs_cli.main([str(grid)])
     assert stop.value.code == 1
@@ -300,6 +300,6 @@ def test_a_query_that_cannot_be_asked_names_the_columns(tmp_path):
     write_run(tmp_path / "run", header("one"), trained(0))
     with pytest.raises(
         UserError,
-        match=r"colour == 'red': cannot be asked of these runs \(name 'colour' is not defined\); their columns: .*task",
+        match=r"colour == 'red': the query fails on these runs \(name 'colour' is not defined\); their columns: .*task",
     ):
         load_runs(tmp_path).query("colour == 'red'")

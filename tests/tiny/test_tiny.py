@@ -40,18 +40,20 @@ def test_init_words_and_numbers_are_single_tokens_with_and_without_a_space():
 
 def test_every_bundled_task_has_a_line_in_the_card_that_reaches_its_bars():
     rows = [line for line in CARD.read_text(encoding="utf-8").splitlines() if re.match(r"\| [a-z_]+ \| \d+ \|", line)]
-    found = {}
+    accuracies = {}
     for line in rows:
         task, n, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-        found[task] = [float(cell.split()[0]) for cell in cells]
+        accuracies[task] = [float(cell.split()[0]) for cell in cells]
         assert int(n) >= 40
     bundled = {
         p.stem
         for p in (Path(__file__).parents[2] / "conf" / "task").glob("*.yaml")
         if compose([f"task={p.stem}"]).task.source.kind is SourceKind.bundled
     }
-    assert set(found) == bundled - {"plus_k"}  # asked with copies of the prompt, of which its pretraining knows nothing
-    for task, (none, initial, other, four, one) in found.items():
+    assert set(accuracies) == bundled - {
+        "plus_k"
+    }  # scored with copies of the prompt, which do not occur in its pretraining
+    for task, (none, initial, other, four, one) in accuracies.items():
         assert max(none, initial, other) <= 0.6, task
         assert min(four, one) >= 0.9, task
 

@@ -41,8 +41,8 @@ def test_training_a_grid_makes_each_cell_once(cli, model, monkeypatch, launcher)
         "-m",
         "seed=0,1",
     )
-    found = cli(*model, *SMALL, *grid)
-    assert found.status == 0 and len(runs_below(Path("outputs"))) == 4, found.err
+    outcome = cli(*model, *SMALL, *grid)
+    assert outcome.status == 0 and len(runs_below(Path("outputs"))) == 4, outcome.err
     assert len(validated) == len(identified) == 4 and len(loaded) == 2
     assert cli(*model, *SMALL, *grid).status == 0
     assert len(validated) == len(identified) == 4 and len(loaded) == 2
@@ -89,7 +89,7 @@ def test_a_file_that_was_edited_makes_another_cell(tmp_path, monkeypatch):
     ids = [cell_of(compose(line)).id]
     assert cell_of(compose(line)).id == ids[0]
     data.write_text("input,label\na,b\nc,e\n")
-    os.utime(data, ns=(1, 1))  # also where the clock does not tell the two apart by itself
+    os.utime(data, ns=(1, 1))  # the clock alone may give both the same time
     ids.append(cell_of(compose(line)).id)
     np.save(prompt, np.ones((4, 256), np.float32))
     os.utime(prompt, ns=(1, 1))

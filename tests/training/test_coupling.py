@@ -66,24 +66,26 @@ def test_coupled_runs_are_pushed_apart_and_say_so(make):
     """From three P0s on a line, where the cosines about the barycentre are 1 or -1."""
     generator = torch.Generator().manual_seed(0)
     start, direction = torch.randn(2, 4, 32, generator=generator)
-    found = {}
+    penalties = {}
     for weight in (0.0, 20.0):
         plans = grid(make, f"regulariser.weight={weight}", "training.epochs=30", "optimizer.lr=0.1")
         moved = [start + k * direction + 0.1 * torch.randn(4, 32, generator=generator) for k in (-1, 0.3, 1)]
         plans = [replace(plan, p0_Pd=p0_Pd) for plan, p0_Pd in zip(plans, moved, strict=True)]
         assert train_pack(plans) == {}
         runs = [Run.load(plan.folder) for plan in plans]
-        found[weight] = slow_penalty(np.stack([run.prompt() for run in runs]), 1.0)
+        penalties[weight] = slow_penalty(np.stack([run.prompt() for run in runs]), 1.0)
         for run in runs:
             assert run.info["config"]["regulariser"]["seeds"] == list(SEEDS)
             assert set(run.info["coupled_with"]) == {other.id for other in runs} - {run.id}
-    assert found[0.0] > 0.6
-    assert found[20.0] == pytest.approx(0.25, abs=0.1)  # three vectors that sum to zero: at best every cosine is -1/2
+    assert penalties[0.0] > 0.6
+    assert penalties[20.0] == pytest.approx(
+        0.25, abs=0.1
+    )  # three vectors that sum to zero: at best every cosine is -1/2
 
 
 def test_groups_by_size_are_the_same_runs_as_by_their_seeds():
     grid = ("task=plus_two", "regulariser=orthogonal", "regulariser.size=1,2,4", "seed=0,1,2,3")
-    found = compose_grid(grid, multirun=True)
+    configs = compose_grid(grid, multirun=True)
     named = [("regulariser=none", (0, 1, 2, 3))] + [
         ("regulariser=orthogonal", seeds) for seeds in ((0, 1), (2, 3), (0, 1, 2, 3))
     ]
@@ -94,8 +96,8 @@ def test_groups_by_size_are_the_same_runs_as_by_their_seeds():
         for way, seeds in named
         for seed in seeds
     ]
-    assert found == expected
-    cells = cells_of(found)
+    assert configs == expected
+    cells = cells_of(configs)
     assert len({cell.id for cell in cells}) == 12
     coupled = {(len(cell.coupled), cell.config.seed): cell for cell in cells if cell.coupled}
     assert len(coupled) == 8
@@ -183,8 +185,8 @@ def test_the_command_trains_coupled_runs(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "init=normal", "regulariser=orthogonal")
     assert_refused(cli(*line), "regulariser=orthogonal needs the seeds")
     assert_refused(cli(*line, "regulariser.seeds=[0,1]"), "seed 1 of task plus_two is not in this command")
-    found = cli(*line, "regulariser.seeds=[0,1]", "-m", "seed=0,1")
-    assert found.status == 0, found.err
+    outcome = cli(*line, "regulariser.seeds=[0,1]", "-m", "seed=0,1")
+    assert outcome.status == 0, outcome.err
     assert [pg.Run.load(run).info["config"]["regulariser"]["name"] for run in runs_below(Path("outputs"))] == [
         "orthogonal"
     ] * 2

@@ -131,8 +131,8 @@ def test_normal_has_the_tables_mean_and_the_scale_of_its_covariance(unlike):
         expected = scale * math.sqrt(eigenvalues.mean())
         assert abs((drawn - vectors.mean(0)).std() / expected - 1) < 0.02
         assert np.abs(drawn.mean(0) - vectors.mean(0)).max() < 5 * expected / math.sqrt(n)
-        found = np.linalg.eigvalsh(np.cov(drawn.T))
-        assert found[-1] / found[0] < 1.6  # isotropic
+        drawn_eigenvalues = np.linalg.eigvalsh(np.cov(drawn.T))
+        assert drawn_eigenvalues[-1] / drawn_eigenvalues[0] < 1.6  # isotropic
 
 
 def test_uniform_fills_its_interval_and_no_more(unlike):

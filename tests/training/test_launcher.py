@@ -29,8 +29,8 @@ def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa
     for launcher in ("packed", "basic"):
         Path(launcher).mkdir()
         os.chdir(launcher)
-        found = cli(*line, f"hydra/launcher={launcher}")
-        assert found.status == 0, found.err
+        outcome = cli(*line, f"hydra/launcher={launcher}")
+        assert outcome.status == 0, outcome.err
         places[launcher] = Path.cwd() / "out" / "adhoc"
         os.chdir("..")
     packed, basic = places.values()
@@ -57,8 +57,8 @@ def test_one_more_seed_trains_only_the_new_runs(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "init=cat,dog")
     assert cli(*line, "-m", "seed=0").status == 0
     stamps = {run: (run / "run.json").stat().st_mtime_ns for run in runs_below(Path("outputs"))}
-    found = cli(*line, "-m", "seed=0,1")
-    assert "2 of 4 runs are complete already: skipped" in found.out
+    outcome = cli(*line, "-m", "seed=0,1")
+    assert "2 of 4 runs are complete already: skipped" in outcome.out
     assert len(runs_below(Path("outputs"))) == 4
     assert {run: (run / "run.json").stat().st_mtime_ns for run in stamps} == stamps
 
@@ -74,13 +74,13 @@ def test_a_failed_run_is_listed_with_its_reason_and_the_others_complete(cli, mod
         return real(self)
 
     monkeypatch.setattr(RunState, "next_minibatch", broken)
-    found = cli(*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2")
-    assert found.status == 1
+    outcome = cli(*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2")
+    assert outcome.status == 1
     statuses = {run.info["config"]["seed"]: run.status for run in map(pg.Run.load, runs_below(Path("outputs")))}
     assert statuses == {0: "completed", 1: "failed", 2: "completed"}
-    (line,) = [line for line in found.err.splitlines() if line.startswith("promptgeo:")]
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("promptgeo:")]
     assert "-s1-" in line and line.endswith("failed: ValueError: the data is gone")
-    assert "1 failed" in found.out
+    assert "1 failed" in outcome.out
     alone = cli(*model, *SMALL, "task=plus_two", "seed=1")
     assert alone.status == 1 and "the data is gone" in alone.err
     monkeypatch.setattr(RunState, "next_minibatch", real)
@@ -91,8 +91,8 @@ def test_a_preview_says_what_would_be_trained_and_writes_nothing(cli, model):  #
     line = (*model, *SMALL, "task=plus_two,present_past", "init=cat", "prompt.length=1,3", "-m", "seed=0,1")
     assert cli(*line[:-2], "seed=0", "-m").status == 0
     before = {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")}
-    found = cli(*line, "preview=true")
-    assert found.status == 0, found.err
+    outcome = cli(*line, "preview=true")
+    assert outcome.status == 0, outcome.err
     assert {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")} == before
     for part in (
         "task: plus_two, present_past",
@@ -102,8 +102,8 @@ def test_a_preview_says_what_would_be_trained_and_writes_nothing(cli, model):  #
         "about",
         "minutes",
     ):
-        assert part in found.out, part
-    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in found.out.splitlines() if "adamw" in row]
+        assert part in outcome.out, part
+    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in outcome.out.splitlines() if "adamw" in row]
     assert [(row[1], row[4], row[6]) for row in rows] == [("1", "2", "4"), ("3", "2", "4")]
 
 
@@ -154,7 +154,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 def test_three_kills_change_no_byte():
     benchmark = Path(__file__).parents[2] / "benchmarks" / "kills.py"
-    found = subprocess.run(
+    outcome = subprocess.run(
         [
             sys.executable,
             benchmark,
@@ -170,15 +170,15 @@ def test_three_kills_change_no_byte():
         timeout=400,
         check=False,
     )
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert json.loads(found.stdout)["identical"] is True
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert json.loads(outcome.stdout)["identical"] is True
 
 
 def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
     assert cli(*line, "outputs=one").status == 0
-    found = cli(*line, "outputs=two", "packing.devices=2")
-    assert found.status == 0, found.err
+    outcome = cli(*line, "outputs=two", "packing.devices=2")
+    assert outcome.status == 0, outcome.err
     assert bytes_of(Path("one")) == bytes_of(Path("two")) and len(runs_below(Path("two"))) == 4
 
 
@@ -190,9 +190,9 @@ def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  
     line = (*model, *SMALL, "task=plus_two")
     with locked([cell_of(compose([*line, "seed=1"])).folder.absolute()]):
         for devices in (1, 2):
-            found = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
-            assert found.status == 2 and "Traceback" not in found.err
-            (said,) = [text for text in found.err.splitlines() if text.startswith("promptgeo:")]
+            outcome = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
+            assert outcome.status == 2 and "Traceback" not in outcome.err
+            (said,) = [text for text in outcome.err.splitlines() if text.startswith("promptgeo:")]
             assert "another process is training this run" in said
 
 
@@ -222,7 +222,7 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(Path.cwd()))
-    found = cli(
+    outcome = cli(
         *model,
         *SMALL,
         "training.epochs=2",
@@ -235,8 +235,8 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
         "-m",
         "seed=4",
     )
-    assert found.status == 0, found.err
-    assert found.out.count("no API key here, so runs are logged offline") == 1
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.count("no API key here, so runs are logged offline") == 1
     wandb = Path(sys.executable).parent / "wandb"
     logged = {}
     for path in Path("outputs/followed/wandb").glob("offline-run-*/*.wandb"):
@@ -284,8 +284,8 @@ def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # 
 def test_every_run_has_a_tensorboard_folder_equal_to_its_metrics(cli, model):  # noqa: F811
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = cli(*model, *SMALL, "logger=tensorboard", "task=plus_two", "init=cat,normal", "-m")
-    assert found.status == 0, found.err
+    outcome = cli(*model, *SMALL, "logger=tensorboard", "task=plus_two", "init=cat,normal", "-m")
+    assert outcome.status == 0, outcome.err
     runs = runs_below(Path("outputs"))
     assert len(runs) == 2
     for run in map(pg.Run.load, runs):
@@ -309,15 +309,15 @@ def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F81
             raise OSError("no network")
 
     monkeypatch.setattr(loggers, "LOGGERS", [Broken])
-    found = cli(*model, *SMALL, "task=plus_two", "logger=wandb", "-m", "seed=0,1")
-    assert found.status == 0
+    outcome = cli(*model, *SMALL, "task=plus_two", "logger=wandb", "-m", "seed=0,1")
+    assert outcome.status == 0
     assert [pg.Run.load(run).status for run in runs_below(Path("outputs"))] == ["completed"] * 2
-    assert "logger=wandb: left out from here on: OSError: no space" in found.out
-    assert "logger=wandb: left out from here on: OSError: no network" in found.out
+    assert "logger=wandb: left out from here on: OSError: no space" in outcome.out
+    assert "logger=wandb: left out from here on: OSError: no network" in outcome.out
 
 
 def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: F811
-    found = cli(
+    outcome = cli(
         *model,
         *SMALL,
         "sweep=learning_rate",
@@ -328,7 +328,7 @@ def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: 
         "optimizer.lr=1e-6,0.05",
         "-m",
     )
-    assert found.status == 0, found.err
+    assert outcome.status == 0, outcome.err
     runs = [pg.Run.load(folder) for folder in runs_below(Path("outputs"))]
     assert len(runs) == 8 and {run.info["results"]["split"] for run in runs} == {"validation"}
     for init in ("cat", "vocab"):
@@ -343,6 +343,7 @@ def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: 
         best = min(losses, key=lambda lr: sum(losses[lr]))
         mean = sum(losses[best]) / 2
         assert (
-            f"rand plus_two init={init}: optimizer.lr={best:g} has the lowest validation loss, {mean:.3f}" in found.out
+            f"rand plus_two init={init}: optimizer.lr={best:g} has the lowest validation loss, {mean:.3f}"
+            in outcome.out
         )
-        assert "n = 2 seeds; it is the end of the range: try beyond it" in found.out
+        assert "n = 2 seeds; it is the end of the range: try beyond it" in outcome.out

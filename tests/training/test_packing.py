@@ -143,8 +143,8 @@ def test_runs_that_can_share_a_model_share_a_pack(make, caplog):
     ]
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        found = packs(plans)
-    assert [[plans.index(plan) for plan in pack] for pack in found] == [[0, 1, 2], [3], [4], [5], [6], [7]]
+        groups = packs(plans)
+    assert [[plans.index(plan) for plan in pack] for pack in groups] == [[0, 1, 2], [3], [4], [5], [6], [7]]
     assert caplog.messages == [
         "2 runs train alone: training.dropout=true draws from one generator, which a pack cannot share"
     ]

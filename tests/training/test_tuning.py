@@ -234,16 +234,16 @@ def test_the_order_of_the_data_does_not_depend_on_init_dropout_or_global_randomn
         return [state.next_minibatch() for _ in range(7)]
 
     plan = make("init=normal", "seeds.order=5")
-    found = order(plan)
-    assert found == reference.minibatches(make("seeds.order=5", "training.epochs=3"))[:7]
-    assert [len(minibatch) for minibatch in found] == [4, 4, 3, 4, 4, 3, 4]
+    batches = order(plan)
+    assert batches == reference.minibatches(make("seeds.order=5", "training.epochs=3"))[:7]
+    assert [len(minibatch) for minibatch in batches] == [4, 4, 3, 4, 4, 3, 4]
     assert (
-        sorted(itertools.chain(*found[:3])) == sorted(itertools.chain(*found[3:6])) == list(range(11))
-        and found[:3] != found[3:6]
+        sorted(itertools.chain(*batches[:3])) == sorted(itertools.chain(*batches[3:6])) == list(range(11))
+        and batches[:3] != batches[3:6]
     )
     torch.manual_seed(99)
-    assert order(make("init=uniform", "seeds.order=5", "seeds.init=8", "seeds.dropout=3")) == found
-    assert order(make("init=normal", "seeds.order=6")) != found
+    assert order(make("init=uniform", "seeds.order=5", "seeds.init=8", "seeds.dropout=3")) == batches
+    assert order(make("init=normal", "seeds.order=6")) != batches
     assert not torch.equal(make("init=normal", "seeds.order=5", "seeds.init=8").p0_Pd, plan.p0_Pd)
     assert torch.equal(make("init=normal", "seeds.order=6").p0_Pd, plan.p0_Pd)
     # One seed, other inits: other orders.
@@ -321,7 +321,7 @@ def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
     """Reading one makes the host wait for a GPU. (The optimiser reads its own step counter, which lies on the host.)"""
 
     class Reads(TorchDispatchMode):
-        found: list[str]
+        readers: list[str]
 
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if function is torch.ops.aten._local_scalar_dense.default:
@@ -331,7 +331,7 @@ def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
                 ):
                     frame = frame.f_back
                 if frame is not None and "/promptgeo/" in frame.f_code.co_filename:
-                    self.found.append(frame.f_code.co_name)
+                    self.readers.append(frame.f_code.co_name)
             return function(*args, **(kwargs or {}))
 
     reads: dict[int, list[str]] = {}
@@ -339,7 +339,7 @@ def test_no_number_is_read_from_the_device_within_an_epoch(make, monkeypatch):
 
     def watched(self, batch, index):
         with Reads() as mode:
-            mode.found = reads.setdefault(index, [])
+            mode.readers = reads.setdefault(index, [])
             step(self, batch, index)
 
     monkeypatch.setattr(tuning.PromptTuning, "training_step", watched)

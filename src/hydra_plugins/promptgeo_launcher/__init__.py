@@ -1,7 +1,7 @@
 """What Hydra finds by itself: `hydra/launcher=packed` and `hydra/sweeper=checked`.
 
 packed: all runs of a grid that can share a frozen model train as one batch. checked: Hydra's own sweeper, which does
-not compose every job once more to see whether it can be composed: promptgeo has checked them by then.
+not compose every job once more to see whether it can be composed: promptgeo has checked them already.
 
 Hydra imports this package whenever it starts, so torch is imported only when runs are launched.
 """
@@ -38,10 +38,10 @@ class CheckedSweeper(BasicSweeper):
 
 
 class PackedLauncher(Launcher):
-    """Trains all jobs together, then runs each as Hydra's basic launcher does; the job's run is over by then."""
+    """Trains all jobs together, then runs each as Hydra's basic launcher does; by then the job's run is trained."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """task_function: a cli.train.Jobs."""
+        """task_function: a promptgeo.cli.train.Jobs."""
         self.config, self.hydra_context, self.jobs = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

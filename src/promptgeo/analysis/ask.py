@@ -219,5 +219,5 @@ def _failure(error: Exception) -> str:
 def _difference(some: Sequence[Variant], variants: Sequence[Variant]) -> str:
     """What some of the variants have in common and the others have not: of=delta."""
     values = {key: list(dict.fromkeys(variant[key] for variant in some)) for key in some[0]}
-    telling = {key: own for key, own in values.items() if len(own) < len({variant[key] for variant in variants})}
-    return " ".join(f"{key}={','.join(own)}" for key, own in telling.items())
+    different = {key: own for key, own in values.items() if len(own) < len({variant[key] for variant in variants})}
+    return " ".join(f"{key}={','.join(own)}" for key, own in different.items())

@@ -14,7 +14,7 @@ ATTRIBUTE = "question"
 """Where a function keeps its declaration."""
 
 GIVEN = ("of", "convention", "lm", "vocabulary")
-"""Keyword arguments that a question can declare; they are given to it and are no options."""
+"""Keyword arguments that a question can declare; promptgeo passes them, so they are not options."""
 
 
 class UndeclaredClaim(Exception):

@@ -69,7 +69,7 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analys
 def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., Any]:
     packages = (OWN, *allowed)
     if not any(target.startswith(f"{package}.") for package in packages):
-        raise UserError(f"{key}: lies in no allowed package; 'allow=[{target.partition('.')[0]}]' allows yours")
+        raise UserError(f"{key}: lies outside the allowed packages; 'allow=[{target.partition('.')[0]}]' allows yours")
     module, _, name = target.rpartition(".")
     try:
         function = getattr(import_module(module), name)
@@ -78,7 +78,7 @@ def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., An
     home = str(getattr(function, "__module__", None))
     if not any(f"{home}.".startswith(f"{package}.") for package in packages):
         top = home.partition(".")[0]
-        raise UserError(f"{key}: comes from {home}, which is no allowed package; 'allow=[{top}]' allows it")
+        raise UserError(f"{key}: comes from {home}, which is not an allowed package; 'allow=[{top}]' allows it")
     if not callable(function) or next(iter(inspect.signature(function).parameters), None) != "runs":
         raise UserError(f"{key}: is not an analysis; a function name(runs, *, options) -> Result is needed")
     return cast(Callable[..., Any], function)

@@ -103,7 +103,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Job
 
 
 def _checked(options: argparse.Namespace) -> list[Cell] | None:
-    """The cells of the command; None where it only asks Hydra something (--help, --cfg, ...).
+    """The cells of the command; None where the command is one for Hydra alone (--help, --cfg, ...).
 
     Runs that are not complete are planned: what is wrong anywhere in a grid stops it before its first run.
     """

@@ -66,7 +66,7 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
     """The config that a command line stands for.
 
     config_dir: a folder whose analysis/<name>.yaml are found beside those of conf/. Raises UserError for a key or an
-    analysis that does not exist, a value that cannot be read, and a config_dir that is no folder.
+    analysis that does not exist, a value that cannot be read, and a config_dir that is not a folder.
     """
     searchpath = []
     if config_dir is not None:
@@ -95,7 +95,7 @@ def _composer() -> Iterator[None]:
 
 
 def _checked(line: str, searchpath: list[str]) -> str:
-    """An override as Hydra shall have it. Raises UserError for a key or an analysis that does not exist."""
+    """An override as it is passed to Hydra. Raises UserError for a key or an analysis that does not exist."""
     loader = GlobalHydra.instance().config_loader()
     line, override = _parsed(line, OverridesParser.create(loader))
     key = override.get_key_element().lstrip("+~")
@@ -129,7 +129,7 @@ def _parsed(line: str, parser: OverridesParser) -> tuple[str, Override]:
 
 
 def _quoted_query(line: str, parser: OverridesParser) -> str:
-    """A query as the shell leaves it, task == 'plus_one', is no value in Hydra's grammar until it is quoted."""
+    """A query as the shell leaves it, task == 'plus_one', becomes a value in Hydra's grammar only when it is quoted."""
     key, _, text = line.partition("=")
     try:
         (override,) = parser.parse_overrides([line])

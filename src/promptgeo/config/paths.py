@@ -36,5 +36,5 @@ def stamps(path: str | None) -> list[tuple[str, int, int]]:
     if path is None:
         return []
     source = Path(path).expanduser().absolute()
-    found = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
-    return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in found]
+    present = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
+    return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in present]

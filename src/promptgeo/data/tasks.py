@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class TextModel(Protocol):
-    """What a task asks of a model: how a text is written in its tokens, and how many of them it takes."""
+    """What a task needs of a model: its tokeniser, and how many positions it has."""
 
     @property
     def max_positions(self) -> int | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Scores(Protocol):
-    """What a metric may look at; evaluation.Evaluation has it."""
+    """What a metric may use; evaluate.Evaluation has it."""
 
     @property
     def correct(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 """When is what a model writes correct? One rule for each value of template.scoring.
 
-A new rule is a class here, its entry in RULES, and a member of config.Scoring.
+A new rule is a class here, its entry in RULES, and a member of schema.Scoring.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ class Continuation:
 
     @cached_property
     def ended(self) -> bool:
-        """Whether it ends with an end-of-sequence token, which is no part of the text."""
+        """Whether it ends with an end-of-sequence token, which is not part of the text."""
         return self.tokens[-1] in self.lm.end_tokens
 
     @cached_property

@@ -1,1 +1,1 @@
-"""The frozen language model: loaded and checked, and asked for logits at label positions."""
+"""The frozen language model: loading it, checking it, and computing its logits at label positions."""

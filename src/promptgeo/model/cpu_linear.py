@@ -44,7 +44,7 @@ def prepack(model: nn.Module) -> bool:
         if _agree(layer.forward, forward, weight_OI):
             layer.forward = forward
         else:
-            log.debug("%s: its forward is no plain product of its weight; it keeps its own", type(layer).__name__)
+            log.debug("%s: its forward is not a plain product with its weight, so it is kept", type(layer).__name__)
     return True
 
 

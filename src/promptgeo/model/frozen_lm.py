@@ -47,7 +47,7 @@ class FrozenLM:
     """A frozen causal language model with its tokenizer.
 
     Deliberately no nn.Module: no trainer can cast, save or train it. `FrozenLM.load` gets one by name;
-    `interface.LM` says what the rest of the package asks of it.
+    `interface.LM` says what the rest of the package uses of it.
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: Any, *, name: str = "", fingerprint: str = ""):
@@ -97,7 +97,7 @@ class FrozenLM:
             device: cpu, cuda or auto (CUDA where there is a GPU).
             trust_remote_code: run code that a hub repository brings.
 
-        Raises UserError where the model cannot be found or is no causal language model.
+        Raises UserError where the model cannot be found or is not a causal language model.
         """
         device = resolve_device(device)
         return _load(name_or_path, revision, resolve_precision(precision, device), device, trust_remote_code)

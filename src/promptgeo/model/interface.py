@@ -1,4 +1,4 @@
-"""What may training, evaluation and analyses ask of a language model? `LM`; `FrozenLM` is the one there is.
+"""What may training, evaluation and analyses use of a language model? `LM`; `FrozenLM` implements it.
 
 Shapes: N prompts, P prompt tokens, M label positions, d width of the input embeddings, V vocabulary.
 """

@@ -150,7 +150,7 @@ def require_causal(lm: LM) -> None:
     if (logits[0] - logits[1]).abs().max() > 1e-3 * logits[0].std():
         raise UserError(
             f"model.name_or_path={lm.name}: a token's prediction depends on later tokens, "
-            "so this is no causal language model"
+            "so this is not a causal language model"
         )
 
 

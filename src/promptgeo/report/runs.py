@@ -82,5 +82,5 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def _sha256(info: dict[str, Any], what: str) -> str:
-    """Enough of a fingerprint to tell it from others."""
+    """The beginning of a fingerprint, enough to identify it."""
     return str(info.get("fingerprints", {}).get(what) or "—").removeprefix("sha256:")[:16]

@@ -77,7 +77,7 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: is no readable .npy array of numbers: {_first_line(error)}") from error
+        raise UserError(f"{path}: is not a readable .npy array of numbers: {_first_line(error)}") from error
     return {"final": array}
 
 
@@ -89,7 +89,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             keys = file.keys()
             tensors = {key: file.get_tensor(key) for key in keys}
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: is no readable .safetensors file: {_first_line(error)}") from error
+        raise UserError(f"{path}: is not a readable .safetensors file: {_first_line(error)}") from error
     arrays = {key: (x.float() if x.is_floating_point() else x).numpy() for key, x in tensors.items()}
     named = [name for name in NAMES if name in arrays]
     if len(arrays) > 1 and not named and "trajectory" not in arrays:

@@ -61,7 +61,7 @@ def read_table(table: Path) -> list[TableRow]:
     except OSError as error:
         raise UserError(f"--table {table}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--table {table}: is no CSV table in UTF-8: {error}") from error
+        raise UserError(f"--table {table}: is not a CSV table in UTF-8: {error}") from error
     if not rows:
         raise UserError(f"--table {table}: has no rows; one per prompt is needed")
     for line, row in rows:

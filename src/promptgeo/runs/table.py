@@ -111,13 +111,13 @@ class RunTable:
     def query(self, expression: str) -> "RunTable":
         """The runs for which a pandas query over the table's columns holds: "task == 'plus_one' and seed < 3".
 
-        Raises UserError where it is no such query.
+        Raises UserError where the query fails.
         """
         try:
             chosen = self.table.query(expression).index.tolist()
         except Exception as error:  # pandas raises whatever the expression does
             raise UserError(
-                f"{expression}: cannot be asked of these runs ({error}); their columns: {', '.join(self.table.columns)}"
+                f"{expression}: the query fails on these runs ({error}); their columns: {', '.join(self.table.columns)}"
             ) from error
         runs = None if self.runs is None else [self.runs[i] for i in chosen]
         arrays = {k: v if k == "steps" else v[chosen] for k, v in self.arrays.items()}
@@ -216,7 +216,7 @@ def load_runs(*paths: str | Path) -> RunTable:
     Args:
         paths: folders of runs, such as outputs/quickstart; a run's own folder is one too.
 
-    Raises UserError where a path is no folder.
+    Raises UserError where a path is not a folder.
     """
     runs: list[Run] = []
     for path in paths:

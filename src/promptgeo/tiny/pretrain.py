@@ -119,7 +119,7 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
 
 
 def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Weights in fp16, half the size; computing in it is slow on a CPU, so the config asks for float32."""
+    """Weights in fp16, half the size; computing in fp16 is slow on a CPU, so the config names float32."""
     model.half()
     model.config.activation_function = "gelu_new"
     model.save_pretrained(out)

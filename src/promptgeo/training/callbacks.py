@@ -1,4 +1,4 @@
-"""What is called as a pack trains? `Recorder` writes run folders, `Checkpointer` saves what resuming needs."""
+"""What is called as a pack trains? `Recorder` writes run folders, `Checkpointer` saves the state for resuming."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ class Callback:
         """After each step. Rows of state.metrics are added at the end of an epoch only."""
 
     def ended(self, state: RunState, trained: Trained) -> None:
-        """The run is over: completed or diverged."""
+        """The run has ended: completed or diverged."""
 
     def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
         """The run cannot go on. trained: what it did so far, without predictions."""
@@ -39,7 +39,7 @@ class Callback:
 
 
 class Recorder(Callback):
-    """Writes each run's folder when the run is over."""
+    """Writes each run's folder when the run ends."""
 
     def __init__(self) -> None:
         self.errors: dict[str, str] = {}
@@ -84,8 +84,8 @@ class Checkpointer(Callback):
                 self.save()
             except OSError as error:
                 self._warn_once(
-                    f"what resuming needs cannot be saved ({error}): training goes on; "
-                    "a stopped sweep would resume from what was saved before"
+                    f"the state for resuming cannot be saved ({error}): training goes on; "
+                    "a stopped sweep would resume from the state saved before"
                 )
             spent = time.monotonic() - now
             self.next = now + max(self.SECONDS, spent / self.SHARE)

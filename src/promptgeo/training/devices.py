@@ -69,7 +69,7 @@ def train_on_devices(cells: Sequence[Cell], devices: int, train: Train) -> dict[
 def _follow(
     workers: Sequence[SpawnProcess], events: Queue, view: SweepView
 ) -> tuple[dict[str, str], Interrupted | None]:
-    """Show what the processes report until all are over. Returns which runs failed, and the signal that stopped them.
+    """Show what the processes report until all have ended. Returns which runs failed, and the signal that stopped them.
 
     Raises UserError or RuntimeError if a process was refused or ended.
     """
@@ -89,7 +89,7 @@ def _follow(
                 stopped = stop
                 _terminate(workers)
             continue
-        if event == "over":
+        if event == "finished":
             k, failed = rest
             running.discard(k)
             errors |= failed
@@ -133,7 +133,7 @@ def _work(train: Train, cells: list[Cell], index: int, threads: int, events: Que
         events.put((event, steps, text))
 
     try:
-        events.put(("over", index, train(cells, report)))
+        events.put(("finished", index, train(cells, report)))
     except Interrupted as stop:
         events.put(("interrupted", index, stop.signum))
     except UserError as error:

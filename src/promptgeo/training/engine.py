@@ -82,7 +82,7 @@ def _train(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def finished_run(cell: Cell) -> Run | None:
-    """The run's folder, if it is over (completed, diverged), undamaged and to be kept."""
+    """The finished run of this cell, if there is one (completed or diverged, undamaged) and it is to be kept."""
     folder = cell.folder
     if cell.config.overwrite or not (folder / "run.json").exists():
         return None

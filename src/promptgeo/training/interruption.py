@@ -17,7 +17,7 @@ training all the same."""
 
 
 class Interrupted(BaseException):
-    """Training was asked to stop. No Exception: nothing that deals with a run's failure may take it for one."""
+    """A signal stopped training. Not an Exception: code that handles a run's failure must not catch it."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -30,7 +30,7 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """What signal asked to stop, if one did."""
+    """The signal that requested a stop, if there was one."""
 
     def __init__(self) -> None:
         self.signum: int | None = None

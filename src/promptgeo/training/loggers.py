@@ -39,7 +39,7 @@ class Logger(ABC):
 
     @abstractmethod
     def finish(self, trained: Trained | None) -> None:
-        """trained: None where training stopped before the run was over."""
+        """trained: None where training stopped before the run ended."""
 
 
 class Wandb(Logger):
@@ -94,8 +94,8 @@ class Wandb(Logger):
                 artifact = wandb.Artifact(name, type="soft-prompt", metadata={"id": self.plan.id})
                 artifact.add_file(str(file))
                 self.run.log_artifact(artifact)
-        over = trained is not None and trained.status in ("completed", "diverged")
-        self.run.finish(exit_code=0 if over else 1)
+        finished = trained is not None and trained.status in ("completed", "diverged")
+        self.run.finish(exit_code=0 if finished else 1)
 
 
 def _wandb_mode(config: RunConfig) -> str:

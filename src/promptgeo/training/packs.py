@@ -13,7 +13,7 @@ CPU_SLOTS = 48
 """Runs at once on a CPU, where memory holds any number: a forward has at most FrozenLM.max_tokens positions.
 
 48 minibatches of 8 short examples (about 70 positions each) fill the embedded model's 3,855. More runs at once would
-not be faster, and a few at a time are over, and on disk, earlier."""
+not be faster, and with fewer at once the first ones end, and are on disk, earlier."""
 
 SHARE_OF_FREE_MEMORY = 0.8
 """Of a GPU, that runs may plan for: memory_per_run estimates, and an evaluation needs room beside the runs."""

@@ -13,7 +13,7 @@ from promptgeo.training.callbacks import Callback
 from promptgeo.training.run_state import RunState
 
 EVERY = 30.0
-"""Seconds between two lines where standard error is no terminal."""
+"""Seconds between two lines where standard error is not a terminal."""
 
 
 class Report(Protocol):
@@ -27,7 +27,7 @@ def silent(event: str, steps: int = 0, text: str = "") -> None:
 
 
 class SweepView:
-    """One bar for all runs of a command. Where standard error is no terminal, a line now and then instead."""
+    """One bar for all runs of a command. Where standard error is not a terminal, a line every 30 seconds instead."""
 
     def __init__(self, runs: int, name: str = ""):
         """runs: to train; name: shown where there is one run."""

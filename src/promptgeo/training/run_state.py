@@ -91,7 +91,7 @@ class RunState:
         return self.status is None
 
     def settle(self, prompt_Pd: Tensor) -> None:
-        """Once a step's scores are in: whether the run is over, and its last checkpoint."""
+        """After a step's scores: whether the run ends here, and its last checkpoint."""
         if self._last and self.status is None:
             self.status = "completed"
         if self.status is not None and self.step > 0 and (not self.steps or self.steps[-1] != self.step):
@@ -108,7 +108,7 @@ class RunState:
     def wants(self, split: str) -> bool:
         """Whether the prompt is to be scored on `split` now.
 
-        To be asked of validation first: it may end the run, and the last prompt is scored.
+        To be called for validation first: its scores may end the run, and a run's last prompt is always scored.
         """
         if split == "validation":
             return bool(self.plan.task.validation)
@@ -170,12 +170,12 @@ class RunState:
         return prompts
 
     def result(self, final: np.ndarray, scores: dict[str, Evaluation]) -> Trained:
-        """Everything the run folder holds, once the run is over.
+        """Everything the run folder holds, once the run has ended.
 
         final: [P, d] fp32. scores: of no prompt ("none") and of each of `prompts`, with outputs.
         """
         if self.status is None:
-            raise ValueError("the run is not over")
+            raise ValueError("the run has not ended")
         plan = self.plan
         n = len(getattr(plan.task, plan.split))
         results: dict[str, Any] = {"split": plan.split, "n": n, "steps": self.step, "prompt_length": len(final)}
@@ -197,7 +197,7 @@ class RunState:
         )
 
     def save(self, prompt_Pd: Tensor, optimizer: dict[str, Any]) -> None:
-        """Write what resuming needs to state/, in one atomic file. optimizer: the prompt's optimiser state."""
+        """Write the state for resuming to state/, in one atomic file. optimizer: the prompt's optimiser state."""
         tensors = {"prompt": prompt_Pd.detach(), "order": self.order.get_state(), "best": torch.from_numpy(self.best)}
         if self.trajectory:
             tensors["trajectory"] = torch.from_numpy(np.stack(self.trajectory))

@@ -1,7 +1,7 @@
 """PromptTuning: trains the soft prompts of several runs on one frozen model, each run exactly as if it were alone.
 
 A *tick* is one optimiser step of every active run. A *slot* holds one run's prompt (one Parameter [P, d], one optimiser
-group) and takes the next waiting run when its run is over. A solo run is one slot.
+group) and takes the next waiting run when its run ends. A solo run is one slot.
 
 Shapes: R runs of one forward, P prompt tokens, d width, M label positions.
 """
@@ -98,7 +98,7 @@ class PromptTuning(L.LightningModule):
         self.optimizers().step()
 
     def _settle(self) -> None:
-        """What follows a step: metrics and scores where they are due, and the results of runs that are over."""
+        """What follows a step: metrics and scores where they are due, and the results of runs that have ended."""
         self._score([s for s in self._taken() if self.active[s].stepped(self.prompts[s])])
         for s in self._taken():
             self.active[s].settle(self.prompts[s])
@@ -292,7 +292,7 @@ class PromptTuning(L.LightningModule):
         return saved is not None
 
     def _finish(self, slots: list[int]) -> None:
-        """Hand over the results of runs that are over; runs of one task are scored together."""
+        """Hand over the results of runs that have ended; runs of one task are scored together."""
         groups: dict[tuple, list[int]] = {}
         for s in slots:
             plan = self.active[s].plan

@@ -20,7 +20,7 @@ def kind_of(text: str, word: str | None = None) -> str:
 
     init word: the very word that the prompt started from. inflection: stripped and in lower case one of the word's
     `forms` (Cat, " cat", CATS). glitch token: one of `glitch_tokens`. rare alphabet: holds a letter that is not Latin.
-    unreadable: nothing, bytes that are no character, control, private or unassigned characters.
+    unreadable: nothing, bytes that are not a character, control, private or unassigned characters.
     """
     if word is not None and text == word:
         return "init word"

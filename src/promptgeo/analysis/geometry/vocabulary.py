@@ -135,7 +135,7 @@ def require_width(vocabulary: Vocabulary, vectors_Kd: np.ndarray) -> None:
 
 
 def init_words(runs: RunTable) -> dict[str, str]:
-    """The word that each init repeats, by the init's name; inits that are no word (random, a text, ...) have none.
+    """The word that each init repeats, by the init's name; inits that are not a word (random, a text, ...) have none.
 
     Of prompts that were trained elsewhere, an init's name is taken for its word unless it is one of promptgeo's kinds
     of init.

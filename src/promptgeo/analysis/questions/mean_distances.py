@@ -37,7 +37,7 @@ TABLES = {"table1": "init", "table2": "task"}
 PANELS = {"position": "position", "task": "table2", "init": "table1"}
 
 
-# Which pairs a mean is over.
+# Which pairs enter a mean.
 
 
 @dataclass(frozen=True)

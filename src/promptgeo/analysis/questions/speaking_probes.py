@@ -108,7 +108,7 @@ def speaking_probes(
         raise UserError("speaking_probes: probes and top_k: at least one probe and one continuation are needed")
     for name, text in probes.items():
         if "{input}" in text:
-            raise UserError(f"probes.{name}={text!r}: a probe asks of the prompt alone; it has no {{input}}")
+            raise UserError(f"probes.{name}={text!r}: a probe is about the prompt alone; it has no {{input}}")
     result = Result()
     prompts = _prompts(runs, seed, result)
     spoken = _next_tokens(lm, prompts, probes, min(top_k, len(lm.vocabulary())))

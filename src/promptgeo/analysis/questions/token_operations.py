@@ -181,7 +181,7 @@ def _groups(
         numbers = all(number.fullmatch(e.label.strip()) for e in own.evaluation_set.task.test)
         if not numbers:
             result.omissions.append(
-                f"token_operations: the labels of {own.name} are no numbers, so the share of its outputs that are "
+                f"token_operations: the labels of {own.name} are not numbers, so the share of its outputs that are "
                 "numbers is left out."
             )
         groups.append(_Group(chosen, numbers))
