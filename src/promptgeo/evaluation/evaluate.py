@@ -96,7 +96,7 @@ def evaluate(
     on a CPU to the last bit, those it has alone.
 
     Args:
-        lm: the frozen model, as LM.load returns it.
+        lm: the frozen model, as FrozenLM.load returns it.
         prompts_NPd: [N, P, d], any floating-point numbers; P = 0 scores the model without a prompt.
         task: examples and template, as pg.task returns them.
         split: train, validation or test.
