@@ -16,11 +16,22 @@ if TYPE_CHECKING:
 
 
 def train(*overrides: str, **choices: Any) -> Run:
-    """Train one run by the same path as the command, or read it if it is complete.
+    """Train one run, or read it if it is complete.
 
-    choices: task="country_capital", init="cat", seed=0, ...; a key with dots as {"training.epochs": 5} (`**` it in) or
-    as an override, "training.epochs=5". Raises UserError for whatever the user must mend, RunFailed where training
-    failed.
+    It takes what `python -m promptgeo.train` takes and writes the same folder. A finished run is read, not trained
+    again; overwrite=True trains it again.
+
+        run = pg.train(task="country_capital", init="cat", seed=0)
+        run = pg.train("training.epochs=5", task="plus_one")
+
+    Args:
+        overrides: texts as on the command line: "training.epochs=5", "model=gpt2".
+        choices: the same as keyword arguments: task="country_capital", seed=0. A key with dots is written as an
+            override, or passed as **{"training.epochs": 5}.
+
+    Returns the run, as it lies in its folder.
+    Raises UserError for whatever the user must mend, before anything is written; promptgeo.errors.RunFailed where
+    training failed.
     """
     (outcome,) = train_all([cell_of(_config(overrides, choices))])
     if outcome.error is not None or outcome.run is None:
@@ -29,18 +40,38 @@ def train(*overrides: str, **choices: Any) -> Run:
 
 
 def task(name: str, *overrides: str, **choices: Any) -> Task:
-    """A task's examples, split and written in a template (template=..., default input_label)."""
+    """Load a task: its examples, split into train, validation and test, and the template they are written in.
+
+        task = pg.task("country_capital")
+        task = pg.task("custom", "task.source.path=my.csv", template="study3")
+
+    Args:
+        name: a task of conf/task/.
+        overrides: texts as on the command line: "task.split.seed=1".
+        choices: the same as keyword arguments: template="study3" (default: input_label).
+
+    Returns the task; `train`, `validation` and `test` are lists of examples.
+    Raises UserError for a wrong key, and for data that cannot be read.
+    """
     config = _config(overrides, {"task": name, **choices})
     return load_task(config.task, config.template)
 
 
 def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: Any) -> "list[Answer]":
-    """Make the analyses that are named and store their results, as the command does; one Answer for each, in order.
+    """Analyse finished runs and store the results, as `python -m promptgeo.analyze` does.
 
-    choices: runs="outputs/init_vs_task", analysis=["neighbours"], of="delta", ...; an option of an analysis as an
-    override, "analysis.neighbours.seed=1". config_dir: a folder with an analysis/<name>.yaml of your own. Raises
-    UserError for a wrong key, an unknown analysis or runs that cannot be read. An analysis that these runs cannot
-    support is returned with the reason.
+        answers = pg.analyze(runs="outputs/quickstart", analysis=["curves", "neighbours"])
+        answers[0].stored.numbers       # a pandas table, one row per number
+
+    Args:
+        overrides: texts as on the command line: "analysis.neighbours.seed=1" sets an option of an analysis.
+        config_dir: a folder of your own with analysis/<name>.yaml.
+        choices: the keys of the command as keyword arguments: runs="outputs/quickstart", analysis=["neighbours"],
+            of="delta", ...
+
+    Returns one Answer per analysis, in order. `stored` holds its numbers, tables, figures and findings. Where these
+    runs cannot support an analysis, or it failed, `stored` is None and `refused` is the reason.
+    Raises UserError for a wrong key, an unknown analysis or option, and runs that cannot be read.
     """
     from promptgeo.analysis.ask import run_analyses
     from promptgeo.config.compose_analyze import compose_analyze

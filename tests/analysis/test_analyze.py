@@ -717,6 +717,7 @@ def test_what_an_analysis_of_ones_own_needs_is_imported_without_torch():
 @pytest.mark.parametrize("name", available())
 def test_every_analysis_of_conf_says_what_it_provides_and_its_options_exist(name):
     settings = compose_analyze([f"analysis=[{name}]"]).analysis[name]
-    assert settings == analysis_file(name) and settings["_about_"] and settings["_needs_"]
+    assert settings == analysis_file(name)
+    assert settings["_about_"].endswith((".", "?")) and settings["_needs_"] and not settings["_needs_"].endswith(".")
     analysis = analysis_of(name, settings)
     assert analysis.function.__name__ == name and not any(option.startswith("_") for option in analysis.options)

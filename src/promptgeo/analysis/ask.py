@@ -26,12 +26,13 @@ USABLE = ("completed", "imported")
 
 @dataclass(frozen=True)
 class Answer:
-    """One analysis of one command."""
+    """What one analysis of a command came to."""
 
     name: str
     stored: Stored | None
+    """Its results; None where there are none."""
     refused: str | None = None
-    """Why these runs cannot support it, or how it failed."""
+    """Why there are none: why these runs cannot support it, or how it failed."""
     cached: bool = False
     """Whether the results were there already."""
 

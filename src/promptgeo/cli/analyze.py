@@ -1,9 +1,14 @@
-"""python -m promptgeo.analyze runs=outputs/<name> 'analysis=[mean_distances,neighbours]': analyses of finished runs.
+"""python -m promptgeo.analyze runs=FOLDER 'analysis=[NAME,...]' [key=value ...]: analyse finished runs.
 
-Results lie in <runs>/analysis/<analysis>/. They are cached: an analysis is made again only where its runs, its options
-or its code have changed, or with overwrite=true.
-An option of an analysis is set by analysis.<name>.<option>=<value>. An analysis of your own lies in your own package:
-mine/analysis/<name>.yaml with its _target_, --config-dir mine and 'allow=[<package>]'.
+    python -m promptgeo.analyze runs=outputs/quickstart 'analysis=[curves,mean_distances]'
+    python -m promptgeo.analyze runs=outputs/quickstart 'analysis=[neighbours]' analysis.neighbours.epsilon=0.5
+
+Each analysis prints its findings. Its tables, figures and result.json lie in <runs>/analysis/<analysis>/. Results are
+cached: an analysis is computed again only where its runs, its options or its code have changed, or with overwrite=true.
+
+An option of an analysis is set by analysis.<name>.<option>=<value>; conf/analysis/<name>.yaml lists the options.
+An analysis of your own is a function in a package of yours and a file mine/analysis/<name>.yaml whose _target_ names
+it: --config-dir mine 'allow=[<package>]'.
 """
 
 import argparse
@@ -27,10 +32,10 @@ WIDTH = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console entry point; arguments: those of the command line unless given.
+    """The console entry point. arguments: of the command line, by default sys.argv[1:].
 
-    Exit status 2: the user must mend something. 1: these runs cannot support an analysis; the others are made. 130,
-    143: stopped by Ctrl-C, SIGTERM.
+    Exit status 2: the user must mend something. 1: an analysis was left out, because these runs cannot support it or it
+    failed; the others are stored. 130, 143: stopped by Ctrl-C, SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or {"-h", "--help"} & set(arguments):
@@ -87,15 +92,14 @@ def _help() -> str:
 
 
 def _entry(name: str, text: str) -> str:
-    """Texts stand below each other, beside the names."""
+    """A name and its text, in two columns."""
     return textwrap.fill(f"  {name:17} {text}", WIDTH, subsequent_indent=" " * 20)
 
 
 def _description(name: str) -> str:
-    """What an analysis's file says that it gives and needs."""
+    """What an analysis gives and needs, as its file says."""
     settings = analysis_file(name)
-    about = settings["_about_"]
-    return f"{about}{'' if about.endswith('?') else ';'} needs {settings['_needs_']}"
+    return f"{settings['_about_']} Needs {settings['_needs_']}."
 
 
 def _as_written(value: Any) -> str:

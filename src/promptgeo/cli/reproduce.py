@@ -4,13 +4,14 @@
     python -m promptgeo.reproduce init_vs_task model=tiny training.epochs=10    # offline, on the embedded model
     python -m promptgeo.reproduce init_vs_task model=gpt2 init=cat,dog task=plus_two,present_past
 
-key=value: as in python -m promptgeo.train. The report is outputs/<name>/report.html. Finished runs and analyses are
-cached.
+key=value is as in python -m promptgeo.train. The report is outputs/<name>/report.html. Finished runs are skipped and
+results of analyses are cached, so the same command goes on where it was stopped.
 """
 
 import json
 import logging
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -205,4 +206,5 @@ def _report(
 
 
 def _help() -> str:
-    return f"{__doc__}\nStudies: {', '.join(studies())}"
+    listed = textwrap.fill(f"Studies: {', '.join(studies())}", 120, subsequent_indent=" " * 9)
+    return f"{__doc__}\n{listed}"

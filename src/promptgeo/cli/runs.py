@@ -19,16 +19,19 @@ from promptgeo.runs.folder import PROMPTS, find_runs
 COLUMNS = ("status", "task", "init", "seed", *(f"{HEADLINE}_{which}" for which in PROMPTS), "n", "steps")
 
 IMPORT_HELP = """\
-Soft prompts trained elsewhere become run folders that every analysis reads.
+Make run folders of soft prompts that were trained elsewhere. Every analysis reads them.
 
 FILE is one of
   prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table
   run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d];
-                         the last is the final prompt
-  prompts.safetensors    the same: one tensor, or final and perhaps initial (P0), trajectory, steps, best
+                         the last checkpoint is the final prompt
+  prompts.safetensors    the same: one tensor, or tensors final and perhaps initial (P0), trajectory, steps, best
   adapter/ ...           PEFT adapters (prompt tuning)
-TABLE is a CSV file with one row per prompt: task, init; perhaps seed, model, template, accuracy (0 to 1),
-n (test examples), file, steps.
+
+N: rows of the table. P: prompt tokens. d: width of the model's input embeddings.
+
+TABLE.csv has one row per prompt. Its columns task and init are needed. It may have seed, model, template,
+accuracy (0 to 1), n (test examples), file and steps.
 """
 
 
@@ -52,11 +55,11 @@ def _list(arguments: list[str]) -> None:
     parser = _Parser(
         prog="promptgeo-runs",
         usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
-        description="A table of the runs at or below PATH: status, accuracies, checksums.",
-        epilog="promptgeo-runs import makes runs of prompts that were trained elsewhere: promptgeo-runs import --help "
-        "(a folder of that name: ./import)",
+        description="List the runs at or below a folder: status, accuracies, checksums.",
+        epilog="Prompts that were trained elsewhere become runs by promptgeo-runs import; see promptgeo-runs import "
+        "--help. (A folder that is called import: ./import.)",
     )
-    parser.add_argument("path", metavar="PATH", nargs="?", default="outputs")
+    parser.add_argument("path", metavar="PATH", nargs="?", default="outputs", help="a folder; default: outputs")
     runs, damaged = find_runs(parser.parse_args(arguments).path)
     table = Table(*("run", *COLUMNS, "checksums"))
     for run in runs:
@@ -74,12 +77,15 @@ def _list(arguments: list[str]) -> None:
 def _import(arguments: list[str]) -> None:
     as_written = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=as_written)
-    parser.add_argument("files", metavar="FILE", nargs="+")
-    parser.add_argument("--table", metavar="TABLE.csv", required=True)
-    out_help = "where the runs go, as outputs/<name>; it must not exist yet"
+    parser.add_argument("files", metavar="FILE", nargs="+", help="see above")
+    parser.add_argument("--table", metavar="TABLE.csv", required=True, help="one row per prompt; see above")
+    out_help = "where the runs go, such as outputs/<name>; must be new or empty, or hold these very runs"
     parser.add_argument("--out", metavar="FOLDER", required=True, help=out_help)
-    parser.add_argument("--initial", metavar="P0.npy", help="P0 of every row, [N, P, d]; without P0 there is no delta")
-    steps_help = "steps of the checkpoints, or all of them with commas; 1:1 if nothing says them; 0:1: the first is P0"
+    parser.add_argument("--initial", metavar="P0.npy", help="P0 of every row, [N, P, d]; deltas need it")
+    steps_help = (
+        "step of the first checkpoint and steps between two (0:1: the first is P0), or every step with commas; "
+        "default: the file's own, else 1:1"
+    )
     parser.add_argument("--steps", metavar="FIRST:BY", help=steps_help)
     given = parser.parse_intermixed_args(arguments)
     from promptgeo.runs.importing import import_prompts

@@ -62,13 +62,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def unknown_option(group: str, option: object, options: Sequence[str]) -> str:
-    """What to say of an option that a config group has not."""
+    """The message for an option that a config group does not have."""
     word = "null" if option is None else str(option)
     return f"{group}={word}: no such {group}; {nearest(word, options)}"
 
 
 def unknown_key(key: str) -> str:
-    """What to say of a key that the schema has not.
+    """The message for a key that the schema does not have.
 
     The same word in another section is named first, then what is spelt alike, else what stands in the key's section.
     """

@@ -60,9 +60,8 @@ class Source:
 class Split:
     """How examples become train, validation and test."""
 
-    kind: SplitKind = (
-        SplitKind.random
-    )  # random: train_test_split; own: the source's splits; all: train = test = all examples
+    # random: train_test_split; own: the source's splits; all: train = test = all examples
+    kind: SplitKind = SplitKind.random
     test_size: float = 0.2  # fraction of the examples
     seed: int = 42
     validation: float = 0.0  # fraction of the *training* examples cut off for validation
@@ -72,6 +71,8 @@ class Split:
 
 @dataclass
 class Task:
+    """A task: its data, how they are split, and its label set."""
+
     name: str = MISSING
     description: str = ""
     version: int = 1  # raised when data or scoring change
@@ -89,9 +90,8 @@ class Template:
     text: str = MISSING  # with {input}, and {prompt} anywhere, also repeated
     label: str = " {label}"  # tokenised on its own
     end: str = ""  # terminator after the label; trained too
-    scoring: Scoring = (
-        Scoring.line
-    )  # line: the generated line is the label; prefix: it starts with it; token: 1st token
+    # line: the generated line is the label; prefix: it starts with the label; token: its first token is the label
+    scoring: Scoring = Scoring.line
     max_new_tokens: int = 16  # default of evaluation.max_new_tokens
 
 
@@ -109,11 +109,15 @@ class Init:
 
 @dataclass
 class Prompt:
+    """The soft prompt."""
+
     length: int | None = 4  # prompt length P in tokens; null: as many as the init gives
 
 
 @dataclass
 class Optimizer:
+    """How the prompt is trained."""
+
     name: OptimizerKind = OptimizerKind.adamw
     lr: float = MISSING
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # adamw, adam
@@ -127,23 +131,26 @@ class Optimizer:
 
 @dataclass
 class Regulariser:
-    """What a run's loss has beside the task's; see promptgeo.training.coupling."""
+    """What is added to the task's loss; see promptgeo.training.coupling."""
 
     name: RegulariserKind = RegulariserKind.none
     weight: float = 1.0
-    seeds: list[int] = field(
-        default_factory=list
-    )  # orthogonal: the coupled runs, all else equal; they need one command
-    size: int | None = None  # or groups of so many seeds in a row: 0 to size - 1, size to 2 size - 1, ...; 1: none
+    # orthogonal: the coupled runs, which differ in their seed alone and must be in one command
+    seeds: list[int] = field(default_factory=list)
+    size: int | None = None  # or groups of this many seeds: 0 to size - 1, size to 2 size - 1, ...; 1: not coupled
 
 
 @dataclass
 class EarlyStopping:
+    """When training stops before its last epoch."""
+
     patience: int | None = None  # epochs without a better validation loss; null: never stop early
 
 
 @dataclass
 class Training:
+    """How long and on what a run trains."""
+
     epochs: int = 10
     max_steps: int | None = None  # stop after this many steps whatever the epochs
     batch_size: int = 8  # examples per step
@@ -154,6 +161,8 @@ class Training:
 
 @dataclass
 class Evaluation:
+    """What prompts are scored on, and when."""
+
     max_new_tokens: int = MISSING
     split: EvaluationSplit = EvaluationSplit.test  # validation leaves the test split untouched
     every: Every = Every.epoch  # epoch: a learning curve; end: P0 and final only
@@ -170,16 +179,15 @@ class Seeds:
 
 @dataclass
 class Packing:
-    """How the runs of a grid share the frozen model. Decides how long training takes, and no number.
+    """How the runs of a grid share the frozen model. It decides how long training takes, not its numbers.
 
-    The exception is `compile`: it rounds otherwise.
+    The exception is `compile`, which rounds differently.
     """
 
     max_runs: int | None = None  # runs trained at once; null: as many as the device's memory holds
     devices: int = 1  # processes, each with its own device and its share of the runs
-    compile: bool = (
-        False  # torch.compile the frozen model (CUDA): minutes once, then faster ticks; equal up to rounding
-    )
+    # torch.compile the frozen model (CUDA only): takes minutes once, then ticks are faster; equal up to rounding
+    compile: bool = False
 
 
 @dataclass
@@ -193,6 +201,8 @@ class Wandb:
 
 @dataclass
 class RunConfig:
+    """One run: everything that a command line decides."""
+
     name: str = "adhoc"  # results land in outputs/<name>/
     model: Model = MISSING
     task: Task = MISSING
@@ -214,9 +224,7 @@ class RunConfig:
     logger: Any = None  # null (metrics.csv is always written), one of Logger, or a list of them
     wandb: Wandb = field(default_factory=Wandb)
     sweep: str | None = None  # the stored grid this run belongs to
-    study: dict[str, Any] = field(
-        default_factory=dict
-    )  # what a study says beyond its runs: analyses, published numbers
+    study: dict[str, Any] = field(default_factory=dict)  # what a study is besides its runs: analyses, published numbers
 
 
 def loggers(config: RunConfig) -> list[str]:

@@ -92,20 +92,23 @@ def evaluate(
 ) -> Evaluation:
     """Score soft prompts on a task's examples.
 
-    Any number of prompts can be scored: no more than a few batches are held at a time, and each prompt's scores are,
-    on a CPU to the last bit, those it has alone.
+    Any number of prompts can be scored: only a few batches are in memory at a time. Each prompt's scores are those that
+    it has alone, on a CPU to the last bit.
+
+        scores = pg.evaluate(pg.FrozenLM.load("tiny"), runs.prompts(), pg.task("country_capital"))
+        scores.accuracy        # [N]
 
     Args:
         lm: the frozen model, as FrozenLM.load returns it.
         prompts_NPd: [N, P, d], any floating-point numbers; P = 0 scores the model without a prompt.
         task: examples and template, as pg.task returns them.
         split: train, validation or test.
-        max_new_tokens: tokens that the model may write, at most; None: as the template says.
-        outputs: also return what the model wrote. It generates every row that does not end with its label.
+        max_new_tokens: the largest number of tokens that the model may write; None: as the template says.
+        outputs: also return what the model wrote. Every row that does not end with its label is then generated.
 
     Returns an Evaluation: accuracy, loss and label_accuracy are [N]; correct and losses are [N, E].
-    Raises UserError where prompts have another shape, the split is empty, or an example does not fit the model or the
-    template's scoring.
+    Raises UserError where the prompts' shape does not fit the model, the split is empty, or an example does not fit the
+    model or the template's scoring.
     """
     prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
     if prompts_NPd.ndim != 3 or prompts_NPd.shape[2] != lm.width:

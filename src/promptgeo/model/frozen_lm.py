@@ -46,8 +46,10 @@ FEWEST_TOKENS = 1024
 class FrozenLM:
     """A frozen causal language model with its tokenizer.
 
-    Deliberately no nn.Module: no trainer can cast, save or train it. `FrozenLM.load` gets one by name;
-    `interface.LM` says what the rest of the package uses of it.
+    `FrozenLM.load` loads one by name. `pg.evaluate` scores soft prompts on it; `label_logits` and `greedy` are what it
+    computes. `interface.LM` says what the rest of the package uses of it.
+
+    It is deliberately not an nn.Module: no trainer can cast, save or train it.
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: Any, *, name: str = "", fingerprint: str = ""):
@@ -55,7 +57,7 @@ class FrozenLM:
 
         Args:
             model: a transformers model with a causal head. Its weights are frozen and, on a CPU, prepacked.
-            tokenizer: its tokenizer; needs no pad token.
+            tokenizer: its tokenizer. It needs no pad token.
             name: what errors call it.
             fingerprint: what identifies its numbers.
 
@@ -88,7 +90,7 @@ class FrozenLM:
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> "FrozenLM":
-        """Load a model. The last one loaded is kept for the next call with the same arguments.
+        """Load a model by name. The last one is kept: the next call with the same arguments returns it.
 
         Args:
             name_or_path: a hub id, a local folder, or tiny, the embedded model.
@@ -104,27 +106,32 @@ class FrozenLM:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return self.model.get_input_embeddings().weight.dtype
 
     @property
     def max_positions(self) -> int | None:
-        """Most positions (prompt + text, in tokens) the model knows; None where it has no limit (ALiBi)."""
+        """The largest number of positions (prompt and text, in tokens); None where there is no limit (ALiBi)."""
         return getattr(self._config, "max_position_embeddings", None)
 
     @property
     def layers(self) -> int:
+        """Number of blocks."""
         return self._config.num_hidden_layers
 
     @property
     def parameters(self) -> int:
+        """Number of weights, shared ones counted once."""
         return self.model.num_parameters()
 
     @property
     def weight_bytes(self) -> int:
+        """Memory of the weights, without prepacked copies."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
     @property
@@ -155,10 +162,12 @@ class FrozenLM:
 
     @property
     def vocabulary_size(self) -> int:
+        """V: tokens that the tokenizer can produce and that have an embedding."""
         return min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0])
 
     @cached_property
     def special_ids(self) -> set[int]:
+        """Ids of the tokens that stand for no text: those with a role, and reserved ones."""
         # all_special_ids leaves out those without a role, such as Llama 3's reserved tokens.
         added = self.tokenizer.added_tokens_decoder.items()
         return {*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)}
@@ -179,7 +188,7 @@ class FrozenLM:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def token_text(self, token: int) -> str:
-        """What a token says on its own; special ones are written out."""
+        """The text of one token; special tokens are written out."""
         return self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False)
 
     def vocabulary(self) -> Tensor:

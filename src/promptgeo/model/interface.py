@@ -35,11 +35,11 @@ class LM(TextModel, Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Where the weights lie."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
+        """Of the weights."""
 
     @property
     def width(self) -> int:
@@ -47,15 +47,15 @@ class LM(TextModel, Protocol):
 
     @property
     def layers(self) -> int:
-        """How many blocks it has."""
+        """Number of blocks."""
 
     @property
     def parameters(self) -> int:
-        """How many weights it has, shared ones once."""
+        """Number of weights, shared ones counted once."""
 
     @property
     def weight_bytes(self) -> int:
-        """What these weights take, without prepacked copies."""
+        """Memory of the weights, without prepacked copies."""
 
     # What its memory holds
 
@@ -86,7 +86,7 @@ class LM(TextModel, Protocol):
         """Ids of the tokens that end a text."""
 
     def token_text(self, token: int) -> str:
-        """What a token says on its own; special ones are written out."""
+        """The text of one token; special tokens are written out."""
 
     def vocabulary(self) -> Tensor:
         """[V, d] fp32 on CPU: the embedding of every token."""

@@ -115,7 +115,10 @@ class DamagedRun(UserError):
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run folder, read only."""
+    """A finished run, read from its folder.
+
+    `info` is run.json, `prompt()` a prompt [P, d], `metrics` the learning curve, `predictions` what the model wrote.
+    """
 
     folder: Path
     info: dict[str, Any] = field(repr=False)
@@ -123,7 +126,12 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = True) -> "Run":
-        """Read a folder. Raises DamagedRun, naming the file, unless every file has the SHA-256 that run.json gives."""
+        """Read a run's folder.
+
+        verify: check that every file has the SHA-256 that run.json gives.
+
+        Raises DamagedRun, which names the file, where one is missing, cannot be read or was changed.
+        """
         folder = Path(folder).expanduser()
         try:
             info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -147,10 +155,12 @@ class Run:
 
     @property
     def id(self) -> str:
+        """The run's identity, 64 hex digits."""
         return self.info["id"]
 
     @property
     def status(self) -> str:
+        """completed, diverged, failed or imported."""
         return self.info["status"]
 
     @cached_property
@@ -159,9 +169,11 @@ class Run:
         return safetensors.numpy.load_file(self.folder / "prompts.safetensors")
 
     def prompt(self, which: str | int = "final") -> np.ndarray:
-        """[P, d] float32: initial, final, best, or the checkpoint of a step (0: initial).
+        """One of the run's prompts, [P, d] float32.
 
-        Raises UserError for what the run has not.
+        which: initial, final, best, or the step of a checkpoint (0: initial).
+
+        Raises UserError where the run does not have it.
         """
         if which == 0:
             which = "initial"
@@ -180,14 +192,14 @@ class Run:
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
-        """metrics.csv as a pandas table."""
+        """The learning curve: metrics.csv as a pandas table."""
         import pandas as pd
 
         return pd.read_csv(self.folder / "metrics.csv")
 
     @cached_property
     def predictions(self) -> list[dict[str, Any]]:
-        """predictions.jsonl, a dictionary per line."""
+        """What the model wrote: predictions.jsonl, a dictionary per line."""
         with (self.folder / "predictions.jsonl").open(encoding="utf-8") as stream:
             return [json.loads(line) for line in stream]
 
@@ -220,7 +232,10 @@ _NOT_IMPORTED = {
 
 
 def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
-    """Finished runs at or below `path`, by folder name, and those that are damaged. Raises UserError for no folder."""
+    """Finished runs at or below `path`, by folder name, and those that are damaged.
+
+    Raises UserError where there is no such folder.
+    """
     path = Path(path).expanduser()
     if not path.is_dir():
         raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROWS_SHOWN = 20
-"""Of a table at a prompt or in a notebook, at most: as many as fit a screen."""
+"""Of a table in a console or a notebook, at most: as many as fit a screen."""
 NAMES = ("task", "init", "seed")
 VARIED = ("status", "model", "template", "prompt_length", "lr")
 """Columns that are shown only where the runs differ in them."""
@@ -30,11 +30,12 @@ _FORMAT: Any = {"float_format": "{:.3g}".format, "na_rep": "-"}
 
 @dataclass(frozen=True, repr=False)
 class RunTable:
-    """Runs as a pandas table beside their prompts.
+    """Many runs: a pandas table with one row each, and their prompts as arrays.
 
-    `table` has a row per run; `prompts()` is [N, P, d] in the same order; `query(...)` chooses among them. At a prompt
-    or in a notebook the first rows are shown. `load_runs` makes one of run folders, `from_arrays` of prompts that were
-    trained elsewhere.
+    `table` has one row per run. `prompts()` is [N, P, d], in the table's order; `trajectory()` has the checkpoints.
+    `query(...)` chooses runs. In a console or a notebook, a RunTable shows its first rows.
+
+    `load_runs` makes one of run folders, `RunTable.from_arrays` of prompts that were trained elsewhere.
     """
 
     table: "pd.DataFrame"
@@ -54,7 +55,7 @@ class RunTable:
         trajectory: np.ndarray | None = None,
         steps: Sequence[int] | None = None,
     ) -> "RunTable":
-        """Prompts that were trained elsewhere, as a table that analyses read.
+        """Make a RunTable of prompts that were trained elsewhere. Analyses read it like any other.
 
         Args:
             prompts: [N, P, d], the final ones.
@@ -109,7 +110,7 @@ class RunTable:
         return table[columns or list(table.columns[:8])].head(ROWS_SHOWN)  # of a table unknown, what fits a line
 
     def query(self, expression: str) -> "RunTable":
-        """The runs for which a pandas query over the table's columns holds: "task == 'plus_one' and seed < 3".
+        """Choose the runs for which a pandas query over the table's columns holds: "task == 'plus_one' and seed < 3".
 
         Raises UserError where the query fails.
         """
@@ -124,9 +125,11 @@ class RunTable:
         return RunTable(self.table.loc[chosen].reset_index(drop=True), runs, arrays)
 
     def prompts(self, which: str | int = "final") -> np.ndarray:
-        """[N, P, d] float32: initial, final, best, or the checkpoint of a step (0: initial).
+        """The runs' prompts, [N, P, d] float32, in the table's order.
 
-        Raises UserError where the runs' prompts differ in shape, or a run has none such.
+        which: initial, final, best, or the step of a checkpoint (0: initial).
+
+        Raises UserError where the runs' prompts differ in shape, or a run does not have this prompt.
         """
         if self.runs is None:
             return self._from_arrays(which)
@@ -155,7 +158,7 @@ class RunTable:
         return self.arrays[str(which)]
 
     def trajectory(self) -> tuple[np.ndarray, np.ndarray]:
-        """[N, C, P, d] float32 and steps [C] int64: the checkpoints that all runs have, P0 (step 0) first.
+        """The checkpoints that all runs have, P0 (step 0) first: prompts [N, C, P, d] float32 and steps [C] int64.
 
         Raises UserError where runs have no common checkpoints, or prompts from elsewhere none at all or no P0.
         """
@@ -205,9 +208,9 @@ def _with_p0(
 
 
 def load_runs(*paths: str | Path) -> RunTable:
-    """All finished runs at or below some folders, as one table.
+    """Read all finished runs at or below some folders, as one table.
 
-    Checksums are verified; a damaged or unfinished folder is named in the log and left out. Prompts are read when they
+    Checksums are verified. A damaged or unfinished folder is named in the log and left out. Prompts are read when they
     are first needed.
 
         runs = pg.load_runs("outputs/quickstart").query("task == 'country_capital'")
@@ -216,6 +219,7 @@ def load_runs(*paths: str | Path) -> RunTable:
     Args:
         paths: folders of runs, such as outputs/quickstart; a run's own folder is one too.
 
+    Returns a RunTable with one row per run, folder by folder, by folder name.
     Raises UserError where a path is not a folder.
     """
     runs: list[Run] = []
