@@ -3,7 +3,7 @@
     python benchmarks/same_bytes.py COMMIT [--head COMMIT] [--keep FOLDER] [--jobs N]
 
 COMMIT and HEAD are checked out into temporary worktrees. With the code of each, this Python trains the same small grids
-and asks every analysis of conf/analysis/ of them (small_grids.py), by the commands alone, each side in a folder of its
+and runs every analysis of conf/analysis/ on them (small_grids.py), by the commands alone, each side in a folder of its
 own. Then it compares
 
 - of every run: its identity, run.json and the files under its checksums, byte for byte;

@@ -1,8 +1,8 @@
-"""Small grids that use most of promptgeo, and every analysis asked of them, by the commands alone.
+"""Small grids that use most of promptgeo, and every analysis of them, by the commands alone.
 
 Imported by same_bytes.py; not run by itself. Nothing of promptgeo is imported, so the code may be any commit's:
-`Side.compute` trains and asks with one worktree. Few steps, examples and draws: what is computed must not change, what
-it says does not matter.
+`Side.compute` trains and analyses with one worktree. Few steps, examples and draws: what is computed must not change,
+what it says does not matter.
 """
 
 import csv
@@ -132,7 +132,7 @@ def make_shared(folder: Path) -> None:
     (folder / "parity.csv").write_text("\n".join(["input,label", *rows]) + "\n")
 
 
-# ------------------------------------------------------------------------------------------------- what is asked
+# ------------------------------------------------------------------------------------------------- the analyses
 
 OPTIONS = {
     "bezier": "steps=4 points=5 chosen_on=8 batch_size=4 max_examples=6 draws=50 least=0.0001",
@@ -159,7 +159,7 @@ OPTIONS = {
     "transplant": "max_examples=4 max_pairs=4 max_compositions=4",
 }
 
-# name: (runs and which of them, analyses). Those that run the model are asked of fewer runs.
+# name: (runs and which of them, analyses). Those that run the model have fewer runs.
 QUESTIONS = {
     "study": (
         ("runs=outputs/study",),
@@ -181,11 +181,11 @@ QUESTIONS = {
 }
 
 
-def ask(name: str, available: Sequence[str]) -> Command:
+def analyse(name: str, available: Sequence[str]) -> Command:
     given, analyses = QUESTIONS[name]
-    asked = [each for each in analyses.split() if each in available]
-    options = [f"analysis.{each}.{option}" for each in asked for option in OPTIONS[each].split()]
-    return Command("analyze", name, (*given, f"out=analysis/{name}", f"analysis=[{','.join(asked)}]", *options))
+    chosen = [each for each in analyses.split() if each in available]
+    options = [f"analysis.{each}.{option}" for each in chosen for option in OPTIONS[each].split()]
+    return Command("analyze", name, (*given, f"out=analysis/{name}", f"analysis=[{','.join(chosen)}]", *options))
 
 
 # ------------------------------------------------------------------------------------------------- one side
@@ -215,15 +215,15 @@ class Side:
     done: int = 0
 
     def compute(self) -> None:
-        """Train, then ask. Raises Failed, with the end of its log, for a command that does not end as it should."""
+        """Train, then analyse. Raises Failed, with the end of its log, for a command that does not end as it should."""
         clock, used = time.monotonic(), _processor_seconds()
         self._check_imports()
         available = sorted(path.stem for path in (self.code / "conf" / "analysis").glob("*.yaml"))
-        asked = {each for _, analyses in QUESTIONS.values() for each in analyses.split()}
-        if missing := set(available) - asked:
-            raise Failed(f"no runs are asked for {', '.join(sorted(missing))}: add it to QUESTIONS in small_grids.py")
+        listed = {each for _, analyses in QUESTIONS.values() for each in analyses.split()}
+        if missing := set(available) - listed:
+            raise Failed(f"QUESTIONS in small_grids.py lacks {', '.join(sorted(missing))}: add it there")
         self._run_all(TRAININGS)
-        self._run_all([*(ask(name, available) for name in QUESTIONS), from_run(self.folder)])
+        self._run_all([*(analyse(name, available) for name in QUESTIONS), from_run(self.folder)])
         self._check_numbers()
         seconds, used = time.monotonic() - clock, _processor_seconds() - used
         print(f"{self.name}: computed in {seconds:.0f} s ({used:.0f} s of processor time)", flush=True)

@@ -104,7 +104,7 @@ def measure(shape: str, precision: str, device: str, repeats: int) -> dict:
     difference = loss_difference(plan, peft)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(  # as engine.py makes it
+        trainer = L.Trainer(  # as promptgeo.training.engine makes it
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,
             precision="32-true",

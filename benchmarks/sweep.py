@@ -4,10 +4,11 @@
         [--runs N] [--epochs N] [--peft-runs K] [--repeats 3] [--out sweep.json]
 
 One process, the same weights, data, minibatches and epochs. The recipe trains and evaluates with generate() before the
-first and after each epoch; the packed side is all that packing.train_pack does: it also predicts with no prompt, P0 and
-the final prompt, and writes run folders. Of a large grid the recipe trains K runs only: its time of a run-epoch is
-their median, its total that times the grid (the JSON says so under "recipe_total"). `tiny` is the embedded model on the
-bundled data; the others are random models in the shape of the known one. A repeat times both sides, in turns first.
+first and after each epoch. The packed side is all that train_pack (promptgeo.training.engine) does: it also predicts
+with no prompt, P0 and the final prompt, and writes run folders. Of a large grid the recipe trains K runs only: its time
+of a run-epoch is their median, its total is that times the grid (the JSON says so under "recipe_total"). `tiny` is the
+embedded model on the bundled data; the others are random models in the shape of the known one. A repeat times both
+sides; they take turns in being first.
 """
 
 import argparse
