@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "promptgeo"
 DOORS = ("promptgeo.train", "promptgeo.analyze", "promptgeo.reproduce")
 FILES = sorted(path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+YAMLS = sorted(path for folder in ("conf", "sweeps") for path in (ROOT / folder).rglob("*.yaml"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
 
 
 def name_of(path: Path) -> str:
@@ -105,7 +107,7 @@ def test_nobody_imports_the_doors():
 def test_a_user_reads_no_line_over_120_characters():
     wide = [
         f"{path.relative_to(ROOT)}:{number}"
-        for path in FILES
+        for path in (*FILES, *YAMLS, *(ROOT / "notebooks").glob("*.py"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if len(line) > 120
     ]
@@ -137,3 +139,14 @@ def test_the_structure_names_every_file():
     text = (ROOT / "docs" / "structure.md").read_text(encoding="utf-8")
     for module, path in MODULES.items():
         assert path.name == "__init__.py" or f"`{path.name}`" in text, module
+
+
+def test_texts_name_only_modules_and_functions_that_exist():
+    """CHANGELOG.md alone names modules of before."""
+    for path in (*FILES, *YAMLS, *PAGES):
+        if path.name in ("CHANGELOG.md", "test_architecture.py"):
+            continue
+        for name in set(re.findall(r"\bpromptgeo(?:\.[a-z_]\w*)+", path.read_text(encoding="utf-8"))):
+            module, _, last = name.rpartition(".")
+            named = name in MODULES or (module in MODULES and last in MODULES[module].read_text(encoding="utf-8"))
+            assert named or name == "promptgeo.__file__", f"{path.relative_to(ROOT)}: {name}"

@@ -95,9 +95,6 @@ def evaluate(
     Any number of prompts can be scored: only a few batches are in memory at a time. Each prompt's scores are those that
     it has alone, on a CPU to the last bit.
 
-        scores = pg.evaluate(pg.FrozenLM.load("tiny"), runs.prompts(), pg.task("country_capital"))
-        scores.accuracy        # [N]
-
     Args:
         lm: the frozen model, as FrozenLM.load returns it.
         prompts_NPd: [N, P, d], any floating-point numbers; P = 0 scores the model without a prompt.
