@@ -53,7 +53,7 @@ COMPUTE = ("torch", "transformers", "tokenizers", "lightning", "datasets", "nump
 """Packages that decide numbers."""
 
 
-# ------------------------------------------------------------------------------------------------- what a side says
+# What a side says
 
 
 @dataclass
@@ -100,7 +100,10 @@ class Facts:
         info = json.loads((folder / "result.json").read_text())
         listed = []
         for finding in info["findings"]:
-            numbers = {k: v for k, v in finding.items() if k not in ("sentence", "unit")}
+            # 14 and 14.0 are one number, whichever way a commit wrote it.
+            numbers = {
+                k: float(v) if isinstance(v, int) else v for k, v in finding.items() if k not in ("sentence", "unit")
+            }
             listed.append(json.dumps(numbers, sort_keys=True))
             self.free[f"{name} sentence {len(listed)}"] = finding["sentence"]
         self.exact |= {f"{name} finding {i}": text for i, text in enumerate(sorted(listed), start=1)}
@@ -158,7 +161,7 @@ def _runs(side: Path) -> Iterator[tuple[str, Path]]:
             yield f"{name} #{i}" if len(folders) > 1 else name, folder
 
 
-# ------------------------------------------------------------------------------------------------- comparing
+# Comparing
 
 
 def report(old: Facts, new: Facts) -> bool:
@@ -180,7 +183,7 @@ def report(old: Facts, new: Facts) -> bool:
     return len(names) == len(reasons)
 
 
-# ------------------------------------------------------------------------------------------------- the two sides
+# The two sides
 
 
 def git(*arguments: str) -> str:

@@ -34,7 +34,7 @@ def train(name: str, arguments: str, stop: signal.Signals | None = None) -> Comm
     return Command("train", name, (f"name={name}", "outputs=outputs", *arguments.split()), stop)
 
 
-# ------------------------------------------------------------------------------------------------- what is trained
+# What is trained
 
 SHORT = "training.batch_size=4 evaluation.every=end evaluation.max_new_tokens=8 task.split.max_test=12"
 BARE = "template=bare init=vocab prompt.length=1 training.batch_size=4 evaluation.every=end"
@@ -132,7 +132,7 @@ def make_shared(folder: Path) -> None:
     (folder / "parity.csv").write_text("\n".join(["input,label", *rows]) + "\n")
 
 
-# ------------------------------------------------------------------------------------------------- the analyses
+# The analyses
 
 OPTIONS = {
     "bezier": "steps=4 points=5 chosen_on=8 batch_size=4 max_examples=6 draws=50 least=0.0001",
@@ -188,7 +188,7 @@ def analyse(name: str, available: Sequence[str]) -> Command:
     return Command("analyze", name, (*given, f"out=analysis/{name}", f"analysis=[{','.join(chosen)}]", *options))
 
 
-# ------------------------------------------------------------------------------------------------- one side
+# One side
 
 
 class Failed(Exception):
