@@ -14,7 +14,14 @@ import torch
 torch.set_num_threads(2)
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test reaches for a network
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+LONG = ("training", "tiny", "cli")
+"""Wings whose tests train whole sweeps, in processes of their own: a third of the tests, two thirds of the time."""
 FAMILIES = ("gpt2", "bloom", "gpt_neox", "opt", "llama", "qwen2", "gemma3")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Longest first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: 0 if item.path.parent.name in LONG else 1)  # stable: else as they are listed
 
 
 def needs_shared(name: str) -> Path:

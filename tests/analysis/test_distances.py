@@ -32,7 +32,7 @@ def drawn():
 def undrawn(request, monkeypatch):
     if "drawn" not in request.fixturenames:
         for analysis in ("mean_distances", "sequences"):
-            monkeypatch.setattr(f"promptgeo.analysis.{analysis}._figure", lambda *of: "")
+            monkeypatch.setattr(f"promptgeo.analysis.questions.{analysis}._figure", lambda *of: "")
 
 
 def planted(
