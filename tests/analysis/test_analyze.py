@@ -607,7 +607,7 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         (["runs=runs", "analysis=[curves"], "analysis=[curves: cannot be read as key=value"),
         (["runs=runs", "=3"], "=3: cannot be read as key=value"),
         (["runs=runs", "--config-dir", "absent"], "--config-dir absent: no such folder"),
-        (["runs=runs", "--verbose"], "unrecognized arguments: --verbose; see --help"),
+        (["runs=runs", "--verbose"], "unrecognized arguments: --verbose; see promptgeo-analyze --help"),
         (
             [*MINE[:3], "analysis=[spread]"],
             "analysis.spread._target_=mypackage.own.spread: lies outside the allowed packages; "

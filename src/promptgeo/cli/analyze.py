@@ -11,17 +11,16 @@ An analysis of your own is a function in a package of yours and a file mine/anal
 it: --config-dir mine 'allow=[<package>]'.
 """
 
-import argparse
 import logging
 import os
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
-from promptgeo.errors import UserError
+from promptgeo.config.explain import OneLineParser
 from promptgeo.training.interruption import exit_statuses
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _answers(arguments: Sequence[str]) -> "list[Answer]":
-    parser = _OneLineParser(add_help=False, allow_abbrev=False)
+    parser = OneLineParser(prog="promptgeo-analyze", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--config-dir", "-cd")
     given = parser.parse_intermixed_args(arguments)
@@ -64,13 +63,6 @@ def _answers(arguments: Sequence[str]) -> "list[Answer]":
 
     answers, _ = run_analyses(config, notify=lambda line: print(line, file=sys.stderr, flush=True))
     return answers
-
-
-class _OneLineParser(argparse.ArgumentParser):
-    """Raises UserError where argparse would print its usage over many lines and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
 
 
 def findings(answer: "Answer") -> list[str]:

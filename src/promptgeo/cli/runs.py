@@ -6,12 +6,11 @@ Exit status 1 if a run is damaged, 2 if the user must mend something.
 
 import argparse
 import sys
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from promptgeo.config.explain import exit_with
+from promptgeo.config.explain import OneLineParser, exit_with
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, find_runs
@@ -35,11 +34,6 @@ accuracy (0 to 1), n (test examples), file and steps.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -52,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _list(arguments: list[str]) -> None:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="promptgeo-runs",
         usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
         description="List the runs at or below a folder: status, accuracies, checksums.",
@@ -76,7 +70,7 @@ def _list(arguments: list[str]) -> None:
 
 def _import(arguments: list[str]) -> None:
     as_written = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=as_written)
+    parser = OneLineParser(prog="promptgeo-runs import", description=IMPORT_HELP, formatter_class=as_written)
     parser.add_argument("files", metavar="FILE", nargs="+", help="see above")
     parser.add_argument("--table", metavar="TABLE.csv", required=True, help="one row per prompt; see above")
     out_help = "where the runs go, such as outputs/<name>; must be new or empty, or hold these very runs"
