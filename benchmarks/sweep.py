@@ -1,7 +1,7 @@
 """How long a whole grid takes: study 3's recipe in PEFT, one run after another in fp32, against promptgeo's packs.
 
     python benchmarks/sweep.py --model-shape gpt2|bloomz-560m|gpt2-xl|tiny [--precision fp32|bf16] [--device cpu|cuda]
-        [--runs N] [--epochs N] [--peft-runs K] [--repeats 3] [--out sweep.json]
+        [--compile] [--runs N] [--epochs N] [--peft-runs K] [--repeats 3] [--out sweep.json]
 
 One process, the same weights, data, minibatches and epochs. The recipe trains and evaluates with generate() before the
 first and after each epoch. The packed side is all that train_pack (promptgeo.training.engine) does: it also predicts
@@ -69,8 +69,8 @@ def make_models(shape: str, precision: str, device: str) -> tuple[FrozenLM, torc
     return FrozenLM(ours, make_tokenizer(theirs.config.vocab_size), name=shape), theirs
 
 
-def make_plans(lm: FrozenLM, runs: int, epochs: int, precision: str, device: str) -> list[Plan]:
-    common = (f"training.epochs={epochs}", f"precision={precision}", f"device={device}")
+def make_plans(lm: FrozenLM, runs: int, epochs: int, precision: str, device: str, compiled: bool) -> list[Plan]:
+    common = (f"training.epochs={epochs}", f"precision={precision}", f"device={device}", f"packing.compile={compiled}")
     cells = [(f"init={INITS[k % len(INITS)]}", f"seed={k // len(INITS)}") for k in range(runs)]
     return [
         make_plan(lm, *cell, *common, run_id=f"{k:08d}", published=lm.name != "tiny") for k, cell in enumerate(cells)
@@ -165,6 +165,8 @@ def warm_up(model: torch.nn.Module, plan: Plan) -> float:
 def measure(lm: FrozenLM, theirs: torch.nn.Module, plans: list[Plan], peft_runs: int, repeats: int) -> dict:
     runs, epochs, precision = len(plans), plans[0].config.training.epochs, plans[0].config.precision.name
     difference = warm_up(theirs, plans[0])
+    if plans[0].config.packing.compile:
+        train_packed(plans)
     counts = counted(lm)
     run_epochs = runs * epochs
     seconds: dict[str, list[float]] = {"ours": [], "peft": []}
@@ -246,6 +248,7 @@ def main() -> None:
         "--precision", choices=tuple(DTYPES), default="fp32", help="of the packed side; the recipe's is fp32"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="packing.compile; a first, untimed sweep compiles")
     parser.add_argument("--runs", type=int, help="default: gpt2 4, bloomz-560m 3, gpt2-xl 40, tiny 36")
     parser.add_argument("--epochs", type=int, help="default: 1, for tiny 2")
     parser.add_argument("--peft-runs", type=int, help="runs that the recipe trains; default: all, gpt2-xl 1, tiny 3")
@@ -257,8 +260,9 @@ def main() -> None:
     runs, epochs = arguments.runs or runs, arguments.epochs or epochs
     peft_runs = min(arguments.peft_runs or peft_runs or runs, runs)
     models = make_models(arguments.model_shape, arguments.precision, arguments.device)
-    plans = make_plans(models[0], runs, epochs, arguments.precision, arguments.device)
-    result = {"model_shape": arguments.model_shape} | measure(*models, plans, peft_runs, arguments.repeats)
+    plans = make_plans(models[0], runs, epochs, arguments.precision, arguments.device, arguments.compile)
+    what = {"model_shape": arguments.model_shape, "compile": arguments.compile}
+    result = what | measure(*models, plans, peft_runs, arguments.repeats)
     write_report(environment(arguments.device) | {"recipe": RECIPE, "result": result}, table(result), arguments.out)
 
 

@@ -3,6 +3,8 @@
 Slow on purpose; nothing here uses promptgeo's batching, hooks or training code.
 """
 
+import os
+
 import numpy as np
 import torch
 import transformers
@@ -15,6 +17,9 @@ from promptgeo.training.cell import cell_of
 from promptgeo.training.engine import train_pack
 from promptgeo.training.plan import Plan, plan
 
+DEVICE = os.environ.get("PROMPTGEO_TEST_DEVICE", "cpu")
+"""Where promptgeo's side of a comparison runs; the reference stays on the CPU."""
+
 
 def original(folder):
     """The model as Hugging Face loads it: no hook, no fused activation."""
@@ -22,8 +27,9 @@ def original(folder):
 
 
 def make_plan(model_folder, outputs, *overrides: str) -> Plan:
-    """A run on a model folder, through the real configuration."""
-    config = compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", "device=cpu", *overrides])
+    """A run on a model folder, through the real configuration; in fp32, as the references are."""
+    where = [f"device={DEVICE}", "precision=fp32"] if DEVICE != "cpu" else ["device=cpu"]
+    config = compose([f"model.name_or_path={model_folder}", f"outputs={outputs}", *where, *overrides])
     return plan(cell_of(config))
 
 

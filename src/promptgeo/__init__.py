@@ -17,6 +17,8 @@ from promptgeo.errors import UserError
 # made short steps up to six times slower; sleeping at once costs a third on an idle one. So: spin briefly.
 # OMP_WAIT_POLICY, where it is set, has the last word.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Before CUDA starts: what cuBLAS needs to give the same bytes again.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if TYPE_CHECKING:
     from promptgeo.api import analyze, task, train

@@ -392,9 +392,10 @@ def test_greedy_writes_the_same_where_prefixes_are_not_shared(pair, monkeypatch)
     assert lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6) == trees
 
 
-def test_a_compiled_model_says_the_same_for_whatever_shapes_come(model_folders):
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "llama"])
+def test_a_compiled_model_says_the_same_for_whatever_shapes_come(model_folders, family):
     """Dynamo's own backend: what the graph holds, without minutes of code generation."""
-    lm = FrozenLM(reference.original(model_folders["gpt2"]), FrozenLM.load(str(model_folders["gpt2"])).tokenizer)
+    lm = FrozenLM(reference.original(model_folders[family]), FrozenLM.load(str(model_folders[family])).tokenizer)
     prompts = random_prompts(lm, 3)
     packs = [reference.random_rows(n, PROMPT, len(lm.tokenizer), seed=n) for n in (6, 9, 12, 15, 21)]
     places = [[i * 3 // len(rows) for i in range(len(rows))] for rows in packs]
@@ -407,7 +408,7 @@ def test_a_compiled_model_says_the_same_for_whatever_shapes_come(model_folders):
             for compiled, logits in zip(logits_by_row(lm, prompts, rows, at), expected, strict=True):
                 torch.testing.assert_close(compiled, logits, rtol=0, atol=1e-5)
     assert not torch._dynamo.utils.counters["graph_break"]
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4  # none for a layer of its own
 
 
 def test_a_token_more_costs_one_position_of_each_row(pair, monkeypatch):

@@ -10,7 +10,6 @@ Shapes: B rows, T positions of a row, F flat positions of a batch, h heads, w wi
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +59,9 @@ class TreeAttention:
             at = next(model.parameters()).device
             two = build_alibi_tensor(torch.ones(1, 2, device=at), self._config.n_head, torch.float32)
             self._slopes_h = two[:, 0, 1]
+        self._bloom_kinds: dict[Any, Callable] = {type(m): type(m).forward for m in self._bloom}
+        # A function, not a method: it is looked up on a class, which binds the module.
+        self._bloom_forward = lambda module, *args, **options: self._attend_bloom(module, *args, **options)
         self._batch: Batch | None = None
         self._cache: KeyValueCache | None = None
         self.calls = 0
@@ -82,14 +84,14 @@ class TreeAttention:
         self._functions.register(_NAME, self._attend)  # the last registered serves: one model runs at a time
         self._batch, self._cache, self.calls = batch, cache, 0
         self._config._attn_implementation = _NAME
-        for module in self._bloom:
-            module.forward = partial(self._attend_bloom, module)
+        for kind in self._bloom_kinds:  # the class, not each module: else torch.compile makes a graph for each
+            kind.forward = self._bloom_forward
         try:
             yield
         finally:
             self._config._attn_implementation = self._implementation
-            for module in self._bloom:
-                del module.forward
+            for kind, forward in self._bloom_kinds.items():
+                kind.forward = forward
             self._batch = self._cache = None
 
     def _attend(
@@ -111,7 +113,8 @@ class TreeAttention:
         query_Fd, key_Fd, value_Fd = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
         if self._cache is not None:
             key_Fd, value_Fd = self._cache.append(self.calls, key_Fd, value_Fd)
-        self.calls += 1
+        if not torch.compiler.is_compiling():  # a graph that counted would be another for every layer
+            self.calls += 1
         parts = []
         for k, paths_BT in enumerate(batch.paths):
             lengths_B = batch.path_lengths[k] if batch.path_lengths else None

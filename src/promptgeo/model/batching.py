@@ -300,4 +300,7 @@ def _grid(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
 
 def sum_by_row(values_M: torch.Tensor, row_M: torch.Tensor, rows: int) -> torch.Tensor:
     """[M] values summed per caller's row: [rows]. Padding falls off the end."""
-    return values_M.new_zeros(rows + 1).index_add(0, row_M, values_M)[:rows]
+    zeros = values_M.new_zeros(rows + 1)
+    if values_M.is_cuda:  # where index_add adds in whatever order its threads come
+        return zeros.index_put((row_M,), values_M, accumulate=True)[:rows]
+    return zeros.index_add(0, row_M, values_M)[:rows]

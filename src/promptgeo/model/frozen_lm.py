@@ -10,13 +10,14 @@ V vocabulary.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from promptgeo.data.row import Row
 from promptgeo.errors import UserError
@@ -237,11 +238,12 @@ class FrozenLM:
         embeds = self.embed(batch.ids)
         if len(batch.prompt_at):
             flat_Fd = embeds.reshape(-1, self.width)
-            tokens = prompts_NPd.reshape(-1, self.width).index_select(0, batch.prompt_from).to(flat_Fd.dtype)
+            # embedding, as a gather of rows: on a GPU the backward of index_select adds in another order each time.
+            tokens = embedding(batch.prompt_from, prompts_NPd.reshape(-1, self.width)).to(flat_Fd.dtype)
             embeds = flat_Fd.index_copy(0, batch.prompt_at, tokens).view_as(embeds)
         self._label_at = batch.label_at_M
         try:
-            with self._tree.over(batch, cache) if batch.paths else nullcontext():
+            with self._tree.over(batch, cache) if batch.paths else nullcontext(), self._eager_if(cache is not None):
                 logits = self.model(inputs_embeds=embeds, position_ids=batch.position_ids, use_cache=False).logits
         finally:
             self._label_at = None
@@ -335,12 +337,21 @@ class FrozenLM:
             self.model.eval()
 
     def compile(self, backend: str = "inductor") -> None:
-        """Let torch.compile fuse the forward, for whatever shapes come: equal up to rounding, no longer bit by bit."""
-        if not self._compiled:
-            unpack(self.model)
-            # Without the head: its hook's label positions would be compiled as fixed, anew for every batch.
-            self.model.base_model.compile(dynamic=True, backend=backend)
-            self._compiled = True
+        """Let torch.compile fuse the blocks, for whatever shapes come: equal up to rounding, no longer bit by bit.
+
+        One block's graph serves all blocks: to compile a large model whole takes minutes.
+        """
+        if self._compiled:
+            return
+        unpack(self.model)
+        lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.layers)
+        for block in next(lists, [self.model.base_model]):  # never the head: its hook's positions would be compiled in
+            block.compile(dynamic=True, backend=backend)
+        self._compiled = True
+
+    def _eager_if(self, eager: bool) -> AbstractContextManager:
+        """Within, if eager, no compiled code runs: a graph would hold one layer's place in the cache."""
+        return torch.compiler.set_stance("force_eager") if eager and self._compiled else nullcontext()
 
 
 def _extended(row: Row, tokens: Sequence[int]) -> Row:

@@ -3,7 +3,8 @@
 import itertools
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,7 +131,8 @@ def train_pack(plans: Sequence[Plan], slots: int | None = None, *, report: Repor
                 discard_state(p.folder)
     recorder, checkpointer = Recorder(), Checkpointer()
     callbacks: list[Callback] = [recorder, RunLoggers(), Reporter(report), checkpointer]
-    with warnings.catch_warnings(), interruptible():
+    same_bytes = deterministic() if first.lm.device.type == "cuda" else nullcontext()
+    with warnings.catch_warnings(), same_bytes, interruptible():
         # The loader is a counter and the metrics are ours: what Lightning would advise here does not apply.
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -142,6 +144,22 @@ def train_pack(plans: Sequence[Plan], slots: int | None = None, *, report: Repor
     if checkpointer.stop.signum is not None:
         raise Interrupted(checkpointer.stop.signum)
     return recorder.errors
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Within: a GPU's kernels add in one order, so that the same command leaves the same bytes."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # no number here is read before it is written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def _trainer(p: Plan) -> "L.Trainer":
