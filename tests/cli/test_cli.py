@@ -421,6 +421,18 @@ def test_help_and_cfg_wait_for_no_torch_and_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_shows_this_command_lines_options_and_keys(cli):
+    Path("mine/task").mkdir(parents=True)
+    Path("mine/task/my_task.yaml").write_text((ROOT / "conf/task/custom.yaml").read_text())
+    page = cli("--help", "--config-dir", "mine", "task=plus_two", "-m", "seed=0,1").out
+    choices, _, keys = page.partition("== Keys (key=value) ==")
+    assert "plus_two.csv" in keys and "\ntemplate: bare, input_label, study3\n" in choices
+    task = next(line for line in choices.splitlines() if line.startswith("task: "))
+    assert ", my_task, " in task and ", plus_one, " in task
+    assert "\nanalysis: " not in choices  # those are promptgeo-analyze's
+    assert "$" not in choices and cli("--help", "tsk=plus_two").status == 2
+
+
 DOORS = {
     "python -m": "runpy.run_module('promptgeo.{command}', run_name='__main__', alter_sys=True)",
     "console script": "importlib.import_module('{module}').{function}()",

@@ -41,13 +41,16 @@ def train(arguments: Sequence[str]) -> int:
     """Do what the command line says. Returns the exit status: 0, or 1 where a run failed.
 
     Raises UserError for whatever the user must mend, Interrupted where a signal stopped training, and SystemExit where
-    Hydra ends the process (--help).
+    Hydra ends the process (--version).
     """
     compose.register()
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)  # for conf/train.yaml
     show_full_errors()
     parser = OneLineParser(prog="promptgeo-train", add_help=False, parents=[get_args_parser()])
     options = parser.parse_args(compose.interior_multirun_first(arguments))
+    if options.help:
+        print(compose.help_page([*options.overrides, *_searchpath(options)]))
+        return 0
     cells = _checked(options)
     jobs = Jobs()
     if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
@@ -103,18 +106,13 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Job
 
 
 def _checked(options: argparse.Namespace) -> list[Cell] | None:
-    """The cells of the command; None where the command is one for Hydra alone (--help, --cfg, ...).
+    """The cells of the command; None where the command is one for Hydra alone (--cfg, --info, ...).
 
     Runs that are not complete are planned: what is wrong anywhere in a grid stops it before its first run.
     """
-    if options.help or options.hydra_help or options.info or options.shell_completion:
+    if options.hydra_help or options.info or options.shell_completion:
         return None
-    searchpath = []
-    if options.config_dir:
-        if not Path(options.config_dir).is_dir():
-            raise UserError(f"--config-dir {options.config_dir}: no such folder")
-        searchpath = [f"hydra.searchpath=[file://{options.config_dir}]"]
-    configs = compose.compose_grid([*options.overrides, *searchpath], options.multirun)
+    configs = compose.compose_grid([*options.overrides, *_searchpath(options)], options.multirun)
     if options.cfg:
         return None
     _require_one_folder(configs)
@@ -138,6 +136,15 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
         if finished_run(cell) is None:
             plan(cell)
     return cells
+
+
+def _searchpath(options: argparse.Namespace) -> list[str]:
+    """The folder of --config-dir as an override."""
+    if not options.config_dir:
+        return []
+    if not Path(options.config_dir).is_dir():
+        raise UserError(f"--config-dir {options.config_dir}: no such folder")
+    return [f"hydra.searchpath=[file://{options.config_dir}]"]
 
 
 def _require_one_folder(configs: "Sequence[RunConfig]") -> None:

@@ -91,6 +91,26 @@ def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunCo
         return _Grid([*_checked(params), *checked]).configs()
 
 
+def help_page(overrides: Sequence[str]) -> str:
+    """What --help prints: conf/train.yaml's template, with the options of every group and the composed config.
+
+    Hydra's own page has no use for most of what it lists, and takes a second to list it.
+    """
+    with _composer():
+        checked = _checked(overrides)
+        fixed = [o.input_line for o in checked if not o.is_sweep_override()]
+        composed = hydra_compose("train", fixed, return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        searchpath = [line for line in fixed if line.startswith("hydra.searchpath")]
+        options = {
+            group: loader.get_group_options(group, config_name="train", overrides=searchpath) for group in groups()
+        }
+        lines = "".join(f"{group}: {', '.join(names)}\n" for group, names in options.items())
+        keys_of_a_run = OmegaConf.to_yaml(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+        page = composed.hydra.help.template
+        return page.replace("$APP_CONFIG_GROUPS", lines).replace("$CONFIG", keys_of_a_run)
+
+
 class _Grid:
     """The configs of a grid, in the sweeper's order.
 
