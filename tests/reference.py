@@ -114,7 +114,7 @@ def minibatches(plan: Plan) -> list[list[int]]:
 
 def train(plan: Plan, model) -> list[np.ndarray]:
     """The prompt after each step: torch.optim, transformers' schedule, single rows; no Lightning, no batching."""
-    config = plan.config.optimizer
+    config = plan.optimizer
     prompt = torch.nn.Parameter(plan.p0_Pd.clone())
     settings = {"lr": config.lr, "weight_decay": config.weight_decay}
     optimizer = {

@@ -231,6 +231,7 @@ NEEDS = {
     ("init", "file"): ["init.path=p.npy"],
     ("init", "run"): ["init.path=outputs/x/y"],
     ("task", "custom"): ["task.source.path=my.csv"],
+    ("model", "custom"): ["model.name_or_path=org/my-model"],
 }
 RUNS = {"quickstart": 9}  # with one seed
 TEN_WORDS = {"bird", "book", "cat", "chair", "dog", "house", "paper", "pen", "table", "water"}
@@ -256,6 +257,7 @@ def test_the_listing_of_conf_is_complete():
         "custom",
     } == groups["task"]
     assert {
+        "custom",
         "tiny",
         "gpt2",
         "gpt2-medium",
@@ -293,6 +295,8 @@ def test_every_file_of_conf_composes_is_valid_and_says_what_it_provides(group, o
         assert grid[0].regulariser.name.name == option
     elif group == "optimizer":
         assert grid[0].optimizer.name.name == ("adamw" if option == "study3" else option)
+    elif option == "custom":
+        assert getattr(grid[0], group).name == {"model": "my-model", "task": "my"}[group]
     else:
         assert getattr(grid[0], group).name == option
 
@@ -304,8 +308,23 @@ def test_the_ten_words_are_their_own_text():
 
 
 def test_the_learning_rate_belongs_to_the_model_unless_it_is_given():
-    assert compose(["model=gpt2-xl"]).optimizer.lr == 0.005
-    assert compose(["model=gpt2", "optimizer=adam"]).optimizer.lr == 0.01
+    rates = {
+        line: (optimizer.lr, optimizer.lr_in_embedding_units)
+        for line in ("model=tiny", "optimizer=adam", "model=gpt2-xl", "model.name_or_path=org/x", "optimizer=study3")
+        for optimizer in [compose([line]).optimizer]
+    }
+    assert rates == {
+        "model=tiny": (0.01, None),
+        "optimizer=adam": (0.01, None),
+        "model=gpt2-xl": (None, schema.DEFAULT_RATE),
+        "model.name_or_path=org/x": (None, schema.DEFAULT_RATE),
+        "optimizer=study3": (1e-3, None),
+    }
+    units = compose(["model=tiny", "optimizer.lr_in_embedding_units=0.2"]).optimizer
+    assert (units.lr, units.lr_in_embedding_units) == (None, 0.2)
+    both = compose(["optimizer=study3", "optimizer.lr_in_embedding_units=0.2"])
+    with pytest.raises(UserError, match=r"optimizer.lr=0.001 and optimizer.lr_in_embedding_units=0.2: both are given"):
+        validate(both)
     assert compose(["model=gpt2-xl", "optimizer.lr=0.3"]).optimizer.lr == 0.3
     study3 = compose(["model=gpt2-xl", "optimizer=study3"]).optimizer
     assert (study3.lr, study3.weight_decay, study3.schedule.name, study3.warmup_steps, study3.clip) == (
@@ -348,7 +367,7 @@ def test_identities_are_those_that_earlier_versions_gave():
 def test_the_identities_of_a_tiny_run_and_of_a_hub_models_run_are_pinned():
     """Composed, checked, and with the contents of model and data, as a command does it."""
     tiny = compose(["model=tiny", "task=country_capital", "init=cat", "precision=fp32"])
-    hub = compose(["model=gpt2-xl", "task=country_capital", "init=cat"])
+    hub = compose(["model=gpt2-xl", "task=country_capital", "init=cat", "optimizer.lr=0.005"])
     contents = {"model": f"gpt2-xl@{'0123456789' * 4}", "data": f"sha256:{'ab' * 32}"}
     assert cell_of(tiny).id == "7bc4984f4642c67c5488e177fdc923d1b62c763fc851ee3c36db7fad1220538b"
     assert identity(hub, "bf16", contents) == "ede1b4b4bdc5074cc9c53111e61efcfd8e159432675da57b9817a534e732be8a"
@@ -403,12 +422,15 @@ DECIDES = {
     "init.text": "x",
     "init.which": "best",
     "init.scale": 2.0,
+    "init.unit": schema.Unit.embedding,
+    "template.bos": schema.Bos.always,
     "template.text": "{input}",
     "template.label": "{label}",
     "template.end": "!",
     "template.scoring": Scoring.prefix,
     "optimizer.name": OptimizerKind.sgd,
     "optimizer.lr": 0.02,
+    "optimizer.lr_in_embedding_units": 0.02,
     "optimizer.betas": [0.9, 0.99],
     "optimizer.eps": 1e-6,
     "optimizer.momentum": 0.5,

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from promptgeo.config.schema import Template
+from promptgeo.config.schema import Bos, Template
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Example, Task
 from promptgeo.model.batching import IGNORE
 from promptgeo.model.interface import LM
 
 
-def probe_row(lm: LM, name: str, text: str, length: int) -> Row:
+def probe_row(lm: LM, name: str, text: str, length: int, bos: Bos = Bos.auto) -> Row:
     """A text with `length` prompt tokens at {prompt}, as templates are written, and one token to predict.
 
-    No logit depends on that token's value.
+    No logit depends on that token's value. It begins as the model's own texts do, unless `bos` says otherwise.
     """
-    task = Task(f"probe {name}", [], [], [], Template(name=name, text=text, label="{label}"))
+    task = Task(f"probe {name}", [], [], [], Template(name=name, text=text, label="{label}", bos=bos))
     (row,) = task.rows(lm, [Example(0, "", "x")], length)
     return Row(row.ids, np.zeros(1, np.int64))
 

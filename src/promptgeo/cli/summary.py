@@ -59,7 +59,14 @@ def recommendation(runs: Sequence[Run]) -> list[str]:
     import pandas as pd
 
     validated = [run for run in runs if run.info["results"]["split"] == "validation"]
-    rows = [run.row() | {"final_loss": run.info["results"]["loss"].get("final")} for run in validated]
+    in_units = all(run.info["config"]["optimizer"].get("lr_in_embedding_units") is not None for run in validated)
+    key = "lr_in_embedding_units" if in_units else "lr"
+    rows = [
+        run.row()
+        | {"final_loss": run.info["results"]["loss"].get("final")}
+        | ({"lr": run.info["config"]["optimizer"][key]} if in_units else {})
+        for run in validated
+    ]
     if len({row["lr"] for row in rows}) < 2:
         return []
     frame = pd.DataFrame(rows)
@@ -75,7 +82,7 @@ def recommendation(runs: Sequence[Run]) -> list[str]:
         spread = f" (standard deviation {first['std']:.3f})" if first["count"] > 1 else ""
         edge = best in (group["lr"].min(), group["lr"].max())
         lines.append(
-            f"{model} {task} init={init}: optimizer.lr={best:g} has the lowest validation loss, "
+            f"{model} {task} init={init}: optimizer.{key}={best:g} has the lowest validation loss, "
             f"{first['mean']:.3f}{spread}, n = {int(first['count'])} seeds"
             + ("; it is the end of the range: try beyond it" if edge else "")
         )

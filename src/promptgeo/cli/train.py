@@ -48,6 +48,7 @@ def train(arguments: Sequence[str]) -> int:
     show_full_errors()
     parser = OneLineParser(prog="promptgeo-train", add_help=False, parents=[get_args_parser()])
     options = parser.parse_args(compose.interior_multirun_first(arguments))
+    options.overrides = compose.with_own_model(options.overrides)
     if options.help:
         print(compose.help_page([*options.overrides, *_searchpath(options)]))
         return 0

@@ -19,15 +19,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
-from promptgeo.config.paths import conf_dir, groups
-from promptgeo.config.schema import Regulariser, RegulariserKind, RunConfig, keys, sections
+from promptgeo.config.paths import conf_dir, data_name, groups, model_name
+from promptgeo.config.schema import DEFAULT_RATE, Regulariser, RegulariserKind, RunConfig, keys, sections
 from promptgeo.config.validate import require
 from promptgeo.errors import UserError
 
 
 def register() -> None:
-    """The schema as Hydra's config `run_schema`, which conf/train.yaml begins with."""
+    """The schema as Hydra's config `run_schema`, which conf/train.yaml begins with; and what conf/ interpolates."""
     ConfigStore.instance().store("run_schema", RunConfig)
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
+    OmegaConf.register_new_resolver("data_name", data_name, replace=True)
+
+
+def with_own_model(overrides: Sequence[str]) -> list[str]:
+    """model.name_or_path without model= is a model of the user's own: it inherits nothing of the default's."""
+    keys_given = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    if "model.name_or_path" in keys_given and "model" not in keys_given:
+        return ["model=custom", *overrides]
+    return list(overrides)
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
@@ -39,7 +49,17 @@ def _as_written(composed: DictConfig) -> RunConfig:
     with config_errors():
         without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
         resolved = OmegaConf.to_container(without_hydra, resolve=True)
-        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)))
+        config = cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)))
+    return _with_rate(config)
+
+
+def _with_rate(config: RunConfig) -> RunConfig:
+    """The config with the learning rate that its model has where none is given."""
+    optimizer, of_model = config.optimizer, config.model.learning_rate
+    if optimizer.lr is None and optimizer.lr_in_embedding_units is None:
+        units = DEFAULT_RATE if of_model is None else None
+        return replace(config, optimizer=replace(optimizer, lr=of_model, lr_in_embedding_units=units))
+    return config
 
 
 def with_coupled_seeds(config: RunConfig) -> RunConfig:
@@ -73,6 +93,7 @@ def literal(value: Any) -> str:
 
 def compose(overrides: Sequence[str]) -> RunConfig:
     """One run's config from overrides as on the command line."""
+    overrides = with_own_model(overrides)
     with _composer():
         _require_single(_checked(overrides))
         return to_run_config(hydra_compose("train", list(overrides)))
@@ -80,6 +101,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
 
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
     """Every config that a command line stands for; a sweep's file may make it a grid without -m."""
+    overrides = with_own_model(overrides)
     with _composer():
         checked = _checked(overrides)
         fixed = [o.input_line for o in checked if not o.is_sweep_override()]

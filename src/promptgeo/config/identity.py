@@ -18,6 +18,10 @@ _NOT_IDENTITY = re.compile(
 )
 
 
+_AS_FIRST = {"template.bos": "never"}
+"""What fields that were added later come to where a run is what it was before: left out, as defaults are."""
+
+
 def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str:
     """The run's identity: 64 hex digits of SHA-256 over what decides its numbers.
 
@@ -48,7 +52,8 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
     empty = RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())
     defaults = flatten(asdict(empty))
-    return {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
+    fields = {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k)}
+    return {k: v for k, v in fields.items() if v != defaults[k] and v != _AS_FIRST.get(k, defaults[k])}
 
 
 def _digest(fields: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Where do conf/ and the embedded model lie, what is a folder called, and when has a user's file changed?"""
 
+import hashlib
 import re
 from functools import lru_cache
 from importlib.resources import files
@@ -21,6 +22,35 @@ def groups() -> list[str]:
     """The config groups of promptgeo.train: model, task, init, ..."""
     # Those of conf/analysis are promptgeo.analyze's.
     return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir() and p.name != "analysis")
+
+
+def model_name(name_or_path: str) -> str:
+    """What a model is called that was given by path or hub id alone: the last part of it."""
+    return Path(name_or_path).name or "model"
+
+
+def data_name(path: str | None) -> str:
+    """What a task of the user's own file or folder is called: its name and four digits of its content.
+
+    Two files of one name are two tasks; one that is moved stays what it was.
+    """
+    if path is None:
+        return "custom"
+    return _data_name(path, str(stamps(path)))
+
+
+@lru_cache(maxsize=64)
+def _data_name(path: str, _stamps: str) -> str:
+    source = Path(path).expanduser()
+    files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            return source.stem  # what is wrong with it is said when it is read
+        digest.update(f"{file.name}\0".encode() if source.is_dir() else b"")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"{slug(source.stem)}-{digest.hexdigest()[:4]}"
 
 
 def slug(text: str) -> str:

@@ -17,7 +17,9 @@ from omegaconf import MISSING
 SourceKind = Enum("SourceKind", "bundled function_vectors hub file")
 SplitKind = Enum("SplitKind", "random own all")
 InitKind = Enum("InitKind", "word text vocab normal uniform labels file run")
+Unit = Enum("Unit", "absolute embedding")
 Scoring = Enum("Scoring", "line prefix token")
+Bos = Enum("Bos", "auto always never after_prompt")
 OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor")
 Schedule = Enum("Schedule", "constant linear cosine")
 RegulariserKind = Enum("RegulariserKind", "none orthogonal")
@@ -35,7 +37,7 @@ class Model:
     name: str = MISSING  # short name: appears in folders and tables
     name_or_path: str = MISSING  # hub id, local folder, or `tiny` (the embedded model)
     revision: str | None = None  # hub branch, tag or commit
-    learning_rate: float = 1e-2  # default of optimizer.lr for this model
+    learning_rate: float | None = None  # default of optimizer.lr for this model, where one was measured
     trust_remote_code: bool = False  # run code that a hub repository brings
 
 
@@ -93,6 +95,9 @@ class Template:
     # line: the generated line is the label; prefix: it starts with the label; token: its first token is the label
     scoring: Scoring = Scoring.line
     max_new_tokens: int = 16  # default of evaluation.max_new_tokens
+    # What the tokenizer puts before a text: auto, always: at index 0, before the prompt (always: an error where it puts
+    # nothing); never; after_prompt: prompt, then BOS, as PEFT trains. run.json holds what auto came to.
+    bos: Bos = Bos.auto
 
 
 @dataclass
@@ -104,7 +109,8 @@ class Init:
     text: str | None = None  # word, text
     path: str | None = None  # file: .npy or .safetensors; run: a run folder
     which: str = "final"  # run, file: initial, final, best, or a step (run); the tensor's name (file)
-    scale: float = 1.0  # normal: times the table's deviation; uniform: half-width
+    scale: float = 1.0  # normal: times the table's deviation; uniform: half-width, in `unit`
+    unit: Unit = Unit.absolute  # uniform: of scale; embedding: the standard deviation of the model's embeddings
 
 
 @dataclass
@@ -114,12 +120,18 @@ class Prompt:
     length: int | None = 4  # prompt length P in tokens; null: as many as the init gives
 
 
+DEFAULT_RATE = 0.3
+"""optimizer.lr_in_embedding_units of a model whose rate was not measured: see benchmarks/README.md, real_model.py."""
+
+
 @dataclass
 class Optimizer:
     """How the prompt is trained."""
 
     name: OptimizerKind = OptimizerKind.adamw
-    lr: float = MISSING
+    # One of the two; neither: the model's own rate (model.learning_rate), else DEFAULT_RATE in units of its embeddings.
+    lr: float | None = None
+    lr_in_embedding_units: float | None = None  # times the standard deviation of the model's embeddings
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # adamw, adam
     eps: float = 1e-8  # adamw, adam
     momentum: float = 0.0  # sgd

@@ -40,7 +40,6 @@ def validate(config: RunConfig) -> None:
         if isinstance(value, float):
             require(math.isfinite(value), key, value, "a finite number")
     _validate_whole_numbers(config)
-    require(0 < config.optimizer.lr <= LARGEST, "optimizer.lr", config.optimizer.lr, "greater than 0, at most 1e30")
     require(0 < config.init.scale <= LARGEST, "init.scale", config.init.scale, "greater than 0, at most 1e30")
     _validate_optimizer(config.optimizer)
     _validate_split(config.task.split)
@@ -82,6 +81,14 @@ def _validate_whole_numbers(config: RunConfig) -> None:
 
 
 def _validate_optimizer(optimizer: Optimizer) -> None:
+    rates = {"optimizer.lr": optimizer.lr, "optimizer.lr_in_embedding_units": optimizer.lr_in_embedding_units}
+    for key, rate in rates.items():
+        require(rate is None or 0 < rate <= LARGEST, key, rate, "greater than 0, at most 1e30")
+    if None not in rates.values():
+        raise UserError(
+            f"optimizer.lr={optimizer.lr} and optimizer.lr_in_embedding_units={optimizer.lr_in_embedding_units}: "
+            "both are given (optimizer=study3 gives the first); set one of them to null"
+        )
     require(0 < optimizer.eps <= LARGEST, "optimizer.eps", optimizer.eps, "greater than 0, at most 1e30")
     decay, momentum = optimizer.weight_decay, optimizer.momentum
     require(0 <= decay <= LARGEST, "optimizer.weight_decay", decay, "at least 0, at most 1e30")

@@ -20,6 +20,7 @@ from promptgeo.config import schema
 from promptgeo.config.paths import stamps
 from promptgeo.config.schema import Split, SplitKind, Template
 from promptgeo.data import sources
+from promptgeo.data.bos import bos_of, put_bos
 from promptgeo.data.row import Row
 from promptgeo.errors import UserError
 
@@ -27,11 +28,15 @@ log = logging.getLogger(__name__)
 
 
 class TextModel(Protocol):
-    """What a task needs of a model: its tokeniser, and how many positions it has."""
+    """What a task needs of a model: its tokenizer, and how many positions it has."""
 
     @property
     def max_positions(self) -> int | None:
         """Most positions (prompt and text, in tokens) the model knows; None where it has no limit."""
+
+    @property
+    def bos(self) -> Sequence[int]:
+        """Token ids that its tokenizer puts before a text; none of many models."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` alone: no special token is added."""
@@ -106,11 +111,13 @@ class Task:
 
     def _cached(self, cache: dict, lm: TextModel, example: Example, label: str, prompt_length: int) -> Row:
         key = (example, label, prompt_length)
+        if "bos" not in cache:
+            cache["bos"] = bos_of(self.template, lm)
         if key not in cache:
-            cache[key] = self._row(lm, example, label, prompt_length)
+            cache[key] = self._row(lm, example, label, prompt_length, cache["bos"])
         return cache[key]
 
-    def _row(self, lm: TextModel, example: Example, label: str, prompt_length: int) -> Row:
+    def _row(self, lm: TextModel, example: Example, label: str, prompt_length: int, bos: list[int]) -> Row:
         prompt = [-1 - k for k in range(prompt_length)]
         ids: list[int] = []
         for piece in _pieces(self.template.text):
@@ -118,6 +125,7 @@ class Task:
                 ids += prompt * example.repeat
             else:
                 ids += lm.encode(piece.replace("{input}", self._input(lm, example)))
+        ids = put_bos(ids, bos, self.template)
         # Tokenised apart from the text, so that the border between them never depends on the label.
         label_ids = lm.encode(self.template.label.replace("{label}", label) + self.template.end)
         row = Row(np.array(ids, dtype=np.int64), np.array(label_ids, dtype=np.int64))

@@ -25,6 +25,7 @@ from promptgeo.model.attention import KeyValueCache, TreeAttention
 from promptgeo.model.batching import IGNORE, MAX_TOKENS, Batch, collate, next_tokens
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
 from promptgeo.model.loading import model_fingerprint, read_model, require_causal, resolve_device, resolve_precision
+from promptgeo.model.tokenizers import leading_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -179,6 +180,22 @@ class FrozenLM:
         ids = self.model.generation_config.eos_token_id if self.model.generation_config is not None else None
         ids = ids if isinstance(ids, list) else [ids]
         return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+
+    @cached_property
+    def bos(self) -> list[int]:
+        """Token ids that its tokenizer puts before a text; none of many models."""
+        return leading_tokens(self.tokenizer)
+
+    @cached_property
+    def embedding_scale(self) -> float:
+        """Standard deviation of all entries of the vocabulary's embeddings: the unit of a prompt's coordinates."""
+        total = squares = 0.0
+        with torch.no_grad():
+            for ids in torch.arange(self.vocabulary_size, device=self.device).split(16384):
+                part = self.embed(ids).double()
+                total, squares = total + float(part.sum()), squares + float(part.square().sum())
+        count = self.vocabulary_size * self.width
+        return (squares / count - (total / count) ** 2) ** 0.5
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` alone: no special token is added."""

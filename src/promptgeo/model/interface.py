@@ -57,6 +57,10 @@ class LM(TextModel, Protocol):
     def weight_bytes(self) -> int:
         """Memory of the weights, without prepacked copies."""
 
+    @property
+    def embedding_scale(self) -> float:
+        """Standard deviation of all entries of the vocabulary's embeddings: the unit of a prompt's coordinates."""
+
     # What its memory holds
 
     @property

@@ -84,7 +84,7 @@ def read_model(
 
     Raises UserError where it cannot be found, has no causal language-model head, or no tokenizer.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     key = f"model.name_or_path={name_or_path}"
     source = str(local_folder(name_or_path) or name_or_path)
@@ -108,14 +108,24 @@ def read_model(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])[0]
         raise UserError(f"{key}: the checkpoint lacks {missing}: no causal language-model head was saved with it")
+    return model.to(device), read_tokenizer(name_or_path, revision, trust_remote_code)
+
+
+@lru_cache(maxsize=8)
+def read_tokenizer(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer, read once. Raises UserError where there is none."""
+    from transformers import AutoTokenizer
+
+    key = f"model.name_or_path={name_or_path}"
+    source = str(local_folder(name_or_path) or name_or_path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"{key}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         # transformers makes an empty tokenizer of the model's type where a folder holds none.
         raise UserError(f"{key}: its tokenizer cannot be loaded: there is none beside the model")
-    return model.to(device), tokenizer
+    return tokenizer
 
 
 def read_config(name_or_path: str, revision: str | None, trust_remote_code: bool) -> "PretrainedConfig":

@@ -16,6 +16,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
         values = [_at(tree, path) for tree in of]
         return _listed(number_text(v) if isinstance(v, float) else v for v in values if v is not None) or "—"
 
+    rates = _listed(number_text(run.lr) for run in runs if run.lr is not None) or "—"
     libraries = dict.fromkeys(name for info in infos for name in info.get("versions", {}))
     return {
         "Runs": str(len(runs)),
@@ -27,7 +28,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
         "Prompt length": f"{each('results', 'prompt_length', of=infos)} tokens",
         "Template": f"{each('template', 'name')}: " + _listed(repr(c["template"].get("text", "")) for c in configs),
         "Optimiser": (
-            f"{each('optimizer', 'name')}, learning rate {each('optimizer', 'lr')}, "
+            f"{each('optimizer', 'name')}, learning rate {rates}, "
             f"{each('optimizer', 'schedule')} schedule, weight decay {each('optimizer', 'weight_decay')}"
         ),
         "Training": (

@@ -203,6 +203,11 @@ class Run:
         with (self.folder / "predictions.jsonl").open(encoding="utf-8") as stream:
             return [json.loads(line) for line in stream]
 
+    @property
+    def lr(self) -> float | None:
+        """The learning rate that it was trained with, whatever unit it was given in; None where that is not known."""
+        return self.info.get("lr", self.info["config"]["optimizer"]["lr"])
+
     def row(self) -> dict[str, Any]:
         """The run as a row of a RunTable."""
         config, results = self.info["config"], self.info["results"]
@@ -215,7 +220,7 @@ class Run:
             "template": config["template"]["name"],
             "seed": config["seed"],
             "prompt_length": results["prompt_length"],
-            "lr": config["optimizer"]["lr"],
+            "lr": self.lr,
             "steps": results["steps"],
             "n": results["n"],
             **{f"{HEADLINE}_{which}": results[HEADLINE].get(which) for which in PROMPTS},

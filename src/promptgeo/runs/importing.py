@@ -147,6 +147,8 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
     arrays = (initial, trajectory_CPd, steps_C, prompt.final, prompt.best)
     digests = [hashlib.sha256(a.tobytes()).hexdigest() if a is not None else None for a in arrays]
     run_id = hashlib.sha256(json.dumps([config, results, digests], sort_keys=True).encode()).hexdigest()
+    if file.is_adapter:  # after the id, which earlier imports have too
+        config["template"]["bos"] = "after_prompt"
     header = {
         "format": 1,
         "id": run_id,

@@ -41,6 +41,8 @@ class PromptFile:
     for every row."""
     model: str | None = None
     revision: str | None = None
+    is_adapter: bool = False
+    """PEFT's: trained with the prompt before the model's BOS."""
 
     @property
     def holds_one(self) -> bool:
@@ -130,7 +132,8 @@ def _read_adapter(folder: Path) -> PromptFile:
         raise UserError(
             f"{weights}: prompt_embeddings [{length}, d] is needed, as adapter_config.json has it; found {shape}"
         )
-    return PromptFile(folder, {"final": arrays["final"]}, config.get("base_model_name_or_path"), config.get("revision"))
+    model, revision = config.get("base_model_name_or_path"), config.get("revision")
+    return PromptFile(folder, {"final": arrays["final"]}, model, revision, is_adapter=True)
 
 
 def _checked(path: Path, arrays: dict[str, np.ndarray], axes: int) -> dict[str, np.ndarray]:

@@ -20,7 +20,8 @@ def task_of(run: Run) -> Task:
     if "source" not in config["task"] or "text" not in config["template"]:
         name = config["task"]["name"]
         raise UserError(f"{run.folder}: was trained elsewhere; the examples of its task {name} are not known")
-    task = load_task(_typed(schema.Task, config["task"]), _typed(Template, config["template"]))
+    template = {"bos": "never", **config["template"]}  # a run without the field was made before there was one
+    task = load_task(_typed(schema.Task, config["task"]), _typed(Template, template))
     if task.fingerprint != run.info["fingerprints"]["data"]:
         raise UserError(
             f"{run.folder}: the data of task {task.name} are not those that it was trained on; they have changed since"

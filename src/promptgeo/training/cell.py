@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptgeo.config.identity import identity
 from promptgeo.config.paths import slug, stamps
-from promptgeo.config.schema import InitKind, RunConfig
+from promptgeo.config.schema import InitKind, RunConfig, Template
 from promptgeo.config.validate import validate
 from promptgeo.errors import UserError
 
@@ -69,12 +69,24 @@ def _make(config: RunConfig) -> Cell:
     from promptgeo.model.loading import resolve_device, resolve_precision
 
     contents = _contents(config)
+    config = replace(config, template=_resolved(config))
     device = resolve_device(config.device.name)
     precision = resolve_precision(config.precision.name, device)
     # Coupled runs differ in their seed alone: nothing is read again for them.
     seeds = config.regulariser.seeds
     ids = {seed: identity(replace(config, seed=seed), precision, contents) for seed in (config.seed, *seeds)}
     return Cell(config, ids[config.seed], precision, device, tuple(ids[seed] for seed in seeds))
+
+
+def _resolved(config: RunConfig) -> Template:
+    """The template as this model's tokenizer makes it. Raises UserError where the tokenizer cannot be read."""
+    from promptgeo.data.bos import with_resolved_bos
+    from promptgeo.model.tokenizers import TokenizerAlone
+
+    model = config.model
+    return with_resolved_bos(
+        config.template, TokenizerAlone(model.name_or_path, model.revision, model.trust_remote_code)
+    )
 
 
 def _contents(config: RunConfig) -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptgeo.config.schema import Init, InitKind, Prompt
+from promptgeo.config.schema import Init, InitKind, Prompt, Unit
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
@@ -115,9 +115,10 @@ def normal(material: Material) -> Tensor:
 
 
 def uniform(material: Material) -> Tensor:
-    """Uniform on [-scale, scale] in every coordinate (Lester et al. 2021: 0.5)."""
+    """Uniform on [-scale, scale] in every coordinate, in the unit that the init says."""
+    unit = material.lm.embedding_scale if material.init.unit is Unit.embedding else 1.0
     uniform_Pd = torch.rand(material.length, material.lm.width, generator=material.generator)
-    return (2 * uniform_Pd - 1) * material.init.scale
+    return (2 * uniform_Pd - 1) * (material.init.scale * unit)
 
 
 def labels(material: Material) -> Tensor:

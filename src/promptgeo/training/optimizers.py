@@ -46,6 +46,7 @@ def group_settings(config: Optimizer) -> dict[str, Any]:
 
 def learning_rate(config: Optimizer, step: int, total_steps: int) -> float:
     """The learning rate of step `step` (0-based), as transformers' schedules of these names define it."""
+    assert config.lr is not None  # Plan.optimizer has it
     if step < config.warmup_steps:
         return config.lr * step / config.warmup_steps
     progress = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)

@@ -4,18 +4,19 @@ Shapes: P prompt tokens, d width.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import tempfile
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from promptgeo.config.identity import derived_seeds
-from promptgeo.config.schema import RunConfig, to_dict
+from promptgeo.config.schema import Optimizer, RunConfig, to_dict
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import UserError
@@ -58,6 +59,14 @@ class Plan:
         """The split that learning curves and predictions are made on."""
         return self.config.evaluation.split.name
 
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """The optimiser's settings, with the learning rate as a number of its own, whatever unit it was given in."""
+        optimizer = self.config.optimizer
+        if optimizer.lr_in_embedding_units is None:
+            return optimizer
+        return replace(optimizer, lr=optimizer.lr_in_embedding_units * self.lm.embedding_scale)
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.train_rows) // self.config.training.batch_size)
@@ -75,6 +84,7 @@ class Plan:
             "versions": _versions(),
             "fingerprints": {"model": self.lm.fingerprint, "data": self.task.fingerprint},
             **({"coupled_with": partners} if partners else {}),
+            **({"lr": self.optimizer.lr} if self.config.optimizer.lr is None else {}),
             "examples": {split: len(getattr(self.task, split)) for split in ("train", "validation", "test")},
         }
 
@@ -109,6 +119,19 @@ def _require_possible_folder(cell: Cell) -> None:
             f"{cell.folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
             "shorten model.name, task.name or init.name"
         )
+    for other in cell.folder.parent.glob(f"*-{cell.id[:8]}"):
+        if other != cell.folder and _is_run(other, cell.id):
+            raise UserError(
+                f"model.name={cell.config.model.name}: this very run lies in {other} under another name; "
+                "use that name, or delete the folder"
+            )
+
+
+def _is_run(folder: Path, run_id: str) -> bool:
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("id") == run_id
+    except (OSError, ValueError, AttributeError):
+        return False  # what is damaged is no run
 
 
 def _load_model(cell: Cell) -> LM:

@@ -60,7 +60,7 @@ class PromptTuning(L.LightningModule):
         return itertools.count()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return make_optimizer(self.waiting[0].config.optimizer, list(self.prompts))
+        return make_optimizer(self.waiting[0].optimizer, list(self.prompts))
 
     def on_train_start(self) -> None:
         if self.dropout:
@@ -90,7 +90,7 @@ class PromptTuning(L.LightningModule):
         if self.coupled:
             self._push_apart()
         for s in self._taken():
-            state, config = self.active[s], self.active[s].plan.config.optimizer
+            state, config = self.active[s], self.active[s].plan.optimizer
             state.lr = learning_rate(config, state.step, state.plan.total_steps)
             optimizer.param_groups[s]["lr"] = state.lr
             if config.clip is not None:
@@ -284,7 +284,7 @@ class PromptTuning(L.LightningModule):
         """
         state = self.active[slot] = RunState(plan)
         prompt, optimizer = self.prompts[slot], self.optimizers().optimizer
-        optimizer.param_groups[slot].update(group_settings(plan.config.optimizer))
+        optimizer.param_groups[slot].update(group_settings(plan.optimizer))
         with torch.no_grad():
             prompt.copy_(plan.p0_Pd)
         optimizer.state.pop(prompt, None)

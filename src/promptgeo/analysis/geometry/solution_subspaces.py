@@ -22,6 +22,7 @@ from promptgeo.analysis.resampling import draw_counts, or_wilson, percentile_int
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import percent
 from promptgeo.analysis.training_loss import minibatch_losses
+from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 
 
@@ -72,7 +73,9 @@ def train_subspaces(
     spaces = [None if k == size else bases_S[s][:, :k] for s, k in trials]
     rows = task.evaluation_set.task.rows(lm, task.evaluation_set.task.train, task.length)
     train_loss = minibatch_losses(lm, rows, training.batch_size, generator)
-    lr = float(task.runs[0].info["config"]["optimizer"]["lr"]) if training.lr is None else training.lr
+    lr = task.runs[0].lr if training.lr is None else training.lr
+    if lr is None:
+        raise UserError(f"dimension: the learning rate of {task.runs[0].folder} is not known; set lr=")
     points = train_in_subspaces(train_loss, p0_SPd[[s for s, _ in trials]], spaces, steps=training.steps, lr=lr)
     trained = torch.from_numpy(task.prompts()).to(points)
     scored = task.evaluation_set.evaluate(lm, torch.cat([trained, p0_SPd, points]))

@@ -75,7 +75,8 @@ def bezier(
     least: float = 0.01,
     steps: int = 60,
     points: int = 11,
-    lr: float = 0.01,
+    lr: float | None = None,
+    lr_in_embedding_units: float = 0.15,
     batch_size: int = 16,
     chosen_on: int = 32,
     max_examples: int | None = 100,
@@ -92,7 +93,8 @@ def bezier(
     Args:
         pairs: of a task, those whose midpoint's loss lies highest above the mean of its ends' losses.
         least: nats a label token; no path is trained where the midpoint rises less, and only the line is scored.
-        steps, lr, batch_size: of the path's training, with Adam on training examples.
+        steps, batch_size: of the path's training, with Adam on training examples.
+        lr: its learning rate; null: lr_in_embedding_units, times the standard deviation of the model's embeddings.
         points: of a path that are scored, evenly over t, ends included.
         chosen_on: training examples that the pairs are chosen on.
         max_examples: test examples of a task; null: all.
@@ -103,6 +105,7 @@ def bezier(
     """
     if points < 3 or steps < 1 or pairs < 1:
         raise UserError("bezier: needs points >= 3, steps >= 1 and pairs >= 1")
+    rate = lr_in_embedding_units * lm.embedding_scale if lr is None else lr
     result = Result()
     rows: list[dict[str, Any]] = []
     tasks, result.omissions = two_or_more(by_task(runs, "bezier", max_examples, seed), "bezier", "a path needs two")
@@ -117,7 +120,7 @@ def bezier(
         paths = []
         for pair in high or chosen[:1]:
             start, end = prompts_NPd[pair.start], prompts_NPd[pair.end]
-            control = train_control(loss, start, end, steps=steps, lr=lr, seed=seed) if high else None
+            control = train_control(loss, start, end, steps=steps, lr=rate, seed=seed) if high else None
             paths.append(_scored(lm, task.evaluation_set, start, control, end, points))
             rows += _rows(task, pair, paths[-1])
         _report(result, task, paths, draws, seed)

@@ -192,7 +192,8 @@ def soft_input_row(lm: LM, template: Template, prompt_length: int, input_length:
         "{input}": [-1 - prompt_length - k for k in range(input_length)],
     }
     places = iter(PLACE.findall(text))
-    marked = probe_row(lm, template.name, PLACE.sub("{prompt}", text), 1)  # -1 marks the places, in their order
+    # -1 marks the places, in their order.
+    marked = probe_row(lm, template.name, PLACE.sub("{prompt}", text), 1, template.bos)
     ids = [token for one in marked.ids.tolist() for token in (soft[next(places)] if one == -1 else [one])]
     return replace(marked, ids=np.array(ids, dtype=np.int64))
 

@@ -1,0 +1,58 @@
+"""Which tokens begin every row? What the model's tokenizer puts before a text (BOS), where the template wants it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from promptgeo.config.schema import Bos, Template
+from promptgeo.errors import UserError
+
+
+class Tokens(Protocol):
+    """What is asked of a model here."""
+
+    @property
+    def bos(self) -> Sequence[int]:
+        """Token ids that its tokenizer puts before a text; none of many models."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` alone."""
+
+
+def bos_of(template: Template, lm: Tokens) -> list[int]:
+    """The tokens to put into every row of this template: none where the template's text writes them itself.
+
+    Raises UserError where the template demands them and the tokenizer puts none.
+    """
+    if template.bos is Bos.never:
+        return []
+    bos = list(lm.bos)
+    if not bos and template.bos is not Bos.auto:
+        raise UserError(
+            f"template.bos={template.bos.name}: this model's tokenizer puts nothing before a text; "
+            "set template.bos=auto or never"
+        )
+    return [] if bos and _writes(template, lm, bos) else bos
+
+
+def with_resolved_bos(template: Template, lm: Tokens) -> Template:
+    """The template with what auto comes to for this model: always, or never where nothing is put."""
+    if template.bos is Bos.auto:
+        return replace(template, bos=Bos.always if bos_of(template, lm) else Bos.never)
+    return template
+
+
+def put_bos(ids: list[int], bos: list[int], template: Template) -> list[int]:
+    """A row's tokens with BOS at index 0, before the soft prompt; or behind its first prompt, as PEFT has it."""
+    if template.bos is not Bos.after_prompt:
+        return bos + ids
+    start = next((i for i, token in enumerate(ids) if token < 0), 0)
+    end = next((i for i in range(start, len(ids)) if ids[i] >= 0), len(ids))
+    return ids[:end] + bos + ids[end:]
+
+
+def _writes(template: Template, lm: Tokens, bos: list[int]) -> bool:
+    """Whether the template's own text holds these tokens."""
+    pieces = [lm.encode(piece) for piece in re.split(r"{\w*}", template.text) if piece]
+    return any(ids[i : i + len(bos)] == bos for ids in pieces for i in range(len(ids)))
