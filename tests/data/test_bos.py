@@ -80,7 +80,7 @@ def test_it_stands_at_index_0_before_the_prompt_once():
 def test_a_tokenizer_that_puts_nothing_changes_no_row_and_cannot_be_made_to():
     speaker = Speaker(make_tokenizer())
     assert ids_of(speaker, "{input}") == [-1, -2, *speaker.encode("cat")]
-    with pytest.raises(UserError, match="template.bos=always: this model's tokenizer puts nothing before a text"):
+    with pytest.raises(UserError, match=r"template\.bos=always: this model's tokenizer puts nothing before a text"):
         ids_of(speaker, "{input}", bos=Bos.always)
 
 

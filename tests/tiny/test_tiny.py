@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 import safetensors
 import torch
 from transformers import AutoTokenizer
