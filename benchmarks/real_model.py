@@ -6,8 +6,8 @@
 Per task, on the same test examples: no prompt, P0 and the trained prompt (64 training examples, 48 steps, everything
 else a default); in-context learning with 5 and 10 demonstrations, drawn three times from the training examples, in the
 same template with the same BOS; PEFT's order (the prompt before BOS) with the same P0, minibatches and rate; other
-rates. Two of the runs in PEFT's order are trained by PEFT itself too, left-padded as its users have them, to show that
-both are one computation. Training goes on where it was stopped; what is finished is not done again.
+rates. PEFT trains --peft-runs of the runs itself too, left-padded as its users have them; where it trained all of
+them, they are compared with ours. Training goes on where it was stopped; what is finished is not done again.
 
 Intervals: 95 %, percentile bootstrap, 10,000 draws of test examples and of seeds (of demonstrations for in-context).
 """
@@ -95,8 +95,12 @@ def in_context(lm: FrozenLM, task: Task, shots: int, draw: int) -> np.ndarray:
     )
     demonstrated = replace(task, template=replace(template, text=shown + template.text))
     scored = evaluate(lm, np.zeros((1, 0, lm.width), np.float32), demonstrated)
-    order = np.argsort([example.id for example in task.test])
-    return scored.correct[0][order]
+    return scored.correct[0][by_id(task)]
+
+
+def by_id(task: Task) -> np.ndarray:
+    """The order in which `correct` has the test examples."""
+    return np.argsort([example.id for example in task.test])
 
 
 def train_in_peft(p: Plan, model: torch.nn.Module) -> np.ndarray:
@@ -117,7 +121,8 @@ def train_in_peft(p: Plan, model: torch.nn.Module) -> np.ndarray:
         longest = max(len(text + label) for text, label in zip(texts, labels, strict=True))
 
         def padded(parts: list[list[int]], fill: int, longest: int = longest) -> torch.Tensor:
-            return torch.tensor([[fill] * (longest - len(part)) + part for part in parts])
+            left = [[fill] * (longest - len(part)) + part for part in parts]
+            return torch.tensor(left, device=p.lm.device)
 
         whole = [text + label for text, label in zip(texts, labels, strict=True)]
         loss = tuned(
@@ -128,9 +133,7 @@ def train_in_peft(p: Plan, model: torch.nn.Module) -> np.ndarray:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    trained = prompt.detach().numpy().copy()
-    tuned.unload()
-    return trained
+    return prompt.detach().float().cpu().numpy().copy()
 
 
 def interval(values_RE: Sequence[np.ndarray], minus_RE: Sequence[np.ndarray] | None = None) -> dict[str, float | int]:
@@ -150,16 +153,19 @@ def interval(values_RE: Sequence[np.ndarray], minus_RE: Sequence[np.ndarray] | N
 
 def measure(arguments: argparse.Namespace) -> dict:
     runs = train(arguments)
+    peft, compared = compare_with_peft(arguments, runs["peft_order"])
     result: dict[str, dict] = {}
     for name in arguments.tasks:
         own = plan_of(arguments.model, name, arguments.seeds[0])
         arms = {arm: [correct(run) for run in of_task[name]] for arm, of_task in runs.items()}
+        if all((name, seed) in peft for seed in arguments.seeds):
+            arms["PEFT"] = [peft[name, seed].correct[0][by_id(own.task)] for seed in arguments.seeds]
         arms |= {"no prompt": [correct(runs["trained"][name][0], "none")]}
         arms |= {"P0": [correct(runs["trained"][name][0], "initial")]}
         for shots in DEMONSTRATIONS:
             arms[f"{shots}-shot"] = [in_context(own.lm, own.task, shots, draw) for draw in range(DRAWS)]
         result[name] = {"accuracy": {arm: interval(values) for arm, values in arms.items()}}
-        others = [arm for arm in arms if arm in ("5-shot", "10-shot", "peft_order") or arm.startswith("lr ")]
+        others = [arm for arm in arms if arm in ("5-shot", "10-shot", "peft_order", "PEFT") or arm.startswith("lr ")]
         result[name]["trained minus"] = {arm: interval(arms["trained"], arms[arm]) for arm in others}
         shown = {arm: round(of["value"], 3) for arm, of in result[name]["accuracy"].items()}
         print(name, shown, flush=True)
@@ -167,34 +173,40 @@ def measure(arguments: argparse.Namespace) -> dict:
         arm: float(np.mean([result[task]["accuracy"][arm]["value"] for task in result]))
         for arm in result[arguments.tasks[0]]["accuracy"]
     }
-    return {"tasks": result, "mean over tasks": means, "peft": compare_with_peft(arguments, runs["peft_order"])}
+    return {"tasks": result, "mean over tasks": means, "peft": compared}
 
 
 def plan_of(model: str, task: str, seed: int, *more: str) -> Plan:
     return plan(cells_of([compose(overrides(model, task, seed, *more))])[0])
 
 
-def compare_with_peft(arguments: argparse.Namespace, runs: dict[str, list[Run]]) -> list[dict]:
-    """PEFT's own training of a few of the runs in its order: how far is its prompt from ours, what does it score?"""
+def compare_with_peft(arguments: argparse.Namespace, runs: dict[str, list[Run]]) -> tuple[dict, list[dict]]:
+    """PEFT's own training of runs in its order: what does it score, and how far is its prompt from ours?
+
+    Returns {(task, seed): its scores} and a list for the report.
+    """
     import transformers
 
-    compared = []
-    for name in arguments.tasks[: arguments.peft_runs]:
-        p = plan_of(arguments.model, name, arguments.seeds[0], "template.bos=after_prompt")
+    compared, scores = [], {}
+    pairs = [(name, k) for k in range(len(arguments.seeds)) for name in arguments.tasks]
+    for name, k in pairs[: arguments.peft_runs]:
+        p = plan_of(arguments.model, name, arguments.seeds[k], "template.bos=after_prompt")
         dtype = torch.bfloat16 if p.cell.precision == "bf16" else torch.float32
         model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=dtype).eval()
-        theirs = train_in_peft(p, model)
-        ours, scored = runs[name][0].prompt("final"), evaluate(p.lm, theirs[None], p.task)
+        theirs = train_in_peft(p, model.to(p.lm.device))
+        ours, scored = runs[name][k].prompt("final"), evaluate(p.lm, theirs[None], p.task)
+        scores[name, arguments.seeds[k]] = scored
         compared.append(
             {
                 "task": name,
+                "seed": arguments.seeds[k],
                 "moved": float(np.linalg.norm(ours - p.p0_Pd.numpy())),
                 "apart": float(np.linalg.norm(ours - theirs)),
-                "accuracy": {"ours": accuracy(runs[name][0]), "peft": float(scored.accuracy[0])},
+                "accuracy": {"ours": accuracy(runs[name][k]), "peft": float(scored.accuracy[0])},
             }
         )
         print(compared[-1], flush=True)
-    return compared
+    return scores, compared
 
 
 def table(result: dict) -> str:
@@ -213,13 +225,13 @@ def main() -> None:
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=list(TASKS))
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--rates", type=lambda text: [float(r) for r in text.split(",") if r], default=[0.1, 0.3, 1.0])
-    parser.add_argument("--peft-runs", type=int, default=2, help="tasks of which PEFT trains the first seed itself")
+    parser.add_argument("--peft-runs", type=int, default=2, help="runs that PEFT trains itself, seed by seed")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where the runs lie")
     parser.add_argument("--out", type=Path, help="write the JSON here (default: to standard output)")
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     result = measure(arguments)
-    where = environment("cpu") | {"model": Path(arguments.model).name}
+    where = environment("cuda" if torch.cuda.is_available() else "cpu") | {"model": Path(arguments.model).name}
     write_report(where | {"result": result}, table(result), arguments.out)
 
 
