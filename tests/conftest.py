@@ -50,6 +50,17 @@ def make_tokenizer():
     )
 
 
+def tokenizer_that_writes(*pieces: str):
+    """One whose encoding of a text is these pieces, $A the text itself; two more tokens are special."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<bos>", "<lang>"]})
+    special = [(t, tokenizer.convert_tokens_to_ids(t)) for t in ("<bos>", "<lang>", "<|endoftext|>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=" ".join(pieces), special_tokens=special)
+    return tokenizer
+
+
 def make_config(family: str, vocab: int):
     import transformers as tf
 
@@ -116,3 +127,20 @@ def gpt2(model_folders):
     from promptgeo import FrozenLM
 
     return FrozenLM.load(str(model_folders["gpt2"]), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def with_bos(model_folders, tmp_path_factory):
+    """The small Llama, whose tokenizer now puts a BOS."""
+    import shutil
+
+    import reference
+
+    folder = tmp_path_factory.mktemp("bos") / "llama"
+    shutil.copytree(model_folders["llama"], folder)
+    tokenizer = tokenizer_that_writes("<bos>", "$A")
+    model = reference.original(folder)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

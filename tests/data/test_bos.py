@@ -1,14 +1,12 @@
 """BOS: what the model's tokenizer puts before a text stands before the prompt, once, and is part of what a run is."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from tokenizers.processors import TemplateProcessing
 
 import reference
-from conftest import make_tokenizer
+from conftest import make_tokenizer, tokenizer_that_writes
 from promptgeo import FrozenLM, UserError
 from promptgeo.config.schema import Bos, Template
 from promptgeo.data.tasks import Example, Task
@@ -17,15 +15,6 @@ from promptgeo.runs.folder import Run, _own_digest
 from promptgeo.runs.task import task_of
 
 SMALL = ("task=plus_two", "task.split.max_train=8", "task.split.max_test=4", "training.max_steps=2")
-
-
-def tokenizer_that_writes(*pieces: str):
-    """One whose encoding of a text is these pieces, $A the text itself; two more tokens are special."""
-    tokenizer = make_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<bos>", "<lang>"]})
-    special = [(t, tokenizer.convert_tokens_to_ids(t)) for t in ("<bos>", "<lang>", "<|endoftext|>")]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=" ".join(pieces), special_tokens=special)
-    return tokenizer
 
 
 class Speaker:
@@ -82,19 +71,6 @@ def test_a_tokenizer_that_puts_nothing_changes_no_row_and_cannot_be_made_to():
     assert ids_of(speaker, "{input}") == [-1, -2, *speaker.encode("cat")]
     with pytest.raises(UserError, match=r"template\.bos=always: this model's tokenizer puts nothing before a text"):
         ids_of(speaker, "{input}", bos=Bos.always)
-
-
-@pytest.fixture(scope="module")
-def with_bos(model_folders, tmp_path_factory):
-    """The small Llama, whose tokenizer now puts a BOS."""
-    folder = tmp_path_factory.mktemp("bos") / "llama"
-    shutil.copytree(model_folders["llama"], folder)
-    tokenizer = tokenizer_that_writes("<bos>", "$A")
-    model = reference.original(folder)
-    model.resize_token_embeddings(len(tokenizer))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_a_run_says_what_auto_came_to_and_is_another_run_than_one_without(with_bos, model_folders, tmp_path):
