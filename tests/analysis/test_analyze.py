@@ -666,6 +666,19 @@ def model_asked(monkeypatch, runs: pg.RunTable, width: int = 3, fingerprint: str
     return Materials(runs, AnalyzeConfig(**keys)).lm
 
 
+def test_runs_of_one_task_name_with_different_data_are_not_pooled(cli):
+    for seed, data in ((0, "aa" * 32), (1, "bb" * 32)):
+        other = header("plus_one", "cat", seed)
+        other["fingerprints"]["data"] = f"sha256:{data}"
+        write_run(Path(f"two/{seed}"), other | {"id": data}, trained(seed))
+    outcome = cli("runs=two", "analysis=[curves]")
+    assert outcome.status == 2
+    assert (
+        "task plus_one: these runs have several data sets (aaaaaaaa, bbbbbbbb), which are never pooled" in outcome.err
+    )
+    assert cli("runs=two", "analysis=[curves]", "where=data == 'bbbbbbbb'").status == 0
+
+
 def test_the_runs_say_which_model_is_loaded(cli, monkeypatch):
     runs = pg.load_runs("runs")
     loaded = model_asked(monkeypatch, runs)

@@ -168,7 +168,17 @@ def usable_runs(folders: Sequence[str], where: str | None) -> tuple[RunTable, li
     if not len(table):
         condition = f" for which {where}" if where else ""
         raise UserError(f"runs={','.join(map(str, folders))}: no completed runs lie there{condition}")
+    _require_one_data_set_per_task(table)
     return table, left_out
+
+
+def _require_one_data_set_per_task(runs: RunTable) -> None:
+    for task, data in runs.table.groupby("task", sort=False)["data"]:
+        if len(different := data.dropna().unique()) > 1:
+            raise UserError(
+                f"task {task}: these runs have several data sets ({', '.join(different)}), which are never pooled; "
+                f"choose one with where=\"data == '{different[0]}'\", or give each a task.name"
+            )
 
 
 def _run_folders(runs: Any) -> list[str]:

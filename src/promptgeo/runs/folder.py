@@ -225,6 +225,7 @@ class Run:
             "n": results["n"],
             **{f"{HEADLINE}_{which}": results[HEADLINE].get(which) for which in PROMPTS},
             **{m.name: results.get(m.name, {}).get("final") for m in METRICS if m.name != HEADLINE},
+            "data": (self.info.get("fingerprints", {}).get("data") or "").removeprefix("sha256:")[:8] or None,
             "folder": str(self.folder),
         }
 
