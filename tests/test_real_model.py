@@ -1,0 +1,101 @@
+"""The first commands on a real pretrained model. PROMPTGEO_REAL_MODEL names its folder.
+
+Run on Gemma 3 270M (base, dequantised from Q4_K_M): a BOS, scaled embeddings, 262,144 words, a sliding window.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import reference
+from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.runs.folder import Run
+from promptgeo.training.callbacks import Checkpointer
+from promptgeo.training.engine import train_pack
+from promptgeo.training.interruption import Interrupted
+
+FOLDER = os.environ.get("PROMPTGEO_REAL_MODEL", "")
+if not FOLDER:
+    pytest.skip("needs a real model: PROMPTGEO_REAL_MODEL=<folder>", allow_module_level=True)
+
+SMALL = ("task.split.max_train=8", "task.split.max_test=2", "training.max_steps=2", "evaluation.max_new_tokens=4")
+
+
+@pytest.fixture(scope="module")
+def lm() -> FrozenLM:
+    return FrozenLM.load(FOLDER, device="cpu", precision="fp32")
+
+
+def test_logits_gradient_and_greedy_output_are_plain_transformers(lm):
+    original = reference.original(FOLDER)
+    texts = ["Input: France\nLabel:", "Input: a rather longer line than the other one\nLabel:"]
+    rows = [
+        reference.row([*lm.bos, -1, -2, *lm.encode(text)], lm.encode(label))
+        for text, label in zip(texts, (" Paris\n", " I do not know\n"), strict=True)
+    ]
+    prompts = torch.randn(1, 2, lm.width, generator=torch.Generator().manual_seed(0)) * lm.embedding_scale
+    ours, theirs = prompts.clone().requires_grad_(), prompts[0].clone().requires_grad_()
+    logits = []
+    for batch in lm.batches(rows, [0, 0], 2):
+        all_MV = lm.label_logits(ours, batch)
+        logits += [all_MV[batch.row_M == i] for i in range(2)]
+    wanted = [reference.label_logits(original, theirs, row) for row in rows]
+    for got, expected in zip(logits, wanted, strict=True):
+        assert (got - expected).abs().max() < 1e-4 * expected.std()
+        assert torch.equal(got.argmax(-1), expected.argmax(-1))
+    loss = sum(reference.row_loss(original, theirs, row) for row in rows)
+    own = torch.nn.functional.cross_entropy(
+        torch.cat(logits), torch.cat([torch.from_numpy(row.label) for row in rows]), reduction="sum"
+    )
+    gradient, expected = torch.autograd.grad(own, ours)[0][0], torch.autograd.grad(loss, theirs)[0]
+    assert (gradient - expected).norm() < 1e-3 * expected.norm()
+    written = lm.greedy(prompts, rows, [0, 0], 4)
+    assert written == [reference.written(original, prompts[0], row, 4) for row in rows]
+
+
+def test_it_begins_with_a_bos_has_a_scale_and_a_name_of_its_own(lm, tmp_path):
+    assert lm.bos == [lm.tokenizer.bos_token_id] and lm.embedding_scale == pytest.approx(1.03, abs=0.01)
+    plan = reference.make_plan(FOLDER, tmp_path, "task=country_capital", *SMALL)
+    assert plan.config.template.bos.name == "always" and all(row.ids[0] == lm.bos[0] for row in plan.train_rows)
+    assert plan.config.model.name == Path(FOLDER).name
+    assert plan.optimizer.lr == pytest.approx(plan.config.optimizer.lr_in_embedding_units * lm.embedding_scale)
+
+
+@pytest.fixture(scope="module")
+def three_tasks(tmp_path_factory):
+    """Three runs trained together: (plans, files)."""
+    folder = tmp_path_factory.mktemp("together")
+    tasks = ("country_capital", "present_past", "sentiment")
+    plans = [reference.make_plan(FOLDER, folder, f"task={task}", *SMALL) for task in tasks]
+    assert train_pack(plans) == {}
+    return plans, [Run.load(plan.folder).info["files"] for plan in plans]
+
+
+def test_a_run_in_a_pack_equals_the_run_alone(three_tasks, tmp_path):
+    plans, files = three_tasks
+    alone = reference.make_plan(FOLDER, tmp_path, "task=present_past", *SMALL)
+    assert reference.trained(alone).info["files"] == files[1]
+    info = json.loads((plans[1].folder / "run.json").read_text())
+    assert info["lr"] == alone.optimizer.lr and info["results"]["steps"] == 2
+
+
+def test_a_stopped_run_goes_on_as_if_never_stopped(three_tasks, tmp_path, monkeypatch):
+    import signal
+
+    real = Checkpointer.ticked
+
+    def ticked(self):
+        signal.raise_signal(signal.SIGINT)
+        return real(self)
+
+    plan = reference.make_plan(FOLDER, tmp_path, "task=country_capital", *SMALL)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Checkpointer, "ticked", ticked)
+        train_pack([plan])
+    assert train_pack([plan]) == {}
+    assert Run.load(plan.folder).info["files"] == three_tasks[1][0]
+    assert np.isfinite(Run.load(plan.folder).prompt("final")).all()
