@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgeo.config.compose import compose, literal
+from promptgeo.config.compose import assignment, compose, literal
 from promptgeo.config.schema import RunConfig
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import RunFailed
@@ -89,4 +89,4 @@ def _without_paths(value: Any) -> Any:
 
 
 def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:
-    return compose([*(f"{key}={literal(value)}" for key, value in choices.items()), *overrides])
+    return compose([*(assignment(key, value) for key, value in choices.items()), *overrides])

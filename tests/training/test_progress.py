@@ -90,4 +90,4 @@ def test_what_takes_long_says_what_it_is_and_what_is_soon_done_says_nothing(monk
         import time
 
         time.sleep(0.3)
-    assert re.fullmatch(r"promptgeo: loading the model x \.\.\.\n", capsys.readouterr().err)
+    assert re.fullmatch(r"promptgeo is loading the model x \.\.\.\n", capsys.readouterr().err)

@@ -112,7 +112,9 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
     """
     if options.hydra_help or options.info or options.shell_completion:
         return None
-    configs = compose.compose_grid([*options.overrides, *_searchpath(options)], options.multirun)
+    searchpath = _searchpath(options)
+    configs = compose.compose_grid([*options.overrides, *searchpath], options.multirun)
+    options.overrides = compose.as_spelt([*options.overrides, *searchpath])[: len(options.overrides)]
     if options.cfg:
         return None
     _require_one_folder(configs)

@@ -18,9 +18,10 @@ from hydra.errors import OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
 from promptgeo.config.paths import conf_dir, groups
-from promptgeo.config.schema import Regulariser, RegulariserKind, RunConfig, keys, sections
+from promptgeo.config.schema import Regulariser, RegulariserKind, RunConfig, keys, sections, texts
 from promptgeo.config.validate import require
 from promptgeo.errors import UserError
 
@@ -28,6 +29,7 @@ from promptgeo.errors import UserError
 def register() -> None:
     """The schema as Hydra's config `run_schema`, which conf/train.yaml begins with."""
     ConfigStore.instance().store("run_schema", RunConfig)
+    spelling.register()
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
@@ -71,11 +73,32 @@ def literal(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
+def assignment(key: str, value: Any) -> str:
+    """key=value of Python's as Hydra's override grammar writes it.
+
+    Raises UserError for a number or truth value where a text is wanted.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    # A whole number has one spelling; 1e3 and true have several.
+    if key in texts() and any(isinstance(each, bool | float) for each in values):
+        raise UserError(f"{key}={value}: must be a text, written in quotes")
+    if isinstance(value, list | tuple):
+        value = [spelling.escaped(key, each) if isinstance(each, str) else each for each in value]
+    return f"{key}={literal(spelling.escaped(key, value) if isinstance(value, str) else value)}"
+
+
 def compose(overrides: Sequence[str]) -> RunConfig:
     """One run's config from overrides as on the command line."""
     with _composer():
-        _require_single(_checked(overrides))
-        return to_run_config(hydra_compose("train", list(overrides)))
+        checked = _checked(overrides)
+        _require_single(checked)
+        return to_run_config(hydra_compose("train", [o.input_line for o in checked]))
+
+
+def as_spelt(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are to be handed to Hydra itself: texts keep their spelling."""
+    with _composer():
+        return [o.input_line for o in _checked(overrides)]
 
 
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
@@ -201,7 +224,10 @@ def _checked(lines: Sequence[str]) -> list[Override]:
         if line.startswith("="):
             raise UserError(f"{line}: has no key")
         try:
-            overrides += parser.parse_overrides([line])
+            (override,) = parser.parse_overrides([line])
+            if not override.is_delete() and (quoted := spelling.spelt(line)) != line:
+                (override,) = parser.parse_overrides([quoted])
+            overrides.append(override)
         except OverrideParseException as error:
             raise UserError(
                 f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')"

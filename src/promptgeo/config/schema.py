@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import MISSING
 
@@ -268,6 +269,20 @@ def keys() -> list[str]:
                 yield f"{prefix}{f.name}"
 
     return list(walk(RunConfig, ""))
+
+
+@lru_cache
+def texts() -> frozenset[str]:
+    """The keys that hold a text, or a list of texts."""
+
+    def walk(cls: type, prefix: str) -> Iterator[str]:
+        for name, hint in get_type_hints(cls).items():
+            if is_dataclass(hint):
+                yield from walk(cast(type, hint), f"{prefix}{name}.")
+            elif {str, list[str]} & set(get_args(hint) if isinstance(hint, UnionType) else [hint]):
+                yield f"{prefix}{name}"
+
+    return frozenset(walk(RunConfig, ""))
 
 
 @lru_cache

@@ -11,8 +11,8 @@ PATIENCE = 2.0
 
 @contextmanager
 def said_when_slow(doing: str) -> Iterator[None]:
-    """Within: after PATIENCE, `promptgeo: <doing> ...` on standard error."""
-    timer = Timer(PATIENCE, lambda: print(f"promptgeo: {doing} ...", file=sys.stderr, flush=True))
+    """Within: after PATIENCE, `promptgeo is <doing> ...` on standard error."""
+    timer = Timer(PATIENCE, lambda: print(f"promptgeo is {doing} ...", file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
     try:

@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from promptgeo.config.schema import Every
 from promptgeo.evaluation.metrics import METRICS
 from promptgeo.runs.folder import Trained
-from promptgeo.config.schema import Every
 from promptgeo.training.callbacks import Callback
 from promptgeo.training.plan import Plan
 from promptgeo.training.run_state import RunState
