@@ -43,6 +43,8 @@ def explain(error: BaseException) -> str:
     where = f"{file[1]}.yaml: " if file else ""
     for link in reversed(chain):
         if key := getattr(link, "full_key", None):
+            if file and key == file[1].partition("/")[0] and key not in groups():
+                return f"{where}its first line must be '# @package _global_': its keys are a run's own"
             return where + _at_key(key, link)
     return " ".join(str(error).split()) if isinstance(error, YAMLError) else where + _first_line(error)
 
