@@ -94,6 +94,8 @@ class Template:
     # line: the generated line is the label; prefix: it starts with the label; token: its first token is the label
     scoring: Scoring = Scoring.line
     max_new_tokens: int = 16  # default of evaluation.max_new_tokens
+    # text and label are turns of the tokenizer's chat template; a run's own config has them written out, and false
+    chat: bool = False
 
 
 @dataclass

@@ -68,8 +68,12 @@ _cells: dict[str, Cell] = {}
 
 def _make(config: RunConfig) -> Cell:
     with said_when_slow("loading torch"):
+        from promptgeo.model.chat import resolved
         from promptgeo.model.loading import resolve_device, resolve_precision
 
+    if config.template.chat:
+        config = replace(config, template=resolved(config.template, config.model))
+        validate(config)
     contents = _contents(config)
     device = resolve_device(config.device.name)
     precision = resolve_precision(config.precision.name, device)
