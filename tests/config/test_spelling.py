@@ -8,6 +8,7 @@ import yaml
 from promptgeo import UserError
 from promptgeo.api import _config
 from promptgeo.config.compose import compose, compose_grid
+from promptgeo.config.compose_analyze import compose_analyze
 from promptgeo.config.schema import flatten, texts, to_dict
 from promptgeo.config.spelling import spelt
 
@@ -150,3 +151,9 @@ def test_a_broken_file_of_ones_own_is_still_one_line(tmp_path):
     Path(tmp_path / "task" / "mine.yaml").write_text("")
     with pytest.raises(UserError):
         compose(["task=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+def test_an_analysiss_texts_keep_their_spelling_too():
+    config = compose_analyze(["runs=1e3", "out=yes", "model=1234567e8", "of=delta", "overwrite=true", "allow=[1e3]"])
+    assert (config.runs, config.out, config.model, config.overwrite) == ("1e3", "yes", "1234567e8", True)
+    assert config.allow == ["1e3"] and compose_analyze(["runs=[1e3,a]", "out=null"]).runs == ["1e3", "a"]

@@ -18,6 +18,9 @@ from promptgeo.config.paths import groups
 from promptgeo.config.schema import keys, sections
 from promptgeo.errors import UserError
 
+LONGEST = 250
+"""Characters of a list of what is valid: an error is one line."""
+
 
 @contextmanager
 def config_errors() -> Iterator[None]:
@@ -92,7 +95,12 @@ def nearest(word: str, valid: Sequence[str]) -> str:
 
 
 def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:
-    return f"nearest: {', '.join(near)}" if near else f"one of {', '.join(valid)}"
+    if near:
+        return f"nearest: {', '.join(near)}"
+    named = ", ".join(valid)
+    if len(named) > LONGEST:
+        named = f"{named[:LONGEST].rpartition(', ')[0]}, ... (--help names all {len(valid)})"
+    return f"one of {named}"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -274,8 +274,8 @@ def keys() -> list[str]:
 
 
 @lru_cache
-def texts() -> frozenset[str]:
-    """The keys that hold a text, or a list of texts."""
+def texts(config: type | None = None) -> frozenset[str]:
+    """The keys of a run's config, or of another dataclass, that hold a text, or a list of texts."""
 
     def walk(cls: type, prefix: str) -> Iterator[str]:
         for name, hint in get_type_hints(cls).items():
@@ -284,7 +284,7 @@ def texts() -> frozenset[str]:
             elif {str, list[str]} & set(get_args(hint) if isinstance(hint, UnionType) else [hint]):
                 yield f"{prefix}{name}"
 
-    return frozenset(walk(RunConfig, ""))
+    return frozenset(walk(config or RunConfig, ""))
 
 
 @lru_cache
