@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgeo.config.compose import compose, literal
+from promptgeo.config.compose import assignment, compose, literal
 from promptgeo.config.schema import RunConfig
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import RunFailed
+from promptgeo.model.chat import resolved
 from promptgeo.runs.folder import Run
 from promptgeo.training.cell import cell_of
 from promptgeo.training.engine import train_all
@@ -54,7 +55,7 @@ def task(name: str, *overrides: str, **choices: Any) -> Task:
     Raises UserError for a wrong key, and for data that cannot be read.
     """
     config = _config(overrides, {"task": name, **choices})
-    return load_task(config.task, config.template)
+    return load_task(config.task, resolved(config.template, config.model))
 
 
 def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: Any) -> "list[Answer]":
@@ -89,4 +90,4 @@ def _without_paths(value: Any) -> Any:
 
 
 def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:
-    return compose([*(f"{key}={literal(value)}" for key, value in choices.items()), *overrides])
+    return compose([*(assignment(key, value) for key, value in choices.items()), *overrides])

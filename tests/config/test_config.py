@@ -73,7 +73,7 @@ def with_value(key: str, value) -> RunConfig:
         ("model=gpt3", "model=gpt3: no such model; nearest: gpt2"),
         ("model=3", "model=3: no such model; "),
         ("sweep=nope", "sweep=nope: no such sweep; one of "),
-        ("template=null", "template=null: no such template; one of bare, input_label, study3"),
+        ("template=null", "template=null: no such template; one of bare, chat, input_label, study3"),
         ("init=[cat,dog]", "init=['cat', 'dog']: no such init; "),
         ("tsak=country_capital", "tsak: no such key; nearest: task"),
         ("task.sourc.path=x", "task.sourc.path: no such key; nearest: task.source.path"),
@@ -274,8 +274,30 @@ def test_the_listing_of_conf_is_complete():
         "smollm2-135m",
         "qwen2.5-0.5b",
         "llama-3.2-1b",
+        "gemma-3-1b-it",
+        "gemma-3-1b",
+        "gemma-3-270m-it",
+        "gemma-3-270m",
+        "llama-3.2-1b-instruct",
+        "olmo-2-1b-instruct",
+        "olmo-2-1b",
+        "pythia-1.4b",
+        "pythia-14m",
+        "pythia-31m",
+        "qwen2.5-0.5b-instruct",
+        "qwen3-0.6b-base",
+        "qwen3-0.6b",
+        "qwen3-1.7b-base",
+        "qwen3-1.7b",
+        "smollm2-1.7b-instruct",
+        "smollm2-1.7b",
+        "smollm2-135m-instruct",
+        "smollm2-360m-instruct",
+        "smollm2-360m",
+        "smollm3-3b-base",
+        "smollm3-3b",
     } == groups["model"]
-    assert {"input_label", "study3", "bare"} == groups["template"]
+    assert {"input_label", "study3", "bare", "chat"} == groups["template"]
     assert {"adamw", "adam", "sgd", "adafactor", "study3"} == groups["optimizer"]
     assert {"none", "orthogonal"} == groups["regulariser"]
     assert "quickstart" in groups["sweep"]
@@ -428,6 +450,7 @@ DECIDES = {
     "template.label": "{label}",
     "template.end": "!",
     "template.scoring": Scoring.prefix,
+    "template.chat": True,
     "optimizer.name": OptimizerKind.sgd,
     "optimizer.lr": 0.02,
     "optimizer.lr_in_embedding_units": 0.02,

@@ -33,6 +33,11 @@ ConfigStore.instance().store(group="hydra/sweeper", name="checked", node=Checked
 
 
 class CheckedSweeper(BasicSweeper):
+    def _parse_config(self) -> list[str]:
+        from promptgeo.config.spelling import spelt
+
+        return [spelt(param) for param in super()._parse_config()]
+
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """promptgeo.train composed and checked every job before Hydra made a folder."""
 

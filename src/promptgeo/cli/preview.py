@@ -2,15 +2,22 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
 
 from promptgeo.config.schema import RunConfig, flatten, to_dict
+from promptgeo.data.tasks import Task
+from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.training.cell import Cell
 from promptgeo.training.engine import finished_run
 from promptgeo.training.packs import default_slots, memory_per_run, packs
 from promptgeo.training.plan import Plan, plan
+from promptgeo.training.progress import SCORED, STEP, WRITTEN, Workload, work
 
-EVALUATIONS = 1.3
-"""Times what training steps take: a guess. What evaluations take depends on the test split and on what is written."""
+SAMPLE = 32
+"""Examples that an evaluation is timed on, at most."""
 
 
 def show(cells: Sequence[Cell]) -> None:
@@ -39,8 +46,8 @@ def show(cells: Sequence[Cell]) -> None:
             table.add_row(*row)
     console.print(table)
     console.print(
-        f"about {total / 60:.1f} minutes (two ticks were timed here; evaluations are guessed at 30 %); "
-        "preview=true: nothing was written",
+        f"about {total / 60:.1f} minutes (two ticks and two evaluations were timed here, with prompts as they are "
+        "before training); preview=true: nothing was written",
         soft_wrap=True,
     )
 
@@ -50,7 +57,9 @@ def _estimate(pack: Sequence[Plan]) -> tuple[list[str], float]:
     first, slots = pack[0], min(default_slots(pack), len(pack))
     config, steps = first.config, sum(p.total_steps for p in pack)
     processes = min(config.packing.devices, len(pack))
-    seconds = _seconds_per_run_step(pack[:slots]) * steps / processes * EVALUATIONS
+    workload = Workload(pack)
+    ahead = np.sum([workload.ahead(p) for p in pack], axis=0)
+    seconds = float(ahead @ _seconds_per_position(pack[:slots], workload)) / processes
     row = [config.model.name, str(len(first.p0_Pd)), str(config.training.batch_size), config.optimizer.name.name]
     row += [str(len(pack)), str(slots), str(steps), f"{_memory(pack, slots) / 1e9:.1f}", f"{seconds / 60:.1f}"]
     return row, seconds
@@ -71,16 +80,35 @@ def _axes(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
     return {name: values for name, values in axes.items() if name in named or name.partition(".")[0] not in named}
 
 
-def _seconds_per_run_step(pack: Sequence[Plan]) -> float:
-    """Measured: the second of two ticks of the pack's first slots, forward and backward."""
+def _seconds_per_position(pack: Sequence[Plan], workload: Workload) -> np.ndarray:
+    """[3], by kind of work. Measured: the second of two ticks of the pack's first slots, forward and backward; and P0s,
+    scored on a few test examples, without and with what the model writes."""
     from promptgeo.training.tuning import PromptTuning
 
+    rates = work()
     for _ in range(2):
         tuning = PromptTuning(list(pack))
         start = time.perf_counter()
         tuning.rehearse(pack)
         seconds = time.perf_counter() - start
-    return seconds / len(pack)
+    rates[STEP] = seconds / sum(_tokens(p) for p in pack)
+    first = pack[0]
+    few = Workload([sample := replace(first, task=_cut(first.task, first.split))])
+    same_set = [p for p in pack if p.task is first.task]
+    p0_NPd = torch.stack([p.p0_Pd for p in same_set])
+    limit = first.config.evaluation.max_new_tokens
+    for kind in (SCORED, WRITTEN):
+        start = time.perf_counter()
+        evaluate(first.lm, p0_NPd, sample.task, split=first.split, max_new_tokens=limit, outputs=kind == WRITTEN)
+        positions = len(p0_NPd) * few.positions(sample, first.split)
+        rates[kind] = (time.perf_counter() - start) / positions
+    return rates
+
+
+def _cut(task: Task, split: str) -> Task:
+    """The task with a few of the split's examples, from all over it."""
+    examples = getattr(task, split)
+    return replace(task, **{split: examples[:: -(-len(examples) // SAMPLE)]})
 
 
 def _memory(pack: Sequence[Plan], slots: int) -> float:

@@ -1,6 +1,8 @@
 """promptgeo-train, python -m promptgeo.train: train one soft prompt, or a grid of them with -m."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +49,7 @@ def train(arguments: Sequence[str]) -> int:
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)  # for conf/train.yaml
     show_full_errors()
     parser = OneLineParser(prog="promptgeo-train", add_help=False, parents=[get_args_parser()])
-    options = parser.parse_args(compose.interior_multirun_first(arguments))
+    options = parser.parse_intermixed_args(arguments)  # keys may stand before and after any option
     options.overrides = compose.with_own_model(options.overrides)
     if options.help:
         print(compose.help_page([*options.overrides, *_searchpath(options)]))
@@ -63,6 +65,7 @@ class Jobs:
     """What Hydra calls for each job of a command. It keeps how each run ended."""
 
     def __init__(self) -> None:
+        self._here = os.getcwd()  # hydra.job.chdir=true leaves it; paths of the user's are seen from here
         self.outcomes: dict[str, Outcome] = {}
         """By the run's id."""
 
@@ -70,12 +73,14 @@ class Jobs:
         """Train the runs of these composed jobs together."""
         from promptgeo.training.engine import train_all
 
-        cells = cells_of([compose.to_run_config(job) for job in jobs])
-        self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells), strict=True)}
+        with contextlib.chdir(self._here):
+            cells = cells_of([compose.to_run_config(job) for job in jobs])
+            self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells), strict=True)}
 
     def __call__(self, job: DictConfig) -> str:
         """The folder of this job's run, which is trained unless it was trained with others. Raises RunFailed."""
-        cell = cell_of(compose.to_run_config(job))
+        with contextlib.chdir(self._here):
+            cell = cell_of(compose.to_run_config(job))
         if cell.id not in self.outcomes:
             self.train([job])
         outcome = self.outcomes[cell.id]
@@ -113,7 +118,14 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
     """
     if options.hydra_help or options.info or options.shell_completion:
         return None
-    configs = compose.compose_grid([*options.overrides, *_searchpath(options)], options.multirun)
+    searchpath = _searchpath(options)
+    if options.config_name or options.config_path:
+        raise UserError(
+            "--config-name, --config-path: promptgeo has one config, train; keys of your own file are given with "
+            "--config-dir FOLDER +experiment=mine, where FOLDER/experiment/mine.yaml begins with # @package _global_"
+        )
+    configs = compose.compose_grid([*options.overrides, *searchpath], options.multirun)
+    options.overrides = compose.as_spelt([*options.overrides, *searchpath])[: len(options.overrides)]
     if options.cfg:
         return None
     _require_one_folder(configs)

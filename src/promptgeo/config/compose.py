@@ -18,9 +18,10 @@ from hydra.errors import OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
-from promptgeo.config.schema import DEFAULT_RATE, Regulariser, RegulariserKind, RunConfig, keys, sections
+from promptgeo.config.schema import DEFAULT_RATE, Regulariser, RegulariserKind, RunConfig, keys, sections, texts
 from promptgeo.config.validate import require
 from promptgeo.errors import UserError
 
@@ -30,6 +31,7 @@ def register() -> None:
     ConfigStore.instance().store("run_schema", RunConfig)
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)
     OmegaConf.register_new_resolver("data_name", data_name, replace=True)
+    spelling.register()
 
 
 def with_own_model(overrides: Sequence[str]) -> list[str]:
@@ -76,12 +78,6 @@ def with_coupled_seeds(config: RunConfig) -> RunConfig:
     return replace(config, regulariser=replace(regulariser, size=None, seeds=list(range(first, first + size))))
 
 
-def interior_multirun_first(arguments: Sequence[str]) -> list[str]:
-    """Hydra's parser takes no override after an interior -m; promptgeo does."""
-    flags = [a for a in arguments if a in ("-m", "--multirun")]
-    return flags[:1] + [a for a in arguments if a not in ("-m", "--multirun")]
-
-
 def literal(value: Any) -> str:
     """A Python value as Hydra's override grammar writes it; texts are quoted, so that "null" or "1e3" stay texts."""
     if isinstance(value, str):
@@ -91,12 +87,33 @@ def literal(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
+def assignment(key: str, value: Any) -> str:
+    """key=value of Python's as Hydra's override grammar writes it.
+
+    Raises UserError for a number or truth value where a text is wanted.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    # A whole number has one spelling; 1e3 and true have several.
+    if key in texts() and any(isinstance(each, bool | float) for each in values):
+        raise UserError(f"{key}={value}: must be a text, written in quotes")
+    if isinstance(value, list | tuple):
+        value = [spelling.escaped(key, each) if isinstance(each, str) else each for each in value]
+    return f"{key}={literal(spelling.escaped(key, value) if isinstance(value, str) else value)}"
+
+
 def compose(overrides: Sequence[str]) -> RunConfig:
     """One run's config from overrides as on the command line."""
     overrides = with_own_model(overrides)
     with _composer():
-        _require_single(_checked(overrides))
-        return to_run_config(hydra_compose("train", list(overrides)))
+        checked = _checked(overrides)
+        _require_single(checked)
+        return to_run_config(hydra_compose("train", [o.input_line for o in checked]))
+
+
+def as_spelt(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are to be handed to Hydra itself: texts keep their spelling."""
+    with _composer():
+        return [o.input_line for o in _checked(overrides)]
 
 
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
@@ -169,7 +186,9 @@ class _Grid:
         if option not in self._values:
             key = option.partition("=")[0]
             job = [*self.first[:index], option, *self.first[index + 1 :]]
-            confined = not key.startswith("hydra") and self._is_confined(key, job)
+            # A group of the user's own, or a sweep's file, may change anything, also what this option is merged with.
+            joint = key.startswith("hydra") or any(axis.startswith("+") or axis == "sweep" for axis in self.axes)
+            confined = not joint and self._is_confined(key, job)
             self._values[option] = attrgetter(key)(self._compose(job)) if confined else _JOINT
         return self._values[option]
 
@@ -223,7 +242,10 @@ def _checked(lines: Sequence[str]) -> list[Override]:
         if line.startswith("="):
             raise UserError(f"{line}: has no key")
         try:
-            overrides += parser.parse_overrides([line])
+            (override,) = parser.parse_overrides([line])
+            if not override.is_delete() and (quoted := spelling.spelt(line)) != line:
+                (override,) = parser.parse_overrides([quoted])
+            overrides.append(override)
         except OverrideParseException as error:
             raise UserError(
                 f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')"
@@ -240,21 +262,40 @@ def _checked(lines: Sequence[str]) -> list[Override]:
 def _check(override: Override, searchpath: list[str]) -> None:
     key = override.get_key_element().lstrip("+~")
     if key not in groups() and key not in sections() and key not in keys():
-        raise UserError(unknown_key(key))
+        _check_own_group(override, searchpath)
+        return
     if override.is_delete():
         raise UserError(f"~{key}: a run needs every key, so none can be left out")
     if override.is_add() or (override.type is not OverrideType.CHANGE and key in groups()):
         raise UserError(f"{override.input_line}: {key} exists already; write it without +")
     if key in groups():
-        loader = GlobalHydra.instance().config_loader()
-        options = loader.get_group_options(key, config_name="train", overrides=searchpath)
-        for value in _values(override):
-            # Hydra would take the last of a list for a group, and say nothing.
-            if value not in options:
-                raise UserError(unknown_option(key, value, options))
+        _check_options(override, key, _options(key, searchpath))
     elif key in sections() and not isinstance(override.value(), dict):
         inside = ", ".join(k for k in keys() if k.startswith(f"{key}."))
         raise UserError(f"{override.input_line}: {key} is a section; its keys: {inside}")
+
+
+def _check_own_group(override: Override, searchpath: list[str]) -> None:
+    """+experiment=mine, a file of the user's own that changes keys of several groups; any other key is unknown."""
+    group = override.key_or_group
+    options = [] if override.package or "." in group else _options(group, searchpath)
+    if not options:
+        raise UserError(unknown_key(override.get_key_element().lstrip("+~")))
+    if not override.is_add():
+        raise UserError(f"{override.input_line}: {group} is a group of your own; write +{group}=<option>")
+    _check_options(override, group, options)
+
+
+def _options(group: str, searchpath: list[str]) -> list[str]:
+    loader = GlobalHydra.instance().config_loader()
+    return list(loader.get_group_options(group, config_name="train", overrides=searchpath))
+
+
+def _check_options(override: Override, group: str, options: Sequence[str]) -> None:
+    for value in _values(override):
+        # Hydra would take the last of a list for a group, and say nothing.
+        if value not in options:
+            raise UserError(unknown_option(group, value, options))
 
 
 def _values(override: Override) -> list[Any]:

@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 
 from promptgeo.config.explain import config_errors
 from promptgeo.config.paths import conf_dir
+from promptgeo.config.schema import texts
+from promptgeo.config.spelling import spelt
 from promptgeo.errors import UserError
 
 
@@ -50,6 +52,10 @@ class AnalyzeConfig:
     allow: list[str] = field(
         default_factory=list, metadata={"help": "packages of your own that an analysis's _target_ may lie in"}
     )
+
+
+TEXTS = texts(AnalyzeConfig) | {"runs"}
+"""Keys that hold a text, or a list of texts."""
 
 
 def available() -> list[str]:
@@ -125,6 +131,8 @@ def _parsed(line: str, parser: OverridesParser) -> tuple[str, Override]:
         (override,) = parser.parse_overrides([line])
     except OverrideParseException as error:
         raise UserError(f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')") from error
+    if not override.is_sweep_override() and (quoted := spelt(line, TEXTS)) != line:
+        line, (override,) = quoted, parser.parse_overrides([quoted])
     return line, override
 
 

@@ -18,6 +18,9 @@ from promptgeo.config.paths import groups
 from promptgeo.config.schema import keys, sections
 from promptgeo.errors import UserError
 
+LONGEST = 250
+"""Characters of a list of what is valid: an error is one line."""
+
 
 @contextmanager
 def config_errors() -> Iterator[None]:
@@ -43,6 +46,8 @@ def explain(error: BaseException) -> str:
     where = f"{file[1]}.yaml: " if file else ""
     for link in reversed(chain):
         if key := getattr(link, "full_key", None):
+            if file and key == file[1].partition("/")[0] and key not in groups():
+                return f"{where}its first line must be '# @package _global_': its keys are a run's own"
             return where + _at_key(key, link)
     return " ".join(str(error).split()) if isinstance(error, YAMLError) else where + _first_line(error)
 
@@ -90,7 +95,12 @@ def nearest(word: str, valid: Sequence[str]) -> str:
 
 
 def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:
-    return f"nearest: {', '.join(near)}" if near else f"one of {', '.join(valid)}"
+    if near:
+        return f"nearest: {', '.join(near)}"
+    named = ", ".join(valid)
+    if len(named) > LONGEST:
+        named = f"{named[:LONGEST].rpartition(', ')[0]}, ... (--help names all {len(valid)})"
+    return f"one of {named}"
 
 
 class OneLineParser(argparse.ArgumentParser):

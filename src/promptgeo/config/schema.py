@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import MISSING
 
@@ -98,6 +99,8 @@ class Template:
     # What the tokenizer puts before a text: auto, always: at index 0, before the prompt (always: an error where it puts
     # nothing); never; after_prompt: prompt, then BOS, as PEFT trains. run.json holds what auto came to.
     bos: Bos = Bos.auto
+    # text and label are turns of the tokenizer's chat template; a run's own config has them written out, and false
+    chat: bool = False
 
 
 @dataclass
@@ -280,6 +283,20 @@ def keys() -> list[str]:
                 yield f"{prefix}{f.name}"
 
     return list(walk(RunConfig, ""))
+
+
+@lru_cache
+def texts(config: type | None = None) -> frozenset[str]:
+    """The keys of a run's config, or of another dataclass, that hold a text, or a list of texts."""
+
+    def walk(cls: type, prefix: str) -> Iterator[str]:
+        for name, hint in get_type_hints(cls).items():
+            if is_dataclass(hint):
+                yield from walk(cast(type, hint), f"{prefix}{name}.")
+            elif {str, list[str]} & set(get_args(hint) if isinstance(hint, UnionType) else [hint]):
+                yield f"{prefix}{name}"
+
+    return frozenset(walk(config or RunConfig, ""))
 
 
 @lru_cache

@@ -161,7 +161,7 @@ def _validate_template(template: Template) -> None:
     require("input" in fields, "template.text", repr(template.text), "a text that holds {input}")
     has_label = re.findall(r"{(\w*)}", template.label) == ["label"]
     require(has_label, "template.label", repr(template.label), "a text that holds {label} once")
-    if template.scoring is Scoring.line and not template.end:
+    if template.scoring is Scoring.line and not template.end and not template.chat:
         raise UserError(
             "template.scoring=line needs a terminator: set template.end (for instance to a newline) "
             "or template.scoring=prefix"

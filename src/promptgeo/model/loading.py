@@ -117,7 +117,10 @@ def read_tokenizer(name_or_path: str, revision: str | None = None, trust_remote_
     from transformers import AutoTokenizer
 
     key = f"model.name_or_path={name_or_path}"
-    source = str(local_folder(name_or_path) or name_or_path)
+    folder = local_folder(name_or_path)
+    if folder is None:
+        offline_if_unreachable()
+    source = str(folder or name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

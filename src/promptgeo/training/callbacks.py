@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from promptgeo.runs.folder import Trained, write_run
@@ -20,6 +20,9 @@ class Callback:
 
     def started(self, state: RunState) -> None:
         """The run has a slot; where state.step > 0, it was resumed from there."""
+
+    def evaluated(self, states: Sequence[RunState], prompts: int, split: str, outputs: bool, seconds: float) -> None:
+        """`prompts` of these runs were scored on `split` (states: one for each; runs with equal prompts share one)."""
 
     def stepped(self, state: RunState) -> None:
         """After each step. Rows of state.metrics are added at the end of an epoch only."""
@@ -79,6 +82,7 @@ class Checkpointer(Callback):
 
     def ticked(self) -> bool:
         now = time.monotonic()
+        self.stop.heeded()
         if self.stop.signum is not None or now >= self.next:
             try:
                 self.save()
@@ -90,3 +94,6 @@ class Checkpointer(Callback):
             spent = time.monotonic() - now
             self.next = now + max(self.SECONDS, spent / self.SHARE)
         return self.stop.signum is not None
+
+    def closed(self) -> None:
+        self.stop.heeded()

@@ -9,6 +9,7 @@ from promptgeo.config.identity import identity
 from promptgeo.config.paths import slug, stamps
 from promptgeo.config.schema import InitKind, RunConfig, Template
 from promptgeo.config.validate import validate
+from promptgeo.config.waiting import said_when_slow
 from promptgeo.errors import UserError
 
 
@@ -66,8 +67,13 @@ _cells: dict[str, Cell] = {}
 
 
 def _make(config: RunConfig) -> Cell:
-    from promptgeo.model.loading import resolve_device, resolve_precision
+    with said_when_slow("loading torch"):
+        from promptgeo.model.chat import resolved
+        from promptgeo.model.loading import resolve_device, resolve_precision
 
+    if config.template.chat:
+        config = replace(config, template=resolved(config.template, config.model))
+        validate(config)
     contents = _contents(config)
     config = replace(config, template=_resolved(config))
     device = resolve_device(config.device.name)
@@ -96,10 +102,11 @@ def _contents(config: RunConfig) -> dict[str, str]:
     from promptgeo.training.inits import source_run
 
     model = config.model
-    contents = {
-        "model": model_fingerprint(model.name_or_path, model.revision, model.trust_remote_code),
-        "data": load_task(config.task, config.template).fingerprint,
-    }
+    contents = {}
+    with said_when_slow(f"reading what identifies the model {model.name_or_path}"):
+        contents["model"] = model_fingerprint(model.name_or_path, model.revision, model.trust_remote_code)
+    with said_when_slow(f"reading the data of task {config.task.name}"):
+        contents["data"] = load_task(config.task, config.template).fingerprint
     if config.init.kind is InitKind.file and config.init.path:
         path = Path(config.init.path).expanduser()
         if not path.is_file():

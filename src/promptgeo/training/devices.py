@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
 from queue import Empty
 from threading import Thread
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def train_on_devices(cells: Sequence[Cell], devices: int, train: Train) -> dict[
         context.Process(target=_work, args=(train, share, k, threads, events), name=f"device {k}", daemon=True)
         for k, share in enumerate(shares)
     ]
-    with SweepView(len(cells)) as view:
+    with SweepView(len(cells), processes=len(shares)) as view:
         for worker in workers:
             worker.start()
         errors, stopped = _follow(workers, events, view)
@@ -104,7 +105,8 @@ def _follow(
             _terminate(workers)
             raise RuntimeError(f"device {rest[0]}: {rest[1]}")
         else:
-            view.report(event, *rest)
+            counted, timed = rest
+            view.report(event, *counted, **timed)
     return errors, stopped
 
 
@@ -129,8 +131,8 @@ def _work(train: Train, cells: list[Cell], index: int, threads: int, events: Que
     if cells[0].device == "cuda":
         torch.cuda.set_device(index)
 
-    def report(event: str, steps: int = 0, text: str = "") -> None:
-        events.put((event, steps, text))
+    def report(event: str, *counted: Any, **timed: Any) -> None:
+        events.put((event, counted, timed))
 
     try:
         events.put(("finished", index, train(cells, report)))

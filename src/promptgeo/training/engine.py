@@ -21,7 +21,7 @@ from promptgeo.training.lock import locked
 from promptgeo.training.loggers import RunLoggers
 from promptgeo.training.packs import default_slots, packs
 from promptgeo.training.plan import Plan, plan
-from promptgeo.training.progress import Report, Reporter, SweepView, silent
+from promptgeo.training.progress import Report, Reporter, SweepView, Workload, silent
 from promptgeo.training.run_state import discard_state, saved_step
 
 if TYPE_CHECKING:
@@ -103,9 +103,13 @@ def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
     by_model = sorted(cells, key=lambda cell: cell.model_key)
     for _, same_model in itertools.groupby(by_model, key=lambda cell: cell.model_key):
         plans = [plan(cell) for cell in same_model]
-        report("planned", sum(p.total_steps for p in plans))
+        together = packs(plans)
+        for pack in together:
+            workload = Workload(pack)
+            for p in pack:
+                report("planned", p.total_steps, work=workload.ahead(p))
         with locked([p.folder for p in plans]):
-            for pack in packs(plans):
+            for pack in together:
                 errors |= train_pack(pack, report=report)
     return errors
 
@@ -130,7 +134,7 @@ def train_pack(plans: Sequence[Plan], slots: int | None = None, *, report: Repor
             for p in plans:
                 discard_state(p.folder)
     recorder, checkpointer = Recorder(), Checkpointer()
-    callbacks: list[Callback] = [recorder, RunLoggers(), Reporter(report), checkpointer]
+    callbacks: list[Callback] = [recorder, RunLoggers(), Reporter(report, plans), checkpointer]
     same_bytes = deterministic() if first.lm.device.type == "cuda" else nullcontext()
     with warnings.catch_warnings(), same_bytes, interruptible():
         # The loader is a counter and the metrics are ours: what Lightning would advise here does not apply.

@@ -1,5 +1,6 @@
-"""What do Ctrl-C and SIGTERM do? The first stops training after the tick, the second at once."""
+"""What do Ctrl-C and SIGTERM do? The first stops training after the tick or a second later, the second at once."""
 
+import _thread
 import signal
 import sys
 import threading
@@ -11,6 +12,11 @@ from promptgeo.config.explain import exit_with
 from promptgeo.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 1.0
+"""Seconds that a tick has to end by itself after a signal: most do, and lose nothing.
+
+An evaluation of a large test split, or the forwards of many runs, may take minutes: they are left, and made again from
+the state saved before."""
 _raised: list[int] = []
 """Signals that raised Interrupted. One raised inside a finaliser or a callback from C reaches no one, and must stop
 training all the same."""
@@ -30,20 +36,30 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """The signal that requested a stop, if there was one."""
+    """The signal that requested a stop, if there was one. GRACE seconds later it raises Interrupted, unless heeded."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._timer: threading.Timer | None = None
 
     def __call__(self, signum: int, frame: FrameType | None = None) -> None:
         if self.signum is not None:
             raise Interrupted(signum)
         self.signum = signum
+        # The main thread is shown the signal once more: it raises between two operations, so after one forward at most.
+        self._timer = threading.Timer(GRACE, _thread.interrupt_main, (signum,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def heeded(self) -> None:
+        """What was going on has ended: nothing is raised any more, unless another signal comes."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def listen(self) -> None:
         _install(self)
-        if _raised:
-            self.signum = _raised[0]
+        if _raised and self.signum is None:
+            self(_raised[0])
 
 
 def _raise(signum: int, frame: FrameType | None = None) -> None:

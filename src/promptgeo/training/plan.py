@@ -17,6 +17,7 @@ import torch
 
 from promptgeo.config.identity import derived_seeds
 from promptgeo.config.schema import Optimizer, RunConfig, to_dict
+from promptgeo.config.waiting import said_when_slow
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import UserError
@@ -102,10 +103,11 @@ def plan(cell: Cell) -> Plan:
     seeds = derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     length = len(p0_Pd)
-    train_rows = task.rows(lm, task.train, length)
-    _require_examples(config, task)
-    for split in (task.train, task.validation, getattr(task, config.evaluation.split.name)):
-        check_scoring(task.template, split, task.rows(lm, split, length))
+    with said_when_slow(f"tokenising and checking the examples of task {task.name}"):
+        train_rows = task.rows(lm, task.train, length)
+        _require_examples(config, task)
+        for split in (task.train, task.validation, getattr(task, config.evaluation.split.name)):
+            check_scoring(task.template, split, task.rows(lm, split, length))
     steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
     total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
     return Plan(cell, lm, task, seeds, p0_Pd, train_rows, total_steps)
@@ -141,13 +143,14 @@ def _load_model(cell: Cell) -> LM:
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
-    return FrozenLM.load(
-        model.name_or_path,
-        revision=model.revision,
-        precision=cell.precision,
-        device=cell.device,
-        trust_remote_code=model.trust_remote_code,
-    )
+    with said_when_slow(f"loading the model {model.name_or_path}"):
+        return FrozenLM.load(
+            model.name_or_path,
+            revision=model.revision,
+            precision=cell.precision,
+            device=cell.device,
+            trust_remote_code=model.trust_remote_code,
+        )
 
 
 def _require_examples(config: RunConfig, task: Task) -> None:

@@ -2,36 +2,56 @@
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
+from promptgeo.config.schema import Every
 from promptgeo.evaluation.metrics import METRICS
 from promptgeo.runs.folder import Trained
 from promptgeo.training.callbacks import Callback
+from promptgeo.training.plan import Plan
 from promptgeo.training.run_state import RunState
 
 EVERY = 30.0
 """Seconds between two lines where standard error is not a terminal."""
 
+STEP, SCORED, WRITTEN = range(3)
+"""Kinds of work: a step's forward and backward, scoring a prompt, scoring it with what the model writes."""
+
+
+def work(kind: int = STEP, positions: float = 0.0) -> np.ndarray:
+    """[3] float64: of each kind, positions of the frozen model's input, by which long and short examples compare."""
+    amounts = np.zeros(3)
+    amounts[kind] = positions
+    return amounts
+
 
 class Report(Protocol):
     """Where a Reporter's events go: to a SweepView, or through a queue to the process that has one."""
 
-    def __call__(self, event: str, steps: int = 0, text: str = "") -> None: ...
+    def __call__(
+        self, event: str, steps: int = 0, text: str = "", work: np.ndarray | float = 0.0, seconds: float = 0.0
+    ) -> None: ...
 
 
-def silent(event: str, steps: int = 0, text: str = "") -> None:
+def silent(event: str, steps: int = 0, text: str = "", work: np.ndarray | float = 0.0, seconds: float = 0.0) -> None:
     """A Report to nobody."""
 
 
 class SweepView:
     """One bar for all runs of a command. Where standard error is not a terminal, a line every 30 seconds instead."""
 
-    def __init__(self, runs: int, name: str = ""):
-        """runs: to train; name: shown where there is one run."""
-        self.runs, self.steps = runs, 0
+    def __init__(self, runs: int, name: str = "", processes: int = 1):
+        """runs: to train; name: shown where there is one run; processes: that train them side by side."""
+        self.runs, self.processes = runs, processes
+        self.steps = self.planned = 0
+        # By kind of work: positions that lie ahead, positions that were timed, and the seconds they took.
+        self.ahead, self.timed, self.seconds = work(), work(), work()
         self.done = self.failed = self.active = self.made = self.resumed = 0
         self.text = name if runs == 1 else ""
         console = Console(stderr=True)
@@ -40,7 +60,6 @@ class SweepView:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=console, disable=not self.live)
         self.started = self.printed = time.monotonic()
@@ -53,16 +72,26 @@ class SweepView:
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
-    def report(self, event: str, steps: int = 0, text: str = "") -> None:
+    def report(
+        self, event: str, steps: int = 0, text: str = "", work: np.ndarray | float = 0.0, seconds: float = 0.0
+    ) -> None:
         """Count an event, and show what changed.
 
-        event: planned (steps: to make), started (steps: made by an earlier process), stepped, ended or failed (steps:
-        that are now behind). text: shown where there is one run.
+        event: planned (a run; steps: to make), started (steps: made by an earlier process), stepped, ended or failed
+        (steps: that are now behind), evaluated. text: shown where there is one run. work [3]: what lies ahead
+        (planned), was timed (evaluated) or is now behind (all others). seconds: that it took (stepped, evaluated).
         """
         if event == "planned":
             self.steps += steps
+            self.planned += 1
+            self.ahead = self.ahead + work
+        elif event == "evaluated":
+            self._time(work, seconds)
         else:
             self.made += steps
+            self.ahead = self.ahead - work
+            if event == "stepped":
+                self._time(work * (np.arange(3) == STEP), seconds)
         self.text = text or self.text
         if event == "started":
             self.active += 1
@@ -72,12 +101,24 @@ class SweepView:
             self.done += event == "ended"
             self.failed += event == "failed"
         if self.live:
-            runs, rate = self._runs(), self._rate()
-            self.bar.update(self.task, total=self.steps, completed=self.made, description=runs, state=rate)
+            runs, state = self._runs(), self._state()
+            self.bar.update(self.task, total=self.steps, completed=self.made, description=runs, state=state)
         elif time.monotonic() - self.printed > EVERY:
             self.printed = time.monotonic()
-            left = (self.steps - self.made) / max(self._per_second(), 1e-9)
-            print(f"{self._runs()}  {self._rate()}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            print(f"{self._runs()}  {self._state()}".rstrip(), file=sys.stderr, flush=True)
+
+    def _time(self, timed: np.ndarray | float, seconds: float) -> None:
+        self.timed = self.timed + timed
+        self.seconds = self.seconds + seconds * (timed > work())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the planned runs, evaluations counted; None until every kind of work that lies ahead was timed once."""
+        ahead = np.maximum(self.ahead, 0)
+        if not self.planned or (self.timed[ahead > 0] == 0).any():
+            return None
+        rates = np.divide(self.seconds, self.timed, out=work(), where=self.timed > 0)
+        return float(ahead @ rates) / self.processes
 
     def _runs(self) -> str:
         if self.runs == 1:
@@ -86,34 +127,111 @@ class SweepView:
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.done}/{self.runs} runs done, {self.active} active, {waiting} waiting{failed}"
 
-    def _per_second(self) -> float:
-        return (self.made - self.resumed) / max(time.monotonic() - self.started, 1e-9)
+    def _state(self) -> str:
+        """How fast and how long still, as far as that is known."""
+        said = []
+        if made := self.made - self.resumed:
+            said.append(f"{made / max(time.monotonic() - self.started, 1e-9):.1f} run-steps/s")
+        if self.text and self.runs == 1:
+            said.append(self.text)
+        if (seconds := self.seconds_left) is not None:
+            unplanned = self.planned < self.runs
+            said.append(f"{_duration(seconds)} left" + (f" for the {self.planned} runs planned" if unplanned else ""))
+        return "  ".join(said)
 
-    def _rate(self) -> str:
-        return f"{self._per_second():.1f} run-steps/s" + (f"  {self.text}" if self.text and self.runs == 1 else "")
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+class Workload:
+    """How much work lies ahead of each run of a pack?"""
+
+    def __init__(self, plans: Sequence[Plan]):
+        self._positions: dict[tuple, int] = {}
+        # No prompt is scored once for all runs of a test split, and P0 once for all runs that begin with it.
+        self._share_none = Counter(_split_of(p) for p in plans)
+        self._share_p0 = Counter((_split_of(p), p.p0_Pd.numpy().tobytes()) for p in plans)
+
+    def positions(self, p: Plan, split: str) -> int:
+        """Of all examples of the split."""
+        key = id(p.task), split, len(p.p0_Pd)
+        if key not in self._positions:
+            rows = p.task.rows(p.lm, getattr(p.task, split), len(p.p0_Pd))
+            self._positions[key] = sum(row.length for row in rows)
+        return self._positions[key]
+
+    def ahead(self, p: Plan, step: int = 0, resumed: bool = False) -> np.ndarray:
+        """[3]: from after `step` to the run's end. resumed: what P0 writes must be seen again."""
+        size, total = p.steps_per_epoch, p.total_steps
+        per_epoch = sum(row.length for row in p.train_rows)
+        evaluations = total // size - step // size + (total % size > 0 and step < total)  # one at each epoch's end
+        watched = self.positions(p, "validation") if p.task.validation and p.split != "validation" else 0
+        tested = self.positions(p, p.split)
+        scored = evaluations * watched
+        if p.split == "validation" or p.config.evaluation.every is Every.epoch:
+            scored += max(evaluations - 1, 0) * tested
+        written = tested * ((evaluations > 0) + bool(p.task.validation) + 1 / self._share_none[_split_of(p)])
+        if step == 0:
+            scored += watched
+            written += tested / self._share_p0[_split_of(p), p.p0_Pd.numpy().tobytes()]
+        elif resumed:
+            written += tested
+        return np.array([(total - step) * per_epoch / size, scored, written])
+
+
+def _split_of(p: Plan) -> tuple:
+    return id(p.task), p.split, p.config.evaluation.max_new_tokens
 
 
 class Reporter(Callback):
     """Reports what happens to the runs of a pack."""
 
-    def __init__(self, report: Report):
+    def __init__(self, report: Report, plans: Sequence[Plan]):
         self.report = report
+        self.workload = Workload(plans)
+        self.ahead = {p.id: self.workload.ahead(p) for p in plans}
+        self.resumed: set[str] = set()
+        self.mark = time.monotonic()
+
+    def begun(self, save: Callable[[], None]) -> None:
+        self.mark = time.monotonic()
 
     def started(self, state: RunState) -> None:
-        self.report("started", state.step)
+        if state.step:
+            self.resumed.add(state.plan.id)
+        self.report("started", state.step, work=self._behind(state))
+
+    def evaluated(self, states: Sequence[RunState], prompts: int, split: str, outputs: bool, seconds: float) -> None:
+        positions = prompts * self.workload.positions(states[0].plan, split)
+        self.mark += seconds  # what is left until a step is reported is the step's
+        self.report("evaluated", work=work(WRITTEN if outputs else SCORED, positions), seconds=seconds)
+
+    def _behind(self, state: RunState, over: bool = False) -> np.ndarray:
+        """[3]: what is done since the run was last reported."""
+        plan = state.plan
+        ahead = work() if over else self.workload.ahead(plan, state.step, plan.id in self.resumed)
+        before, self.ahead[plan.id] = self.ahead[plan.id], ahead
+        return before - ahead
 
     def stepped(self, state: RunState) -> None:
         total = -(-state.plan.total_steps // state.plan.steps_per_epoch)
         # An epoch ends with one row for each of train, validation and test.
         rows = [row for row in state.metrics[-3:] if row["step"] == state.step]
         shown = "  ".join(f"{row['split']} {_measured(row)}" for row in rows)
-        self.report("stepped", 1, f"epoch {state.epoch}/{total}  {shown}" if rows else "")
+        now = time.monotonic()
+        seconds, self.mark = now - self.mark, now
+        text = f"epoch {state.epoch}/{total}  {shown}" if rows else ""
+        self.report("stepped", 1, text, self._behind(state), seconds)
 
     def ended(self, state: RunState, trained: Trained) -> None:
-        self.report("ended", state.plan.total_steps - state.step)  # a run that ends early leaves no steps to make
+        # A run that ends early leaves no steps to make.
+        self.report("ended", state.plan.total_steps - state.step, work=self._behind(state, over=True))
 
     def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
-        self.report("failed", state.plan.total_steps - state.step)
+        self.report("failed", state.plan.total_steps - state.step, work=self._behind(state, over=True))
 
 
 def _measured(row: dict) -> str:

@@ -8,6 +8,7 @@ Shapes: R runs of one forward, P prompt tokens, d width, M label positions.
 
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -253,7 +254,8 @@ class PromptTuning(L.LightningModule):
             # P0 of a word is the same for every seed: it is scored once.
             distinct = {copy_of(prompt).tobytes(): prompt for prompt in prompts}
             place = {content: k for k, content in enumerate(distinct)}
-            scores = _evaluate(self.active[slots[0]].plan, torch.stack(list(distinct.values())), split, outputs)
+            states = [self.active[s] for s in slots]
+            scores = self._evaluate(states, torch.stack(list(distinct.values())), split, outputs)
             for s, prompt in zip(slots, prompts, strict=True):
                 self.active[s].scored(split, prompt, scores.of(place[copy_of(prompt).tobytes()]))
         except Exception as error:
@@ -327,19 +329,32 @@ class PromptTuning(L.LightningModule):
 
     def _final_scores(self, finals: dict[int, np.ndarray]) -> dict[int, dict[str, Evaluation]]:
         """Of each slot's run: scores of no prompt and of every prompt it keeps, with outputs; each is made once."""
-        first = self.active[next(iter(finals))].plan
+        state = self.active[next(iter(finals))]
+        first = state.plan
         key = _evaluation_set(first, first.split)
         if key not in self._without_prompt:
             no_prompt_1Pd = np.zeros((1, 0, self.lm.width), np.float32)
-            self._without_prompt[key] = _evaluate(first, no_prompt_1Pd, first.split, outputs=True)
+            self._without_prompt[key] = self._evaluate([state], no_prompt_1Pd, first.split, outputs=True)
         named = {s: self.active[s].prompts(final) for s, final in finals.items()}
         known = {content: scores for s in finals for content, scores in self.active[s].with_outputs.items()}
-        missing = {a.tobytes(): a for prompts in named.values() for a in prompts.values() if a.tobytes() not in known}
-        if missing:
-            scores = _evaluate(first, np.stack(list(missing.values())), first.split, outputs=True)
+        unknown = [(s, a) for s, prompts in named.items() for a in prompts.values() if a.tobytes() not in known]
+        if missing := {a.tobytes(): a for _, a in unknown}:
+            states = [self.active[s] for s, _ in unknown]
+            scores = self._evaluate(states, np.stack(list(missing.values())), first.split, outputs=True)
             known |= {content: scores.of(k) for k, content in enumerate(missing)}
         none = {"none": self._without_prompt[key]}
         return {s: none | {which: known[a.tobytes()] for which, a in prompts.items()} for s, prompts in named.items()}
+
+    def _evaluate(
+        self, states: Sequence[RunState], prompts_NPd: Tensor | np.ndarray, split: str, outputs: bool
+    ) -> Evaluation:
+        """Scores of prompts of these runs, which share an evaluation set."""
+        plan, start = states[0].plan, time.monotonic()
+        longest = plan.config.evaluation.max_new_tokens
+        scores = evaluate(plan.lm, prompts_NPd, plan.task, split=split, max_new_tokens=longest, outputs=outputs)
+        for callback in self.callbacks:
+            callback.evaluated(states, len(prompts_NPd), split, outputs, time.monotonic() - start)
+        return scores
 
     def _fail(self, slot: int, error: Exception) -> None:
         state = self.active.pop(slot)
@@ -353,8 +368,3 @@ class PromptTuning(L.LightningModule):
 def _evaluation_set(plan: Plan, split: str) -> tuple:
     """What runs have in common whose prompts can be scored together."""
     return id(plan.task), split, plan.config.evaluation.max_new_tokens
-
-
-def _evaluate(plan: Plan, prompts_NPd: Tensor | np.ndarray, split: str, outputs: bool = False) -> Evaluation:
-    longest = plan.config.evaluation.max_new_tokens
-    return evaluate(plan.lm, prompts_NPd, plan.task, split=split, max_new_tokens=longest, outputs=outputs)

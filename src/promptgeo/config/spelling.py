@@ -1,0 +1,122 @@
+"""How does a text keep its spelling? Where one is wanted, `yes` and 1e3 are what was written, not True and 1000.0.
+
+Hydra's grammar and YAML type a value by its looks, before the schema says what it is. So what looks like a number or a
+truth value is quoted wherever a text is wanted: in the words of a command line, and in the files of a config group.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from promptgeo.config.schema import texts
+
+NUMERIC = {"range", "interval", "int", "float", "bool", "json_str"}
+"""Functions of Hydra's grammar whose arguments are no texts."""
+ESCAPES = ("template.text", "template.label", "template.end")
+r"""Keys in whose texts \n and \t stand for a newline and a tab, and \\ for a backslash, on a command line."""
+_CHARACTERS = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+def spelt(line: str, keys: Collection[str] | None = None) -> str:
+    """An override that Hydra can parse, in which every text is quoted that would else become something else.
+
+    keys: that want texts; by default the schema's. Nothing else of the line is changed.
+    """
+    keys = texts() if keys is None else keys
+    tree = OverrideParser(CommonTokenStream(OverrideLexer(InputStream(line)))).override()
+    own = line[: tree.key().stop.stop + 1].lstrip("+~")
+    for key, primitive in reversed(list(_primitives(tree.value(), own))):
+        start, end = primitive.start.start, primitive.stop.stop + 1
+        if key in keys and (quoted := _quoted(primitive, line[start:end].strip(), key in ESCAPES)):
+            line = line[:start] + quoted + line[end:]
+    return line
+
+
+def escaped(key: str, text: str) -> str:
+    """A text of Python's as it must be written on a command line to arrive as it is."""
+    return text.replace("\\", "\\\\") if key in ESCAPES else text
+
+
+def _primitives(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every number, word or quoted text of a value, with the key that it is for, from left to right."""
+    if isinstance(node, OverrideParser.FunctionContext) and node.getChild(0).getText() in NUMERIC:
+        return
+    if isinstance(node, OverrideParser.DictKeyValuePairContext):
+        key = f"{key}.{node.dictKey().getText().strip()}"
+    if isinstance(node, OverrideParser.PrimitiveContext):
+        yield key, node
+        return
+    for child in getattr(node, "children", None) or ():
+        yield from _primitives(child, key)
+
+
+def _quoted(primitive: Any, written: str, has_escapes: bool) -> str | None:
+    """The primitive in quotes; None where it is a text as it is."""
+    tokens = [token.symbol.type for token in primitive.getChildren() if token.symbol.type != OverrideLexer.WS]
+    if tokens in ([OverrideLexer.INT], [OverrideLexer.FLOAT], [OverrideLexer.BOOL]):
+        if tokens == [OverrideLexer.INT] and str(int(written)) == written:
+            return None
+        return QuotedString(written, Quote.double).with_quotes()
+    if not has_escapes or "\\" not in written or OverrideLexer.INTERPOLATION in tokens:
+        return None
+    if tokens == [OverrideLexer.QUOTED_VALUE]:
+        quote = written[0]
+        # As Hydra has it: a backslash is one of its own where it stands before a quote.
+        inside = re.sub(rf"(\\+)({quote})", lambda m: m[1][1::2] + m[2], written[1:])[:-1]
+        return QuotedString(_unescaped(inside, "nt\\"), Quote.double).with_quotes()
+    return QuotedString(_unescaped(written, "nt\\()[]{}:=, "), Quote.double).with_quotes()
+
+
+def _unescaped(text: str, known: str) -> str:
+    return re.sub(rf"\\([{re.escape(known)}])", lambda m: _CHARACTERS.get(m[1], m[1]), text)
+
+
+class SpeltFileSource(FileConfigSource):
+    """Hydra's reader of config files; texts keep the spelling that they have in the file."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        result = super().load_config(config_path)
+        group = self._normalize_file_name(config_path).rpartition("/")[0]
+        package = result.header.get("package") or group
+        prefix = "" if package == "_global_" else package.replace("_group_", group).replace("/", ".")
+        name = self._normalize_file_name(config_path)
+        with open(f"{self.path}/{name}", encoding="utf-8") as stream:
+            _respell(result.config, yaml.compose(stream, Loader=yaml.SafeLoader), prefix)
+        return result
+
+
+def _respell(config: Any, node: Any, key: str) -> None:
+    """Put what the file's text has in place of numbers and truth values, where a text is wanted."""
+    if isinstance(config, DictConfig) and isinstance(node, yaml.MappingNode):
+        pairs = [(k.value, value) for k, value in node.value]
+    elif isinstance(config, ListConfig) and isinstance(node, yaml.SequenceNode):
+        pairs = list(enumerate(node.value))
+    else:
+        return
+    content = OmegaConf.to_container(config, resolve=False)
+    for at, value in pairs:
+        inner = key if isinstance(at, int) else f"{key}.{at}".lstrip(".")
+        if not isinstance(value, yaml.ScalarNode):
+            if isinstance(at, int) or at in config:
+                _respell(config._get_node(at), value, inner)
+        # What a sweep varies is written on a command line.
+        elif (inner in texts() or inner.startswith("hydra.sweeper.params.")) and (
+            (isinstance(at, int) or at in content) and isinstance(content[at], bool | int | float)
+        ):
+            config[at] = value.value
+
+
+def register() -> None:
+    """From now on Hydra reads config files so."""
+    Plugins.instance()  # registers Hydra's own reader, and refuses another one after it
+    SourcesRegistry.instance().types[SpeltFileSource.scheme()] = SpeltFileSource
