@@ -17,12 +17,16 @@ _NOT_IDENTITY = re.compile(
     r"|task\.description|task\.source\.(path|sha256|bundled|function_vectors)"
 )
 
+# Fields whose default came to depend on the data or the model, with what the first version did: that stays left out.
+_RESOLVED = {"task.split.kind": "random", "template.label_tokens": "alone"}
+
 
 def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str:
     """The run's identity: 64 hex digits of SHA-256 over what decides its numbers.
 
     Fields equal to their schema default are left out, so a field added later keeps the identity of old runs. Numbers
-    count by value: 1, 1.0 and '1' in a YAML file are the same once they have passed the schema.
+    count by value: 1, 1.0 and '1' in a YAML file are the same once they have passed the schema. What is `auto` must
+    have been resolved before.
 
     precision: the resolved one, fp32 or bf16. contents: of what enters by content (model, data, init) its fingerprint.
     """
@@ -41,6 +45,8 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
     ours_by_key, theirs_by_key = values(ours), values(theirs)
     pairs = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items()}
     different = {k: (a, b) for k, (a, b) in pairs.items() if set(map(str, a)) != set(map(str, b))}
+    # What one side has resolved and the other has not is no difference.
+    different = {k: (a, b) for k, (a, b) in different.items() if k not in _RESOLVED or "auto" not in (*a, *b)}
     # A word init's text is its name: one of the two is enough.
     return {k: v for k, v in different.items() if k != "init.text" or "init.name" not in different}
 
@@ -48,7 +54,8 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
     empty = RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())
     defaults = flatten(asdict(empty))
-    return {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
+    fields = {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k) and v != defaults[k]}
+    return {k: v for k, v in fields.items() if v != _RESOLVED.get(k, defaults[k])}
 
 
 def _digest(fields: dict[str, Any]) -> str:

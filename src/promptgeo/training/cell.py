@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptgeo.config.identity import identity
-from promptgeo.config.paths import slug, stamps
-from promptgeo.config.schema import InitKind, RunConfig
-from promptgeo.config.validate import validate
+from promptgeo.config.paths import EMBEDDED_MODEL, slug, stamps
+from promptgeo.config.schema import InitKind, LabelTokens, RunConfig
+from promptgeo.config.validate import require_validation, validate
 from promptgeo.errors import UserError
 
 
@@ -68,7 +68,7 @@ _cells: dict[str, Cell] = {}
 def _make(config: RunConfig) -> Cell:
     from promptgeo.model.loading import resolve_device, resolve_precision
 
-    contents = _contents(config)
+    config, contents = _resolved(config)
     device = resolve_device(config.device.name)
     precision = resolve_precision(config.precision.name, device)
     # Coupled runs differ in their seed alone: nothing is read again for them.
@@ -77,17 +77,30 @@ def _make(config: RunConfig) -> Cell:
     return Cell(config, ids[config.seed], precision, device, tuple(ids[seed] for seed in seeds))
 
 
-def _contents(config: RunConfig) -> dict[str, str]:
-    """Fingerprints of what enters the identity by content."""
+def _resolved(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
+    """The config with what is `auto` of its data decided, and fingerprints of what enters the identity by content."""
+    from promptgeo.data import sources
+    from promptgeo.data.label_tokens import cuts_a_character, resolved
     from promptgeo.data.tasks import load_task
-    from promptgeo.model.loading import model_fingerprint
+    from promptgeo.model.loading import local_folder, model_fingerprint
+    from promptgeo.model.tokenizer import tokenizer_of
     from promptgeo.training.inits import source_run
 
     model = config.model
-    contents = {
-        "model": model_fingerprint(model.name_or_path, model.revision, model.trust_remote_code),
-        "data": load_task(config.task, config.template).fingerprint,
-    }
+    contents = {"model": model_fingerprint(model.name_or_path, model.revision, model.trust_remote_code)}
+    config = replace(config, task=sources.resolved(config.task))
+    require_validation(config)
+    task = load_task(config.task, config.template)
+    contents["data"] = task.fingerprint
+    tokens = tokenizer_of(model.name_or_path, model.revision, model.trust_remote_code)
+    # The embedded model's tokenizer marks no beginnings; to load it takes longer than to find a grid complete.
+    label_tokens = LabelTokens.alone
+    if local_folder(model.name_or_path) != EMBEDDED_MODEL:
+        label_tokens = resolved(tokens, config.template, {*(e.label for e in task.examples), *(task.labels or [])})
+    config = replace(config, template=replace(config.template, label_tokens=label_tokens))
+    limit = config.task.max_input_tokens
+    if limit is not None and any(cuts_a_character(tokens, e.input, limit) for e in task.examples):
+        contents["cut"] = "at whole characters"  # the first version left a part of one there
     if config.init.kind is InitKind.file and config.init.path:
         path = Path(config.init.path).expanduser()
         if not path.is_file():
@@ -95,4 +108,4 @@ def _contents(config: RunConfig) -> dict[str, str]:
         contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
     elif config.init.kind is InitKind.run and config.init.path:
         contents["init"] = source_run(config.init.path).info["files"]["prompts.safetensors"]
-    return contents
+    return config, contents
