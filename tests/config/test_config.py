@@ -462,6 +462,7 @@ DOES_NOT = {
     "init.path": "x",
     "template.name": "x",
     "template.max_new_tokens": 1,
+    "template.longer_labels": schema.LongerLabels.warn,
     "study": {"published": 1},
     "preview": True,
     "logger": "wandb",

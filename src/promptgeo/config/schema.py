@@ -18,6 +18,7 @@ from omegaconf import MISSING
 SourceKind = Enum("SourceKind", "bundled function_vectors hub file")
 SplitKind = Enum("SplitKind", "auto random own all")
 InitKind = Enum("InitKind", "word text vocab normal uniform labels file run")
+LongerLabels = Enum("LongerLabels", "refuse warn")
 LabelTokens = Enum("LabelTokens", "auto alone anchored")
 Scoring = Enum("Scoring", "line prefix token")
 OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor")
@@ -107,6 +108,8 @@ class Template:
     # anchored: behind a fixed text, so that a tokenizer which puts a mark before every text puts none inside;
     # alone: as the first version did; auto: anchored where that gives other tokens
     label_tokens: LabelTokens = LabelTokens.auto
+    # labels of more than evaluation.max_new_tokens tokens, which are never correct: refused, or only counted (study 3)
+    longer_labels: LongerLabels = LongerLabels.refuse
 
 
 @dataclass

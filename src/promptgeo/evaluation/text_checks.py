@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from promptgeo.config.schema import Scoring
+from promptgeo.config.schema import LongerLabels, Scoring
 from promptgeo.data.example import Example
 from promptgeo.data.label_tokens import label_ids
 from promptgeo.data.row import Row
@@ -50,9 +50,10 @@ def check_texts(lm: LM, task: Task, limit: int, examples: Sequence[Example], row
 
 def _check_labels(lm: LM, task: Task, limit: int, examples: Sequence[Example], rows: Sequence[Row]) -> None:
     rule = rule_of(task.template)
-    distinct = {
-        (example.label, row.label.tobytes()): (example, row) for example, row in zip(examples, rows, strict=True)
-    }
+    distinct: dict[tuple[str, bytes], tuple[Example, Row]] = {}
+    for example, row in zip(examples, rows, strict=True):
+        distinct.setdefault((example.label, row.label.tobytes()), (example, row))
+    longer = []
     for example, row in distinct.values():
         tokens = row.label.tolist()
         whole = _until_end(lm, tokens)
@@ -60,15 +61,20 @@ def _check_labels(lm: LM, task: Task, limit: int, examples: Sequence[Example], r
             continue
         where = f"task {task.name}, example {example.id}: its label {example.label[:60]!r}"
         if rule.is_correct(Continuation(lm, whole), example, row):
-            raise UserError(
-                f"{where} takes {len(tokens)} tokens, its end among them, and the model may write {limit}: it could "
-                f"never be scored as correct; set evaluation.max_new_tokens={len(tokens)}"
-            )
+            longer.append((len(tokens), where))
+            continue
         raise UserError(
             f"{where} could never be scored as correct: this tokenizer gives its own tokens back as "
             f"{lm.decode(whole)[:80]!r} (template.scoring={task.template.scoring.name}); write labels as it gives them "
             "back, or use another template"
         )
+    if not longer:
+        return
+    most, where = max(longer)
+    said = f"{where} takes {most} tokens, its end among them, and the model may write {limit}: it is never correct"
+    if task.template.longer_labels is LongerLabels.refuse:
+        raise UserError(f"{said}; set evaluation.max_new_tokens={most} (or template.longer_labels=warn)")
+    _warn_once(f"{said} ({len(longer)} of {len(distinct)} labels are longer)")
 
 
 def _until_end(lm: LM, tokens: list[int]) -> list[int]:
