@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from weakref import WeakKeyDictionary
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from promptgeo.config import schema
 from promptgeo.config.paths import ByValue, stamps
-from promptgeo.config.schema import SplitKind, Template
+from promptgeo.config.schema import LabelTokens, SplitKind, Template
 from promptgeo.data import sources
 from promptgeo.data.example import Example
 from promptgeo.data.label_tokens import cut, label_ids
@@ -127,7 +127,11 @@ def load_task(config: schema.Task, template: Template) -> Task:
 
 @lru_cache(maxsize=64)  # more tasks than a grid has; without a limit a long session would keep every edit of a file
 def _load(key: ByValue) -> Task:
-    config, template, _ = key
+    config, template, read_at = key
+    if template.label_tokens is not LabelTokens.auto:
+        # A cell asks before and after it is known how its labels are tokenised: the data are the same.
+        undecided = replace(template, label_tokens=LabelTokens.auto)
+        return replace(_load(ByValue((config, undecided, read_at))), template=template)
     return Task.load(config, template)
 
 
