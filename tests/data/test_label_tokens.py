@@ -126,3 +126,28 @@ def test_an_input_is_cut_at_a_whole_character(gpt2, model_folders, tmp_path):
         }
         changed.append(cell.id != identity(cell.config, cell.precision, contents))
     assert changed == ["\ufffd" in gpt2.decode(ids[:limit]) for limit in range(1, len(ids) + 1)]
+
+
+def test_a_run_of_the_first_version_is_analysed_with_the_label_tokens_that_it_was_trained_on(marking_folder, tmp_path):
+    from dataclasses import dataclass
+    from pathlib import Path
+
+    import reference
+    from promptgeo.runs.task import task_of
+
+    @dataclass
+    class Folder:
+        info: dict
+        folder: Path
+
+    line = ("task=plus_two", "template=study3", "prompt.length=2", "evaluation.max_new_tokens=9")
+    made = reference.make_plan(marking_folder, tmp_path, *line)
+    info = made.header()
+    assert info["config"]["template"]["label_tokens"] == "anchored"
+    now = task_of(Folder(info, tmp_path))
+    del info["config"]["template"]["label_tokens"]
+    first = task_of(Folder(info, tmp_path))
+    example = now.train[0]
+    (row,), (old,) = (task.rows(made.lm, [example], 2) for task in (now, first))
+    assert row.label.tolist() == made.train_rows[0].label.tolist()
+    assert old.label.tolist() == made.lm.encode(example.label) != row.label.tolist()
