@@ -7,7 +7,7 @@ from promptgeo.config.compose import assignment, compose, literal
 from promptgeo.config.schema import RunConfig
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import RunFailed
-from promptgeo.model.chat import resolved
+from promptgeo.model.chat import with_turns_written_out
 from promptgeo.runs.folder import Run
 from promptgeo.training.cell import cell_of
 from promptgeo.training.engine import train_all
@@ -55,7 +55,7 @@ def task(name: str, *overrides: str, **choices: Any) -> Task:
     Raises UserError for a wrong key, and for data that cannot be read.
     """
     config = _config(overrides, {"task": name, **choices})
-    return load_task(config.task, resolved(config.template, config.model))
+    return load_task(config.task, with_turns_written_out(config.template, config.model))
 
 
 def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: Any) -> "list[Answer]":

@@ -17,7 +17,7 @@ from promptgeo.tiny import PATH as TINY
 
 TASKS = ("plus_one", "plus_two", "country_capital", "lowercase_first_letter")
 INITS = ("cat", "dog")
-PLAIN = ("prompt.length=2", "evaluation.every=end", "evaluation.max_new_tokens=6")
+PLAIN = ("prompt.length=2", "evaluation.every=end", "evaluation.max_new_tokens=6", "template.longer_labels=warn")
 
 
 @pytest.fixture(scope="module")

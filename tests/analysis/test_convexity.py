@@ -262,6 +262,7 @@ SMALL = (
     "training.epochs=2",
     "evaluation.every=end",
     "evaluation.max_new_tokens=6",
+    "template.longer_labels=warn",
     "init=vocab",
 )
 TASKS = ("country_capital", "present_past")

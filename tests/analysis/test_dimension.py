@@ -43,6 +43,7 @@ SMALL = (
     "training.epochs=2",
     "evaluation.every=end",
     "evaluation.max_new_tokens=6",
+    "template.longer_labels=warn",
     "prompt.length=1",
 )
 QUICK = {

@@ -27,6 +27,7 @@ SMALL = (
     "training.epochs=2",
     "evaluation.every=end",
     "evaluation.max_new_tokens=6",
+    "template.longer_labels=warn",
     "training.checkpoints=100",
 )
 TASKS, INITS = ("country_capital", "present_past"), ("cat", "vocab")

@@ -35,6 +35,7 @@ SMALL = (
     "training.max_steps=2",
     "evaluation.every=end",
     "evaluation.max_new_tokens=4",
+    "template.longer_labels=warn",
 )
 PROBES = {"meaning": "The meaning of{prompt} is", "leakage": "{prompt} The beginning of this sentence means"}
 AROUND = {"meaning": ("The meaning of", " is"), "leakage": ("", " The beginning of this sentence means")}

@@ -286,6 +286,7 @@ def test_tasks_without_numbers_have_no_numeric_outputs(plan, tmp_path):
         "prompt.length=2",
         "task.split.max_test=3",
         "evaluation.max_new_tokens=2",
+        "template.longer_labels=warn",
     )
     operations = token_operations(table_of([reference.trained(words)]), lm=plan.lm, draws=50)
     assert any("the labels of present_past are not numbers" in o for o in operations.omissions)

@@ -20,7 +20,13 @@ from promptgeo.config.compose import compose_grid
 
 ROOT = Path(__file__).parents[2]
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
-SMALL = ("training.max_steps=2", "task.split.max_train=16", "task.split.max_test=2", "evaluation.max_new_tokens=2")
+SMALL = (
+    "training.max_steps=2",
+    "task.split.max_train=16",
+    "task.split.max_test=2",
+    "evaluation.max_new_tokens=2",
+    "template.longer_labels=warn",
+)
 
 
 @pytest.fixture

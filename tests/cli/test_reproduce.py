@@ -29,6 +29,7 @@ SMALL = (
     "task.split.max_train=16",
     "task.split.max_test=2",
     "evaluation.max_new_tokens=2",
+    "template.longer_labels=warn",
 )
 
 real_compose_grid = compose.compose_grid

@@ -40,10 +40,11 @@ CONTENTS = {"model": "sha256:aa", "data": "sha256:bb"}
 
 
 def by_hand(**fields) -> RunConfig:
-    """A config that depends on no file of conf/."""
+    """A config that depends on no file of conf/, with what is auto resolved."""
+    source, split = Source(bundled="country_capital.csv"), Split(kind=SplitKind.random)
     return RunConfig(
         model=Model(name="gpt2", name_or_path="openai-community/gpt2"),
-        task=Task(name="country_capital", source=Source(bundled="country_capital.csv")),
+        task=Task(name="country_capital", source=source, split=split),
         init=Init(name="cat", kind=InitKind.word, text="cat"),
         template=Template(name="input_label", text="Input: {input}\nLabel:", end="\n"),
         optimizer=Optimizer(lr=0.01),
@@ -436,7 +437,10 @@ DECIDES = {
     "task.split.seed": 1,
     "task.split.validation": 0.1,
     "task.split.max_train": 5,
+    "task.split.stratify": True,
     "task.split.max_test": 5,
+    "task.split.train": "dev",
+    "task.split.test": "dev",
     "task.labels": ["a"],
     "task.max_input_tokens": 5,
     "init.name": "x",
@@ -451,6 +455,7 @@ DECIDES = {
     "template.end": "!",
     "template.scoring": Scoring.prefix,
     "template.chat": True,
+    "template.label_tokens": schema.LabelTokens.anchored,
     "optimizer.name": OptimizerKind.sgd,
     "optimizer.lr": 0.02,
     "optimizer.lr_in_embedding_units": 0.02,
@@ -502,6 +507,7 @@ DOES_NOT = {
     "init.path": "x",
     "template.name": "x",
     "template.max_new_tokens": 1,
+    "template.longer_labels": schema.LongerLabels.warn,
     "study": {"published": 1},
     "preview": True,
     "logger": "wandb",

@@ -10,7 +10,7 @@ from conftest import make_tokenizer, tokenizer_that_writes
 from promptgeo import FrozenLM, UserError
 from promptgeo.config.schema import Bos, Template
 from promptgeo.data.tasks import Example, Task
-from promptgeo.model.tokenizers import leading_tokens
+from promptgeo.model.tokenizer import leading_tokens
 from promptgeo.runs.folder import Run, _own_digest
 from promptgeo.runs.task import task_of
 

@@ -310,3 +310,37 @@ def test_a_hub_dataset_that_cannot_be_reached_asks_for_a_local_copy():
         said(Task(name="x", source=Source(kind=SourceKind.hub)))
         == "task.source.kind=hub needs task.source.dataset=<hub id>"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("my.csv", "input,label,label\na,b,c\n"),
+        ("my.tsv", "label\tinput\tlabel\na\tb\tc\n"),
+        ("my.json", '[{"input": "a", "label": "b", "label": "c"}]'),
+        ("my.jsonl", '{"input": "a", "label": "b", "label": "c"}\n'),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert said(own(tmp_path / name)).endswith("two columns are called 'label'; give one of them another name")
+
+
+def test_a_field_may_be_longer_than_pythons_own_limit(tmp_path):
+    text = "word " * 60_000
+    (tmp_path / "my.csv").write_text(f"input,label\n{text},b\n")
+    assert read(own(tmp_path / "my.csv"))["all"] == [(text, "b")]
+
+
+def test_deep_json_is_one_line(tmp_path):
+    (tmp_path / "my.json").write_text("[" * 200_000)
+    assert said(own(tmp_path / "my.json")).endswith("cannot be read as json: it is nested too deeply")
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/my.csv", "a" * 5000 + ".csv"])
+def test_a_place_that_no_file_can_be_at_is_one_line(path):
+    from promptgeo.training.cell import cell_of
+
+    for kind in ("file", "hub"):
+        with pytest.raises(UserError, match=r"^task.source.path=.*: is no place that a file can be at \("):
+            cell_of(compose(["task=custom", f'task.source.path="{path}"', f"task.source.kind={kind}"]))

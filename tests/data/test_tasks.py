@@ -10,7 +10,8 @@ from promptgeo import UserError
 from promptgeo.config.compose import compose
 from promptgeo.config.schema import Source, SourceKind, Split, SplitKind, Template
 from promptgeo.config.schema import Task as TaskConfig
-from promptgeo.data.tasks import Example, Task, load_task, split_examples, train_test_split
+from promptgeo.data.splits import split_examples, train_test_split
+from promptgeo.data.tasks import Example, Task, load_task
 
 TEMPLATE = Template(name="input_label", text="Input: {input}\nLabel:", end="\n")
 

@@ -24,6 +24,7 @@ SMALL = (
     "task.split.max_test=3",
     "optimizer.lr=0.05",
     "evaluation.max_new_tokens=4",
+    "template.longer_labels=warn",
 )
 
 

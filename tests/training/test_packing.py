@@ -30,6 +30,7 @@ SMALL = (
     "training.batch_size=4",
     "training.epochs=2",
     "evaluation.max_new_tokens=3",
+    "template.longer_labels=warn",
     "evaluation.every=end",
 )
 WATCHED = (

@@ -27,6 +27,7 @@ SMALL = (
     "training.batch_size=4",
     "training.epochs=2",
     "evaluation.max_new_tokens=4",
+    "template.longer_labels=warn",
 )
 
 

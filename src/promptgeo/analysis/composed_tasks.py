@@ -74,7 +74,7 @@ def composed_examples(outer: Task, inner: Task, known: Set[str] = frozenset()) -
         if label in (e.label, outer_alone):
             trivial += 1
             continue
-        examples.append(replace(e, label=label))
+        examples.append(replace(e, label=label, accepted=()))
         by_inner[e.id] = e.label
         if outer_alone is not None:
             by_outer[e.id] = outer_alone

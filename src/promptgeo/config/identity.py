@@ -13,20 +13,21 @@ from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Tem
 # The names of task and init do decide: the seed's three generators derive from them.
 _NOT_IDENTITY = re.compile(
     r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision"
-    r"|model\..*|init\.path|template\.(name|max_new_tokens)"
+    r"|model\..*|init\.path|template\.(name|max_new_tokens|longer_labels)"
     r"|task\.description|task\.source\.(path|sha256|bundled|function_vectors)"
 )
 
 
-_AS_FIRST = {"template.bos": "never"}
-"""What fields that were added later come to where a run is what it was before: left out, as defaults are."""
+_AS_FIRST = {"task.split.kind": "random", "template.label_tokens": "alone", "template.bos": "never"}
+"""What fields whose default depends on data or model come to where a run is what the first version's was: left out."""
 
 
 def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str:
     """The run's identity: 64 hex digits of SHA-256 over what decides its numbers.
 
     Fields equal to their schema default are left out, so a field added later keeps the identity of old runs. Numbers
-    count by value: 1, 1.0 and '1' in a YAML file are the same once they have passed the schema.
+    count by value: 1, 1.0 and '1' in a YAML file are the same once they have passed the schema. What is `auto` must
+    have been resolved before.
 
     precision: the resolved one, fp32 or bf16. contents: of what enters by content (model, data, init) its fingerprint.
     """
@@ -45,6 +46,8 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
     ours_by_key, theirs_by_key = values(ours), values(theirs)
     pairs = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items()}
     different = {k: (a, b) for k, (a, b) in pairs.items() if set(map(str, a)) != set(map(str, b))}
+    # What one side has resolved and the other has not is no difference.
+    different = {k: (a, b) for k, (a, b) in different.items() if k not in _AS_FIRST or "auto" not in (*a, *b)}
     # A word init's text is its name: one of the two is enough.
     return {k: v for k, v in different.items() if k != "init.text" or "init.name" not in different}
 

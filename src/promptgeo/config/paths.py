@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+
+from promptgeo.errors import UserError
 
 PACKAGE = Path(str(files("promptgeo")))
 EMBEDDED_MODEL = PACKAGE / "tiny" / "model"
@@ -65,6 +68,27 @@ def stamps(path: str | None) -> list[tuple[str, int, int]]:
     """
     if path is None:
         return []
-    source = Path(path).expanduser().absolute()
-    present = sorted(source.iterdir()) if source.is_dir() else [source] if source.exists() else []
-    return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in present]
+    stamped = []
+    with suppress(OSError, RuntimeError, ValueError):  # whoever reads the place says what is wrong with it
+        source = Path(path).expanduser().absolute()
+        for file in sorted(source.iterdir()) if source.is_dir() else [source]:
+            with suppress(OSError):  # a link to nothing, such as an editor's lock
+                stamped.append((str(file), file.stat().st_mtime_ns, file.stat().st_size))
+    return stamped
+
+
+def user_path(path: str, key: str) -> Path:
+    """`path` with ~ expanded. Raises UserError, which names `key`, where no file system can have it."""
+    try:
+        expanded = Path(path).expanduser()
+        expanded.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{key}={path[:80]}: is no place that a file can be at ({error})") from error
+    return expanded
+
+
+class ByValue(tuple):
+    """Dataclasses that compare by value, as a cache key."""
+
+    def __hash__(self) -> int:
+        return hash(repr(tuple(self)))

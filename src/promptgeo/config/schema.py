@@ -6,6 +6,7 @@ numbers: identity.py.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -16,9 +17,11 @@ from omegaconf import MISSING
 
 # Enum members are what a user writes in YAML or on the command line.
 SourceKind = Enum("SourceKind", "bundled function_vectors hub file")
-SplitKind = Enum("SplitKind", "random own all")
+SplitKind = Enum("SplitKind", "auto random own all")
 InitKind = Enum("InitKind", "word text vocab normal uniform labels file run")
 Unit = Enum("Unit", "absolute embedding")
+LongerLabels = Enum("LongerLabels", "refuse warn")
+LabelTokens = Enum("LabelTokens", "auto alone anchored")
 Scoring = Enum("Scoring", "line prefix token")
 Bos = Enum("Bos", "auto always never after_prompt")
 OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor")
@@ -64,12 +67,21 @@ class Split:
     """How examples become train, validation and test."""
 
     # random: train_test_split; own: the source's splits; all: train = test = all examples
-    kind: SplitKind = SplitKind.random
+    # auto: own where the source has a train and a test split, else random
+    kind: SplitKind = SplitKind.auto
+    train: str | None = None  # own: the source's split that is trained on, several as train+dev; null: train
+    test: str | None = None  # own: likewise; null: test
     test_size: float = 0.2  # fraction of the examples
     seed: int = 42
-    validation: float = 0.0  # fraction of the *training* examples cut off for validation
+    # fraction of the *training* examples cut off for validation, or (own) the name of the source's split for it
+    validation: Any = 0.0
     max_train: int | None = None  # keep n training examples, drawn by split.seed
+    stratify: bool = False  # max_train keeps each label equally often, as far as its examples go
     max_test: int | None = None  # keep n test examples, likewise
+
+    def __post_init__(self) -> None:
+        with suppress(TypeError, ValueError):  # "0.1" in a YAML file is the number; other texts are names
+            self.validation = float(self.validation)
 
 
 @dataclass
@@ -101,6 +113,11 @@ class Template:
     bos: Bos = Bos.auto
     # text and label are turns of the tokenizer's chat template; a run's own config has them written out, and false
     chat: bool = False
+    # anchored: behind a fixed text, so that a tokenizer which puts a mark before every text puts none inside;
+    # alone: as the first version did; auto: anchored where that gives other tokens
+    label_tokens: LabelTokens = LabelTokens.auto
+    # labels of more than evaluation.max_new_tokens tokens, which are never correct: refused, or only counted (study 3)
+    longer_labels: LongerLabels = LongerLabels.refuse
 
 
 @dataclass

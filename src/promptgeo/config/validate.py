@@ -52,7 +52,7 @@ def validate(config: RunConfig) -> None:
         require(logger in names, "logger", logger, f"null, {' or '.join(names)}, or a list of them")
     wandb_modes = (None, "online", "offline", "disabled")
     require(config.wandb.mode in wandb_modes, "wandb.mode", config.wandb.mode, "online, offline or disabled")
-    _validate_validation(config)
+    require_validation(config)
     _validate_regulariser(config)
     _validate_template(config.template)
     _validate_init(config.init)
@@ -104,8 +104,22 @@ def _validate_optimizer(optimizer: Optimizer) -> None:
 
 def _validate_split(split: Split) -> None:
     require(0 < split.test_size < 1, "task.split.test_size", split.test_size, "a fraction between 0 and 1")
-    require(0 <= split.validation < 1, "task.split.validation", split.validation, "a fraction from 0 to below 1")
+    validation = split.validation
+    possible = (
+        bool(validation) if isinstance(validation, str) else isinstance(validation, float) and 0 <= validation < 1
+    )
+    wanted = "a fraction from 0 to below 1, or the name of a split of the source"
+    require(possible, "task.split.validation", validation, wanted)
     require(0 <= split.seed < 2**32, "task.split.seed", split.seed, "a whole number from 0 to 2^32 - 1")
+    for key in ("train", "validation", "test"):
+        name = getattr(split, key)
+        if isinstance(name, str) and split.kind in (SplitKind.random, SplitKind.all):
+            raise UserError(
+                f"task.split.{key}={name} names a split of the source, which task.split.kind={split.kind.name} "
+                "does not keep; set task.split.kind=own"
+            )
+    if split.stratify and split.max_train is None:
+        raise UserError("task.split.stratify=true needs task.split.max_train=<training examples>")
 
 
 def _validate_folders(config: RunConfig) -> None:
@@ -118,13 +132,13 @@ def _validate_folders(config: RunConfig) -> None:
     require(bool(config.outputs) and not config.outputs.startswith("~"), "outputs", config.outputs, wanted)
 
 
-def _validate_validation(config: RunConfig) -> None:
+def require_validation(config: RunConfig) -> None:
     """Raises UserError where validation examples are needed and none can be there."""
     stops_early = config.training.early_stopping.patience is not None
     split = config.task.split
     if not stops_early and config.evaluation.split is not EvaluationSplit.validation:
         return
-    if split.validation == 0 and split.kind is not SplitKind.own:
+    if split.validation == 0 and split.kind in (SplitKind.random, SplitKind.all):
         key = "training.early_stopping.patience" if stops_early else "evaluation.split=validation"
         raise UserError(
             f"{key} needs validation examples: set task.split.validation=0.1 (a fraction of the training examples)"

@@ -1,26 +1,14 @@
 """Which tokens begin every row? What the model's tokenizer puts before a text (BOS), where the template wants it."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from promptgeo.config.schema import Bos, Template
+from promptgeo.data.text_model import TextModel
 from promptgeo.errors import UserError
 
 
-class Tokens(Protocol):
-    """What is asked of a model here."""
-
-    @property
-    def bos(self) -> Sequence[int]:
-        """Token ids that its tokenizer puts before a text; none of many models."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text` alone."""
-
-
-def bos_of(template: Template, lm: Tokens) -> list[int]:
+def bos_of(template: Template, lm: TextModel) -> list[int]:
     """The tokens to put into every row of this template: none where the template's text writes them itself.
 
     Raises UserError where the template demands them and the tokenizer puts none.
@@ -36,7 +24,7 @@ def bos_of(template: Template, lm: Tokens) -> list[int]:
     return [] if bos and _writes(template, lm, bos) else bos
 
 
-def with_resolved_bos(template: Template, lm: Tokens) -> Template:
+def with_resolved_bos(template: Template, lm: TextModel) -> Template:
     """The template with what auto comes to for this model: always, or never where nothing is put."""
     if template.bos is Bos.auto:
         return replace(template, bos=Bos.always if bos_of(template, lm) else Bos.never)
@@ -52,7 +40,7 @@ def put_bos(ids: list[int], bos: list[int], template: Template) -> list[int]:
     return ids[:end] + bos + ids[end:]
 
 
-def _writes(template: Template, lm: Tokens, bos: list[int]) -> bool:
+def _writes(template: Template, lm: TextModel, bos: list[int]) -> bool:
     """Whether the template's own text holds these tokens."""
     pieces = [lm.encode(piece) for piece in re.split(r"{\w*}", template.text) if piece]
     return any(ids[i : i + len(bos)] == bos for ids in pieces for i in range(len(ids)))

@@ -1,132 +1,161 @@
 """Where do examples come from? Bundled data, the function-vectors repository, a hub dataset, or the user's own file.
 
-Every reader gives {split name: [(input, label), ...]}; a source without splits of its own gives one, "all". A bundled
-file's splits are in its column `split`, where it has one. With task.source.repeat it is (input, label, copies of the
-prompt).
+Every reader gives {split name: rows}; a source without splits of its own has one, "all". A bundled file's splits, and
+those of an own file, are in its column `split`, where it has one. Only the splits that a task uses are read.
 """
 
 import csv
 import hashlib
-import io
-import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from promptgeo.config.schema import Source, SourceKind, Task
+from promptgeo.config.paths import ByValue, stamps, user_path
+from promptgeo.config.schema import Source, SourceKind, Split, SplitKind, Task
+from promptgeo.data.files import ENDINGS, Rows, class_names, first_line, parse_json, read_file
 from promptgeo.data.hub import offline_if_unreachable
+from promptgeo.data.labels import Labelled, named
+from promptgeo.data.splits import SPLITS, kind_of, own_splits
+from promptgeo.data.values import answers_of, text_of
 from promptgeo.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Pairs = list[tuple[str, str] | tuple[str, str, int]]
+Pairs = list[tuple[str, str] | tuple[str, str, int] | tuple[str, str, int, tuple[str, ...]]]
+"""Input, label; copies of the prompt, where task.source.repeat names them; and further accepted answers."""
+Table = dict[str, Callable[[], Rows]]
+"""A source's splits, each read when it is asked for."""
 
 FUNCTION_VECTORS = (
     "https://raw.githubusercontent.com/ericwtodd/function_vectors/{commit}/dataset_files/abstractive/{file}"
 )
 FUNCTION_VECTORS_COMMIT = "fb9eac7b6dc707ea1475a717379916007fe448d5"
-ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-SPLITS = ("train", "validation", "test")
+MOST_COPIES = 10_000
+"""Of the prompt in one example: more than any model has positions for."""
+
+
+def resolved(task: Task) -> Task:
+    """The task with task.split.kind=auto decided: own where the source has train and test splits, else random.
+
+    Raises UserError where the source cannot be read.
+    """
+    if task.split.kind is not SplitKind.auto:
+        return task
+    return replace(task, split=replace(task.split, kind=kind_of(task.split, list(_table(task)))))
 
 
 def read(task: Task) -> dict[str, Pairs]:
-    """The task's examples by split, as text. Raises UserError naming the file, column or example that is wrong."""
-    source = task.source
-    if source.kind is SourceKind.function_vectors:
-        table = {"all": _function_vectors(source)}
-    elif source.kind is SourceKind.hub:
-        table = _hub(source)
-    elif source.kind is SourceKind.file or source.path:
-        table = _own(source)
+    """The examples of the splits that the task uses, as text. Raises UserError naming what is wrong."""
+    task = resolved(task)
+    place = task.source.path or task.source.dataset or task.source.bundled
+    table = _used(_table(task), task)
+    rows = {split: read_split() for split, read_split in table.items()}
+    return _examples(rows, task, str(place))
+
+
+def _used(table: Table, task: Task) -> Table:
+    """The splits that the task uses, in the source's order."""
+    if task.split.kind is SplitKind.own:
+        chosen = {part for parts in own_splits(task.split, list(table), task.name).values() for part in parts}
     else:
-        return _bundled(task)
-    return {split: _examples(rows, task, split) for split, rows in table.items()}
+        chosen = set(table) if len(table) == 1 else set(table) & set(SPLITS)
+        if not chosen:
+            raise UserError(
+                f"task {task.name}: the source has the splits {', '.join(table)}: name those to use with "
+                "task.split.train= and task.split.test="
+            )
+    if unused := [split for split in table if split not in chosen]:
+        log.info("task %s: the source's splits %s are not used", task.name, ", ".join(unused))
+    used = {split: read_split for split, read_split in table.items() if split in chosen}
+    return {"all": next(iter(used.values()))} if len(used) == 1 and task.split.kind is not SplitKind.own else used
 
 
-def _bundled(task: Task) -> dict[str, Pairs]:
-    if not task.source.bundled:
-        raise UserError(
-            f"task={task.name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub"
-        )
-    path = Path(str(files("promptgeo.data"))) / "bundled" / task.source.bundled
+def _table(task: Task) -> Table:
+    # An own file may have a column `split`, which means nothing to a task that mixes all examples.
+    own = replace(task.split, kind=SplitKind.auto) if task.split.kind is SplitKind.own else task.split
+    return _read_once(ByValue((task.name, task.source, own, stamps(task.source.path))))
+
+
+@lru_cache(maxsize=1)  # the same file is asked for its splits, then for its examples
+def _read_once(key: ByValue) -> Table:
+    name, source, split, _ = key
+    if source.kind is SourceKind.function_vectors:
+        return {"all": partial(_function_vectors, source)}
+    if source.kind is SourceKind.hub:
+        return _hub(source)
+    if source.kind is SourceKind.file or source.path:
+        return _own(source, split)
+    if not source.bundled:
+        raise UserError(f"task={name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub")
+    return _bundled(source.bundled)
+
+
+def _bundled(file: str) -> Table:
+    path = Path(str(files("promptgeo.data"))) / "bundled" / file
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    table: dict[str, list[dict]] = {}
-    for row in rows:
-        table.setdefault(row.get("split", "all"), []).append(row)
-    return {split: _examples(of_split, task, split) for split, of_split in table.items()}
+    return _by_column(Rows(rows)) if "split" in rows[0] else {"all": lambda: Rows(rows)}
 
 
-def _own(source: Source) -> dict[str, list[dict]]:
-    """One file, or a folder that holds train.*, test.* and perhaps validation.*."""
+def _by_column(table: Rows) -> Table:
+    by_split: dict[str, list[dict]] = {}
+    for row in table.rows:
+        by_split.setdefault(str(row["split"]), []).append(row)
+    return {split: partial(Rows, rows, table.classes) for split, rows in by_split.items()}
+
+
+def _own(source: Source, split: Split) -> Table:
+    """One file, or a folder that holds train.*, test.* and perhaps others."""
     if not source.path:
         raise UserError("task.source.path: name your data file (csv, tsv, json, jsonl or parquet)")
-    path = Path(source.path).expanduser()
+    path = user_path(source.path, "task.source.path")
     if path.is_dir():
-        files = {p.stem: p for p in sorted(path.iterdir()) if p.stem in SPLITS and p.suffix in ENDINGS}
-        if not {"train", "test"} <= set(files):
-            raise UserError(
-                f"task.source.path={path}: a folder must hold train and test files (one of {', '.join(ENDINGS)})"
-            )
-        return {split: _read_file(file) for split, file in files.items()}
-    return {"all": _read_file(path)}
+        return _folder(path, split)
+    table = read_file(path)
+    if "split" in table.rows[0] and "split" not in (source.input, source.label, source.repeat):
+        by_split = _by_column(table) if all("split" in row for row in table.rows) else {}
+        if split.kind is SplitKind.auto and kind_of(split, list(by_split)) is SplitKind.own:
+            return by_split
+    return {"all": lambda: table}
 
 
-def _read_file(path: Path) -> list[dict]:
-    if not path.is_file():
-        raise UserError(f"task.source.path={path}: no such file")
-    if path.suffix not in ENDINGS:
-        raise UserError(f"task.source.path={path}: unknown ending; one of {', '.join(ENDINGS)} is needed")
-    if path.stat().st_size == 0:
-        raise UserError(f"task.source.path={path}: the file is empty")
+def _folder(path: Path, split: Split) -> Table:
     try:
-        rows = _parse(path)
-    except (ValueError, KeyError, TypeError, csv.Error, OSError) as error:
-        kind = path.suffix[1:]
-        raise UserError(f"task.source.path={path}: cannot be read as {kind}: {_first_line(error)}") from error
-    if not rows:
-        raise UserError(f"task.source.path={path}: the file holds no examples")
-    return rows
+        present = sorted(p for p in path.iterdir() if p.suffix in ENDINGS and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"task.source.path={path}: cannot be read ({error.strerror})") from error
+    named = (split.train or "train", split.test or "test", *([split.validation] if split.validation else []))
+    wanted = [part for name in named if isinstance(name, str) for part in name.split("+")]
+    table: Table = {}
+    for file in present:
+        if file.stem in table and file.stem in (*wanted, *SPLITS):
+            raise UserError(f"task.source.path={path}: holds two files called {file.stem}: keep one")
+        table[file.stem] = partial(read_file, file)
+    if not set(wanted) <= set(table):
+        others = [name for name in table if name not in SPLITS]
+        hint = f"; others are named as task.split.test={others[0]}" if others else ""
+        raise UserError(
+            f"task.source.path={path}: a folder must hold train and test files (one of {', '.join(ENDINGS)}){hint}"
+            if set(wanted) <= set(SPLITS)
+            else f"task.source.path={path}: holds no file {next(w for w in wanted if w not in table)}.* "
+            f"(it has {', '.join(table)})"
+        )
+    return table
 
 
-def _parse(path: Path) -> list[dict]:
-    if path.suffix == ".parquet":
-        import pandas as pd
-
-        return pd.read_parquet(path).to_dict("records")
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix in (".csv", ".tsv"):
-        if "\0" in text:
-            raise ValueError("it is a binary file")
-        # strict: a quote left open or text after a closing quote is an error, not a guess.
-        # (Not str.splitlines: it also cuts at characters that may stand in a field, such as U+0085 in film reviews.)
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        rows = list(reader)
-        for number, row in enumerate(rows, 1):
-            if None in row or None in row.values():
-                raise ValueError(f"example {number} has {'more' if None in row else 'fewer'} fields than the header")
-        return rows
-    if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    else:
-        rows = json.loads(text)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a list of objects is needed")
-    return rows
-
-
-def _function_vectors(source: Source) -> list[dict]:
+def _function_vectors(source: Source) -> Rows:
     """One of the abstractive files of function_vectors (MIT), at a pinned commit and with its SHA-256 checked."""
     if not source.function_vectors or not source.sha256:
         raise UserError(
             "task.source.kind=function_vectors: this task has no file there (only study 3's six tasks have)"
         )
-    path = Path(source.path).expanduser() if source.path else _fetch(source.function_vectors)
+    path = user_path(source.path, "task.source.path") if source.path else _fetch(source.function_vectors)
     path = path / source.function_vectors if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"task.source.path={path}: no such file")
@@ -136,7 +165,7 @@ def _function_vectors(source: Source) -> list[dict]:
             f"{path}: its SHA-256 is {sha256[:16]}..., the published file's is {source.sha256[:16]}...: "
             "not the pinned data"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return Rows(parse_json(path.read_text(encoding="utf-8")))
 
 
 def _fetch(file: str) -> Path:
@@ -164,56 +193,99 @@ def _fetch(file: str) -> Path:
     return path
 
 
-def _hub(source: Source) -> dict[str, list[dict]]:
+def _hub(source: Source) -> Table:
     if not source.path:
         offline_if_unreachable()
     import datasets
 
-    name = source.path or source.dataset
+    name = str(user_path(source.path, "task.source.path")) if source.path else source.dataset
     if not name:
         raise UserError("task.source.kind=hub needs task.source.dataset=<hub id>")
     try:
         loaded = datasets.load_dataset(name, source.subset, revision=source.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if source.path:
-            reason = _first_line(error)
+            reason = first_line(error)
             raise UserError(f"task.source.path={source.path}: cannot be read as a dataset: {reason}") from error
         raise UserError(
             f"task.source.dataset={name}: cannot be loaded (no network, no such dataset, or no access): "
             "give a local copy with task.source.path=<file or folder>"
         ) from error
-    table = {split: list(rows) for split, rows in loaded.items() if split in SPLITS}
-    return table if len(table) > 1 else {"all": [row for rows in table.values() for row in rows]}
+    classes = {
+        column: names
+        for rows in loaded.values()
+        for column, feature in rows.features.items()
+        if (names := class_names(feature))
+    }
+    # A list of them is made only of the splits that are used.
+    return {split: partial(_hub_rows, rows, classes) for split, rows in loaded.items()}
 
 
-def _examples(rows: Iterable[dict], task: Task, split: str) -> Pairs:
+def _hub_rows(dataset: Iterable[dict], classes: dict[str, list[str]]) -> Rows:
+    return Rows(list(dataset), classes)
+
+
+def _examples(table: dict[str, Rows], task: Task, place: str) -> dict[str, Pairs]:
     source = task.source
-    place = source.path or source.dataset or source.bundled
-    examples: Pairs = []
-    for number, row in enumerate(rows, 1):
-        columns = _columns(source, row, place)
-        text, label = (_text(row[c]) for c in columns)
-        example = f"{place}: example {number}" + (f" of {split}" if split != "all" else "")
-        for column, value in zip(columns, (text, label), strict=True):
-            if not value.strip():
-                raise UserError(f"{example} has nothing in column {column!r}")
-        pair = text, _named_label(label, task.labels, example)
-        examples.append(pair if source.repeat is None else (*pair, _copies(row, source.repeat, example)))
-    if not examples:
-        raise UserError(f"{place}: holds no examples")
+    inputs: list[str] = []
+    column: list[Labelled] = []
+    copies: list[int] = []
+    label_column, classes = source.label, None
+    for split, rows in table.items():
+        for number, row in enumerate(rows.rows, 1):
+            input_column, label_column = _columns(source, row, place)
+            where = f"{place}: example {number}" + (f" of {split}" if split != "all" else "")
+            text = text_of(row[input_column], where, input_column)
+            if not text.strip():
+                raise UserError(f"{where} has nothing in column {input_column!r}")
+            inputs.append(text)
+            column.append((where, answers_of(row[label_column], where, label_column)))
+            if source.repeat is not None:
+                copies.append(_copies(row, source.repeat, where))
+        if not rows.rows:
+            raise UserError(f"{place}: holds no examples" + (f" of {split}" if split != "all" else ""))
+        _require_labels_shown(column[-len(rows.rows) :], split, table, place)
+        classes = rows.classes.get(label_column, classes)
+    words = named(column, task.labels, classes, place, label_column)
+    made = [
+        _pair(text, of_example, copies[i] if copies else None)
+        for i, (text, of_example) in enumerate(zip(inputs, words, strict=True))
+    ]
+    examples, start = {}, 0
+    for split, rows in table.items():
+        examples[split] = made[start : start + len(rows.rows)]
+        start += len(rows.rows)
     return examples
 
 
-def _copies(row: dict, column: str, example: str) -> int:
-    value = _text(row.get(column)).strip()
-    if not value.isdecimal() or int(value) < 1:
+def _pair(text: str, answers: tuple[str, ...], copies: int | None) -> Any:
+    label, *accepted = answers
+    if accepted:
+        return text, label, copies or 1, tuple(accepted)
+    return (text, label) if copies is None else (text, label, copies)
+
+
+def _require_labels_shown(of_split: list[Labelled], split: str, table: dict[str, Rows], place: str) -> None:
+    """Raises UserError where every label is -1: benchmarks hide those of their test split so."""
+    if len(of_split) > 1 and all(answers == ("-1",) for _, answers in of_split):
+        others = [other for other in table if other != split]
         raise UserError(
-            f"{example} has {value!r} in column {column!r} (task.source.repeat): a whole number from 1 on is needed"
+            f"{place}: every label of {split} is -1, so they are hidden; name another split"
+            + (f", as task.split.test={others[-1]}" if others else " with task.split.test=")
+        )
+
+
+def _copies(row: dict, column: str, example: str) -> int:
+    value = text_of(row.get(column), example, column).strip()
+    if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= MOST_COPIES:
+        raise UserError(
+            f"{example} has {value[:20]!r} in column {column!r} (task.source.repeat): "
+            f"a whole number from 1 on is needed (at most {MOST_COPIES:,})"
         )
     return int(value)
 
 
-def _columns(source: Source, row: dict, place: Any) -> tuple[str, str]:
+def _columns(source: Source, row: dict, place: str) -> tuple[str, str]:
     # The function-vectors files call them input and output.
     renamed = source.kind is SourceKind.function_vectors and source.label == "label"
     names = source.input, "output" if renamed else source.label
@@ -223,24 +295,3 @@ def _columns(source: Source, row: dict, place: Any) -> tuple[str, str]:
                 f"{place}: has no column {name!r} (it has {', '.join(map(str, row))}); set task.source.{key}=<column>"
             )
     return names
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _named_label(label: str, labels: list[str] | None, example: str) -> str:
-    """Labels given as whole numbers index the label set; any label must be in the set, where there is one."""
-    if labels is None or label in labels:
-        return label
-    if label.isdecimal() and int(label) < len(labels):
-        return labels[int(label)]
-    raise UserError(f"{example} has the label {label!r}, which is not in task.labels={labels}")

@@ -6,55 +6,27 @@ source -> examples -> split -> template -> rows
 import hashlib
 import json
 import logging
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from promptgeo.config import schema
-from promptgeo.config.paths import stamps
-from promptgeo.config.schema import Split, SplitKind, Template
+from promptgeo.config.paths import ByValue, stamps
+from promptgeo.config.schema import LabelTokens, SplitKind, Template
 from promptgeo.data import sources
 from promptgeo.data.bos import bos_of, put_bos
+from promptgeo.data.example import Example
+from promptgeo.data.label_tokens import cut, label_ids
 from promptgeo.data.row import Row
+from promptgeo.data.splits import split_examples
+from promptgeo.data.text_model import TextModel
 from promptgeo.errors import UserError
 
 log = logging.getLogger(__name__)
-
-
-class TextModel(Protocol):
-    """What a task needs of a model: its tokenizer, and how many positions it has."""
-
-    @property
-    def max_positions(self) -> int | None:
-        """Most positions (prompt and text, in tokens) the model knows; None where it has no limit."""
-
-    @property
-    def bos(self) -> Sequence[int]:
-        """Token ids that its tokenizer puts before a text; none of many models."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text` alone: no special token is added."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these token ids, special tokens left out."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One input with the label that a model should write after it."""
-
-    id: int
-    """Its place in the source, counted over all splits."""
-    input: str
-    label: str
-    repeat: int = 1
-    """How many copies of the prompt stand, side by side, wherever the template has {prompt}."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +47,7 @@ class Task:
     @classmethod
     def load(cls, config: schema.Task, template: Template) -> "Task":
         """Read and split the data. Raises UserError naming the file, column or example that is wrong."""
+        config = sources.resolved(config)
         table = sources.read(config)
         numbered, start = {}, 0
         for split, pairs in table.items():
@@ -88,6 +61,11 @@ class Task:
                 message = "task %s: %d inputs occur in both train and test, for instance %r"
                 log.warning(message, config.name, len(both), shown)
         return cls(config.name, train, validation, test, template, config.labels, config.max_input_tokens)
+
+    @property
+    def examples(self) -> list[Example]:
+        """All of them: train, validation, test."""
+        return [*self.train, *self.validation, *self.test]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,10 +105,10 @@ class Task:
                 ids += lm.encode(piece.replace("{input}", self._input(lm, example)))
         ids = put_bos(ids, bos, self.template)
         # Tokenised apart from the text, so that the border between them never depends on the label.
-        label_ids = lm.encode(self.template.label.replace("{label}", label) + self.template.end)
-        row = Row(np.array(ids, dtype=np.int64), np.array(label_ids, dtype=np.int64))
+        of_label = label_ids(lm, self.template, label)
+        row = Row(np.array(ids, dtype=np.int64), np.array(of_label, dtype=np.int64))
         where = f"task {self.name}, example {example.id} ({example.input[:60]!r})"
-        if not ids or not label_ids:
+        if not ids or not of_label:
             raise UserError(f"{where}: its text or its label has no tokens")
         if lm.max_positions is not None and row.length > lm.max_positions:
             raise UserError(
@@ -140,10 +118,7 @@ class Task:
         return row
 
     def _input(self, lm: TextModel, example: Example) -> str:
-        if self.max_input_tokens is None:
-            return example.input
-        ids = lm.encode(example.input)
-        return example.input if len(ids) <= self.max_input_tokens else lm.decode(ids[: self.max_input_tokens])
+        return example.input if self.max_input_tokens is None else cut(lm, example.input, self.max_input_tokens)
 
 
 def load_task(config: schema.Task, template: Template) -> Task:
@@ -151,79 +126,27 @@ def load_task(config: schema.Task, template: Template) -> Task:
 
     Raises UserError naming the file, column or example that is wrong.
     """
-    return _load(_ByValue((config, template, stamps(config.source.path))))
-
-
-class _ByValue(tuple):
-    """Dataclasses that compare by value, as a cache key."""
-
-    def __hash__(self) -> int:
-        return hash(repr(tuple(self)))
+    return _load(ByValue((sources.resolved(config), template, stamps(config.source.path))))
 
 
 @lru_cache(maxsize=64)  # more tasks than a grid has; without a limit a long session would keep every edit of a file
-def _load(key: _ByValue) -> Task:
-    config, template, _ = key
+def _load(key: ByValue) -> Task:
+    config, template, read_at = key
+    if template.label_tokens is not LabelTokens.auto:
+        # A cell asks before and after it is known how its labels are tokenised: the data are the same.
+        undecided = replace(template, label_tokens=LabelTokens.auto)
+        return replace(_load(ByValue((config, undecided, read_at))), template=template)
     return Task.load(config, template)
 
 
 def _content(example: Example) -> tuple:
-    """What a fingerprint is made of; one copy is left out: data without repeats keep their fingerprint."""
-    return (example.id, example.input, example.label, *([example.repeat] if example.repeat != 1 else []))
+    """What a fingerprint is made of; what most data lack is left out, so that they keep their fingerprint."""
+    repeat = [example.repeat] if example.repeat != 1 else []
+    accepted = [list(example.accepted)] if example.accepted else []
+    return (example.id, example.input, example.label, *repeat, *accepted)
 
 
 def _pieces(text: str) -> list[str]:
     """A template's text cut at its {prompt}s; the prompt stands first where the text does not say."""
     text = text if "{prompt}" in text else "{prompt}" + text
     return [piece for piece in re.split(r"({prompt})", text) if piece]
-
-
-def split_examples(
-    table: dict[str, list[Example]], split: Split, name: str
-) -> tuple[list[Example], list[Example], list[Example]]:
-    """(train, validation, test). Validation is cut from train, never from test."""
-    everything = [example for examples in table.values() for example in examples]
-    validation: list[Example] = []
-    if split.kind is SplitKind.all:
-        train, test = everything, everything
-    elif split.kind is SplitKind.own:
-        if not {"train", "test"} <= set(table):
-            raise UserError(
-                f"task {name}: task.split.kind=own, but the source has no train and test splits "
-                f"(it has {', '.join(table)})"
-            )
-        train, validation, test = table["train"], table.get("validation", []), table["test"]
-    else:
-        train, test = train_test_split(everything, split.test_size, split.seed, f"task {name}: task.split.test_size")
-    if split.max_train is not None:
-        train = _first(train, split.max_train, split.seed)
-    if split.max_test is not None:
-        test = _first(test, split.max_test, split.seed)
-    if split.validation > 0 and not validation:
-        key = f"task {name}: task.split.validation"
-        train, validation = train_test_split(train, split.validation, split.seed, key)
-    return train, validation, test
-
-
-def train_test_split(
-    examples: list[Example], test_size: float, seed: int, key: str
-) -> tuple[list[Example], list[Example]]:
-    """The split that `datasets.Dataset.train_test_split(test_size, seed=seed)` makes.
-
-    Written out here because the library takes over a second to import. Raises UserError, naming `key`, where a side
-    would be empty.
-    """
-    n = len(examples)
-    n_test = math.ceil(test_size * n)
-    n_train = n - n_test
-    if n_test < 1 or n_train < 1:
-        raise UserError(f"{key}={test_size}: leaves {n_train} training and {n_test} other examples of {n}")
-    order = np.random.default_rng(seed).permutation(n)
-    return [examples[i] for i in order[n_test : n_test + n_train]], [examples[i] for i in order[:n_test]]
-
-
-def _first(examples: list[Example], n: int, seed: int) -> list[Example]:
-    """`n` examples drawn by `seed`, in the source's order: a source sorted by label would otherwise give one label."""
-    if n >= len(examples):
-        return examples
-    return [examples[i] for i in sorted(np.random.default_rng(seed).permutation(len(examples))[:n])]

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from promptgeo.config.schema import Scoring, Template
+from promptgeo.data.example import Example
+from promptgeo.data.label_tokens import label_ids
 from promptgeo.data.row import Row
-from promptgeo.data.tasks import Example
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 
@@ -37,7 +38,7 @@ class Rule(ABC):
     """Whether nothing after the first token counts: then a teacher-forced forward decides every row."""
 
     def __init__(self, template: Template):
-        self.end = template.end
+        self.template, self.end = template, template.end
 
     @abstractmethod
     def check(self, example: Example, row: Row) -> None:
@@ -57,38 +58,38 @@ class Rule(ABC):
 
 
 class Line(Rule):
-    """The line that is written equals the label, spaces around it apart."""
+    """The line that is written equals an accepted answer, spaces around it apart."""
 
     def check(self, example: Example, row: Row) -> None:
-        if self.end in example.label:
-            raise UserError(
-                f"example {example.id}: its label ({example.label[:60]!r}) holds the terminator template.end"
-            )
+        for answer in example.answers:
+            if self.end in answer:
+                raise UserError(f"example {example.id}: its label ({answer[:60]!r}) holds the terminator template.end")
 
     def is_correct(self, written: Continuation, example: Example, row: Row) -> bool:
         terminated = written.ended or self.end in written.text
-        return terminated and self.output(written).strip() == example.label.strip()
+        return terminated and self.output(written).strip() in {answer.strip() for answer in example.answers}
 
     def may_become_correct(self, written: Continuation, example: Example) -> bool:
-        return example.label.strip().startswith(_whole(written.text).split(self.end, 1)[0].strip())
+        line = _whole(written.text).split(self.end, 1)[0].strip()
+        return any(answer.strip().startswith(line) for answer in example.answers)
 
 
 class Prefix(Rule):
-    """What is written starts with the label, spaces before it apart."""
+    """What is written starts with an accepted answer, spaces before it apart."""
 
     def check(self, example: Example, row: Row) -> None:
         """It can score any label."""
 
     def is_correct(self, written: Continuation, example: Example, row: Row) -> bool:
-        return written.text.strip().startswith(example.label.strip())
+        return any(written.text.strip().startswith(answer.strip()) for answer in example.answers)
 
     def may_become_correct(self, written: Continuation, example: Example) -> bool:
-        text, label = _whole(written.text).strip(), example.label.strip()
-        return label.startswith(text) or text.startswith(label)
+        text, answers = _whole(written.text).strip(), [answer.strip() for answer in example.answers]
+        return any(answer.startswith(text) or text.startswith(answer) for answer in answers)
 
 
 class Token(Rule):
-    """The first token is the label, which is one token."""
+    """The first token is an accepted answer; the label is one token, and so must be any other answer that counts."""
 
     first_token_only = True
 
@@ -100,7 +101,10 @@ class Token(Rule):
             )
 
     def is_correct(self, written: Continuation, example: Example, row: Row) -> bool:
-        return written.tokens[0] == row.label[0]
+        first = written.tokens[0]
+        return first == row.label[0] or any(
+            label_ids(written.lm, self.template, answer) == [first] for answer in example.accepted
+        )
 
     def may_become_correct(self, written: Continuation, example: Example) -> bool:
         return False

@@ -14,7 +14,7 @@ TODAY = datetime(2024, 7, 26)
 """For chat templates that write the date (Llama 3.2 falls back on this one): else a run would be another every day."""
 
 
-def resolved(template: Template, model: Model) -> Template:
+def with_turns_written_out(template: Template, model: Model) -> Template:
     """A template with chat=true as one without: its turns, written out in the chat template of the model's tokenizer.
 
     Any other template is returned as it is. Raises UserError where there is no chat template, or none that takes a

@@ -25,7 +25,7 @@ from promptgeo.model.attention import KeyValueCache, TreeAttention
 from promptgeo.model.batching import IGNORE, MAX_TOKENS, Batch, collate, next_tokens
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
 from promptgeo.model.loading import model_fingerprint, read_model, require_causal, resolve_device, resolve_precision
-from promptgeo.model.tokenizers import leading_tokens
+from promptgeo.model.tokenizer import leading_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from promptgeo.config import schema
-from promptgeo.config.schema import Template
+from promptgeo.config.schema import Bos, LabelTokens, Template
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run
@@ -20,7 +20,8 @@ def task_of(run: Run) -> Task:
     if "source" not in config["task"] or "text" not in config["template"]:
         name = config["task"]["name"]
         raise UserError(f"{run.folder}: was trained elsewhere; the examples of its task {name} are not known")
-    template = {"bos": "never", **config["template"]}  # a run without the field was made before there was one
+    # A run.json without these fields is the first version's, which put no BOS and tokenised labels alone.
+    template = {"bos": Bos.never.name, "label_tokens": LabelTokens.alone.name} | config["template"]
     task = load_task(_typed(schema.Task, config["task"]), _typed(Template, template))
     if task.fingerprint != run.info["fingerprints"]["data"]:
         raise UserError(

@@ -4,13 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from promptgeo.config.identity import identity
-from promptgeo.config.paths import slug, stamps
-from promptgeo.config.schema import InitKind, RunConfig, Template
-from promptgeo.config.validate import validate
+from promptgeo.config.paths import EMBEDDED_MODEL, slug, stamps
+from promptgeo.config.schema import Bos, InitKind, LabelTokens, RunConfig, Template
+from promptgeo.config.validate import require_validation, validate
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.errors import UserError
+
+if TYPE_CHECKING:
+    from promptgeo.data.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,21 @@ _cells: dict[str, Cell] = {}
 
 def _make(config: RunConfig) -> Cell:
     with said_when_slow("loading torch"):
-        from promptgeo.model.chat import resolved
+        from promptgeo.data import sources
+        from promptgeo.data.tasks import load_task
+        from promptgeo.model.chat import with_turns_written_out
         from promptgeo.model.loading import resolve_device, resolve_precision
 
     if config.template.chat:
-        config = replace(config, template=resolved(config.template, config.model))
+        config = replace(config, template=with_turns_written_out(config.template, config.model))
         validate(config)
-    contents = _contents(config)
-    config = replace(config, template=_resolved(config))
+    with said_when_slow(f"reading the data of task {config.task.name}"):
+        config = replace(config, task=sources.resolved(config.task))
+        require_validation(config)
+        task = load_task(config.task, config.template)
+    with said_when_slow(f"reading what identifies the model {config.model.name_or_path}"):
+        config = replace(config, template=_template(config, task))
+        contents = _contents(config, task)
     device = resolve_device(config.device.name)
     precision = resolve_precision(config.precision.name, device)
     # Coupled runs differ in their seed alone: nothing is read again for them.
@@ -84,29 +95,37 @@ def _make(config: RunConfig) -> Cell:
     return Cell(config, ids[config.seed], precision, device, tuple(ids[seed] for seed in seeds))
 
 
-def _resolved(config: RunConfig) -> Template:
-    """The template as this model's tokenizer makes it. Raises UserError where the tokenizer cannot be read."""
+def _template(config: RunConfig, task: "Task") -> Template:
+    """The template with what is `auto` of it decided by the model's tokenizer.
+
+    Raises UserError where the tokenizer cannot be read.
+    """
+    from promptgeo.data import label_tokens
     from promptgeo.data.bos import with_resolved_bos
-    from promptgeo.model.tokenizers import TokenizerAlone
+    from promptgeo.model.loading import local_folder
+    from promptgeo.model.tokenizer import tokenizer_of
 
-    model = config.model
-    return with_resolved_bos(
-        config.template, TokenizerAlone(model.name_or_path, model.revision, model.trust_remote_code)
-    )
+    model, template = config.model, config.template
+    if local_folder(model.name_or_path) == EMBEDDED_MODEL and template.bos in (Bos.auto, Bos.never):
+        # Its tokenizer puts nothing and marks no beginnings; to load it takes longer than to find a grid complete.
+        return replace(template, bos=Bos.never, label_tokens=LabelTokens.alone)
+    tokens = tokenizer_of(model.name_or_path, model.revision, model.trust_remote_code)
+    labels = {*(e.label for e in task.examples), *(task.labels or [])}
+    return replace(with_resolved_bos(template, tokens), label_tokens=label_tokens.resolved(tokens, template, labels))
 
 
-def _contents(config: RunConfig) -> dict[str, str]:
+def _contents(config: RunConfig, task: "Task") -> dict[str, str]:
     """Fingerprints of what enters the identity by content."""
-    from promptgeo.data.tasks import load_task
+    from promptgeo.data.label_tokens import cuts_a_character
     from promptgeo.model.loading import model_fingerprint
+    from promptgeo.model.tokenizer import tokenizer_of
     from promptgeo.training.inits import source_run
 
-    model = config.model
-    contents = {}
-    with said_when_slow(f"reading what identifies the model {model.name_or_path}"):
-        contents["model"] = model_fingerprint(model.name_or_path, model.revision, model.trust_remote_code)
-    with said_when_slow(f"reading the data of task {config.task.name}"):
-        contents["data"] = load_task(config.task, config.template).fingerprint
+    model, limit = config.model, config.task.max_input_tokens
+    where = model.name_or_path, model.revision, model.trust_remote_code
+    contents = {"model": model_fingerprint(*where), "data": task.fingerprint}
+    if limit is not None and any(cuts_a_character(tokenizer_of(*where), e.input, limit) for e in task.examples):
+        contents["cut"] = "at whole characters"  # the first version left a part of one there
     if config.init.kind is InitKind.file and config.init.path:
         path = Path(config.init.path).expanduser()
         if not path.is_file():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from promptgeo.config.schema import Init, InitKind, Prompt, Unit
+from promptgeo.data.label_tokens import continuation_ids
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
@@ -134,7 +135,7 @@ def labels(material: Material) -> Tensor:
     if count > length:
         raise UserError(f"init=labels: {count} labels do not fit prompt.length={length}; set prompt.length={count}")
     texts = [task.template.label.replace("{label}", label) for label in task.labels]
-    rows = [_embeddings(lm, lm.encode(text)).mean(0) for text in texts]
+    rows = [_embeddings(lm, continuation_ids(lm, task.template, text)).mean(0) for text in texts]
     if rest := length - count:
         _log_once(f"init: {count} labels, then {rest} tokens drawn from the vocabulary")
         rows += list(_embeddings(lm, _sample_ids(lm, rest, material.generator)))

@@ -22,6 +22,7 @@ from promptgeo.data.row import Row
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import UserError
 from promptgeo.evaluation.rules import check_scoring
+from promptgeo.evaluation.text_checks import check_texts
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
@@ -107,7 +108,9 @@ def plan(cell: Cell) -> Plan:
         train_rows = task.rows(lm, task.train, length)
         _require_examples(config, task)
         for split in (task.train, task.validation, getattr(task, config.evaluation.split.name)):
-            check_scoring(task.template, split, task.rows(lm, split, length))
+            rows = task.rows(lm, split, length)
+            check_scoring(task.template, split, rows)
+            check_texts(lm, task, config.evaluation.max_new_tokens, split, rows)
     steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
     total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
     return Plan(cell, lm, task, seeds, p0_Pd, train_rows, total_steps)

@@ -313,6 +313,8 @@ def _predictions(which: str, plan: Plan, scores: Evaluation) -> list[dict[str, A
     for k, example in enumerate(getattr(plan.task, plan.split)):
         loss = scores.losses[0, k] / scores.tokens[k]
         row = {"prompt": which, "id": example.id, "input": example.input, "label": example.label}
+        if example.accepted:
+            row["accepted"] = list(example.accepted)
         row |= {"output": scores.outputs[0][k], "correct": bool(scores.correct[0, k])}
         # 9 significant digits hold any fp32.
         row |= {"loss": float(f"{loss:.9g}")}

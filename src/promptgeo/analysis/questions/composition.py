@@ -300,7 +300,7 @@ def _relabelled(prompts: list[Candidate[str]], cases: list[_Case], answer: str) 
     set_of = {}
     for case in cases:
         labels, own = case.other_labels[answer], case.evaluation_set
-        examples = [replace(e, label=labels[e.id]) for e in own.task.test if e.id in labels]
+        examples = [replace(e, label=labels[e.id], accepted=()) for e in own.task.test if e.id in labels]
         if examples:
             set_of[own] = EvaluationSet(replace(own.task, test=examples), own.max_new_tokens, len(examples))
     return [

@@ -261,7 +261,7 @@ def _readings(
 def _relabelled(examples: list[Example], copies: int, labels: dict[tuple[str, int], str]) -> list[Example]:
     """The same inputs with the label of other copies; without those that the task labels the same, or not at all."""
     pairs = [(e, labels.get((e.input, copies))) for e in examples]
-    return [replace(e, label=label) for e, label in pairs if label is not None and label != e.label]
+    return [replace(e, label=label, accepted=()) for e, label in pairs if label is not None and label != e.label]
 
 
 # Tables, numbers and findings.

@@ -255,7 +255,7 @@ def _sums_of_meanings(lm: LM, group: _Group, times: Sequence[int]) -> dict[int, 
     sums = {}
     task = group.evaluation_set.task
     for adds in [k * group.offset for k in times if group.offset]:
-        test = [replace(e, label=str(int(e.input) + adds)) for e in task.test]
+        test = [replace(e, label=str(int(e.input) + adds), accepted=()) for e in task.test]
         if task.template.scoring is Scoring.token:
             test = [e for e, row in zip(test, task.rows(lm, test, 0), strict=True) if len(row.label) == 1]
         if test:
