@@ -5,24 +5,21 @@ Whatever keeps a model from being used is a UserError here, one line that names 
 
 import hashlib
 import logging
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from promptgeo.config.paths import EMBEDDED_MODEL
 from promptgeo.data.hub import offline_if_unreachable
-from promptgeo.data.row import Row
 from promptgeo.errors import UserError
-from promptgeo.model.interface import LM
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
+_READS_IDS = "+token-ids"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -56,18 +53,35 @@ def local_folder(name_or_path: str) -> Path | None:
 
 @lru_cache(maxsize=8)  # a command has one or two models; a study compares a handful
 def model_fingerprint(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
-    """What identifies a model's numbers: a local folder's content, or a hub id with its commit."""
+    """What identifies a model's numbers: a local folder's content, or a hub id with its commit.
+
+    Marked where the config has per-layer embeddings of token ids: see reads_ids.
+    """
     folder = local_folder(name_or_path)
     if folder is None:
         config = read_config(name_or_path, revision, trust_remote_code)
-        return f"{name_or_path}@{getattr(config, '_commit_hash', None) or revision or 'main'}"
+        mark = _READS_IDS if "per_layer_input" in config.to_json_string(use_diff=False) else ""
+        return f"{name_or_path}@{getattr(config, '_commit_hash', None) or revision or 'main'}{mark}"
     digest = hashlib.sha256()
     kinds = (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
     for file in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kinds):
         digest.update(f"{file.name}\0".encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"sha256:{digest.hexdigest()}"
+    try:
+        mark = _READS_IDS if "per_layer_input" in (folder / "config.json").read_text(encoding="utf-8") else ""
+    except (OSError, UnicodeDecodeError):  # read_config says what is wrong with it
+        mark = ""
+    return f"sha256:{digest.hexdigest()}{mark}"
+
+
+def reads_ids(fingerprint: str) -> bool:
+    """Whether the fingerprint says that the model is given token ids beside embeddings.
+
+    The mark keeps runs of models with per-layer embeddings apart from those that earlier versions ran without ids. An
+    experiment on the loaded model decides what is done (checks.needs_ids).
+    """
+    return fingerprint.endswith(_READS_IDS)
 
 
 def read_model(
@@ -130,28 +144,6 @@ def read_config(name_or_path: str, revision: str | None, trust_remote_code: bool
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(_cannot_load(name_or_path, error)) from error
-
-
-def require_causal(lm: LM) -> None:
-    """Raises UserError where a token's prediction depends on later tokens.
-
-    Some encoders load behind a language-model head but look ahead. The loaded model is run, no list of names consulted.
-    """
-    here = Row(np.array([1, 2, 3], np.int64), np.array([1], np.int64))
-    later = replace(here, ids=np.array([1, 2, 3, 4], np.int64))
-    with torch.no_grad():
-        logits = []
-        for row in (here, later):
-            batch = next(lm.batches([row], [0], 0))
-            third = replace(batch, label_at_M=torch.full_like(batch.label_at_M, 2))
-            logits.append(lm.label_logits(torch.zeros(1, 0, lm.width, device=lm.device), third)[0])
-    # Both rows have one padded shape, so even in bf16 the two differ by nothing but what lies ahead: a thousandth of
-    # the logits' spread is far above that nothing, and far below what a token more changes where it is seen.
-    if (logits[0] - logits[1]).abs().max() > 1e-3 * logits[0].std():
-        raise UserError(
-            f"model.name_or_path={lm.name}: a token's prediction depends on later tokens, "
-            "so this is not a causal language model"
-        )
 
 
 def _cannot_load(name_or_path: str, error: Exception) -> str:
