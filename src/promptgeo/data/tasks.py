@@ -33,6 +33,10 @@ class TextModel(Protocol):
     def max_positions(self) -> int | None:
         """Most positions (prompt and text, in tokens) the model knows; None where it has no limit."""
 
+    @property
+    def token_limit(self) -> int:
+        """Token ids from this one on have no embedding: some tokenizers have more tokens than their model."""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` alone: no special token is added."""
 
@@ -124,6 +128,11 @@ class Task:
         where = f"task {self.name}, example {example.id} ({example.input[:60]!r})"
         if not ids or not label_ids:
             raise UserError(f"{where}: its text or its label has no tokens")
+        if (highest := max(*ids, *label_ids)) >= lm.token_limit:
+            raise UserError(
+                f"{where}: its token {highest} is beyond the model's {lm.token_limit} embeddings: "
+                "this tokenizer is not the model's; give a folder that holds both"
+            )
         if lm.max_positions is not None and row.length > lm.max_positions:
             raise UserError(
                 f"{where}: prompt and text take {row.length} positions, "

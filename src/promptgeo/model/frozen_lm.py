@@ -174,6 +174,11 @@ class FrozenLM:
         """V: tokens that the tokenizer can produce and that have an embedding."""
         return min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0])
 
+    @property
+    def token_limit(self) -> int:
+        """Token ids from this one on have no embedding; on a GPU such an id ends the process."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
     @cached_property
     def special_ids(self) -> set[int]:
         """Ids of the tokens that stand for no text: those with a role, and reserved ones."""

@@ -5,6 +5,7 @@ Whatever keeps a model from being used is a UserError here, one line that names 
 
 import hashlib
 import logging
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
+_LFS = b"version https://git-lfs"
 _READS_IDS = "+token-ids"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -36,7 +38,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def local_folder(name_or_path: str) -> Path | None:
-    """The folder that `name_or_path` names, if it names one; `tiny` is the embedded model's.
+    """The folder that `name_or_path` names, or that its GGUF file lies in; `tiny` is the embedded model's.
 
     Raises UserError for what looks like a folder and is none.
     """
@@ -45,6 +47,8 @@ def local_folder(name_or_path: str) -> Path | None:
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
+    if path.suffix == ".gguf" and path.is_file():
+        return path.parent
     looks_local = name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1  # a hub id has one slash
     if looks_local:
         raise UserError(f"model.name_or_path={name_or_path}: no such folder")
@@ -63,6 +67,9 @@ def model_fingerprint(name_or_path: str, revision: str | None = None, trust_remo
         mark = _READS_IDS if "per_layer_input" in config.to_json_string(use_diff=False) else ""
         return f"{name_or_path}@{getattr(config, '_commit_hash', None) or revision or 'main'}{mark}"
     digest = hashlib.sha256()
+    if gguf := _gguf_file(name_or_path):
+        with gguf.open("rb") as stream:
+            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
     kinds = (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
     for file in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kinds):
         digest.update(f"{file.name}\0".encode())
@@ -107,25 +114,30 @@ def read_model(
         raise UserError(f"{key}: an encoder-decoder; promptgeo needs a causal language model")
     if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         log.warning("precision=bf16: this CPU has no instructions for it; fp32 is faster here")
-    where = {"revision": revision, "trust_remote_code": trust_remote_code}
+    where = _where(name_or_path, revision, trust_remote_code)
     try:
         # Pinned dtype: transformers otherwise loads whatever the checkpoint was saved in.
         model, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[precision], output_loading_info=True, **where
         )
-    except ValueError as error:
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # files of any kind of damage, and the libraries that read them, raise anything
         if "AutoModelForCausalLM" in str(error):
             raise UserError(f"{key}: {config.model_type} has no causal language-model head") from error
-        raise UserError(f"{key}: {_first_line(error)}") from error
-    except OSError as error:
         raise UserError(_cannot_load(name_or_path, error)) from error
     if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])[0]
-        raise UserError(f"{key}: the checkpoint lacks {missing}: no causal language-model head was saved with it")
+        missing = sorted(report["missing_keys"])
+        head = model.get_output_embeddings()
+        heads = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight}
+        why = "no causal language-model head was saved with it"
+        if not heads & set(missing):
+            why = f"{len(missing)} weights of its config.json are not there; take both from one checkpoint"
+        raise UserError(f"{key}: the checkpoint lacks {missing[0]}: {why}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:
+        raise UserError(f"{key}: its tokenizer cannot be loaded: {_cause(name_or_path, error)}") from error
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         # transformers makes an empty tokenizer of the model's type where a folder holds none.
         raise UserError(f"{key}: its tokenizer cannot be loaded: there is none beside the model")
@@ -140,20 +152,72 @@ def read_config(name_or_path: str, revision: str | None, trust_remote_code: bool
     if folder is None:
         offline_if_unreachable()
     source = str(folder or name_or_path)
+    where = _where(name_or_path, revision, trust_remote_code)
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+        return AutoConfig.from_pretrained(source, **where)
+    except Exception as error:
         raise UserError(_cannot_load(name_or_path, error)) from error
 
 
+def _where(name_or_path: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """What from_pretrained is told beside the folder or the hub id."""
+    gguf = _gguf_file(name_or_path)
+    file = {"gguf_file": gguf.name} if gguf else {}
+    return {"revision": revision, "trust_remote_code": trust_remote_code} | file
+
+
+def _gguf_file(name_or_path: str) -> Path | None:
+    """The GGUF file that is named, or that alone stands for a model in a folder without a config."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    if not path.is_dir() or (path / "config.json").exists():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise UserError(
+            f"model.name_or_path={name_or_path}: {len(files)} GGUF files; name one: model.name_or_path={files[0]}"
+        )
+    return files[0] if files else None
+
+
 def _cannot_load(name_or_path: str, error: Exception) -> str:
+    key = f"model.name_or_path={name_or_path}"
     if local_folder(name_or_path) is not None:
-        return f"model.name_or_path={name_or_path}: no model can be read from this folder: {_first_line(error)}"
+        return f"{key}: no model can be read from this folder: {_cause(name_or_path, error)}"
+    if not isinstance(error, OSError):
+        return f"{key}: it cannot be loaded: {_cause(name_or_path, error)}"
     return (
-        f"model.name_or_path={name_or_path}: neither a local folder nor a model the hub gives here "
+        f"{key}: neither a local folder nor a model the hub gives here "
         "(no network, no such model, or no access): give a local copy with model.name_or_path=<folder>"
     )
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _cause(name_or_path: str, error: Exception) -> str:
+    """Why loading failed and what mends it, in one line."""
+    text = " ".join(str(error).split())
+    if folder := local_folder(name_or_path):
+        for file in sorted(p for p in folder.iterdir() if p.is_file()):
+            with file.open("rb") as stream:
+                pointer = stream.read(len(_LFS)) == _LFS
+            if pointer:
+                return f"{file.name} is a git-LFS pointer, not the file itself; run git lfs pull there"
+    if "trust_remote_code" in text:
+        return "it needs code of its own; if you trust that code, set model.trust_remote_code=true"
+    if "does not recognize this architecture" in text:
+        return f"{_short(text)}; a newer transformers may (pip install -U transformers)"
+    if isinstance(error, ImportError) or "pip install" in text:
+        return f"a package is missing: {_short(text)}; install it beside promptgeo"
+    if "size mismatch" in text or "mismatched" in text:
+        return "its weights have other shapes than its config.json says; take both from one checkpoint"
+    if gguf := _gguf_file(name_or_path):
+        return f"{gguf.name} is no whole GGUF file of a family that transformers reads ({_short(text)})"
+    if type(error).__name__ == "SafetensorError":
+        return f"its weights are cut or damaged ({_short(text)}); copy the .safetensors files again"
+    return f"{_short(text) or type(error).__name__} ({type(error).__name__}); copy or download the files again"
+
+
+def _short(text: str) -> str:
+    """The first sentence, without its full stop and without terminal colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return re.split(r"(?<=[a-z)`'])\. ", text)[0].rstrip(" .")[:240]
