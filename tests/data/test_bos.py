@@ -20,7 +20,7 @@ SMALL = ("task=plus_two", "task.split.max_train=8", "task.split.max_test=4", "tr
 class Speaker:
     """A tokenizer, as tasks see a model."""
 
-    max_positions = None
+    max_positions, token_limit = None, 1 << 62
 
     def __init__(self, tokenizer):
         self.tokenizer, self.bos = tokenizer, leading_tokens(tokenizer)

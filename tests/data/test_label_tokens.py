@@ -20,7 +20,7 @@ LABELS = ["Paris", "walked", "502", "=b", ": c", "a b", "N'Djamena", ")("]
 class Text:
     """A tokenizer as tasks use a model."""
 
-    max_positions = None
+    max_positions, token_limit, bos = None, 1 << 62, ()
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer

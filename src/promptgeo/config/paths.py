@@ -39,7 +39,10 @@ def data_name(path: str | None) -> str:
     """
     if path is None:
         return "custom"
-    return _data_name(path, str(stamps(path)))
+    try:
+        return _data_name(path, str(stamps(path)))
+    except (OSError, RuntimeError):  # what is wrong with it is said when it is read
+        return slug(Path(path).stem)[:60]
 
 
 @lru_cache(maxsize=64)

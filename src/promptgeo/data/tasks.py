@@ -16,7 +16,7 @@ import numpy as np
 
 from promptgeo.config import schema
 from promptgeo.config.paths import ByValue, stamps
-from promptgeo.config.schema import LabelTokens, SplitKind, Template
+from promptgeo.config.schema import Bos, LabelTokens, SplitKind, Template
 from promptgeo.data import sources
 from promptgeo.data.bos import bos_of, put_bos
 from promptgeo.data.example import Example
@@ -110,6 +110,11 @@ class Task:
         where = f"task {self.name}, example {example.id} ({example.input[:60]!r})"
         if not ids or not of_label:
             raise UserError(f"{where}: its text or its label has no tokens")
+        if (highest := max(*ids, *of_label)) >= lm.token_limit:
+            raise UserError(
+                f"{where}: its token {highest} is beyond the model's {lm.token_limit} embeddings: "
+                "this tokenizer is not the model's; give a folder that holds both"
+            )
         if lm.max_positions is not None and row.length > lm.max_positions:
             raise UserError(
                 f"{where}: prompt and text take {row.length} positions, "
@@ -132,9 +137,9 @@ def load_task(config: schema.Task, template: Template) -> Task:
 @lru_cache(maxsize=64)  # more tasks than a grid has; without a limit a long session would keep every edit of a file
 def _load(key: ByValue) -> Task:
     config, template, read_at = key
-    if template.label_tokens is not LabelTokens.auto:
-        # A cell asks before and after it is known how its labels are tokenised: the data are the same.
-        undecided = replace(template, label_tokens=LabelTokens.auto)
+    # A cell asks before and after it is known what the tokenizer makes of the template: the data are the same.
+    undecided = replace(template, label_tokens=LabelTokens.auto, bos=Bos.auto)
+    if template != undecided:
         return replace(_load(ByValue((config, undecided, read_at))), template=template)
     return Task.load(config, template)
 

@@ -12,6 +12,10 @@ class TextModel(Protocol):
         """Most positions (prompt and text, in tokens) the model knows; None where it has no limit."""
 
     @property
+    def token_limit(self) -> int:
+        """Token ids from this one on have no embedding: some tokenizers have more tokens than their model."""
+
+    @property
     def bos(self) -> Sequence[int]:
         """Token ids that its tokenizer puts before a text; none of many models."""
 

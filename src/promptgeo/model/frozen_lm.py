@@ -22,9 +22,10 @@ from torch.nn.functional import embedding
 from promptgeo.data.row import Row
 from promptgeo.errors import UserError
 from promptgeo.model.attention import KeyValueCache, TreeAttention
-from promptgeo.model.batching import IGNORE, MAX_TOKENS, Batch, collate, next_tokens
+from promptgeo.model.batching import MAX_TOKENS, Batch, collate, next_tokens
+from promptgeo.model.checks import Reference, require_grid_agrees, run_on, tree_agrees
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
-from promptgeo.model.loading import model_fingerprint, read_model, require_causal, resolve_device, resolve_precision
+from promptgeo.model.loading import model_fingerprint, read_model, reads_ids, resolve_device, resolve_precision
 from promptgeo.model.tokenizer import leading_tokens
 
 if TYPE_CHECKING:
@@ -63,10 +64,9 @@ class FrozenLM:
             name: what errors call it.
             fingerprint: what identifies its numbers.
 
-        Raises UserError where it has no causal head.
+        Raises UserError where it has no causal head, looks ahead, or its logits or gradients with a soft prompt are not
+        those of the untouched model (checks.py).
         """
-        _fuse_gelu(model)
-        prepack(model)
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.name = name
@@ -76,11 +76,19 @@ class FrozenLM:
         head = model.get_output_embeddings()
         if head is None:
             raise UserError(f"model {name}: has no causal language-model head")
-        head.register_forward_pre_hook(self._keep_label_positions)
+        reference = Reference(model, name, announced=reads_ids(fingerprint))  # before anything of it is changed
+        self._by_ids = reference.by_ids
+        if self._by_ids:
+            log.warning("model %s: its layers read token ids too; where the soft prompt stands, they read id 0", name)
         with torch.no_grad():
             self.width = self.embed(torch.zeros(1, dtype=torch.long, device=self.device)).shape[-1]
+        _fuse_gelu(model)
+        prepack(model)
+        head.register_forward_pre_hook(self._keep_label_positions)
         self._tree = TreeAttention(model)
-        self._shares_prefixes = self._tree.possible and self._tree_agrees()
+        self._shares_prefixes = self._tree.possible and self._tree_agrees(reference)
+        if not self._shares_prefixes:
+            require_grid_agrees(reference, self.label_logits, self.dtype)
 
     @classmethod
     def load(
@@ -166,6 +174,11 @@ class FrozenLM:
     def vocabulary_size(self) -> int:
         """V: tokens that the tokenizer can produce and that have an embedding."""
         return min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0])
+
+    @property
+    def token_limit(self) -> int:
+        """Token ids from this one on have no embedding; on a GPU such an id ends the process."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
     @cached_property
     def special_ids(self) -> set[int]:
@@ -261,7 +274,9 @@ class FrozenLM:
         self._label_at = batch.label_at_M
         try:
             with self._tree.over(batch, cache) if batch.paths else nullcontext(), self._eager_if(cache is not None):
-                logits = self.model(inputs_embeds=embeds, position_ids=batch.position_ids, use_cache=False).logits
+                # Not every family has the argument, and none needs it in a grid.
+                places = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+                logits = run_on(self.model, batch.ids, embeds, self._by_ids, **places)
         finally:
             self._label_at = None
         return logits.squeeze(0).float()  # not [0]: its backward fills an array of this size
@@ -273,24 +288,8 @@ class FrozenLM:
         hidden = args[0]
         return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._label_at)[None], *args[1:])
 
-    @torch.no_grad()
-    def _tree_agrees(self) -> bool:
-        """Whether the model says the same of rows in a tree as of rows in a grid, by running two rows both ways."""
-        rows = [Row(np.array([-1, 1, 2, last], np.int64), np.array([1], np.int64)) for last in (3, 4)]
-        prompts_NPd = self.embed(torch.ones(1, 1, dtype=torch.long, device=self.device)).float()
-        try:
-            tree, grid = (
-                self.label_logits(prompts_NPd, batch.to(self.device))[batch.targets_M != IGNORE]
-                for share_up_to in (1 << 30, 0)  # any row in a tree, no row in a tree
-                for batch in collate(rows, [0, 0], 1, share_up_to=share_up_to)
-            )
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            log.debug("model %s cannot share prefixes: %s", self.name, error)
-            return False
-        # What rounding in all layers adds up to; a number in bf16 is exact to 2^-8 only.
-        tolerance = 1e-4 if self.dtype is torch.float32 else 5e-2
-        difference = (tree - grid).square().mean().sqrt()
-        return self._tree.calls == self.layers and bool(difference <= tolerance * grid.std())
+    def _tree_agrees(self, reference: Reference) -> bool:
+        return tree_agrees(reference, self.label_logits, self.dtype) and self._tree.calls == self.layers
 
     @torch.no_grad()
     def greedy(
@@ -379,9 +378,7 @@ def _extended(row: Row, tokens: Sequence[int]) -> Row:
 def _load(name_or_path: str, revision: str | None, precision: str, device: str, trust_remote_code: bool) -> FrozenLM:
     model, tokenizer = read_model(name_or_path, revision, precision, device, trust_remote_code)
     fingerprint = model_fingerprint(name_or_path, revision, trust_remote_code)
-    lm = FrozenLM(model, tokenizer, name=name_or_path, fingerprint=fingerprint)
-    require_causal(lm)
-    return lm
+    return FrozenLM(model, tokenizer, name=name_or_path, fingerprint=fingerprint)
 
 
 def _fuse_gelu(model: nn.Module) -> None:
@@ -391,7 +388,7 @@ def _fuse_gelu(model: nn.Module) -> None:
     a fifth of the memory traffic.
     """
     probe = torch.linspace(-8, 8, 1001)
-    fused = nn.GELU(approximate="tanh")
+    fused = nn.GELU(approximate="tanh").eval()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if "gelu" in type(child).__name__.lower() and not list(child.parameters()) and not list(child.children()):

@@ -16,6 +16,7 @@ class Tokenizer:
     revision: str | None
     trust_remote_code: bool
     max_positions: int | None = None
+    token_limit: int = 1 << 62  # not known before the model is
 
     @cached_property
     def bos(self) -> list[int]:
