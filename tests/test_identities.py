@@ -26,7 +26,7 @@ for line in json.loads(sys.argv[1]):
         found[json.dumps(line)] = None, str(error)
 print(json.dumps(found))
 """
-SMALL = ("task.split.max_train=8", "task.split.max_test=3", "training.max_steps=3", "evaluation.max_new_tokens=3")
+SMALL = ("task.split.max_train=8", "task.split.max_test=3", "training.max_steps=3", "evaluation.max_new_tokens=12")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,6 @@ def test_equal_identities_have_equal_bytes(before, tmp_path, with_bos, model_fol
         (old, old_files), (new, new_files) = then[json.dumps(line)], now[json.dumps(line)]
         assert old is not None
         if line[: -len(SMALL)] in same:
-            assert old == new
+            assert old == new, new_files
         assert old != new or old_files == new_files, line
     assert all(then[json.dumps([*line, *SMALL])][0] != now[json.dumps([*line, *SMALL])][0] for line in other)

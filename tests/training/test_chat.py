@@ -1,5 +1,6 @@
 """template=chat: rows are what ChatML and Gemma's format say, written out by hand."""
 
+import dataclasses
 import json
 
 import pytest
@@ -108,13 +109,13 @@ def test_rows_are_the_chat_format_written_out_by_hand(folders, tmp_path, name, b
 
 
 def test_the_prompt_may_stand_anywhere_in_the_users_turn_and_each_turn_may_say_more(folders, tmp_path):
-    own = ("template.text='Translate{prompt}: {input}'", "template.label='The {label}.'")
-    one = planned(folders["gemma"], tmp_path, *own)
+    own = ("template.text='Translate{prompt}: {input}'", "template.label='{label} ... '")
+    one = planned(folders["gemma"], tmp_path, *own, "template.scoring=prefix")
     encode, example = one.lm.encode, one.task.train[0]
     by_hand = [*encode("<bos><start_of_turn>user\nTranslate"), -1, -2, -3, -4]
     by_hand += encode(f": {example.input}<end_of_turn>\n<start_of_turn>model\n")
     assert one.train_rows[0].ids.tolist() == by_hand
-    assert one.train_rows[0].label.tolist() == encode(f"The {example.label}.<end_of_turn>")
+    assert one.train_rows[0].label.tolist() == encode(f"{example.label} ... <end_of_turn>")
 
 
 def test_the_run_says_the_resolved_text_which_is_its_identity(folders, tmp_path):
@@ -148,7 +149,8 @@ def test_the_run_says_the_resolved_text_which_is_its_identity(folders, tmp_path)
     assert run.info["config"]["template"]["chat"] is False
     assert task_of(run).template == template
     fields = {"model.name_or_path": str(folders["gemma"]), "template": "chat"}
-    assert pg.task("country_capital", **fields).template == template
+    of_task = pg.task("country_capital", **fields).template  # its BOS and label tokens are decided with a model
+    assert dataclasses.replace(of_task, bos=template.bos, label_tokens=template.label_tokens) == template
 
 
 def test_a_label_that_is_written_with_its_turns_end_is_correct(folders, tmp_path):
