@@ -1,13 +1,14 @@
 """How long a whole grid takes: study 3's recipe in PEFT, one run after another in fp32, against promptgeo's packs.
 
-    python benchmarks/sweep.py --model-shape gpt2|bloomz-560m|gpt2-xl|tiny [--precision fp32|bf16] [--device cpu|cuda]
-        [--compile] [--runs N] [--epochs N] [--peft-runs K] [--repeats 3] [--out sweep.json]
+    python benchmarks/sweep.py --model-shape gpt2|bloomz-560m|gpt2-xl|tiny | --model FOLDER
+        [--precision fp32|bf16] [--device cpu|cuda] [--compile] [--runs N] [--epochs N] [--peft-runs K] [--repeats 3] [--out sweep.json]
 
 One process, the same weights, data, minibatches and epochs. The recipe trains and evaluates with generate() before the
 first and after each epoch. The packed side is all that train_pack (promptgeo.training.engine) does: it also predicts
 with no prompt, P0 and the final prompt, and writes run folders. Of a large grid the recipe trains K runs only: its time
 of a run-epoch is their median, its total is that times the grid (the JSON says so under "recipe_total"). `tiny` is the
-embedded model on the bundled data; the others are random models in the shape of the known one. A repeat times both
+embedded model on the bundled data; the others are random models in the shape of the known one. --model: a real model,
+with its BOS behind the prompt on both sides, as PEFT has it. A repeat times both
 sides; they take turns in being first.
 """
 
@@ -59,11 +60,12 @@ INITS = ("cat", "vocab", "dog", "book", "water", "house")
 GEMM = 2048
 
 
-def make_models(shape: str, precision: str, device: str) -> tuple[FrozenLM, torch.nn.Module]:
+def make_models(shape: str, precision: str, device: str, folder: Path | None) -> tuple[FrozenLM, torch.nn.Module]:
     """Ours in `precision`, and the recipe's own fp32 copy of the same weights."""
-    if shape == "tiny":
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(tiny.PATH, dtype=torch.float32).to(device)
-        return FrozenLM.load("tiny", precision=precision, device=device), theirs
+    if shape == "tiny" or folder is not None:
+        source = folder or tiny.PATH
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).to(device)
+        return FrozenLM.load(str(source), precision=precision, device=device), theirs
     theirs = make_model(shape, "fp32", device)
     ours = copy.deepcopy(theirs).to(DTYPES[precision])
     return FrozenLM(ours, make_tokenizer(theirs.config.vocab_size), name=shape), theirs
@@ -71,9 +73,12 @@ def make_models(shape: str, precision: str, device: str) -> tuple[FrozenLM, torc
 
 def make_plans(lm: FrozenLM, runs: int, epochs: int, precision: str, device: str, compiled: bool) -> list[Plan]:
     common = (f"training.epochs={epochs}", f"precision={precision}", f"device={device}", f"packing.compile={compiled}")
+    if lm.bos:
+        common += ("template.bos=after_prompt",)
     cells = [(f"init={INITS[k % len(INITS)]}", f"seed={k // len(INITS)}") for k in range(runs)]
     return [
-        make_plan(lm, *cell, *common, run_id=f"{k:08d}", published=lm.name != "tiny") for k, cell in enumerate(cells)
+        make_plan(lm, *cell, *common, run_id=f"{k:08d}", published=lm.name != str(tiny.PATH))
+        for k, cell in enumerate(cells)
     ]
 
 
@@ -244,6 +249,7 @@ def table(result: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model-shape", choices=tuple(DEFAULTS), default="gpt2")
+    parser.add_argument("--model", type=Path, help="a real model's folder, instead of --model-shape; default: 8 runs")
     parser.add_argument(
         "--precision", choices=tuple(DTYPES), default="fp32", help="of the packed side; the recipe's is fp32"
     )
@@ -256,12 +262,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here (default: to standard output)")
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    runs, epochs, peft_runs = DEFAULTS[arguments.model_shape]
+    runs, epochs, peft_runs = (8, 1, 1) if arguments.model else DEFAULTS[arguments.model_shape]
     runs, epochs = arguments.runs or runs, arguments.epochs or epochs
     peft_runs = min(arguments.peft_runs or peft_runs or runs, runs)
-    models = make_models(arguments.model_shape, arguments.precision, arguments.device)
+    models = make_models(arguments.model_shape, arguments.precision, arguments.device, arguments.model)
     plans = make_plans(models[0], runs, epochs, arguments.precision, arguments.device, arguments.compile)
-    what = {"model_shape": arguments.model_shape, "compile": arguments.compile}
+    shape = arguments.model.name if arguments.model else arguments.model_shape
+    what = {"model_shape": shape, "compile": arguments.compile}
     result = what | measure(*models, plans, peft_runs, arguments.repeats)
     write_report(environment(arguments.device) | {"recipe": RECIPE, "result": result}, table(result), arguments.out)
 
