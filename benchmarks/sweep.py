@@ -1,7 +1,8 @@
 """How long a whole grid takes: study 3's recipe in PEFT, one run after another in fp32, against promptgeo's packs.
 
     python benchmarks/sweep.py --model-shape gpt2|bloomz-560m|gpt2-xl|tiny | --model FOLDER
-        [--precision fp32|bf16] [--device cpu|cuda] [--compile] [--runs N] [--epochs N] [--peft-runs K] [--repeats 3] [--out sweep.json]
+        [--precision fp32|bf16] [--device cpu|cuda] [--compile] [--runs N] [--epochs N] [--peft-runs K] [--repeats 3]
+        [--out sweep.json]
 
 One process, the same weights, data, minibatches and epochs. The recipe trains and evaluates with generate() before the
 first and after each epoch. The packed side is all that train_pack (promptgeo.training.engine) does: it also predicts
