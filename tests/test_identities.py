@@ -55,6 +55,7 @@ def trained(code: Path, lines: list[list[str]], folder: Path) -> dict:
     return json.loads(outcome.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_equal_identities_have_equal_bytes(before, tmp_path, with_bos, model_folders):
     examples = [f"{word},{label}" for word, label in zip("abcdefghijkl", "bcdefghijklm", strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["input,label", *examples]))

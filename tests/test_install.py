@@ -28,6 +28,7 @@ def test_the_wheel_holds_all_of_conf_and_sweeps_and_data(wheel):
     assert not [name for name in names if name.startswith(("tests/", "outputs/", "benchmarks/"))]
 
 
+@pytest.mark.long
 def test_an_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

@@ -21,6 +21,7 @@ from promptgeo.training.interruption import Interrupted
 FOLDER = os.environ.get("PROMPTGEO_REAL_MODEL", "")
 if not FOLDER:
     pytest.skip("needs a real model: PROMPTGEO_REAL_MODEL=<folder>", allow_module_level=True)
+pytestmark = pytest.mark.long
 
 SMALL = ("task.split.max_train=8", "task.split.max_test=2", "training.max_steps=2", "evaluation.max_new_tokens=4")
 

@@ -87,6 +87,7 @@ def test_the_best_prompt_is_chosen_without_a_look_at_the_test_split(model_folder
                 csv.writer(stream).writerows([("input", "label"), *rows])
         task = (
             "task=custom",
+            "task.name=mine",
             f"task.source.path={folder}",
             "task.split.kind=own",
             "task.split.validation=0.3",

@@ -75,6 +75,7 @@ def number(result, quantity: str) -> Number:
     return match
 
 
+@pytest.mark.long
 def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     result = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)
     again = bezier(runs, lm=plans[0].lm, least=-1.0, steps=5, points=5)

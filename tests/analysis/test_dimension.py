@@ -356,7 +356,7 @@ def test_a_higher_threshold_says_otherwise(mixed, plans, runs):
     table = result.tables["groups"]
     pushed = table[table["weight"] == 1].iloc[0]
     reached = (
-        min(pushed["worst"], pushed["mixtures"], pushed["barycentre"]) >= pushed["threshold"]
+        min(pushed["worst"], pushed["mixtures"], pushed["barycentre"]) >= pushed["threshold"] - 1e-9
         and pushed["cosine"] <= 1 / 2
     )
     assert bool(pushed["counts"]) == reached and number(result, "solutions.country_capital").value == 3 * reached
@@ -402,6 +402,7 @@ def test_a_minibatch_loss_is_of_other_rows_each_time(plans, runs):
     assert not torch.equal(by_draw[0], by_draw[1]) and not torch.equal(by_draw[1], by_draw[2])
 
 
+@pytest.mark.long
 def test_the_dimension_of_real_runs_by_hand(mixed, plans, runs):
     lm, task = plans[0].lm, plans[0].task
     result = dimension(mixed, lm=lm, **QUICK)

@@ -563,6 +563,7 @@ print(before, memory("VmHWM") - before, vocabulary.CHUNK_BYTES, table.embeddings
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 def test_memory_beside_the_vocabulary_is_a_chunk_not_a_copy():
     """The bound that keeps 250,880 x 1,024 against 10,000 prompt tokens under 2 GB.

@@ -14,7 +14,8 @@ from promptgeo.analysis.questions.repeatable import repeatable
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Number, Result
 from promptgeo.config.compose import compose
-from promptgeo.data.sources import _bundled, read
+from promptgeo.config.schema import Split, SplitKind
+from promptgeo.data.sources import read
 from promptgeo.data.tasks import Example, Task
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run, Trained, write_run
@@ -101,14 +102,14 @@ def test_the_bundled_task_holds_what_it_says_and_shares_its_held_out_numbers():
 
 def test_other_bundled_data_know_nothing_of_copies():
     assert read(task_config("plus_one"))["all"][:2] == [("1", "2"), ("2", "3")]
-    assert list(_bundled(task_config("sentiment"))) == ["all"] and {e.repeat for e in pg.task("plus_one").train} == {1}
+    assert list(read(task_config("sentiment"))) == ["all"] and {e.repeat for e in pg.task("plus_one").train} == {1}
 
 
 def test_a_column_of_copies_in_data_of_ones_own_counts_if_it_is_named(tmp_path):
     path = tmp_path / "own.csv"
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows([("input", "label", "repeat", "split"), ("a", "b", 3, "x"), ("c", "d", 2, "y")])
-    config = task_config("plus_k")
+    config = replace(task_config("plus_k"), split=Split(kind=SplitKind.random))
     mine = replace(config.source, path=str(path))
     assert read(replace(config, source=mine)) == {"all": [("a", "b", 3), ("c", "d", 2)]}
     assert read(replace(config, source=replace(mine, repeat=None))) == {"all": [("a", "b"), ("c", "d")]}

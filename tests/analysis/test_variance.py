@@ -260,6 +260,7 @@ def test_an_interaction_is_found_where_seeds_allow():
         assert (row["p"] < 0.01) == significant and (row["effect"] > 0.1) == significant
 
 
+@pytest.mark.long
 def test_the_test_for_the_task_is_calibrated_and_a_token_permutation_is_not():
     path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
     spec = importlib.util.spec_from_file_location("calibration", path)

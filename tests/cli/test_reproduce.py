@@ -79,6 +79,7 @@ def stamps(folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.long
 def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command):
     line = ("init_vs_task", *SMALL, "name=mine", "outputs=out")
     first = command(*line)
@@ -93,12 +94,14 @@ def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command
     assert page.read_text() == html and stamps(Path("out")) == made
 
 
+@pytest.mark.long
 def test_only_the_grids_own_runs_are_asked(command):
     assert command("init_vs_task", *SMALL).status == 0
     assert command("init_vs_task", *SMALL, "init=cat").status == 0
     assert "<dt>Runs</dt><dd>1</dd>" in Path("outputs/init_vs_task/report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_failed_run_is_named_and_the_status_is_1(command, monkeypatch):
     from promptgeo.training.run_state import RunState
 

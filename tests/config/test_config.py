@@ -192,6 +192,7 @@ def test_a_bad_value_anywhere_in_a_grid_is_found():
         compose_grid(["seed=interval(0,1)"], multirun=True)
 
 
+@pytest.mark.long
 def test_a_grid_is_every_combination_in_order_and_a_later_value_replaces_the_sweeps_own():
     grid = compose_grid(["init=cat,dog", "seed=range(0,3)", "name=x"], multirun=True)
     assert [(c.init.name, c.seed) for c in grid] == [(i, s) for i in ("cat", "dog") for s in (0, 1, 2)]
@@ -304,7 +305,13 @@ def test_the_listing_of_conf_is_complete():
     assert "quickstart" in groups["sweep"]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.long] if pair[0] == "sweep" else [], id="=".join(pair))
+        for pair in OPTIONS
+    ],
+)
 def test_every_file_of_conf_composes_is_valid_and_says_what_it_provides(group, option):
     header = (Path(conf_dir()) / group / f"{option}.yaml").read_text().replace("# @package _global_\n", "")
     assert header.startswith(f"# {group}={option}")
@@ -558,6 +565,7 @@ def test_identity_leaves_the_config_as_it_was():
     assert to_dict(one)["optimizer"]["name"] == "adamw"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "line",
     [

@@ -67,6 +67,7 @@ def test_every_text_of_a_file_keeps_its_spelling(tmp_path, text):
     assert task.split.seed == 7
 
 
+@pytest.mark.long
 def test_a_grid_keeps_the_spelling_of_each_value_wherever_it_is_listed(tmp_path):
     grid = compose_grid(["init=word", "init.text=yes,1e3,true,a", "seed=1"], multirun=True)
     assert [config.init.text for config in grid] == ["yes", "1e3", "true", "a"]

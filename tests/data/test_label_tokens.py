@@ -96,6 +96,7 @@ def test_only_runs_whose_label_tokens_changed_have_another_identity(marking_fold
     assert len({one.id for one in plain}) == 1 and plain[0].config.template.label_tokens is LabelTokens.alone
 
 
+@pytest.mark.long
 def test_an_input_is_cut_at_a_whole_character(gpt2, model_folders, tmp_path):
     text = "cat é日本語 dog"
     ids = gpt2.encode(text)

@@ -79,6 +79,7 @@ print(json.dumps([run.info["results"]["macro_f1"], last["macro_f1"], table["macr
 """
 
 
+@pytest.mark.long
 def test_a_new_metric_is_one_entry(tmp_path):
     """Macro-F1, entered as a contributor would: it reaches metrics.csv, run.json and the table of runs."""
     done = subprocess.run([sys.executable, "-c", MACRO_F1], cwd=tmp_path, capture_output=True, text=True)

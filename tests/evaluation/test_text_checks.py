@@ -84,7 +84,10 @@ def test_a_label_longer_than_the_model_may_write_is_refused_or_counted(gpt2, cap
 def test_the_check_is_made_while_planning_before_a_folder_is_made(model_folders, tmp_path):
     folder = tmp_path / "llama"
     shutil.copytree(model_folders["llama"], folder)
-    tokenizers_like.make("lower").save_pretrained(folder)
+    tokenizer, model = tokenizers_like.make("lower"), reference.original(folder)
+    tokenizer.save_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
     with pytest.raises(UserError, match="could never be scored as correct"):
         reference.make_plan(folder, tmp_path / "out", "task=capitalize_first_letter")
     assert not (tmp_path / "out").exists()

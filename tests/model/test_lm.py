@@ -393,6 +393,7 @@ def test_greedy_writes_the_same_where_prefixes_are_not_shared(pair, monkeypatch)
     assert lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6) == trees
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["gpt2", "bloom", "llama"])
 def test_a_compiled_model_says_the_same_for_whatever_shapes_come(model_folders, family):
     """Dynamo's own backend: what the graph holds, without minutes of code generation."""

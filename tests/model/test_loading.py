@@ -143,6 +143,7 @@ def test_a_damaged_folder_is_one_line(folder, damage, says):
     assert line.startswith(f"model.name_or_path={folder}") and "\n" not in line and len(line) < 500, line
 
 
+@pytest.mark.long
 def test_a_folder_that_cannot_be_read_says_so_on_the_command_line(folder, tmp_path, capfd):
     cut(folder)
     command = ["model=tiny", f"model.name_or_path={folder}", "model.name=x", f"outputs={tmp_path / 'out'}"]

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import safetensors
 import torch
 from transformers import AutoTokenizer
@@ -38,6 +39,7 @@ def test_init_words_and_numbers_are_single_tokens_with_and_without_a_space():
             assert len(ids) == 1 and tokenizer.decode(ids) == form
 
 
+@pytest.mark.long
 def test_every_bundled_task_has_a_line_in_the_card_that_reaches_its_bars():
     rows = [line for line in CARD.read_text(encoding="utf-8").splitlines() if re.match(r"\| [a-z_]+ \| \d+ \|", line)]
     accuracies = {}
@@ -58,6 +60,7 @@ def test_every_bundled_task_has_a_line_in_the_card_that_reaches_its_bars():
         assert min(four, one) >= 0.9, task
 
 
+@pytest.mark.long
 def test_a_prompt_elicits_what_the_model_does_not_do_without(tmp_path):
     tasks = ("country_capital", "plus_two", "sentiment")
     line = (f"outputs={tmp_path}", "evaluation.every=end", "task.split.max_test=40", "init=cat", "training.epochs=6")
@@ -68,6 +71,7 @@ def test_a_prompt_elicits_what_the_model_does_not_do_without(tmp_path):
         assert accuracy["final"] >= 0.9
 
 
+@pytest.mark.long
 def test_the_same_seed_pretrains_the_same_weights(tmp_path, capsys):
     from promptgeo.tiny.pretrain import pretrain
 

@@ -28,6 +28,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> list[t
     return calls
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["packed", "basic"])
 def test_training_a_grid_makes_each_cell_once(cli, model, monkeypatch, launcher):  # noqa: F811
     """Hydra composes each job of a grid for its folder's name, for the launcher and for the job itself."""

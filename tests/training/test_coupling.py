@@ -83,6 +83,7 @@ def test_coupled_runs_are_pushed_apart_and_say_so(make):
     )  # three vectors that sum to zero: at best every cosine is -1/2
 
 
+@pytest.mark.long
 def test_groups_by_size_are_the_same_runs_as_by_their_seeds():
     grid = ("task=plus_two", "regulariser=orthogonal", "regulariser.size=1,2,4", "seed=0,1,2,3")
     configs = compose_grid(grid, multirun=True)

@@ -23,6 +23,7 @@ def shell(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.long
 def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa: F811
     line = (*model, *SMALL, *GRID, "outputs=out")
     places = {}
@@ -53,6 +54,7 @@ def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa
             assert (run / ".hydra" / f"{name}.yaml").read_text() == there
 
 
+@pytest.mark.long
 def test_one_more_seed_trains_only_the_new_runs(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "init=cat,dog")
     assert cli(*line, "-m", "seed=0").status == 0
@@ -63,6 +65,7 @@ def test_one_more_seed_trains_only_the_new_runs(cli, model):  # noqa: F811
     assert {run: (run / "run.json").stat().st_mtime_ns for run in stamps} == stamps
 
 
+@pytest.mark.long
 def test_a_failed_run_is_listed_with_its_reason_and_the_others_complete(cli, model, monkeypatch):  # noqa: F811
     from promptgeo.training.run_state import RunState
 
@@ -87,6 +90,7 @@ def test_a_failed_run_is_listed_with_its_reason_and_the_others_complete(cli, mod
     assert cli(*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2").status == 0
 
 
+@pytest.mark.long
 def test_a_preview_says_what_would_be_trained_and_writes_nothing(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two,present_past", "init=cat", "prompt.length=1,3", "-m", "seed=0,1")
     assert cli(*line[:-2], "seed=0", "-m").status == 0
@@ -127,6 +131,7 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
     return bytes_of(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, undisturbed, signum, status):
     process = shell(*STOPPED, cwd=tmp_path)
@@ -152,6 +157,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
     raise AssertionError("nothing happened")
 
 
+@pytest.mark.long
 def test_three_kills_change_no_byte():
     benchmark = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     outcome = subprocess.run(
@@ -176,6 +182,7 @@ def test_three_kills_change_no_byte():
     assert json.loads(outcome.stdout)["identical"] is True
 
 
+@pytest.mark.long
 def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
     assert cli(*line, "outputs=one").status == 0
@@ -184,6 +191,7 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
     assert bytes_of(Path("one")) == bytes_of(Path("two")) and len(runs_below(Path("two"))) == 4
 
 
+@pytest.mark.long
 def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
     from promptgeo.config.compose import compose
     from promptgeo.training.cell import cell_of
@@ -198,6 +206,7 @@ def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  
             assert "another process is training this run" in said
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_processes_end_with_the_one_that_was_killed(cli, model, tmp_path):  # noqa: F811
     first = shell(*model, "task=plus_two", "training.epochs=2000", "-m", "seed=0,1", "packing.devices=2", cwd=tmp_path)
@@ -217,6 +226,7 @@ def test_processes_end_with_the_one_that_was_killed(cli, model, tmp_path):  # no
     first.communicate()  # its pipes were the workers' too
 
 
+@pytest.mark.long
 def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # noqa: F811
     import csv
     import shutil
@@ -327,7 +337,7 @@ def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: 
         "init=cat,vocab",
         "seed=0,1",
         "training.max_steps=3",
-        "optimizer.lr=1e-6,0.05",
+        "optimizer.lr_in_embedding_units=1e-5,0.5",
         "-m",
     )
     assert outcome.status == 0, outcome.err
@@ -338,14 +348,15 @@ def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: 
             lr: [
                 r.info["results"]["loss"]["final"]
                 for r in runs
-                if r.info["config"]["init"]["name"] == init and r.info["config"]["optimizer"]["lr"] == lr
+                if r.info["config"]["init"]["name"] == init
+                and r.info["config"]["optimizer"]["lr_in_embedding_units"] == lr
             ]
-            for lr in (1e-6, 0.05)
+            for lr in (1e-5, 0.5)
         }
         best = min(losses, key=lambda lr: sum(losses[lr]))
         mean = sum(losses[best]) / 2
         assert (
-            f"rand plus_two init={init}: optimizer.lr={best:g} has the lowest validation loss, {mean:.3f}"
-            in outcome.out
+            f"rand plus_two init={init}: optimizer.lr_in_embedding_units={best:g} has the lowest validation loss, "
+            f"{mean:.3f}" in outcome.out
         )
         assert "n = 2 seeds; it is the end of the range: try beyond it" in outcome.out

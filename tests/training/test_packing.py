@@ -75,6 +75,7 @@ def files(plan) -> dict[str, str]:
     return Run.load(plan.folder).info["files"]
 
 
+@pytest.mark.long
 @on_cpu
 @pytest.mark.parametrize(
     ("family", "length"), [("tiny", 4), ("gpt2", 1), ("gpt2", 3), ("gpt2", 4), ("bloom", 1), ("bloom", 3)]
@@ -174,6 +175,7 @@ def test_a_run_that_fails_is_recorded_and_changes_no_other_run(make):
     assert np.array_equal(failed.prompt("initial"), plans[1].p0_Pd.numpy()) and failed.row()["accuracy_final"] is None
 
 
+@pytest.mark.long
 @on_cpu
 @pytest.mark.parametrize("holds", [1, 2])
 def test_memory_that_runs_out_halves_a_forward_and_changes_no_number(make, monkeypatch, holds, caplog):
@@ -231,6 +233,7 @@ LONG = (
 KINDS = ("optimizer=adamw", "optimizer=sgd", "optimizer=adafactor", "training.dropout=true")
 
 
+@pytest.mark.long
 @on_cpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_as_if_never_stopped(make, monkeypatch, kind):
@@ -328,6 +331,7 @@ def test_a_run_whose_folder_cannot_be_written_fails_alone(model_folders, tmp_pat
     assert whole.error is None and whole.run.status == "completed"
 
 
+@pytest.mark.long
 def test_what_is_complete_is_not_trained_again_what_failed_is(model_folders, tmp_path, monkeypatch):
     def cells(*overrides) -> list[Cell]:
         model = (

@@ -270,6 +270,7 @@ def test_dropout_is_reproducible_and_has_a_generator_of_its_own(make):
     assert len(finals) == 3
 
 
+@pytest.mark.long
 @pytest.mark.skipif(reference.DEVICE != "cpu", reason="a GPU's kernels change with the batch")
 def test_a_pack_on_a_wide_model_is_bitwise_too(make, tmp_path, tokenizer):
     """Wide matrix products may change kernels with their number of rows: where they do, runs share no product."""

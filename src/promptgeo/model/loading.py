@@ -137,19 +137,25 @@ def read_model(
     return model.to(device), read_tokenizer(name_or_path, revision, trust_remote_code)
 
 
-@lru_cache(maxsize=8)
 def read_tokenizer(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """The model's tokenizer, read once. Raises UserError where there is none."""
+    folder = local_folder(name_or_path)
+    return _read_tokenizer(folder and folder.absolute(), name_or_path, revision, trust_remote_code)
+
+
+@lru_cache(maxsize=8)
+def _read_tokenizer(folder: Path | None, name_or_path: str, revision: str | None, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     key = f"model.name_or_path={name_or_path}"
-    if local_folder(name_or_path) is None:
+    if folder is None:
         offline_if_unreachable()
-    source = str(local_folder(name_or_path) or name_or_path)
     where = _where(name_or_path, revision, trust_remote_code)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder or name_or_path), **where)
     except Exception as error:  # tokenizers raises anything
+        if folder is None:
+            raise UserError(_cannot_load(name_or_path, error)) from error
         raise UserError(f"{key}: its tokenizer cannot be loaded: {_cause(name_or_path, error)}") from error
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         # transformers makes an empty tokenizer of the model's type where a folder holds none.
