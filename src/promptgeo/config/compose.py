@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, cast
@@ -51,8 +52,14 @@ def _as_written(composed: DictConfig) -> RunConfig:
     with config_errors():
         without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
         resolved = OmegaConf.to_container(without_hydra, resolve=True)
-        config = cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)))
-    return _with_rate(config)
+        written = repr(resolved)  # Hydra hands over each job of a grid several times
+        if written not in _typed:
+            merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)
+            _typed[written] = _with_rate(cast(RunConfig, OmegaConf.to_object(merged)))
+    return deepcopy(_typed[written])
+
+
+_typed: dict[str, RunConfig] = {}
 
 
 def _with_rate(config: RunConfig) -> RunConfig:

@@ -4,9 +4,11 @@ Hydra's grammar and YAML type a value by its looks, before the schema says what 
 truth value is quoted wherever a text is wanted: in the words of a command line, and in the files of a config group.
 """
 
+import copy
+import os
 import re
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -82,9 +84,24 @@ def _unescaped(text: str, known: str) -> str:
 
 
 class SpeltFileSource(FileConfigSource):
-    """Hydra's reader of config files; texts keep the spelling that they have in the file."""
+    """Hydra's reader of config files; texts keep the spelling that they have in the file.
+
+    A file is read once while it stays as it is: Hydra asks for every file of every job of a grid several times.
+    """
+
+    _read: ClassVar[dict[tuple, ConfigResult]] = {}
 
     def load_config(self, config_path: str) -> ConfigResult:
+        try:
+            stat = os.stat(f"{self.path}/{self._normalize_file_name(config_path)}")
+        except OSError:
+            return self._load(config_path)  # which says what is wrong
+        key = self.provider, self.path, config_path, stat.st_mtime_ns, stat.st_size
+        if key not in self._read:
+            self._read[key] = self._load(config_path)
+        return copy.deepcopy(self._read[key])
+
+    def _load(self, config_path: str) -> ConfigResult:
         result = super().load_config(config_path)
         group = self._normalize_file_name(config_path).rpartition("/")[0]
         package = result.header.get("package") or group
