@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -620,3 +621,47 @@ def test_a_logger_that_is_named_twice_follows_once():
     config = by_hand()
     config.logger = ["wandb", "tensorboard", "wandb"]
     assert loggers(config) == ["wandb", "tensorboard"]
+
+
+# ------------------------------------------------------------ models and data of one's own
+
+
+def test_each_model_of_a_grid_has_its_own_default_rate():
+    grid = compose_grid(["model=tiny,gpt2", "optimizer.lr=0.05,null"], multirun=True)
+    rates = [(c.model.name, c.optimizer.lr, c.optimizer.lr_in_embedding_units) for c in grid]
+    assert rates == [
+        ("tiny", 0.05, None),
+        ("tiny", 0.01, None),
+        ("gpt2", 0.05, None),
+        ("gpt2", None, schema.DEFAULT_RATE),
+    ]
+
+
+def test_a_model_that_a_file_names_inherits_nothing_of_tinys(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/first.yaml").write_text("# @package _global_\nmodel:\n  name_or_path: org/other\n")
+    config = compose(["+experiment=first", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert (config.model.name, config.optimizer.lr) == ("other", None)
+    assert compose(["model.name_or_path=tiny"]) == compose([])
+
+
+def test_a_file_of_ones_own_is_called_after_itself_wherever_it_is_named_from(tmp_path, monkeypatch):
+    folder = tmp_path / "french"
+    folder.mkdir()
+    (folder / "train.csv").write_text("input,label\na,b\n")
+    monkeypatch.chdir(folder)
+    names = {compose(["task=custom", f"task.source.path={path}"]).task.name for path in (".", "../french", folder)}
+    (folder / "README.md").write_text("notes")
+    names.add(compose(["task=custom", "task.source.path=."]).task.name)
+    assert len(names) == 1 and re.fullmatch("french-[0-9a-f]{4}", names.pop())
+
+
+@pytest.mark.parametrize("labels", ["[no,no]", "['',yes]", "[yes,' yes']", "[[no,yes]]"])
+def test_labels_are_different_words(labels):
+    with pytest.raises(UserError, match=r"^task.labels"):
+        validate(compose([f"task.labels={labels}"]))
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(UserError, match=r"^task.description: its value holds bytes that are no text in UTF-8$"):
+        compose(['task.description="caf\udce9"'])

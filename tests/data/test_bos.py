@@ -61,6 +61,7 @@ def test_it_stands_at_index_0_before_the_prompt_once():
     assert ids_of(speaker, "{input}", prompt_length=0) == [bos, *cat]
     assert ids_of(speaker, "{input}", bos=Bos.never) == [-1, -2, *cat]
     assert ids_of(speaker, "<bos>{prompt}{input}") == [bos, -1, -2, *cat]  # the template wrote it
+    assert ids_of(speaker, "{input}<bos>{prompt}") == [bos, *cat, bos, -1, -2]  # what stands within is text
     assert ids_of(speaker, "{input}", bos=Bos.after_prompt) == [-1, -2, bos, *cat]
     assert ids_of(speaker, "{input}{prompt}{input}", bos=Bos.after_prompt) == [*cat, -1, -2, bos, *cat]
     assert ids_of(speaker, "{input}", prompt_length=0, bos=Bos.after_prompt) == [bos, *cat]

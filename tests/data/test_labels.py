@@ -155,3 +155,12 @@ def test_a_number_of_copies_beyond_any_model_is_refused(tmp_path):
     for copies in ("9" * 5000, "10001"):
         path.write_text(f"input,label,k\na,b,{copies}\n")
         assert "a whole number from 1 on is needed" in said(own(path, repeat="k"))
+
+
+@pytest.mark.parametrize("labels", [["pos", "neg", "neutral"], ["Pos", "Neg"], ["pos"]])
+def test_classes_are_not_renamed_by_place_where_names_overlap(labels):
+    from promptgeo.data.labels import named
+
+    with pytest.raises(UserError, match="it is not clear which word is which class"):
+        named([("example 1", ("0",))], labels, ["neg", "pos"], "here", "label")
+    assert named([("example 1", ("0",))], ["bad", "good"], ["neg", "pos"], "here", "label") == [("bad",)]

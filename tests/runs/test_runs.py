@@ -303,3 +303,21 @@ def test_a_query_that_cannot_be_asked_names_the_columns(tmp_path):
         match=r"colour == 'red': the query fails on these runs \(name 'colour' is not defined\); their columns: .*task",
     ):
         load_runs(tmp_path).query("colour == 'red'")
+
+
+def test_runs_that_differ_in_a_key_alone_are_told_apart(tmp_path):
+    """A mean over seeds is of runs that differ in nothing else; a listing shows in what they differ."""
+    from promptgeo.cli.summary import table_of_results
+
+    for seed in (0, 1):
+        for bos in ("always", "never"):
+            other = header(seed=seed)
+            other["config"]["template"] = {"name": "input_label", "bos": bos}
+            other["config"]["model"]["learning_rate"] = seed + len(bos)  # what decides no numbers tells nothing apart
+            write_run(tmp_path / f"{bos}{seed}", other | {"id": f"{bos}{seed}"}, trained(seed))
+    runs = load_runs(tmp_path)
+    assert [c for c in runs.table if "." in c] == ["template.bos"] and "template.bos" in repr(runs)
+    assert len(runs.query("`template.bos` == 'never'")) == 2
+    table = table_of_results(runs.runs)
+    shown = {column.header: list(column.cells) for column in table.columns}
+    assert shown["template.bos"] == ["always", "never"] and shown["seeds"] == ["2", "2"]

@@ -96,3 +96,10 @@ def test_a_file_that_was_edited_makes_another_cell(tmp_path, monkeypatch):
     os.utime(prompt, ns=(1, 1))
     ids.append(cell_of(compose(line)).id)
     assert len(set(ids)) == 3
+
+
+def test_one_model_under_two_names_is_refused_not_trained_twice(cli, model, tmp_path):  # noqa: F811
+    folder = model[0].partition("=")[2]
+    (tmp_path / "link").symlink_to(folder)
+    outcome = cli(f"model.name_or_path={folder},{tmp_path / 'link'}", *SMALL, "-m")
+    assert outcome.status == 2 and "both have the same content" in outcome.err and not runs_below(Path("outputs"))

@@ -32,7 +32,10 @@ def show(cells: Sequence[Cell]) -> None:
         console.print(f"{name}: {', '.join(values)}", soft_wrap=True, highlight=False)
     folders = ", ".join(sorted({str(cell.folder.parent) for cell in distinct.values()}))
     complete = len(distinct) - len(todo)
-    console.print(f"{len(distinct)} runs, {complete} complete already, in {folders}/", soft_wrap=True)
+    console.print(
+        f"{len(distinct)} run{'s' if len(distinct) > 1 else ''}, {complete} complete already, in {folders}/",
+        soft_wrap=True,
+    )
     table = Table(title="packs")
     for column in ("model", "prompt tokens", "batch", "optimizer"):
         table.add_column(column)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import Run
+from promptgeo.runs.table import UNLIKE, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,18 +20,18 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
 
     Means over seeds.
     """
-    import pandas as pd
     from rich.table import Table
 
-    frame = pd.DataFrame([run.row() | {"split": run.info["results"]["split"]} for run in runs])
+    frame = table_of(runs).table.assign(split=[run.info["results"]["split"] for run in runs])
     keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
+    keys += [column for column in frame if UNLIKE in column]  # a mean over seeds is of runs that differ in nothing else
     splits = " / ".join(sorted(frame["split"].unique()))
     table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
     for column in keys:
         table.add_column(column, no_wrap=True)
     for column in ("seeds", "examples", "no prompt", "P0", "trained"):
         table.add_column(column, justify="right")
-    for values, group in frame.groupby(keys, sort=False):
+    for values, group in frame.groupby(keys, sort=False, dropna=False):
         trained = group[f"{HEADLINE}_final"].dropna()
         spread = f" ({trained.std():.3f})" if len(trained) > 1 else ""
         others = group.loc[group[f"{HEADLINE}_final"].isna(), "status"].value_counts()

@@ -17,7 +17,7 @@ from promptgeo.config import compose
 from promptgeo.config.explain import OneLineParser, config_errors, show_full_errors
 from promptgeo.config.paths import conf_dir
 from promptgeo.errors import RunFailed, UserError
-from promptgeo.training.cell import Cell, cell_of, cells_of
+from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
 from promptgeo.training.interruption import exit_statuses
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
     from promptgeo.training.plan import plan
 
     check_complete(cells)
+    require_one_folder_each(cells)
     one_by_one = any(override.replace(" ", "") == "hydra/launcher=basic" for override in options.overrides)
     if one_by_one and any(cell.coupled for cell in cells):
         raise UserError(

@@ -38,14 +38,15 @@ def register() -> None:
 def with_own_model(overrides: Sequence[str]) -> list[str]:
     """model.name_or_path without model= is a model of the user's own: it inherits nothing of the default's."""
     keys_given = [override.partition("=")[0].lstrip("+~") for override in overrides]
-    if "model.name_or_path" in keys_given and "model" not in keys_given:
+    # model.name_or_path=tiny names the default.
+    if "model.name_or_path" in keys_given and not {"model", "model.name_or_path=tiny"} & {*keys_given, *overrides}:
         return ["model=custom", *overrides]
     return list(overrides)
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
     """The typed config, without Hydra's own node. Raises UserError for what does not fit the schema."""
-    return with_coupled_seeds(_as_written(composed))
+    return _completed(_as_written(composed))
 
 
 def _as_written(composed: DictConfig) -> RunConfig:
@@ -55,11 +56,20 @@ def _as_written(composed: DictConfig) -> RunConfig:
         written = repr(resolved)  # Hydra hands over each job of a grid several times
         if written not in _typed:
             merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)
-            _typed[written] = _with_rate(cast(RunConfig, OmegaConf.to_object(merged)))
+            _typed[written] = cast(RunConfig, OmegaConf.to_object(merged))
     return deepcopy(_typed[written])
 
 
 _typed: dict[str, RunConfig] = {}
+
+
+def _completed(config: RunConfig) -> RunConfig:
+    """A whole config with what follows from several of its keys."""
+    if config.model.name == "tiny" and config.model.name_or_path != "tiny":
+        # A file of the user's named another model and no option: it inherits nothing of the default's.
+        name = model_name(config.model.name_or_path)
+        config = replace(config, model=replace(config.model, name=name, learning_rate=None))
+    return _with_rate(with_coupled_seeds(config))
 
 
 def _with_rate(config: RunConfig) -> RunConfig:
@@ -172,7 +182,7 @@ class _Grid:
         self._values: dict[str, Any] = {}  # option -> what it makes of its key, _JOINT where it changes more
 
     def configs(self) -> list[RunConfig]:
-        return [with_coupled_seeds(self._config(job)) for job in self.jobs]
+        return [_completed(self._config(job)) for job in self.jobs]
 
     def _config(self, job: Sequence[str]) -> RunConfig:
         values = {i: self._value(i, option) for i, option in enumerate(job) if option != self.first[i]}
@@ -248,6 +258,9 @@ def _checked(lines: Sequence[str]) -> list[Override]:
     for line in lines:
         if line.startswith("="):
             raise UserError(f"{line}: has no key")
+        if "\0" in line or not _is_unicode(line):
+            key = line.partition("=")[0].encode("ascii", "replace").decode()
+            raise UserError(f"{key}: its value holds bytes that are no text in UTF-8")
         try:
             (override,) = parser.parse_overrides([line])
             if not override.is_delete() and (quoted := spelling.spelt(line)) != line:
@@ -264,6 +277,14 @@ def _checked(lines: Sequence[str]) -> list[Override]:
         if not override.key_or_group.startswith(("hydra.", "hydra/")):
             _check(override, searchpath)
     return overrides
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # what a shell passed on that is no UTF-8
+        return False
+    return True
 
 
 def _check(override: Override, searchpath: list[str]) -> None:

@@ -35,6 +35,11 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
     return _digest(_identity_fields(config) | {"precision": precision} | by_content)
 
 
+def decides_numbers(key: str) -> bool:
+    """Whether two runs that differ in this key of their configs may have other numbers. The seed is one such key."""
+    return not _NOT_IDENTITY.fullmatch(key)
+
+
 def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[str, tuple[list, list]]:
     """What decides numbers and differs between two grids: key -> the values in ours and in theirs, each value once."""
 

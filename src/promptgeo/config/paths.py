@@ -1,6 +1,7 @@
 """Where do conf/ and the embedded model lie, what is a folder called, and when has a user's file changed?"""
 
 import hashlib
+import os
 import re
 from contextlib import suppress
 from functools import lru_cache
@@ -12,6 +13,10 @@ from promptgeo.errors import UserError
 PACKAGE = Path(str(files("promptgeo")))
 EMBEDDED_MODEL = PACKAGE / "tiny" / "model"
 """The embedded model's Hugging Face folder: config.json, model.safetensors (fp16), tokenizer.json, ..."""
+
+
+DATA = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+"""Endings of data files."""
 
 
 def conf_dir() -> str:
@@ -47,8 +52,13 @@ def data_name(path: str | None) -> str:
 
 @lru_cache(maxsize=64)
 def _data_name(path: str, _stamps: str) -> str:
-    source = Path(path).expanduser()
-    files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
+    source = Path(os.path.abspath(Path(path).expanduser()))  # `.` and `..` have no name of their own
+    # Notes and a system's own files beside the data are not part of them.
+    files = (
+        sorted(p for p in source.iterdir() if p.suffix in DATA and not p.name.startswith("."))
+        if source.is_dir()
+        else [source]
+    )
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():

@@ -43,6 +43,7 @@ def validate(config: RunConfig) -> None:
     require(0 < config.init.scale <= LARGEST, "init.scale", config.init.scale, "greater than 0, at most 1e30")
     _validate_optimizer(config.optimizer)
     _validate_split(config.task.split)
+    _validate_labels(config.task.labels)
     checkpoints = config.training.checkpoints
     wanted = "epoch, log, or a number of steps"
     require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, wanted)
@@ -87,7 +88,7 @@ def _validate_optimizer(optimizer: Optimizer) -> None:
     if None not in rates.values():
         raise UserError(
             f"optimizer.lr={optimizer.lr} and optimizer.lr_in_embedding_units={optimizer.lr_in_embedding_units}: "
-            "both are given (optimizer=study3 gives the first); set one of them to null"
+            "both are given (here, or one by a file such as optimizer=study3); set one of them to null"
         )
     require(0 < optimizer.eps <= LARGEST, "optimizer.eps", optimizer.eps, "greater than 0, at most 1e30")
     decay, momentum = optimizer.weight_decay, optimizer.momentum
@@ -120,6 +121,12 @@ def _validate_split(split: Split) -> None:
             )
     if split.stratify and split.max_train is None:
         raise UserError("task.split.stratify=true needs task.split.max_train=<training examples>")
+
+
+def _validate_labels(labels: list[Any] | None) -> None:
+    wanted = "a list of different words, spaces around them aside"
+    words = [label.strip() if isinstance(label, str) else "" for label in labels or []]
+    require(all(words) and len(set(words)) == len(words), "task.labels", labels, wanted)
 
 
 def _validate_folders(config: RunConfig) -> None:

@@ -41,6 +41,6 @@ def put_bos(ids: list[int], bos: list[int], template: Template) -> list[int]:
 
 
 def _writes(template: Template, lm: TextModel, bos: list[int]) -> bool:
-    """Whether the template's own text holds these tokens."""
-    pieces = [lm.encode(piece) for piece in re.split(r"{\w*}", template.text) if piece]
-    return any(ids[i : i + len(bos)] == bos for ids in pieces for i in range(len(ids)))
+    """Whether the template's own text begins with these tokens, {prompt} apart."""
+    first = re.split(r"{\w*}", template.text.replace("{prompt}", "", 1).lstrip())[0]
+    return lm.encode(first)[: len(bos)] == bos

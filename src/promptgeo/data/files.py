@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptgeo.config.paths import DATA as ENDINGS
 from promptgeo.errors import UserError
 
-ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 LONGEST_FIELD = 2**31 - 1
 """Characters; Python's own limit is 131,072, which documents exceed."""
 

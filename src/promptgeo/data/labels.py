@@ -64,6 +64,13 @@ def _of_classes(
     # The label set may list the classes in another order; other words stand for the classes in the order of their
     # numbers.
     words = classes if labels is None or set(labels) == set(classes) else labels
+    if labels is not None and words is not classes:
+        alike = {c.casefold().strip() for c in classes} & {word.casefold().strip() for word in labels}
+        if alike or len(labels) != len(classes):
+            raise UserError(
+                f"column {name!r} has the classes {classes}, task.labels={labels}: it is not clear which word is which "
+                "class; give as many words as classes, all of them other words, or the classes' own names in any order"
+            )
     if words is not classes:
         pairs = ", ".join(f"{old} -> {new}" for old, new in zip(classes, words, strict=False))
         log.info("labels in column %r: %s", name, pairs)

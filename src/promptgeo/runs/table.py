@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptgeo.config.identity import decides_numbers
+from promptgeo.config.schema import flatten
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, Run, find_runs
@@ -25,6 +27,8 @@ ROWS_SHOWN = 20
 NAMES = ("task", "init", "seed")
 VARIED = ("status", "model", "template", "prompt_length", "lr")
 """Columns that are shown only where the runs differ in them."""
+UNLIKE = "."
+"""In the names of further columns: keys of the config, in which runs differ that have all else in common."""
 _FORMAT: Any = {"float_format": "{:.3g}".format, "na_rep": "-"}
 
 
@@ -105,6 +109,7 @@ class RunTable:
         """The first rows of the columns that say which run it is and how good."""
         table = self.table
         varied = [c for c in VARIED if c in table and table[c].nunique(dropna=False) > 1]
+        varied += [c for c in table if UNLIKE in str(c)]
         scores = [c for which in PROMPTS if (c := f"{HEADLINE}_{which}") in table and table[c].notna().any()]
         columns = [*(c for c in NAMES if c in table), *varied, *scores, *(c for c in ("n", "steps") if c in table)]
         return table[columns or list(table.columns[:8])].head(ROWS_SHOWN)  # of a table unknown, what fits a line
@@ -235,4 +240,29 @@ def table_of(runs: Sequence[Run]) -> RunTable:
     """These runs as a table, in their order."""
     import pandas as pd  # slow to import: only where a table is made
 
-    return RunTable(pd.DataFrame([run.row() for run in runs]), list(runs))
+    rows = [run.row() for run in runs]
+    configs = [flatten(run.info["config"]) for run in runs]
+    keys = unlike_keys(rows, configs)
+    rows = [
+        row | {key: _shown_value(config.get(key)) for key in keys} for row, config in zip(rows, configs, strict=True)
+    ]
+    return RunTable(pd.DataFrame(rows), list(runs))
+
+
+def unlike_keys(rows: Sequence[dict[str, Any]], configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys of the config in which runs differ although their rows say the same of them, seeds aside."""
+    alike: dict[tuple, list[dict[str, Any]]] = {}
+    for row, config in zip(rows, configs, strict=True):
+        names = tuple(str(row[c]) for c in ("task", "init", *VARIED[1:]))
+        alike.setdefault(names, []).append(config)
+    keys: dict[str, None] = {}
+    for group in alike.values():
+        for key in dict.fromkeys(key for config in group for key in config):
+            counts = UNLIKE in key and decides_numbers(key) and not key.startswith(("seeds.", "regulariser.seeds"))
+            if counts and len({str(config.get(key)) for config in group}) > 1:
+                keys[key] = None
+    return list(keys)
+
+
+def _shown_value(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

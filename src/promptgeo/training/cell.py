@@ -62,6 +62,18 @@ def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
     return [_cells[key] for key in keys]
 
 
+def require_one_folder_each(cells: Sequence[Cell]) -> None:
+    """Raises UserError where one run would lie in two folders: one model under two names."""
+    folders: dict[str, Cell] = {}
+    for cell in cells:
+        other = folders.setdefault(cell.id, cell)
+        if other.folder != cell.folder:
+            raise UserError(
+                f"model.name={other.config.model.name},{cell.config.model.name}: both have the same content, so their "
+                "runs are the same; leave one of them out"
+            )
+
+
 def cell_of(config: RunConfig) -> Cell:
     """The config's cell; see cells_of."""
     return cells_of([config])[0]
