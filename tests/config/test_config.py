@@ -665,3 +665,9 @@ def test_labels_are_different_words(labels):
 def test_bytes_that_are_no_text_are_refused():
     with pytest.raises(UserError, match=r"^task.description: its value holds bytes that are no text in UTF-8$"):
         compose(['task.description="caf\udce9"'])
+
+
+def test_a_unit_belongs_to_a_uniform_init():
+    with pytest.raises(UserError, match=r"^init.unit=embedding: only init=uniform has a unit"):
+        validate(compose(["init=cat", "init.unit=embedding"]))
+    validate(compose(["init=uniform", "init.unit=absolute"]))

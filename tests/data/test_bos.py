@@ -105,6 +105,13 @@ def test_a_run_json_without_the_field_is_of_a_run_without_bos(with_bos, tmp_path
     assert row.ids[0] == -1
 
 
+def test_a_template_that_writes_bos_itself_is_one_run_whatever_the_key_says(with_bos, tmp_path):
+    written = ("template.text='<bos>{prompt}{input}:'",)
+    values = ("auto", "always", "never", "after_prompt")
+    plans = [reference.make_plan(with_bos, tmp_path, *SMALL, *written, f"template.bos={bos}") for bos in values]
+    assert len({plan.id for plan in plans}) == 1 and plans[0].config.template.bos is Bos.never
+
+
 def test_a_text_init_has_no_bos(with_bos, tmp_path):
     plan = reference.make_plan(with_bos, tmp_path, *SMALL, "init=text", "init.text=cat", "prompt.length=null")
     assert len(plan.p0_Pd) == len(plan.lm.encode("cat"))

@@ -155,3 +155,15 @@ def test_two_files_of_one_split_are_refused(tmp_path):
     (path / "train.csv").write_text("input,label\na,b\n")
     with pytest.raises(UserError, match="holds two files called train: keep one"):
         load(path)
+
+
+@pytest.mark.parametrize("values", [("Train", "Test"), ("train", "dev")])
+def test_a_column_split_that_is_not_used_is_named(tmp_path, caplog, values):
+    rows = [{"input": f"in {i}", "label": "a", "split": values[i % 2]} for i in range(10)]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    load(tmp_path / "mine.json")
+    (line,) = [m for m in caplog.messages if "column 'split' is not used" in m]
+    assert f"it holds {values[0]}, {values[1]}, and all examples are mixed" in line
+    caplog.clear()
+    task = load(tmp_path / "mine.json", train=values[0], test=values[1])
+    assert len(task.train) == len(task.test) == 5 and not any("not used:" in m for m in caplog.messages)

@@ -9,7 +9,7 @@ import reference
 from promptgeo.config import waiting
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.training import progress
-from promptgeo.training.engine import train_pack
+from promptgeo.training.engine import train_all, train_pack
 from promptgeo.training.progress import SCORED, STEP, WRITTEN, SweepView, Workload, work
 
 SMALL = ("task=plus_two", "task.split.max_train=12", "task.split.max_test=6", "training.batch_size=4")
@@ -47,7 +47,16 @@ def test_two_processes_take_half_the_time_and_runs_that_are_not_planned_are_name
         view.report("started")
         view.report("stepped", 1, work=work(STEP, 1), seconds=8.0)
     assert view.seconds_left == 40.0
-    assert capsys.readouterr().err.splitlines()[-1].endswith("40 s left for the 1 runs planned")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("40 s left for 1 of 3 runs")
+
+
+def test_the_time_left_of_runs_that_may_stop_early_is_an_upper_bound(make, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", -1.0)
+    early = ("task.split.validation=0.4", "training.early_stopping.patience=1", "training.epochs=2")
+    for overrides, said in ((early, True), (("seed=1",), False)):
+        train_all([make(*overrides).cell])
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" left")]
+        assert lines and all(("at most" in line) == said for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def _data_name(path: str, _stamps: str) -> str:
         digest.update(f"{file.name}\0".encode() if source.is_dir() else b"")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"{slug(source.stem)}-{digest.hexdigest()[:4]}"
+    return f"{slug(source.name if source.is_dir() else source.stem)}-{digest.hexdigest()[:4]}"
 
 
 def slug(text: str) -> str:

@@ -19,6 +19,7 @@ from promptgeo.config.schema import (
     Split,
     SplitKind,
     Template,
+    Unit,
     flatten,
     loggers,
 )
@@ -192,6 +193,8 @@ def _validate_template(template: Template) -> None:
 def _validate_init(init: Init) -> None:
     if init.kind in (InitKind.word, InitKind.text) and not init.text:
         raise UserError(f"init={init.kind.name} needs a text: set 'init.text=\"...\"'")
+    if init.unit is not Unit.absolute and init.kind is not InitKind.uniform:
+        raise UserError(f"init.unit={init.unit.name}: only init=uniform has a unit; leave it out")
     if init.kind in (InitKind.file, InitKind.run) and not init.path:
         source = "a .npy or .safetensors file" if init.kind is InitKind.file else "a run folder"
         raise UserError(f"init={init.kind.name} needs init.path=<{source}>")

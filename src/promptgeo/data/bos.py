@@ -25,10 +25,10 @@ def bos_of(template: Template, lm: TextModel) -> list[int]:
 
 
 def with_resolved_bos(template: Template, lm: TextModel) -> Template:
-    """The template with what auto comes to for this model: always, or never where nothing is put."""
-    if template.bos is Bos.auto:
-        return replace(template, bos=Bos.always if bos_of(template, lm) else Bos.never)
-    return template
+    """The template with what its `bos` comes to for this model: never wherever nothing is put."""
+    if not bos_of(template, lm):
+        return replace(template, bos=Bos.never)
+    return replace(template, bos=Bos.always) if template.bos is Bos.auto else template
 
 
 def put_bos(ids: list[int], bos: list[int], template: Template) -> list[int]:
@@ -42,5 +42,5 @@ def put_bos(ids: list[int], bos: list[int], template: Template) -> list[int]:
 
 def _writes(template: Template, lm: TextModel, bos: list[int]) -> bool:
     """Whether the template's own text begins with these tokens, {prompt} apart."""
-    first = re.split(r"{\w*}", template.text.replace("{prompt}", "", 1).lstrip())[0]
+    first = re.split(r"{\w*}", template.text.replace("{prompt}", "", 1))[0]
     return lm.encode(first)[: len(bos)] == bos

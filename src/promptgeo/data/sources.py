@@ -122,6 +122,16 @@ def _own(source: Source, split: Split) -> Table:
         by_split = _by_column(table) if all("split" in row for row in table.rows) else {}
         if split.kind is SplitKind.auto and kind_of(split, list(by_split)) is SplitKind.own:
             return by_split
+        # auto is asked before it is resolved, so that this is said once.
+        mixed = split.kind is SplitKind.random and {"train", "test"} <= set(by_split)
+        if split.kind is SplitKind.auto or mixed:
+            values = ", ".join(dict.fromkeys(str(row.get("split", "nothing")) for row in table.rows[:1000]))
+            log.warning(
+                "%s: its column 'split' is not used: it holds %s, and all examples are mixed (task.split.train= and "
+                "task.split.test= name its values)",
+                path,
+                values[:200],
+            )
     return {"all": lambda: table}
 
 

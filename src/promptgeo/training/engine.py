@@ -107,7 +107,8 @@ def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
         for pack in together:
             workload = Workload(pack)
             for p in pack:
-                report("planned", p.total_steps, work=workload.ahead(p))
+                early = "early stopping" if p.config.training.early_stopping.patience is not None else ""
+                report("planned", p.total_steps, early, work=workload.ahead(p))
         with locked([p.folder for p in plans]):
             for pack in together:
                 errors |= train_pack(pack, report=report)

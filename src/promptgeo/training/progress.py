@@ -50,6 +50,7 @@ class SweepView:
         """runs: to train; name: shown where there is one run; processes: that train them side by side."""
         self.runs, self.processes = runs, processes
         self.steps = self.planned = 0
+        self.at_most = False  # a run may stop early
         # By kind of work: positions that lie ahead, positions that were timed, and the seconds they took.
         self.ahead, self.timed, self.seconds = work(), work(), work()
         self.done = self.failed = self.active = self.made = self.resumed = 0
@@ -78,10 +79,12 @@ class SweepView:
         """Count an event, and show what changed.
 
         event: planned (a run; steps: to make), started (steps: made by an earlier process), stepped, ended or failed
-        (steps: that are now behind), evaluated. text: shown where there is one run. work [3]: what lies ahead
+        (steps: that are now behind), evaluated. text: shown where there is one run; of a planned one, that it may stop
+        early. work [3]: what lies ahead
         (planned), was timed (evaluated) or is now behind (all others). seconds: that it took (stepped, evaluated).
         """
         if event == "planned":
+            self.at_most = self.at_most or bool(text)
             self.steps += steps
             self.planned += 1
             self.ahead = self.ahead + work
@@ -92,7 +95,7 @@ class SweepView:
             self.ahead = self.ahead - work
             if event == "stepped":
                 self._time(work * (np.arange(3) == STEP), seconds)
-        self.text = text or self.text
+        self.text = self.text if event == "planned" else text or self.text
         if event == "started":
             self.active += 1
             self.resumed += steps
@@ -136,7 +139,10 @@ class SweepView:
             said.append(self.text)
         if (seconds := self.seconds_left) is not None:
             unplanned = self.planned < self.runs
-            said.append(f"{_duration(seconds)} left" + (f" for the {self.planned} runs planned" if unplanned else ""))
+            most = "at most " if self.at_most else ""
+            said.append(
+                f"{most}{_duration(seconds)} left" + (f" for {self.planned} of {self.runs} runs" if unplanned else "")
+            )
         return "  ".join(said)
 
 
