@@ -20,7 +20,7 @@ from promptgeo.tiny import PATH as TINY
 from promptgeo.training import run_state, tuning
 from promptgeo.training.callbacks import Checkpointer
 from promptgeo.training.cell import Cell, cells_of
-from promptgeo.training.engine import train_all, train_pack
+from promptgeo.training.engine import deterministic, train_all, train_pack
 from promptgeo.training.interruption import Interrupted, interruptible
 from promptgeo.training.packs import packs
 
@@ -198,6 +198,26 @@ def test_memory_that_runs_out_halves_a_forward_and_changes_no_number(make, monke
     assert [files(plan) for plan in plans] == [files(plan) for plan in alone]
     assert max(sizes) == holds
     assert sum("out of memory" in message for message in caplog.messages) <= 3  # learnt once, not at every tick
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["scoring", "training"])
+def test_a_model_without_deterministic_kernels_is_trained_and_that_is_said_once(make, monkeypatch, grad, caplog):
+    """As torch refuses on a GPU; within, as engine.deterministic has it there."""
+    alone = make()
+    train_pack([alone])
+    real = FrozenLM.label_logits
+
+    def strict(self, prompts_NPd, batch, memory=None):
+        if torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled() == grad:
+            raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set ...")
+        return real(self, prompts_NPd, batch, memory)
+
+    monkeypatch.setattr(FrozenLM, "label_logits", strict)
+    plans = [make(f"seed={seed}", outputs="strict") for seed in (0, 1)]
+    with deterministic():
+        assert train_pack(plans) == {}
+    assert not torch.are_deterministic_algorithms_enabled() and files(plans[0]) == files(alone)
+    assert sum("may leave other bytes on this GPU: cumsum" in message for message in caplog.messages) == 1
 
 
 def test_a_run_too_large_for_the_memory_fails_alone(make, monkeypatch):

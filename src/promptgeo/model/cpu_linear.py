@@ -194,7 +194,7 @@ def _has_independent_rows(product: Callable[[Tensor], Tensor], width: int, matri
     sizes = [k * GEMM_ROWS for k in (1, 2, 3, 5, 9, 10, 17, 18, 33, 66)]
     large = matrix.numel() > 2**24  # the head of a large model: it sees label positions only, which are few
     if large:
-        sizes = [k * GEMM_ROWS for k in (1, 3, 18)]
+        sizes = [k * GEMM_ROWS for k in (1, 3, 18, 66)]
     x = torch.randn(sizes[-1], width, generator=torch.Generator().manual_seed(0)).to(matrix.dtype)
     whole = product(x)
     return all(

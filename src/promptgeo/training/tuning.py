@@ -143,9 +143,7 @@ class PromptTuning(L.LightningModule):
         slots = list(chosen)
         for s in slots:
             self.prompts[s].grad = None
-        if "deterministic implementation" in str(failure) and torch.are_deterministic_algorithms_enabled():
-            log.warning("this model's training can give other bytes each time on a GPU: %s", str(failure).split(".")[0])
-            torch.use_deterministic_algorithms(False)
+        if _lacks_determinism(failure):
             self._backward(chosen)
             return
         if len(slots) == 1:
@@ -259,11 +257,13 @@ class PromptTuning(L.LightningModule):
             for s, prompt in zip(slots, prompts, strict=True):
                 self.active[s].scored(split, prompt, scores.of(place[copy_of(prompt).tobytes()]))
         except Exception as error:
-            if len(slots) == 1:
+            if _lacks_determinism(error):
+                self._score_group(slots, split)
+            elif len(slots) == 1:
                 self._fail(slots[0], error)
-                return
-            for s in slots:  # one by one, to see whose fault it is
-                self._score_group([s], split)
+            else:
+                for s in slots:  # one by one, to see whose fault it is
+                    self._score_group([s], split)
 
     def _refill(self) -> None:
         """Give free slots to waiting runs; where none is left and no run is active, training stops."""
@@ -312,7 +312,9 @@ class PromptTuning(L.LightningModule):
         try:
             results = {s: self.active[s].result(finals[s], scores) for s, scores in self._final_scores(finals).items()}
         except Exception as error:
-            if len(slots) == 1:
+            if _lacks_determinism(error):
+                self._finish_group(slots)
+            elif len(slots) == 1:
                 self._fail(slots[0], error)
             else:
                 for s in slots:
@@ -363,6 +365,15 @@ class PromptTuning(L.LightningModule):
         trained = state.result(copy_of(self.prompts[slot]), {})
         for callback in self.callbacks:
             callback.failed(state, trained, error)
+
+
+def _lacks_determinism(error: Exception) -> bool:
+    """Whether a GPU has no kernel for this that adds in one order: from here on any kernel serves, and that is said."""
+    if "deterministic implementation" not in str(error) or not torch.are_deterministic_algorithms_enabled():
+        return False
+    log.warning("the same command may leave other bytes on this GPU: %s", str(error).split(".")[0])
+    torch.use_deterministic_algorithms(False)
+    return True
 
 
 def _evaluation_set(plan: Plan, split: str) -> tuple:
