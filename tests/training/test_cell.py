@@ -103,3 +103,11 @@ def test_one_model_under_two_names_is_refused_not_trained_twice(cli, model, tmp_
     (tmp_path / "link").symlink_to(folder)
     outcome = cli(f"model.name_or_path={folder},{tmp_path / 'link'}", *SMALL, "-m")
     assert outcome.status == 2 and "both have the same content" in outcome.err and not runs_below(Path("outputs"))
+
+
+def test_a_run_that_lies_under_another_name_is_named_not_trained_again(cli, model):  # noqa: F811
+    assert cli(*model, *SMALL).status == 0
+    (run,) = runs_below(Path("outputs"))
+    outcome = cli(model[0], "model.name=other", *SMALL)
+    assert outcome.status == 2 and f"model.name=other: this very run lies in {run}" in outcome.err
+    assert runs_below(Path("outputs")) == [run]

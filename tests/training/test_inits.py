@@ -10,7 +10,7 @@ import torch
 
 from conftest import FAMILIES
 from promptgeo import FrozenLM, UserError
-from promptgeo.config.schema import Init, InitKind, Prompt, Template
+from promptgeo.config.schema import Init, InitKind, Prompt, Template, Unit
 from promptgeo.data.tasks import Task
 from promptgeo.runs.folder import Trained, write_run
 from promptgeo.training import inits
@@ -140,6 +140,16 @@ def test_uniform_fills_its_interval_and_no_more(unlike):
         drawn = make(unlike, "uniform", 4000, scale=scale)
         assert -scale <= drawn.min() < -0.999 * scale and 0.999 * scale < drawn.max() <= scale
         assert abs(drawn.mean()) < 0.02 * scale and abs(drawn.std() / (scale / math.sqrt(3)) - 1) < 0.02
+
+
+def test_the_unit_of_embeddings_is_the_deviation_of_all_their_entries(unlike):
+    deviation = float(table(unlike).double().std(correction=0))
+    assert unlike.embedding_scale == pytest.approx(deviation, rel=1e-6)
+    absolute, in_units = (
+        make(unlike, "uniform", 40, scale=2.0),
+        make(unlike, "uniform", 40, scale=2.0, unit=Unit.embedding),
+    )
+    torch.testing.assert_close(in_units, absolute * deviation, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("kind", RANDOM)

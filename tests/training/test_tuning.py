@@ -101,6 +101,18 @@ def test_the_loss_is_the_mean_over_the_minibatchs_label_tokens_not_over_rows(mak
     assert np.abs(step - wrong).max() > 1e-3
 
 
+def test_a_rate_in_units_of_the_embeddings_trains_as_the_number_it_comes_to(make):
+    in_units = make("optimizer.lr_in_embedding_units=0.2", "optimizer.schedule=linear", outputs="units")
+    rate = 0.2 * float(in_units.lm.vocabulary().double().std(correction=0))
+    run = reference.trained(in_units)
+    assert run.info["lr"] == run.lr == run.row()["lr"] == pytest.approx(rate, rel=1e-6)
+    assert run.info["config"]["optimizer"]["lr"] is None
+    absolute = make(f"optimizer.lr={run.lr!r}", "optimizer.schedule=linear", outputs="absolute")
+    assert absolute.id != in_units.id
+    assert np.array_equal(reference.trained(absolute).prompt("final"), run.prompt("final"))
+    assert run.prompt("final").tobytes() != run.prompt("initial").tobytes()
+
+
 @pytest.mark.parametrize("schedule", Schedule)
 @pytest.mark.parametrize("warmup", [0, 1, 7, 30])
 def test_learning_rates_are_those_of_transformers_schedules(schedule, warmup):
