@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,39 @@ class Finding:
         return cls(sentence, number.value, number.n, number.unit, number.low, number.high, number.p)
 
 
+class Outcome(StrEnum):
+    """What runs say of a claim."""
+
+    holds = "holds"
+    fails = "does not hold"
+    undecidable = "not decidable"
+
+    @classmethod
+    def of(cls, holds: bool) -> "Outcome":
+        """Of a statement that these runs decide either way."""
+        return cls.holds if holds else cls.fails
+
+
 @dataclass(frozen=True)
 class Claim:
     """A statement that a study makes. The study's file gives its words and place by the same name."""
 
     name: str
-    holds: bool
+    outcome: Outcome
     evidence: str
     """What supports it, or what holds instead: one sentence with numbers."""
+    p: float | None = None
+    """Of the test by which it holds: what is adjusted where a study makes several claims."""
+    needs: str = ""
+    """What would decide it, where it is not decidable: more runs, more examples, a control that can fail."""
+
+    def __post_init__(self) -> None:
+        if (self.outcome is Outcome.undecidable) != bool(self.needs):
+            raise ValueError(f"claim {self.name}: is {self.outcome}, but what it needs is {self.needs!r}")
+
+    @property
+    def holds(self) -> bool:
+        return self.outcome is Outcome.holds
 
 
 @dataclass

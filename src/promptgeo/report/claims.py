@@ -40,7 +40,7 @@ class Verdict:
     holds: bool | None
     """By the corrected numbers of prompts; None where none tested it."""
     tests: list[dict[str, Any]]
-    """Every test of it: holds, evidence, analysis, variant (prompts or deltas, by which convention)."""
+    """Every test of it: outcome, evidence, analysis, variant (prompts or deltas, by which convention)."""
 
 
 def verdicts(study: Study, stored: "Sequence[Stored]") -> list[Verdict]:
@@ -53,7 +53,7 @@ def verdicts(study: Study, stored: "Sequence[Stored]") -> list[Verdict]:
     made = []
     for name in dict.fromkeys([*study.claims, *(claim["name"] for claim in tested)]):
         tests = sorted((claim for claim in tested if claim["name"] == name), key=lambda claim: not _decides(claim))
-        deciding = [claim["holds"] for claim in tests if _decides(claim)]
+        deciding = [claim["outcome"] == "holds" for claim in tests if _decides(claim)]
         own = study.claims.get(name)
         words, place, published = (own.words, own.place, own.published) if own else (name, "", "")
         made.append(Verdict(words, place, published, all(deciding) if deciding else None, tests))

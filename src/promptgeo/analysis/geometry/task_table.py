@@ -6,7 +6,7 @@ Shapes: N runs, B bootstrap draws, L tasks.
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.result import Claim
+from promptgeo.analysis.result import Claim, Outcome
 
 GEOGRAPHY = ("country_capital", "landmark_country")
 """Study 3's only pair of tasks that are each other's nearest."""
@@ -57,10 +57,10 @@ def task_claims(table: pd.DataFrame, epsilon: float, unit: str = "") -> list[Cla
             f"{task} has {cells[task][task]:.4g} neighbours in itself and {others.max():.4g} in {others.idxmax()}"
         )
     evidence = "; ".join(failing) if failing else "every task has most of its neighbours in itself"
-    claims = [Claim("each_task_nearest_itself", not failing, f"{evidence} ({at}).")]
+    claims = [Claim("each_task_nearest_itself", Outcome.of(not failing), f"{evidence} ({at}).")]
     if set(GEOGRAPHY) <= set(table.index):
         mutual = mutual_neighbours(table)
         named = ", ".join(f"{a} and {b} ({cells[a][b]:.4g})" for a, b in mutual) or "none"
         only = {frozenset(pair) for pair in mutual} == {frozenset(GEOGRAPHY)}
-        claims.append(Claim("only_geography_mutual", only, f"Mutual neighbours {at}: {named}."))
+        claims.append(Claim("only_geography_mutual", Outcome.of(only), f"Mutual neighbours {at}: {named}."))
     return claims

@@ -35,7 +35,7 @@ from promptgeo.analysis.resampling import (
     share_interval,
     wilson,
 )
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import percent, points, sampled_examples
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
@@ -405,7 +405,7 @@ def report_verdict(
         findings.append(_chance(displaced))
     result.findings[:0] = findings
     evidence = " ".join(finding.sentence for finding in findings)
-    result.claims.append(Claim("convex", judgement.holds, evidence))
+    result.claims.append(Claim("convex", Outcome.of(judgement.holds), evidence))
 
 
 def _accuracies(hulls: Sequence[Hull], kind: str) -> dict[str, list[float]]:

@@ -34,7 +34,7 @@ from promptgeo.analysis.geometry.variance import (
 )
 from promptgeo.analysis.question import Of, question
 from promptgeo.analysis.resampling import assignments, orders_within, percentile_interval, permutation_p
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -316,7 +316,7 @@ def _add_claims(grid: _Grid, parts: dict[str, _Part], result: Result) -> None:
             continue
         verdict = "explains more" if share.p < LEVEL else "does not detectably explain more"
         evidence = f"The {factor} {verdict} of the variance than chance does: {_evidence(share)} (n = {grid.n} runs)."
-        result.claims.append(Claim(f"{factor}_matters", share.p < LEVEL, evidence))
+        result.claims.append(Claim(f"{factor}_matters", Outcome.of(share.p < LEVEL), evidence))
 
 
 def _figure(shares: dict[str, Share]) -> str:

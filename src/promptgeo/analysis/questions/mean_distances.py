@@ -26,7 +26,7 @@ from promptgeo.analysis.geometry.tokens import (
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.question import Convention, Of, question
 from promptgeo.analysis.resampling import run_weights
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -316,7 +316,7 @@ def _claims(findings: Mapping[str, Finding]) -> list[Claim]:
     finding = findings.get("init_closer")
     if finding is None or finding.low is None:
         return []
-    return [Claim("init_closer", finding.low > 0, finding.sentence)]
+    return [Claim("init_closer", Outcome.of(finding.low > 0), finding.sentence)]
 
 
 def _omissions(

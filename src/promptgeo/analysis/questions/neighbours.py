@@ -29,7 +29,7 @@ from promptgeo.analysis.resampling import (
     run_weights,
     run_weights_within,
 )
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -326,7 +326,7 @@ def _around_words(result: Result, words: WordCounts, pairs: PairCounts, weights_
     )
     result.findings.append(Finding(sentence, more, k, "prompt tokens", more_low, more_high))
     # The study says that few of the neighbours are words: less than half.
-    result.claims.append(Claim("prompts_have_neighbours", bool(more_low > 0 and share < 0.5), sentence))
+    result.claims.append(Claim("prompts_have_neighbours", Outcome.of(bool(more_low > 0 and share < 0.5)), sentence))
 
 
 def _nearest(
@@ -368,7 +368,7 @@ def _nearest(
         f"{over}); {alone.value:.0f} of {k} have none within {epsilon:g} ({fewest:.0f} to {most:.0f})."
     )
     result.findings.append(Finding.of(to_words, sentence))
-    result.claims.append(Claim("nearest_word", low <= NEAREST_WORD <= high, sentence))
+    result.claims.append(Claim("nearest_word", Outcome.of(low <= NEAREST_WORD <= high), sentence))
 
 
 # Tables and figures.

@@ -14,7 +14,7 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, with_bars
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import (
     Bootstrap,
     Candidate,
@@ -379,7 +379,7 @@ def _claim(once: _Accuracies, runs: int) -> Claim:
         f"A prompt trained on one copy solves {in_percent(one)} with one copy, and with two copies {in_percent(two)} "
         f"of what two should mean (n = {two.n} test examples, {runs} runs)."
     )
-    return Claim("repeating_fails", two.interval[1] < 0.5, evidence)
+    return Claim("repeating_fails", Outcome.of(two.interval[1] < 0.5), evidence)
 
 
 def _listed(ks: list[int]) -> str:

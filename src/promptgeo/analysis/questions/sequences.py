@@ -19,7 +19,7 @@ from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.tokens import cosine_distances, order_of_appearance, require_levels, tokens
 from promptgeo.analysis.question import Convention, Of, question
 from promptgeo.analysis.resampling import null_draws, other_orders, percentile_interval, permutation_p
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -88,7 +88,7 @@ def sequences(
         study = f" Counted as the study did the lowest r is {whole.r_J.min():.3f}; "
         study += f"the zero diagonal alone gives {diagonal.value:.3f}."
         result.findings.append(finding)
-        result.claims.append(Claim("pearson", bool((compared.p_J < LEVEL).all()), finding.sentence + study))
+        result.claims.append(Claim("pearson", Outcome.of(bool((compared.p_J < LEVEL).all())), finding.sentence + study))
     result.figures["pearson"] = _figure(grid, compared, of)
     return result
 

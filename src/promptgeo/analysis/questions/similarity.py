@@ -24,7 +24,7 @@ from promptgeo.analysis.resampling import (
     share_interval,
     wilson,
 )
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -85,8 +85,8 @@ def similarity(
     ]
     result.findings += findings
     result.claims += [
-        Claim("tokens_not_similar", cosine[WITHIN].interval[1] < alike, findings[0].sentence),
-        Claim("some_orthogonal", near[WITHIN].value > 0, findings[1].sentence),
+        Claim("tokens_not_similar", Outcome.of(cosine[WITHIN].interval[1] < alike), findings[0].sentence),
+        Claim("some_orthogonal", Outcome.of(near[WITHIN].value > 0), findings[1].sentence),
     ]
     result.tables |= {"matrix": _matrix_table(mean_NN, tasks_N), "tokens": _token_table(cosines_PNN, tasks_N)}
     result.figures["matrix"] = _figure(mean_NN, tasks_N)

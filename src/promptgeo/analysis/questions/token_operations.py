@@ -22,7 +22,7 @@ from promptgeo.analysis.figures import COLOURS, small_multiples, svg, with_bars
 from promptgeo.analysis.groups import TaskRuns, by_task
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import (
     Answers,
     Bootstrap,
@@ -449,7 +449,9 @@ def _claims(reports: list[_Report], well: float, enough: float) -> list[Claim]:
         "sum_of_deltas": [_sum_of_deltas(report, report.deltas) for report in reports if report.deltas],
     }
     return [
-        Claim(name, all(holds for holds, _ in by_task), "; ".join(evidence for _, evidence in by_task) + ".")
+        Claim(
+            name, Outcome.of(all(holds for holds, _ in by_task)), "; ".join(evidence for _, evidence in by_task) + "."
+        )
         for name, by_task in verdicts.items()
         if by_task
     ]

@@ -1,0 +1,61 @@
+"""When does a claim hold, when does it not, and when can these runs not say? The one place that decides.
+
+A claim is a statement on a quantity: it lies above a threshold (or below). It holds where the quantity's 95 % interval
+lies beyond the threshold, does not hold where the interval lies on the other side of it, and is not decidable between.
+A claim whose premises are not met is not decidable, whatever its numbers are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from promptgeo.analysis.result import Claim, Outcome
+
+LEVEL = 0.05
+"""Of every test."""
+
+
+class Premise(NamedTuple):
+    """What must be so for a claim to mean anything."""
+
+    met: bool
+    words: str
+    """As a sentence without its full stop: "the trained prompts solve the task (92 % against 4 % without a prompt)"."""
+    needs: str
+    """What is needed where it is not met: "prompts that solve the task"."""
+
+
+def decided(
+    name: str,
+    interval: tuple[float, float] | None,
+    evidence: str,
+    *,
+    threshold: float = 0.0,
+    below: bool = False,
+    p: float | None = None,
+    premises: Sequence[Premise] = (),
+    needs: str = "more runs",
+) -> Claim:
+    """The claim that a quantity lies above a threshold, decided by its interval.
+
+    Args:
+        name: of the claim.
+        interval: 95 %, of the quantity; None: these runs give none.
+        evidence: one sentence with numbers.
+        threshold: what the quantity must exceed.
+        below: the claim is that it lies below the threshold.
+        p: of the test by which it holds; where it is LEVEL or more, the claim does not hold by it.
+        premises: all of them must be met.
+        needs: what would decide it, where the interval holds the threshold.
+    """
+    failing = [premise for premise in premises if not premise.met]
+    if failing:
+        words = "; ".join(f"not given: {premise.words}" for premise in failing)
+        return Claim(name, Outcome.undecidable, f"{evidence} {words}.", p, ", ".join(f.needs for f in failing))
+    low, high = interval if interval is not None else (-float("inf"), float("inf"))
+    above, under = low > threshold, high < threshold
+    holds, fails = (under, above) if below else (above, under)
+    if holds and (p is None or p < LEVEL):
+        return Claim(name, Outcome.holds, evidence, p)
+    if fails:
+        return Claim(name, Outcome.fails, evidence, p)
+    return Claim(name, Outcome.undecidable, evidence, p, needs)
