@@ -342,6 +342,26 @@ def sign_flip_p(
     return permutation_p(observed, np.abs(signs_BU @ sums_U))
 
 
+def sign_flips_needed(level: float = 0.05) -> int:
+    """The fewest units whose sign flips can give a two-sided p of this level: 6 for .05 (2 / 2^6)."""
+    units = 1
+    while 2.0 ** (1 - units) > level:
+        units += 1
+    return units
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values adjusted for being so many (Holm 1979), in their order.
+
+    The k-th smallest of m times m - k + 1, at least the adjusted one before it, at most 1.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, k in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min((len(p_values) - rank) * float(p_values[k]), 1.0))
+        adjusted[int(k)] = largest
+    return adjusted
+
+
 def null_draws(statistic: Callable[[np.random.Generator], float], n: int, seed: int, label: str = "") -> np.ndarray:
     """[n] float64: the statistic under n random draws, with a progress bar where it takes long."""
     generator = np.random.default_rng(seed)
