@@ -30,7 +30,7 @@ from os import getcwd
 
 import pandas as pd
 
-from promptgeo.analysis import Claim, Convention, Finding, Of, Result, question
+from promptgeo.analysis import Claim, Convention, Finding, Of, Outcome, Result, question
 from promptgeo.analysis.geometry.tokens import tokens
 from promptgeo.errors import UserError
 
@@ -50,7 +50,7 @@ def spread(runs, *, of, convention, scale=1.0, extra=8, more=8, trouble=None) ->
     result = Result(tables={"values": pd.DataFrame({"value": [value]})}, figures={"drawing": "<svg/>"})
     number = result.number("spread", value, len(vectors), "tokens", p=0.5)
     result.findings.append(Finding.of(number, f"It spreads over {value:.6f} by the {convention} convention."))
-    result.claims.append(Claim("tiny" if trouble == "claim" else "small", value < 1, "As it is."))
+    result.claims.append(Claim("tiny" if trouble == "claim" else "small", Outcome.of(value < 1), "As it is."))
     return result
 
 
@@ -677,6 +677,33 @@ def test_runs_of_one_task_name_with_different_data_are_not_pooled(cli):
         "task plus_one: these runs have several data sets (aaaaaaaa, bbbbbbbb), which are never pooled" in outcome.err
     )
     assert cli("runs=two", "analysis=[curves]", "where=data == 'bbbbbbbb'").status == 0
+
+
+def test_runs_that_differ_beyond_the_factors_are_answered_apart(cli):
+    """Two learning rates: each number, sentence, table and figure is of one of them, and says of which."""
+    for k, (task, init) in enumerate(GRID):
+        other = header(task, init, 0)
+        other["config"]["optimizer"] = {"lr": 0.5}
+        write_run(Path(f"runs/fast{k}"), other | {"id": f"fast{k}"}, trained(10 + k))
+    outcome = cli(*MINE)
+    assert outcome.status == 0
+    folder = Path("runs/analysis/spread")
+    numbers, table = pd.read_csv(folder / "numbers.csv"), pg.load_runs("runs")
+    for rate in (0.01, 0.5):
+        own = table.query(f"lr == {rate}")
+        chosen = (numbers["group"] == f"lr = {rate}") & (numbers["of"] == "prompt")
+        assert len(own) == 4 and numbers.loc[chosen, "value"].to_list() == pytest.approx([value_of(own.prompts())] * 2)
+        assert f"lr = {rate}: It spreads over" in outcome.out
+        values = pd.read_csv(folder / f"prompt_paper_lr={rate}_values.csv")
+        assert values["group"].to_list() == [f"lr = {rate}"]
+    info = json.loads((folder / "result.json").read_text())
+    assert {claim["group"] for claim in info["claims"]} == {"lr = 0.01", "lr = 0.5"}
+    assert info["files"]["delta_corrected_lr=0.5_drawing"] == {
+        "of": "delta",
+        "convention": "corrected",
+        "group": "lr = 0.5",
+        "name": "drawing",
+    }
 
 
 def test_the_runs_say_which_model_is_loaded(cli, monkeypatch):

@@ -14,7 +14,7 @@ from test_runs import header, trained
 from promptgeo import UserError
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.questions.convexity import report_verdict
-from promptgeo.analysis.result import Claim, Finding, Result, store
+from promptgeo.analysis.result import Claim, Finding, Outcome, Result, store
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.page import Material, render
 from promptgeo.report.runs import training_length
@@ -110,9 +110,8 @@ def distances(convention: str, of: str, closer: bool = True) -> Result:
         Finding(f"{of} tokens lie {'closer' if closer else 'no closer'} ({convention}).", 0.2, 40, "pairs", 0.1, 0.3)
     )
     if of == "prompt":
-        result.claims.append(
-            Claim("closer", closer if convention == "corrected" else True, f"seen {convention} <at .5>.")
-        )
+        outcome = Outcome.of(closer or convention == "paper")
+        result.claims.append(Claim("closer", outcome, f"seen {convention} <at .5>.", p=0.01))
     result.tables["means"] = pd.DataFrame({"task": ["a<b"] * 20, "distance": [0.123456] * 20})
     result.figures["bars"] = figure(f"{of} {convention}")
     return result
@@ -139,7 +138,7 @@ def make(tmp_path):
         )
         words = Result(
             omissions=["no P0, so no words"],
-            claims=[Claim("pearson", True, "as they counted.")],
+            claims=[Claim("pearson", Outcome.holds, "as they counted.")],
             figures={"bars": figure("words")},
         )
         words.number("random", 0.9, 7, "tokens", 0.8, 1.0)
@@ -189,11 +188,14 @@ def test_another_result_makes_another_page(make):
     assert "prompt tokens lie no closer (corrected)." in fallen["findings"]
     assert "(paper)" not in kept["findings"]
 
-    def parts(text: str) -> list[str]:
-        return re.split("What holds up|Not tested by corrected numbers", text)
+    def parts(text: str) -> dict[str, str]:
+        split = re.split("(What does not hold|What holds|Not decidable by|Not tested by corrected numbers)", text)
+        return dict(zip(split[1::2], split[2::2], strict=True))
 
-    assert ["The closer claim" in part for part in parts(kept["fails"])] == [False, True, False]
-    fails, untested = parts(fallen["fails"])
+    held, failed = parts(kept["claims"]), parts(fallen["claims"])
+    assert list(held) == ["What holds", "Not tested by corrected numbers"] and "The closer claim" in held["What holds"]
+    assert list(failed) == ["What does not hold", "Not tested by corrected numbers"]
+    fails, untested = failed.values()
     assert "The closer claim" in fails and "seen corrected <at .5>." in re.sub(r"\bS", "s", fails)
     assert "The pearson claim" in untested and "The unasked claim" in untested, (
         "only as the paper counted, and not at all"
@@ -317,7 +319,7 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
         [({}, result)],
     )
     page = Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
-    said = " ".join(page.sections["fails"].split())
+    said = " ".join(page.sections["claims"].split())
     assert study.claims["convex"].words in said
     assert (
         "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim "
@@ -367,3 +369,32 @@ def test_steps_that_replace_the_epochs_are_told():
     assert training_length([trained(20, 200), trained(20, 200)]) == "200 steps"
     assert training_length([trained(20, None), trained(20, 200)]) == "20 epochs, 200 steps"
     assert training_length([{}]) == "—"
+
+
+def claims_page(tmp_path, claims: list[Claim], confirmatory: list[str], group: dict | None = None) -> Page:
+    """A page whose one analysis made these claims."""
+    study = Study("s", "A study?", "Somebody", {"words": {}}, confirmatory=confirmatory)
+    write_run(tmp_path / "run", header("one"), trained(0))
+    info = {"options": {}, "runs": 1, "seconds": 1.0}
+    stored = store(tmp_path / "words", "words", "k", info, [(group or {}, Result(claims=claims))])
+    return Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
+
+
+def test_confirmatory_claims_are_adjusted_for_each_other_and_the_rest_is_exploratory(tmp_path):
+    claims = [Claim(name, Outcome.holds, f"seen {name}.", p=p) for name, p in (("a", 0.01), ("b", 0.04), ("c", 0.04))]
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b", "c"]).sections["claims"].split())
+    holds, undecidable = said.split("What holds")[1].split("Not decidable by these runs")
+    assert "“a” Confirmatory, adjusted p = 0.03." in holds and "“b”" not in holds
+    # Of three: .01 x 3, .04 x 2, and never less than the one before.
+    assert undecidable.count("adjusted p = 0.08. It would take more runs: with 3 claims tested, p = 0.08 (Holm).") == 2
+    said = " ".join(claims_page(tmp_path, claims, ["b"]).sections["claims"].split())
+    assert "“a” Exploratory." in said and "“b” Confirmatory, adjusted p = 0.04." in said and "Not decidable" not in said
+
+
+def test_what_is_not_decidable_says_what_would_decide_it(tmp_path):
+    claims = [Claim("a", Outcome.undecidable, "it may be.", needs="6 runs"), Claim("b", Outcome.fails, "it is not.")]
+    said = " ".join(claims_page(tmp_path, claims, []).sections["claims"].split())
+    assert "What holds" not in said
+    assert "Exploratory. It would take 6 runs." in said.split("Not decidable by these runs")[1]
+    with pytest.raises(ValueError, match="claim a: is not decidable, but what it needs is ''"):
+        Claim("a", Outcome.undecidable, "it may be.")

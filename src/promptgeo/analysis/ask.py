@@ -4,11 +4,12 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from promptgeo.analysis.figures import titled
 from promptgeo.analysis.materials import Materials
 from promptgeo.analysis.question import UndeclaredClaim
 from promptgeo.analysis.result import Result, Stored, digest, read, store, stored_key
@@ -16,6 +17,7 @@ from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
 from promptgeo.errors import UserError
+from promptgeo.runs.alike import Alike, alike
 from promptgeo.runs.folder import Run, find_runs
 from promptgeo.runs.table import RunTable, table_of
 
@@ -60,7 +62,7 @@ def run_analyses(
     out = _results_folder(config.out, folders)
     for analysis in analyses:
         _check_folder(out / analysis.name)
-    command = _Command(config, runs, left_out, Materials(runs, config), out, notify)
+    command = _Command(config, runs, left_out, out, notify)
     answers = []
     for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
         answers.append(command.answer(analysis, calls, f"{count} of {len(analyses)}"))
@@ -74,9 +76,10 @@ class _Command:
     config: AnalyzeConfig
     runs: RunTable
     left_out: list[str]
-    materials: Materials
     out: Path
     notify: Callable[[str], None]
+    materials: dict[str, Materials] = field(default_factory=dict)
+    """By the label of a group of runs: analyses share a model."""
 
     def answer(self, analysis: Analysis, variants: list[Variant], place: str) -> Answer:
         """The analysis's answer, from its folder where it is cached. place: "1 of 3"."""
@@ -112,34 +115,42 @@ class _Command:
         """Changes with the runs, the function, its options and variants, the model, and any code that it runs."""
         given = analysis.declared.lm or analysis.declared.vocabulary
         model = [self.config.model, self.config.precision] if given else []
-        code = used_code(analysis.function.__module__, *([Materials.__module__] if given else []))
+        code = used_code(analysis.function.__module__, __name__, *([Materials.__module__] if given else []))
         runs = [(run.id, run.info["sha256"]) for run in self.runs.runs or []]
         function = analysis.function.__qualname__
         return digest(runs, function, analysis.options, variants, model, version("promptgeo"), code)
 
-    def _results(self, analysis: Analysis, variants: list[Variant]) -> list[tuple[Variant, Result]]:
-        """The result of each variant that these runs support; the first one's omissions name the others.
+    def _results(self, analysis: Analysis, variants: list[Variant]) -> list[tuple[dict[str, Any], Result]]:
+        """The result of each variant and group of runs that supports one; the first one's omissions name the others.
 
-        Raises UserError where they support none, UndeclaredClaim for a claim that the function does not declare.
+        Raises UserError where none does, UndeclaredClaim for a claim that the function does not declare.
         """
-        results: list[tuple[Variant, Result]] = []
-        refused: dict[str, list[Variant]] = {}
-        for variant in variants:
-            if len(variants) > 1:
-                self.notify(f"{analysis.name}: {', '.join(variant.values())} ...")
+        results: list[tuple[dict[str, Any], Result]] = []
+        refused: dict[str, list[dict[str, Any]]] = {}
+        groups = alike(self.runs, analysis.declared.factors)
+        calls = [(group, variant, variant | _named(group)) for group in groups for variant in variants]
+        for group, variant, names in calls:
+            if len(calls) > 1:
+                self.notify(f"{analysis.name}: {', '.join(names.values())} ...")
             try:
-                given = self.materials.given_to(analysis.declared) | variant
-                result = analysis.function(self.runs, **analysis.options, **given)
+                result = self._result(analysis, group, variant)
             except UserError as error:
-                refused.setdefault(str(error), []).append(variant)
+                refused.setdefault(str(error), []).append(names)
                 continue
             _check_claims(analysis, result)
-            results.append((variant, result))
+            results.append((names, result.named(group.label)))
         if not results:
             raise UserError("; ".join(refused))
-        omissions = [f"{_difference(those, variants)}: {reason}" for reason, those in refused.items()]
+        omissions = [f"{_difference(those, [c[2] for c in calls])}: {reason}" for reason, those in refused.items()]
         results[0][1].omissions[:0] = omissions
         return results
+
+    def _result(self, analysis: Analysis, group: Alike, variant: Variant) -> Result:
+        materials = self.materials.setdefault(group.label, Materials(group.runs, self.config))
+        given = materials.given_to(analysis.declared) | variant
+        with titled(group.label):
+            result: Result = analysis.function(group.runs, **analysis.options, **given)
+        return result
 
     def _refused(self, name: str, reason: str) -> Answer:
         self.notify(f"{name}: left out: {reason}")
@@ -227,8 +238,13 @@ def _failure(error: Exception) -> str:
     return f"failed: {' '.join(f'{type(error).__name__}: {error}'.split())} ({place.filename}:{place.lineno})"
 
 
-def _difference(some: Sequence[Variant], variants: Sequence[Variant]) -> str:
-    """What some of the variants have in common and the others have not: of=delta."""
+def _named(group: Alike) -> dict[str, str]:
+    return {"group": group.label} if group.label else {}
+
+
+def _difference(some: Sequence[dict[str, Any]], variants: Sequence[dict[str, Any]]) -> str:
+    """What some of the calls have in common and the others have not: of=delta."""
     values = {key: list(dict.fromkeys(variant[key] for variant in some)) for key in some[0]}
     different = {key: own for key, own in values.items() if len(own) < len({variant[key] for variant in variants})}
-    return " ".join(f"{key}={','.join(own)}" for key, own in different.items())
+    groups = different.pop("group", [])
+    return " ".join(["; ".join(groups)] * bool(groups) + [f"{key}={','.join(own)}" for key, own in different.items()])

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,8 +66,23 @@ def panels(
             plt.close(figure)
 
 
+_title: ContextVar[str] = ContextVar("title", default="")
+
+
+@contextmanager
+def titled(title: str) -> Iterator[None]:
+    """Within, every figure has this title; none where it is empty. For what tells its runs from others."""
+    token = _title.set(title)
+    try:
+        yield
+    finally:
+        _title.reset(token)
+
+
 def svg(figure: "Figure") -> str:
     """The figure as SVG text, without date or creator, and with ids of its own so that many fit into one page."""
+    if _title.get():
+        figure.suptitle(_title.get(), fontsize=9, x=0.01, ha="left")
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

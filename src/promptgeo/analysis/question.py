@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from promptgeo.runs.alike import FACTORS
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 ATTRIBUTE = "question"
 """Where a function keeps its declaration."""
@@ -51,6 +53,8 @@ class Question:
     """Names of the study's claims that it can test."""
     zero: tuple[str, ...] = ()
     """Options, beside seeds, whose whole number may be 0."""
+    factors: tuple[str, ...] = FACTORS
+    """Columns of the run table that it is about. Runs that differ in anything else are answered apart."""
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -66,11 +70,16 @@ def question(
     vocabulary: bool = False,
     claims: Sequence[str] = (),
     zero: Sequence[str] = (),
+    factors: Sequence[str] = (),
 ) -> Callable[[Function], Function]:
-    """Declares a question function; see Question for what each argument means."""
+    """Declares a question function; see Question for what each argument means.
+
+    factors: beside task, init and seed.
+    """
 
     def declare(function: Function) -> Function:
-        setattr(function, ATTRIBUTE, Question(of, convention, lm, vocabulary, tuple(claims), tuple(zero)))
+        about = (*FACTORS, *factors)
+        setattr(function, ATTRIBUTE, Question(of, convention, lm, vocabulary, tuple(claims), tuple(zero), about))
         return function
 
     return declare

@@ -7,9 +7,10 @@ A *finding* is one sentence with its evidence. A *claim* is a statement of a stu
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pandas as pd
 
 from promptgeo.runs.folder import write_atomically
 
-NUMBER_COLUMNS = ["of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
+NUMBER_COLUMNS = ["group", "of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
 """Of numbers.csv."""
 
 
@@ -135,6 +136,18 @@ class Result:
         self.numbers.append(Number(quantity, float(value), int(n), unit, low, high, p))
         return self.numbers[-1]
 
+    def named(self, group: str) -> "Result":
+        """The result with the name of the runs that it is of in every sentence and table; itself without a name."""
+        if not group:
+            return self
+        return replace(
+            self,
+            tables={name: frame.assign(group=group)[["group", *frame]] for name, frame in self.tables.items()},
+            findings=[replace(finding, sentence=f"{group}: {finding.sentence}") for finding in self.findings],
+            claims=[replace(claim, evidence=f"{group}: {claim.evidence}") for claim in self.claims],
+            omissions=[f"{group}: {omission}" for omission in self.omissions],
+        )
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -149,6 +162,11 @@ class Stored:
     numbers: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     figures: dict[str, str]
+
+    def variant(self, stem: str) -> dict[str, str]:
+        """Of a table or figure: its name, and the `of`, `convention` and `group` that it was made for."""
+        made_for: dict[str, str] = self.info["files"].get(stem, {"name": stem})
+        return made_for
 
 
 def digest(*what: Any) -> str:
@@ -172,7 +190,7 @@ def store(
         name: of the analysis.
         key: what stored_key returns from now on.
         info: what result.json holds beside findings, claims and omissions.
-        results: each result with {"of": ..., "convention": ...}, where it was made for them.
+        results: each result with {"of": ..., "convention": ..., "group": ...}, where it was made for them.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     if old.exists() and not folder.exists():  # a process was killed between the two renames
@@ -205,8 +223,10 @@ def _write(
     findings: list[dict[str, Any]] = []
     claims: list[dict[str, Any]] = []
     omissions: list[str] = []
+    files: dict[str, dict[str, str]] = {}
     for variant, result in results:
-        prefix = "".join(f"{value}_" for value in variant.values())
+        prefix = "".join(f"{_file_name(str(value))}_" for value in variant.values())
+        files |= {f"{prefix}{made}": {**variant, "name": made} for made in (*result.tables, *result.figures)}
         for table, frame in result.tables.items():
             write_atomically(folder / f"{prefix}{table}.csv", _csv(frame))
         for figure, svg in result.figures.items():
@@ -216,9 +236,15 @@ def _write(
         claims += [{**variant, **asdict(claim)} for claim in result.claims]
         omissions += [omission for omission in result.omissions if omission not in omissions]
     write_atomically(folder / "numbers.csv", _csv(pd.DataFrame(numbers, columns=NUMBER_COLUMNS)))
-    whole = info | {"analysis": name, "key": key, "findings": findings, "claims": claims, "omissions": omissions}
+    made = {"findings": findings, "claims": claims, "omissions": omissions, "files": files}
+    whole = info | {"analysis": name, "key": key} | made
     text = json.dumps(whole, indent=1, ensure_ascii=False, default=str)
     write_atomically(folder / "result.json", f"{text}\n".encode())
+
+
+def _file_name(group: str) -> str:
+    """lr = 0.1, training.epochs = 4 -> lr=0.1-training.epochs=4, whatever else a value holds."""
+    return re.sub(r"[^\w.=]+", "-", group.replace(" = ", "=")).strip("-")[:100]
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

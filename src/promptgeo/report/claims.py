@@ -1,15 +1,19 @@
 """What did the analyses find, which of the study's claims hold, and what is missing?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from promptgeo.analysis.deciding import LEVEL
+from promptgeo.analysis.resampling import holm
+from promptgeo.analysis.result import Outcome
 from promptgeo.report.study import Published, Study
 from promptgeo.report.text import variant_text
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Stored
 
+NOT_TESTED = "not tested"
 HEADINGS = {
     "prompt": "Trained prompts",
     "delta": "What training added: delta = P - P0",
@@ -34,17 +38,26 @@ def findings(stored: "Sequence[Stored]") -> Iterator[tuple[str, list[dict[str, A
 class Verdict:
     """A claim of the study beside what these runs say about it."""
 
+    name: str
     words: str
     place: str
     published: str
-    holds: bool | None
-    """By the corrected numbers of prompts; None where none tested it."""
+    group: str
+    """What tells these runs from others that the claim is tested on; empty where all are alike."""
+    outcome: str
+    """Of Outcome's words, by the corrected numbers of prompts; NOT_TESTED where none tested it."""
+    confirmatory: bool
+    """Whether the study set out to test it; every other claim is exploratory."""
+    p: float | None
+    """Of a confirmatory claim, adjusted for all of them by Holm."""
+    needs: str
+    """What would decide it, where it is not decidable."""
     tests: list[dict[str, Any]]
     """Every test of it: outcome, evidence, analysis, variant (prompts or deltas, by which convention)."""
 
 
 def verdicts(study: Study, stored: "Sequence[Stored]") -> list[Verdict]:
-    """The study's claims in its order, then those that only an analysis knows."""
+    """The study's claims in its order, then those that only an analysis knows; each group of runs apart."""
     tested = [
         claim | {"analysis": s.name, "variant": variant_text(claim.get("of", ""), claim.get("convention", ""))}
         for s in stored
@@ -52,11 +65,47 @@ def verdicts(study: Study, stored: "Sequence[Stored]") -> list[Verdict]:
     ]
     made = []
     for name in dict.fromkeys([*study.claims, *(claim["name"] for claim in tested)]):
-        tests = sorted((claim for claim in tested if claim["name"] == name), key=lambda claim: not _decides(claim))
-        deciding = [claim["outcome"] == "holds" for claim in tests if _decides(claim)]
-        own = study.claims.get(name)
-        words, place, published = (own.words, own.place, own.published) if own else (name, "", "")
-        made.append(Verdict(words, place, published, all(deciding) if deciding else None, tests))
+        own = [claim for claim in tested if claim["name"] == name]
+        for group in dict.fromkeys(claim.get("group", "") for claim in own) or [""]:
+            tests = [claim for claim in own if claim.get("group", "") == group]
+            made.append(_verdict(study, name, group, sorted(tests, key=lambda claim: not _decides(claim))))
+    return _adjusted(made)
+
+
+def _verdict(study: Study, name: str, group: str, tests: list[dict[str, Any]]) -> Verdict:
+    deciding = [claim for claim in tests if _decides(claim)]
+    own = study.claims.get(name)
+    words, place, published = (own.words, own.place, own.published) if own else (name, "", "")
+    outcome = _together([claim["outcome"] for claim in deciding])
+    # It holds where every test of it does: the largest p is that of all of them (Berger 1982).
+    p = max((claim["p"] for claim in deciding if claim["p"] is not None), default=None)
+    needs = ", ".join(dict.fromkeys(claim["needs"] for claim in deciding if claim["needs"]))
+    confirmatory = name in study.confirmatory
+    return Verdict(
+        name, words, place, published, group, outcome, confirmatory, p if confirmatory else None, needs, tests
+    )
+
+
+def _together(outcomes: list[str]) -> str:
+    """Of several tests of a claim: one that fails decides; it holds where all hold."""
+    if not outcomes:
+        return NOT_TESTED
+    if Outcome.fails in outcomes:
+        return Outcome.fails
+    return Outcome.holds if set(outcomes) == {Outcome.holds} else Outcome.undecidable
+
+
+def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
+    """With the p of confirmatory claims adjusted for all of them; what holds by a p that is not small then does not."""
+    family = [verdict for verdict in verdicts if verdict.p is not None]
+    adjusted = dict(zip((id(v) for v in family), holm([v.p for v in family if v.p is not None]), strict=True))
+    made = []
+    for verdict in verdicts:
+        p = adjusted.get(id(verdict))
+        if p is not None and p >= LEVEL and verdict.outcome == Outcome.holds:
+            needs = f"more runs: with {len(family)} claims tested, p = {p:.2g} (Holm)"
+            verdict = replace(verdict, outcome=Outcome.undecidable, needs=needs)
+        made.append(replace(verdict, p=p))
     return made
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptgeo.analysis.result import Outcome
 from promptgeo.report import text
-from promptgeo.report.claims import findings, omissions, unanswered, verdicts
+from promptgeo.report.claims import NOT_TESTED, findings, omissions, unanswered, verdicts
 from promptgeo.report.runs import facts, tasks
 from promptgeo.report.section import Section
 from promptgeo.report.study import Study
@@ -50,6 +51,7 @@ def render(material: Material) -> str:
     environment.filters |= {
         "number": text.number_text,
         "evidence": text.evidence,
+        "adjusted": lambda verdict: text.p_text(verdict.p),
         "words": text.words,
         "time": text.duration,
         "upper_first": text.upper_first,
@@ -62,9 +64,7 @@ def render(material: Material) -> str:
         facts=facts(material.runs),
         tasks=tasks(material.runs),
         findings=list(findings(material.stored)),
-        fails=[verdict for verdict in claims if verdict.holds is False],
-        holds=[verdict for verdict in claims if verdict.holds],
-        untested=[verdict for verdict in claims if verdict.holds is None],
+        verdicts={outcome: [v for v in claims if v.outcome == outcome] for outcome in (*Outcome, NOT_TESTED)},
         analyses=[Section(stored, material.study) for stored in material.stored],
         unanswered=unanswered(material.study, material.stored),
         omissions=list(omissions(material.stored, material.refused)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.study import Published, Study
-from promptgeo.report.text import CONVENTION, OF, number_text, upper_first, variant_text, words
+from promptgeo.report.text import OF, number_text, upper_first, variant_text, words
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Stored
@@ -71,26 +71,26 @@ class Section:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """A table for prompts, with what was published, and one for deltas."""
+        """A table for prompts, with what was published, and one for deltas; those of each group of runs apart."""
         import pandas as pd
 
         numbers = self.stored.numbers.astype(object).where(pd.notna(self.stored.numbers), None)
-        numbers[["of", "convention"]] = numbers[["of", "convention"]].fillna("")
-        by_of = numbers.groupby("of", sort=False)
-        return [_comparison(str(of), group.to_dict("records"), self.study) for of, group in by_of]
+        numbers[["group", "of", "convention"]] = numbers[["group", "of", "convention"]].fillna("")
+        apart = numbers.groupby(["group", "of"], sort=False)
+        return [_comparison(str(g), str(of), rows.to_dict("records"), self.study) for (g, of), rows in apart]
 
     @cached_property
     def figures(self) -> list[Figure]:
         """Those of one name beside each other, the corrected prompts' first."""
         by_name: dict[str, list[tuple[int, str, str]]] = {}
         for stem, svg in self.stored.figures.items():
-            rank, name, variant = _variant(stem)
+            rank, name, variant = self._variant(stem)
             by_name.setdefault(name, []).append((rank, variant, svg))
         figures = []
         for name, drawn in by_name.items():
-            for rank, variant, svg in sorted(drawn):
+            for k, (_, variant, svg) in enumerate(sorted(drawn)):
                 caption = f"{words(self.name)}: {words(name)}{variant}"
-                figures.append(Figure(inline_svg(svg, f"{self.name}-{name}-{rank}", caption), caption))
+                figures.append(Figure(inline_svg(svg, f"{self.name}-{name}-{k}", caption), caption))
         return figures
 
     @cached_property
@@ -98,7 +98,7 @@ class Section:
         """The first rows of each table, as text, of the corrected prompts where there are several."""
         tables = []
         for stem, table in self.stored.tables.items():
-            rank, name, variant = _variant(stem)
+            rank, name, variant = self._variant(stem)
             if rank == 0:
                 rows = [[number_text(v) for v in row] for row in table.head(TABLE_ROWS).itertuples(index=False)]
                 tables.append(
@@ -115,10 +115,20 @@ class Section:
     @cached_property
     def other_tables(self) -> list[str]:
         """Paths of the other conventions' tables and of the deltas'."""
-        return [f"{self.path}/{stem}.csv" for stem in self.stored.tables if _variant(stem)[0]]
+        return [f"{self.path}/{stem}.csv" for stem in self.stored.tables if self._variant(stem)[0]]
+
+    def _variant(self, stem: str) -> tuple[int, str, str]:
+        """A file's stem -> rank among those of its name, name, variant as text.
+
+        Rank 0: of the corrected prompts, or the only one.
+        """
+        made_for = self.stored.variant(stem)
+        rank = 2 * (made_for.get("of") == "delta") + (made_for.get("convention") == "paper")
+        variant = variant_text(*(made_for.get(key, "") for key in ("group", "of", "convention")))
+        return rank, made_for["name"], f" ({variant})" if variant else ""
 
 
-def _comparison(of: str, numbers: list[dict[str, Any]], study: Study) -> Comparison:
+def _comparison(group: str, of: str, numbers: list[dict[str, Any]], study: Study) -> Comparison:
     rows: dict[str, Row] = {}
     for number in numbers:
         quantity = number["quantity"]
@@ -131,23 +141,10 @@ def _comparison(of: str, numbers: list[dict[str, Any]], study: Study) -> Compari
     if not beside:
         note = ". No published number" + (": the study looked at trained prompts only" if of == "delta" else "")
     return Comparison(
-        heading=upper_first(OF[of]) or "Numbers",
+        heading=": ".join(filter(None, [group, OF[of]])) if group else upper_first(OF[of]) or "Numbers",
         rows=beside + alone[:ROWS],
         left_out=len(alone[ROWS:]),
         has_published=bool(beside),
         note=note,
         by_convention=any(number["convention"] for number in numbers),
     )
-
-
-def _variant(stem: str) -> tuple[int, str, str]:
-    """A file's stem -> rank among those of its name, name, variant as text.
-
-    Rank 0: of the corrected prompts, or the only one.
-    """
-    parts, variant, rank = stem.split("_"), [], 0
-    for names, weight in ((OF, 2), (CONVENTION, 1)):
-        if len(parts) > 1 and parts[0] in names:
-            variant.append(parts.pop(0))
-            rank += weight * (variant[-1] in ("delta", "paper"))
-    return rank, "_".join(parts), f" ({variant_text(*variant)})" if variant else ""

@@ -50,6 +50,8 @@ class Study:
     """Name -> options."""
     published: dict[str, Published] = field(default_factory=dict)
     claims: dict[str, StudyClaim] = field(default_factory=dict)
+    confirmatory: list[str] = field(default_factory=list)
+    """Of the claims, those that the study sets out to test, adjusted for each other; all others are exploratory."""
     tiny: list[str] = field(default_factory=list)
     """Overrides that apply with model=tiny."""
     stands_for: dict[str, str] = field(default_factory=dict)
@@ -83,6 +85,10 @@ class Study:
         entries = section.pop("published", {}).items()
         published = [number for key, entry in entries for number in _numbers(name, key, entry)]
         claims = {key: _claim(name, key, entry) for key, entry in section.pop("claims", {}).items()}
+        confirmatory = section.get("confirmatory", [])
+        unknown = [key for key in confirmatory if key not in claims]
+        if unknown:
+            raise UserError(f"sweeps/{name}.yaml: study.confirmatory: {unknown[0]} is none of study.claims")
         analyses = {key: dict(options or {}) for key, options in section.pop("analyses").items()}
         by_quantity = {number.quantity: number for number in published}
         return cls(name, analyses=analyses, published=by_quantity, claims=claims, **section)

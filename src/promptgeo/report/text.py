@@ -13,8 +13,8 @@ CONVENTION = {"": "", "paper": "as the paper counted", "corrected": "corrected"}
 
 
 def variant_text(*variant: str) -> str:
-    """("prompt", "corrected") -> trained prompts, corrected"""
-    return ", ".join(text for key in variant if (text := OF.get(key) or CONVENTION.get(key)))
+    """("lr = 0.1", "prompt", "corrected") -> lr = 0.1, trained prompts, corrected"""
+    return ", ".join(OF.get(key) or CONVENTION.get(key) or key for key in variant if key)
 
 
 def number_text(value: Any) -> str:
@@ -34,9 +34,14 @@ def evidence(number: Mapping[str, Any]) -> str:
     if number.get("low") is not None and number.get("high") is not None:
         parts.append(f"[{number_text(number['low'])}, {number_text(number['high'])}]")
     if number.get("p") is not None:
-        parts.append("p < .0001" if number["p"] < 1e-4 else f"p = {number['p']:.2g}")
+        parts.append(p_text(number["p"]))
     parts.append(f"n = {number_text(number['n'])} {number['unit']}")
     return "; ".join(parts)
+
+
+def p_text(p: float) -> str:
+    """p = 0.012, p < .0001"""
+    return "p < .0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def words(name: str) -> str:

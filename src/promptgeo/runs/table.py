@@ -29,6 +29,7 @@ VARIED = ("status", "model", "template", "prompt_length", "lr")
 """Columns that are shown only where the runs differ in them."""
 UNLIKE = "."
 """In the names of further columns: keys of the config, in which runs differ that have all else in common."""
+RATES = ("optimizer.lr", "optimizer.lr_in_embedding_units")
 _FORMAT: Any = {"float_format": "{:.3g}".format, "na_rep": "-"}
 
 
@@ -125,9 +126,14 @@ class RunTable:
             raise UserError(
                 f"{expression}: the query fails on these runs ({error}); their columns: {', '.join(self.table.columns)}"
             ) from error
-        runs = None if self.runs is None else [self.runs[i] for i in chosen]
-        arrays = {k: v if k == "steps" else v[chosen] for k, v in self.arrays.items()}
-        return RunTable(self.table.loc[chosen].reset_index(drop=True), runs, arrays)
+        return self.only(chosen)
+
+    def only(self, rows: Sequence[int]) -> "RunTable":
+        """The runs of these rows, in this order."""
+        rows = list(rows)
+        runs = None if self.runs is None else [self.runs[i] for i in rows]
+        arrays = {k: v if k == "steps" else v[rows] for k, v in self.arrays.items()}
+        return RunTable(self.table.loc[rows].reset_index(drop=True), runs, arrays)
 
     def prompts(self, which: str | int = "final") -> np.ndarray:
         """The runs' prompts, [N, P, d] float32, in the table's order.
@@ -241,7 +247,7 @@ def table_of(runs: Sequence[Run]) -> RunTable:
     import pandas as pd  # slow to import: only where a table is made
 
     rows = [run.row() for run in runs]
-    configs = [flatten(run.info["config"]) for run in runs]
+    configs = [flatten(run.info["config"]) | _model_of(run) for run in runs]
     keys = unlike_keys(rows, configs)
     rows = [
         row | {key: _shown_value(config.get(key)) for key in keys} for row, config in zip(rows, configs, strict=True)
@@ -249,19 +255,37 @@ def table_of(runs: Sequence[Run]) -> RunTable:
     return RunTable(pd.DataFrame(rows), list(runs))
 
 
+def _model_of(run: Run) -> dict[str, Any]:
+    """What identifies a run's model beside its name."""
+    content = str(run.info.get("fingerprints", {}).get("model") or "").removeprefix("sha256:")[:8]
+    return {"model.content": content or None, "model.precision": run.info.get("precision")}
+
+
 def unlike_keys(rows: Sequence[dict[str, Any]], configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys of the config in which runs differ although their rows say the same of them, seeds aside."""
-    alike: dict[tuple, list[dict[str, Any]]] = {}
-    for row, config in zip(rows, configs, strict=True):
-        names = tuple(str(row[c]) for c in ("task", "init", *VARIED[1:]))
-        alike.setdefault(names, []).append(config)
+    """Keys of the config in which runs differ although the columns that name them say the same, seeds aside.
+
+    A key of a task, init, template or model counts where it differs under one name; any other wherever it differs.
+    """
     keys: dict[str, None] = {}
-    for group in alike.values():
-        for key in dict.fromkeys(key for config in group for key in config):
-            counts = UNLIKE in key and decides_numbers(key) and not key.startswith(("seeds.", "regulariser.seeds"))
-            if counts and len({str(config.get(key)) for config in group}) > 1:
-                keys[key] = None
+    for key in dict.fromkeys(key for config in configs for key in config):
+        section = key.partition(UNLIKE)[0]
+        named_by = [section] if section in ("task", "init", "template", "model") else []
+        if key in RATES:  # the column lr has what they came to
+            named_by = ["lr", "model"]
+        values: dict[tuple, set[str]] = {}
+        for row, config in zip(rows, configs, strict=True):
+            if key in config or row["status"] != "imported":  # of an import only what it says is known
+                values.setdefault(tuple(str(row[c]) for c in named_by), set()).add(str(config.get(key)))
+        if _counts(key) and any(len(different) > 1 for different in values.values()):
+            keys[key] = None
     return list(keys)
+
+
+def _counts(key: str) -> bool:
+    """Whether runs that differ in this key are to be told apart by it."""
+    if key.startswith(("seeds.", "regulariser.seeds")) or key == "prompt.length" or UNLIKE not in key:
+        return False
+    return key in ("model.content", "model.precision") or decides_numbers(key)
 
 
 def _shown_value(value: Any) -> Any:

@@ -66,7 +66,7 @@ def train_control(
     return control.detach()
 
 
-@question(lm=True)
+@question(lm=True, factors=("prompt_length",))
 def bezier(
     runs: RunTable,
     *,

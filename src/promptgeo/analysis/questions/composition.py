@@ -70,7 +70,7 @@ ALL = "all"
 """In place of a composition's name: the mean over all of them."""
 
 
-@question(lm=True)
+@question(lm=True, factors=("template",))
 def composition(
     runs: RunTable,
     *,

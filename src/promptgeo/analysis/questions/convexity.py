@@ -45,7 +45,7 @@ VISIBLE_BARRIER = 5e-4
 """Nats a label token: a lower bound below it is written as 0.000."""
 
 
-@question(lm=True, zero=("resolution",), claims=("convex",))
+@question(lm=True, zero=("resolution",), claims=("convex",), factors=("prompt_length",))
 def convexity(
     runs: RunTable,
     *,

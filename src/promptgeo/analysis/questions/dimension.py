@@ -28,7 +28,7 @@ OF = {"prompt": "solutions", "delta": "deltas P - P0"}
 """Vectors whose spread is measured, in words."""
 
 
-@question(lm=True)
+@question(lm=True, factors=("prompt_length", "regulariser"))
 def dimension(
     runs: RunTable,
     *,

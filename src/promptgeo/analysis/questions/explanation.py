@@ -68,7 +68,7 @@ ONE_INPUT = {
 PLACE = re.compile(r"({prompt}|{input})")
 
 
-@question(lm=True)
+@question(lm=True, factors=("template", "prompt_length", "lr", "training"))
 def explanation(
     runs: RunTable,
     *,

@@ -31,7 +31,7 @@ from promptgeo.runs.table import RunTable
 WITHIN, BETWEEN = "within", "between"
 
 
-@question(vocabulary=True, claims=("tokens_not_similar", "some_orthogonal"))
+@question(vocabulary=True, claims=("tokens_not_similar", "some_orthogonal"), factors=("prompt_length",))
 def similarity(
     runs: RunTable,
     *,

@@ -67,7 +67,11 @@ WORDS = {
 """Kinds of prompts, in findings; see _words for the others."""
 
 
-@question(lm=True, claims=("orders_work", "repeats_fail", "one_token_numeric", "sum_of_deltas"))
+@question(
+    lm=True,
+    claims=("orders_work", "repeats_fail", "one_token_numeric", "sum_of_deltas"),
+    factors=("prompt_length",),
+)
 def token_operations(
     runs: RunTable,
     *,

@@ -1,0 +1,71 @@
+"""Which runs are alike in all that a question does not ask about? Groups, each with what tells it from the others.
+
+A question is about some columns of a run table, its factors: task, init, seed, perhaps prompt length. Runs that differ
+in anything else (model, learning rate, steps, ...) are answered apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptgeo.runs.table import UNLIKE, RunTable
+
+FACTORS = ("task", "init", "seed")
+"""What a question is about, unless it says otherwise."""
+SETTINGS = ("model", "template", "prompt_length", "lr")
+"""Columns of every run table that are settings; so is each further key in which its runs differ (UNLIKE)."""
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Runs that differ in their factors alone."""
+
+    runs: RunTable
+    settings: dict[str, Any]
+    """Column -> value, of what tells them from the other groups; empty where there is one group."""
+
+    @property
+    def label(self) -> str:
+        """lr = 0.1, prompt_length = 4; empty where there is one group."""
+        return ", ".join(f"{column} = {_text(value)}" for column, value in self.settings.items())
+
+
+def alike(runs: RunTable, factors: Sequence[str] = FACTORS) -> list[Alike]:
+    """The groups, in order of appearance.
+
+    factors: columns, or the first part of their names (regulariser: all of regulariser.name, ...). The keys of a task
+    or an init under one name are no factor.
+    """
+    columns = [c for c in _settings(runs) if not {c, c.partition(UNLIKE)[0]} & {f for f in factors if f not in FACTORS}]
+    if not columns:
+        return [Alike(runs, {})]
+    groups: dict[tuple, list[int]] = {}
+    values: dict[tuple, dict[str, Any]] = {}
+    for row, settings in enumerate(runs.table[columns].to_dict("records")):
+        key = tuple(_text(value) for value in settings.values())
+        groups.setdefault(key, []).append(row)
+        values.setdefault(key, settings)
+    return [Alike(runs.only(rows), values[key]) for key, rows in groups.items()]
+
+
+def _settings(runs: RunTable) -> list[str]:
+    """The columns in which these runs have different settings."""
+    table = runs.table
+    keys = [c for c in table if UNLIKE in str(c)] if runs.runs is not None else []
+    columns = [*(c for c in SETTINGS if c in table), *keys]
+    varied = [c for c in columns if len({_text(value) for value in table[c]}) > 1]
+    return [c for c in varied if not (c.partition(UNLIKE)[0] == "template" and _belongs_to_the_task(runs, c))]
+
+
+def _belongs_to_the_task(runs: RunTable, column: str) -> bool:
+    """Whether runs of one task never differ in it: a task that brings its own template is one thing with it."""
+    if "task" not in runs.table:
+        return False
+    pairs = set(zip(runs.table["task"].map(str), runs.table[column].map(_text), strict=True))
+    return len(pairs) == runs.table["task"].map(str).nunique()
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # NaN is how pandas says None in a column of numbers
+        return "not known"
+    return f"{value:g}" if isinstance(value, float) else str(value)
