@@ -220,7 +220,8 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
 def test_findings_of_one_kind_of_vectors_do_not_name_it(cli):
     outcome = cli(*MINE, "of=delta", "convention=corrected", "analysis.spread.scale=2", "where=init == 'cat'")
     deltas = np.stack([trained(k).final - trained(k).initial for k in (0, 2)])
-    assert outcome.out == f"- It spreads over {2 * value_of(deltas):.6f} by the corrected convention.\n"
+    sentence = f"It spreads over {2 * value_of(deltas):.6f} by the corrected convention."
+    assert outcome.out == f"{cli_analyze.EXPLORATORY}\n- {sentence}\n"
     info = json.loads(Path("runs/analysis/spread/result.json").read_text())
     assert (info["runs"], info["options"]) == (2, {"scale": 2})
 
@@ -389,7 +390,7 @@ def test_runs_that_cannot_support_an_analysis_get_the_reason_and_the_others_are_
         "spread: left out: these runs' prompts have different shapes ((2, 3), (2, 4)); choose some with" in outcome.err
     )
     assert not Path("runs/analysis/spread").exists() and Path("runs/analysis/sizes/result.json").exists()
-    assert outcome.out == "- There are 5 runs.\n"
+    assert outcome.out == f"{cli_analyze.EXPLORATORY}\n- There are 5 runs.\n"
 
 
 def test_one_init_alone_is_refused_by_what_compares_inits(cli):
@@ -451,7 +452,7 @@ def test_a_claim_that_the_function_does_not_declare_is_an_error(cli):
 
 def test_a_function_without_a_declaration_is_given_runs_and_options(cli):
     line = (*MINE[:-1], "analysis=[sizes]")
-    assert cli(*line, "analysis.sizes.of=delta", "analysis.sizes.scale=2").out == "- There are 4 runs.\n"
+    assert cli(*line, "analysis.sizes.of=delta", "analysis.sizes.scale=2").out.endswith("- There are 4 runs.\n")
     numbers = pd.read_csv("runs/analysis/sizes/numbers.csv")
     assert numbers["quantity"].tolist() == ["size.delta"] and numbers["value"].tolist() == [8.0]
     assert numbers[["of", "convention"]].isna().all(axis=None)

@@ -26,6 +26,7 @@ from promptgeo.training.interruption import exit_statuses
 if TYPE_CHECKING:
     from promptgeo.analysis.ask import Answer
 
+EXPLORATORY = "Exploratory findings: no p and no interval is adjusted for how many there are."
 WIDTH = 120
 """Columns of --help."""
 
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     with exit_statuses("finished analyses are kept, the same command makes the others"):
         answers = _answers(arguments)
-    for answer in answers:
-        for line in findings(answer):
-            print(line)
+    lines = [line for answer in answers for line in findings(answer)]
+    if lines:
+        print("\n".join([EXPLORATORY, *lines]))
     if any(answer.refused for answer in answers):
         sys.exit(1)
 
