@@ -196,8 +196,9 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     assert numbers["n"].tolist() == [8] * 4
     # The corrected findings only; each says whether it is of prompts or deltas.
     assert outcome.out.splitlines() == [
-        f"- {of}: It spreads over {value_of(v):.6f} by the corrected convention."
-        for of, v in (("prompt", prompts), ("delta", deltas))
+        cli_analyze.EXPLORATORY,
+        f"- prompt: It spreads over {value_of(prompts):.6f} by the corrected convention.",
+        f"- delta: It spreads over {value_of(deltas):.6f} by the corrected convention.",
     ]
     assert outcome.err.splitlines()[:2] == [
         "spread (1 of 1) ...",
@@ -403,7 +404,7 @@ def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
     for k, (task, init) in enumerate(GRID):
         write_run(Path(f"imported/run{k}"), header(task, init, 1), trained(k, status="imported", p0=False))
     outcome = cli(*MINE[1:], "runs=imported")
-    assert outcome.status == 0 and outcome.out.startswith("- It spreads over")
+    assert outcome.status == 0 and "\n- It spreads over" in outcome.out
     (omission,) = json.loads(Path("imported/analysis/spread/result.json").read_text())["omissions"]
     assert (
         omission.startswith("of=delta: imported/run0: was imported without P0")

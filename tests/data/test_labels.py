@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from promptgeo import UserError
 from promptgeo.config.schema import Source, SourceKind, Task
+from promptgeo.data.files import read_file
 from promptgeo.data.sources import read
 
 
@@ -79,11 +80,19 @@ def test_what_is_no_text_is_named_with_its_column_and_type(tmp_path, value, kind
 
 def test_a_list_is_no_input_and_bytes_dates_and_arrays_are_no_text(tmp_path):
     path = tmp_path / "my.parquet"
-    for value, kind in (([1.0, 2.0], "array"), (b"abc", "bytes"), (pd.Timestamp("2020-01-01"), "Timestamp")):
+    for value, kind in (([1.0, 2.0], "list"), (b"abc", "bytes"), (pd.Timestamp("2020-01-01"), "datetime")):
         pd.DataFrame({"input": [value], "label": ["b"]}).to_parquet(path)
         assert f"example 1 holds a {kind} in column 'input': a text or a number is needed" in said(own(path))
     (tmp_path / "my.json").write_text('[{"input": ["a", "b"], "label": "b"}]')
     assert "example 1 holds a list in column 'input'" in said(own(tmp_path / "my.json"))
+
+
+def test_whole_numbers_beside_nothing_stay_whole_numbers(tmp_path):
+    """pandas makes floats of them, which end at 2^53."""
+    path = tmp_path / "my.parquet"
+    table = pd.DataFrame({"input": ["a", "b"], "label": pd.array([2**53 + 1, None], dtype="Int64")})
+    table.to_parquet(path)
+    assert read_file(path).rows == [{"input": "a", "label": 2**53 + 1}, {"input": "b", "label": None}]
 
 
 def test_json_keeps_the_spelling_of_numbers_and_truths(tmp_path):

@@ -9,7 +9,8 @@ from types import NoneType
 from typing import Any, cast, get_args
 
 from promptgeo.analysis.question import GIVEN, Convention, Of, Question, declaration
-from promptgeo.config.compose_analyze import available, nearest
+from promptgeo.config.compose_analyze import available
+from promptgeo.config.explain import nearest
 from promptgeo.errors import UserError
 
 Variant = dict[str, Of | Convention]

@@ -1,6 +1,5 @@
 """How does a command line of promptgeo.analyze become an AnalyzeConfig?"""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -16,7 +15,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from promptgeo.config.explain import config_errors
+from promptgeo.config.explain import config_errors, nearest
 from promptgeo.config.paths import conf_dir
 from promptgeo.config.schema import texts
 from promptgeo.config.spelling import spelt
@@ -153,9 +152,3 @@ def _check_names(value: Any, names: Sequence[str]) -> None:
         name = str(getattr(name, "text", name))
         if name not in names:
             raise UserError(f"analysis={name}: no such analysis; {nearest(name, names)}")
-
-
-def nearest(word: str, valid: Sequence[str]) -> str:
-    """`nearest: ...` with what is spelt like `word`, else `one of ...` with all that is valid."""
-    near = difflib.get_close_matches(word, valid, n=3)
-    return f"nearest: {', '.join(near)}" if near else f"one of {', '.join(valid)}"

@@ -91,7 +91,8 @@ def unknown_key(key: str) -> str:
 
 def nearest(word: str, valid: Sequence[str]) -> str:
     """`nearest: ...` with what is spelt like `word`, else `one of ...` with all that is valid."""
-    return _one_of(difflib.get_close_matches(word, valid, n=3), valid)
+    begin_like_it = [name for name in valid if difflib.get_close_matches(word, [name[: len(word) + 1]], cutoff=0.75)]
+    return _one_of(difflib.get_close_matches(word, valid, n=3) or begin_like_it[:3], valid)
 
 
 def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:

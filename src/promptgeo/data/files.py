@@ -109,7 +109,6 @@ def _separated(text: str, delimiter: str) -> list[dict]:
 
 
 def _parquet(path: Path) -> Rows:
-    import pandas as pd
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(path)
@@ -118,7 +117,7 @@ def _parquet(path: Path) -> Rows:
     told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = (told.get("info") or {}).get("features") or {}
     classes = {column: names for column, feature in features.items() if (names := class_names(feature))}
-    return Rows(pd.read_parquet(path).to_dict("records"), classes)
+    return Rows(pq.read_table(path).to_pylist(), classes)  # not by pandas: whole numbers beside nulls would be floats
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from promptgeo.config.compose_analyze import nearest
-from promptgeo.config.explain import config_errors
+from promptgeo.config.explain import config_errors, nearest
 from promptgeo.config.paths import conf_dir
 from promptgeo.config.schema import flatten
 from promptgeo.errors import UserError
