@@ -113,6 +113,35 @@ def test_verdicts_and_outputs_are_those_of_generating_every_row(taught, generate
     assert quick.accuracy.tolist() == quick.correct.mean(1).tolist()
 
 
+@pytest.mark.parametrize("template", [LINE, PREFIX], ids=["line", "prefix"])
+def test_outputs_are_the_same_where_rows_run_whole(taught, template, monkeypatch):
+    lm, prompts = taught
+    tree = evaluate(lm, prompts, task_of(template), outputs=True)
+    monkeypatch.setattr(lm, "_shares_prefixes", False)
+    grid = evaluate(lm, prompts, task_of(template), outputs=True)
+    assert grid.outputs == tree.outputs and np.array_equal(grid.correct, tree.correct)
+    monkeypatch.undo()
+    monkeypatch.setattr(lm, "_compiled", True)  # it keeps no keys and values of a scored batch
+    whole = evaluate(lm, prompts, task_of(template), outputs=True)
+    assert whole.outputs == tree.outputs and np.array_equal(whole.correct, tree.correct)
+
+
+def test_what_is_written_costs_one_position_for_a_token(taught, monkeypatch):
+    """The text was run to score it: it is not run again to write the output."""
+    lm, prompts = taught
+    positions, label_logits = [], lm.label_logits
+
+    def counting(prompts, batch, cache=None):
+        positions.append(batch.ids.numel())
+        return label_logits(prompts, batch, cache)
+
+    monkeypatch.setattr(lm, "label_logits", counting)
+    monkeypatch.setattr(lm, "max_tokens", 250)  # a batch for each prompt
+    evaluate(lm, prompts, task_of(LINE), outputs=True)
+    scored = [count for count in positions if count > 8]
+    assert len(scored) == 2 and len(positions) > 4  # 7 rows, padded to 8
+
+
 def test_the_taught_model_writes_every_kind_of_row(taught, generated):
     """The test above means something only if these occur."""
     lm, prompts = taught

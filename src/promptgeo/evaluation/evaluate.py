@@ -18,7 +18,8 @@ from promptgeo.data.tasks import Example, Task
 from promptgeo.errors import UserError
 from promptgeo.evaluation import metrics
 from promptgeo.evaluation.rules import Continuation, check_scoring, rule_of
-from promptgeo.model.batching import Batch, sum_by_row
+from promptgeo.model.attention import KeyValueCache
+from promptgeo.model.batching import Batch, cut_back, sum_by_row
 from promptgeo.model.interface import LM
 from promptgeo.model.losses import label_losses
 from promptgeo.model.memory import keep_freed_memory
@@ -148,26 +149,29 @@ class _Forced:
         self.lm, self.rows = lm, rows
         self._batches: dict[int, list[Batch]] = {}
 
-    def __call__(self, prompts_NPd: torch.Tensor) -> tuple[np.ndarray, list[list[int]]]:
-        """Summed cross-entropy [N * rows] of each row and, at each of its label positions, the likeliest token."""
-        n = len(prompts_NPd)
-        rows = self.rows * n
+    def batches(self, n: int, prompt_length: int) -> list[Batch]:
+        """Of the rows of n prompts, those of one side by side."""
         if n not in self._batches:
-            self._batches[n] = list(self.lm.batches(rows, self.prompt_of(n), prompts_NPd.shape[1]))
-        losses = np.zeros(len(rows))
-        likeliest: list[list[int]] = [[] for _ in rows]
-        for batch in self._batches[n]:
-            logits_MV = self.lm.label_logits(prompts_NPd, batch)
-            ce_M = label_losses(logits_MV, batch.targets_M)
-            losses[batch.rows] = sum_by_row(ce_M.double(), batch.row_M, len(rows)).cpu().numpy()[batch.rows]
-            for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
-                if row < len(rows):
-                    likeliest[row].append(token)
-        return losses, likeliest
+            prompt_of = np.repeat(np.arange(n), len(self.rows)).tolist()
+            self._batches[n] = list(self.lm.batches(self.rows * n, prompt_of, prompt_length))
+        return self._batches[n]
 
-    def prompt_of(self, n: int) -> list[int]:
-        """The prompt of each row where n prompts are scored, rows of one side by side."""
-        return np.repeat(np.arange(n), len(self.rows)).tolist()
+    def run(
+        self, prompts_NPd: torch.Tensor, batch: Batch, cache: KeyValueCache | None = None
+    ) -> tuple[np.ndarray, dict[int, list[int]]]:
+        """Of each row of the batch the summed cross-entropy and, at each of its label positions, the likeliest token.
+
+        cache: keeps the keys and values of a tree.
+        """
+        rows = len(self.rows) * len(prompts_NPd)
+        logits_MV = self.lm.label_logits(prompts_NPd, batch, cache)
+        ce_M = label_losses(logits_MV, batch.targets_M)
+        losses = sum_by_row(ce_M.double(), batch.row_M, rows).cpu().numpy()[batch.rows]
+        likeliest: dict[int, list[int]] = {i: [] for i in batch.rows}
+        for row, token in zip(batch.row_M.tolist(), logits_MV.argmax(-1).tolist(), strict=True):
+            if row < rows:
+                likeliest[row].append(token)
+        return losses, likeliest
 
 
 class _Chooser:
@@ -182,8 +186,11 @@ class _Chooser:
 
     def __call__(self, prompts_NPd: torch.Tensor) -> np.ndarray:
         """[N, E] int64, by number."""
-        losses, _ = self._forced(prompts_NPd)
-        return losses.reshape(len(prompts_NPd), *self._shape).argmin(-1)
+        n, length = prompts_NPd.shape[:2]
+        losses = np.zeros(n * len(self._forced.rows))
+        for batch in self._forced.batches(n, length):
+            losses[batch.rows], _ = self._forced.run(prompts_NPd, batch)
+        return losses.reshape(n, *self._shape).argmin(-1)
 
 
 class _Scorer:
@@ -199,49 +206,89 @@ class _Scorer:
     def __call__(self, prompts_NPd: torch.Tensor) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
         """correct and losses [N, E], and what was written, if that is wanted."""
         n, e = len(prompts_NPd), len(self.rows)
-        losses, likeliest = self._forced(prompts_NPd)
-        correct = np.zeros(n * e, dtype=bool)
-        texts = [""] * (n * e)
-        begun: dict[int, list[int]] = {}  # rows to generate -> the tokens they are known to begin with
-        for i, tokens in enumerate(likeliest):
-            label = self.rows[i % e].label.tolist()
-            pairs = enumerate(zip(tokens, label, strict=True))
-            wrong = next((k for k, (token, wanted) in pairs if token != wanted), None)
-            is_label = wrong is None and len(label) <= self.limit and (self.template.end or not self.wants_outputs)
-            if self.rule.first_token_only or is_label:
-                written = Continuation(self.lm, tokens[:1] if self.rule.first_token_only else tokens)
-                correct[i], texts[i] = self._judge(i, written)
-                continue
-            known = self._greedy_so_far(label if wrong is None else [*label[:wrong], tokens[wrong]])
-            if self.wants_outputs or wrong is None or self.rule.may_become_correct(known, self.examples[i % e]):
-                begun[i] = known.tokens
-        if begun:
-            for i, written in self._generate(prompts_NPd, begun).items():
-                correct[i], texts[i] = self._judge(i, written)
+        losses = np.zeros(n * e)
+        written: dict[int, Continuation] = {}  # of every row that may be correct or is wanted, what it writes
+        from_text: dict[int, list[int]] = {}  # rows to generate whole -> the tokens they are known to begin with
+        for batch in self._forced.batches(n, prompts_NPd.shape[1]):
+            # One batch's keys and values at a time: its rows are written before the next batch runs.
+            longest = max(self._row(i).length for i in batch.rows) + self.limit
+            cache = None if self.rule.first_token_only else self.lm.cache_for(batch, longest)
+            losses[batch.rows], likeliest = self._forced.run(prompts_NPd, batch, cache)
+            begun: dict[int, list[int]] = {}
+            for i, tokens in likeliest.items():
+                if decided := self._decided(i, tokens):
+                    written[i] = decided
+                elif known := self._begun(i, tokens):
+                    begun[i] = known
+            if cache is None:
+                from_text |= begun
+            elif begun:
+                written |= self._write_on(prompts_NPd, batch, cache, begun)
+        if from_text:
+            written |= self._generate(prompts_NPd, from_text)
+        correct, texts = np.zeros(n * e, dtype=bool), [""] * (n * e)
+        for i, whole in written.items():
+            correct[i], texts[i] = self._judge(i, whole)
         outputs = [texts[k * e : (k + 1) * e] for k in range(n)] if self.wants_outputs else []
         return correct.reshape(n, e), losses.reshape(n, e), outputs
+
+    def _decided(self, i: int, likeliest: list[int]) -> Continuation | None:
+        """What row i writes, where the likeliest token after each of its label's says it all."""
+        if self.rule.first_token_only:
+            return Continuation(self.lm, likeliest[:1])
+        label = self._row(i).label.tolist()
+        ends = len(label) <= self.limit and (self.template.end or not self.wants_outputs)
+        return Continuation(self.lm, likeliest) if ends and likeliest == label else None
+
+    def _begun(self, i: int, likeliest: list[int]) -> list[int]:
+        """The tokens that row i begins with: the label's, up to the first that is another; none where that decides it.
+
+        What comes after another token than the label's was not asked: it is generated, if it matters.
+        """
+        label = self._row(i).label.tolist()
+        wrong = [token != wanted for token, wanted in zip(likeliest, label, strict=True)]
+        known = self._greedy_so_far(likeliest[: wrong.index(True) + 1] if any(wrong) else label)
+        matters = self.wants_outputs or not any(wrong) or self.rule.may_become_correct(known, self._example(i))
+        return known.tokens if matters else []
+
+    def _row(self, i: int) -> Row:
+        return self.rows[i % len(self.rows)]
+
+    def _example(self, i: int) -> Example:
+        return self.examples[i % len(self.examples)]
 
     def _greedy_so_far(self, tokens: list[int]) -> Continuation:
         """Where greedy decoding would have stopped among tokens that it would have written."""
         end = next((k + 1 for k, token in enumerate(tokens) if token in self.lm.end_tokens), len(tokens))
         return Continuation(self.lm, tokens[: min(end, self.limit)])
 
+    def _finished(self, i: int, tokens: list[int]) -> bool:
+        """Whether nothing that row i may write after these tokens matters."""
+        written = Continuation(self.lm, tokens)
+        if self.template.end and self.template.end in self.lm.decode(tokens):
+            return True
+        return not self.wants_outputs and not self.rule.may_become_correct(written, self._example(i))
+
+    def _write_on(
+        self, prompts_NPd: torch.Tensor, batch: Batch, cache: KeyValueCache, begun: dict[int, list[int]]
+    ) -> dict[int, Continuation]:
+        """What these rows of a batch write, continued from the keys and values of its forward."""
+        # From a wrong token on, those are of label tokens that the row does not write.
+        tree = cut_back(batch, {i: len(self._row(i).ids) + len(tokens) - 1 for i, tokens in begun.items()})
+        self.lm.write_on(prompts_NPd, tree, cache, begun, self.limit, self._finished)
+        return {i: Continuation(self.lm, tokens) for i, tokens in begun.items()}
+
     def _generate(self, prompts_NPd: torch.Tensor, begun: dict[int, list[int]]) -> dict[int, Continuation]:
-        """The continuations of these rows, each from the tokens it is known to begin with on."""
-        chosen = list(begun)
-        e = len(self.rows)
+        """What these rows write, each run whole from the tokens it is known to begin with on."""
+        chosen = sorted(begun)  # the rows of one prompt side by side
+        rows, prompt_of = [self._row(i) for i in chosen], [i // len(self.rows) for i in chosen]
 
         def finished(j: int, tokens: list[int]) -> bool:
-            written = Continuation(self.lm, tokens)
-            if self.template.end and self.template.end in self.lm.decode(tokens):
-                return True
-            return not self.wants_outputs and not self.rule.may_become_correct(written, self.examples[chosen[j] % e])
+            return self._finished(chosen[j], tokens)
 
-        rows, prompt_of = [self.rows[i % e] for i in chosen], [i // e for i in chosen]
-        tokens = self.lm.greedy(prompts_NPd, rows, prompt_of, self.limit, finished, list(begun.values()))
+        tokens = self.lm.greedy(prompts_NPd, rows, prompt_of, self.limit, finished, [begun[i] for i in chosen])
         return {i: Continuation(self.lm, of_row) for i, of_row in zip(chosen, tokens, strict=True)}
 
     def _judge(self, i: int, written: Continuation) -> tuple[bool, str]:
-        k = i % len(self.rows)
-        correct = self.rule.is_correct(written, self.examples[k], self.rows[k])
+        correct = self.rule.is_correct(written, self._example(i), self._row(i))
         return correct, self.rule.output(written) if self.wants_outputs else ""

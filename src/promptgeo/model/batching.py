@@ -216,6 +216,11 @@ def _tree(rows: Sequence[Row], prompt_of: Sequence[int], prompt_length: int, mem
     )
 
 
+def cut_back(batch: Batch, lengths: dict[int, int]) -> Batch:
+    """The tree as `next_tokens` continues it: these rows alone, each from its first so many positions on."""
+    return replace(batch, path_of={i: batch.path_of[i][:length] for i, length in lengths.items()})
+
+
 def next_tokens(batch: Batch, tokens: dict[int, int]) -> Batch:
     """The batch that continues a tree, or such a batch, with one more token of each of these rows.
 

@@ -11,7 +11,7 @@ V vocabulary.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -314,34 +314,76 @@ class FrozenLM:
             finished: whether row i is done with the tokens that it has so far.
             begun: each row's first tokens, where they are known (from a teacher-forced forward).
         """
-        ends = self.end_tokens
         continuations: list[list[int]] = [list(tokens) for tokens in begun] if begun else [[] for _ in rows]
 
-        def continues(i: int) -> bool:
-            tokens = continuations[i]
-            if not tokens:
-                return True
-            return len(tokens) < max_new_tokens and tokens[-1] not in ends and not finished(i, tokens)
+        def unfinished(i: int) -> bool:
+            return not continuations[i] or self._goes_on(continuations[i], max_new_tokens, partial(finished, i))
 
-        active = [i for i in range(len(rows)) if continues(i)]
+        def active_finished(j: int, tokens: list[int]) -> bool:
+            return finished(active[j], tokens)
+
+        active = [i for i in range(len(rows)) if unfinished(i)]
         while active:
             # The row so far, with one token to predict (whose value no logit depends on).
             grown = [_extended(rows[i], continuations[i]) for i in active]
             for batch in self.batches(grown, [prompt_of[i] for i in active], prompts_NPd.shape[1]):
                 longest = max(grown[j].length for j in batch.rows) + max_new_tokens
-                cache = KeyValueCache() if batch.paths and longest <= self._tree.longest else None
-                while True:
-                    likeliest_M = self.label_logits(prompts_NPd, batch, cache).argmax(-1)
-                    pairs = zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True)
-                    written = {j: token for j, token in pairs if 0 <= j < len(grown)}
-                    for j, token in written.items():
+                cache = self._cache(batch, longest)
+                likeliest_M = self.label_logits(prompts_NPd, batch, cache).argmax(-1)
+                for j, token in zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True):
+                    if 0 <= j < len(grown):
                         continuations[active[j]].append(token)
-                    written = {j: token for j, token in written.items() if continues(active[j])}
-                    if cache is None or not written:
-                        break
-                    batch = next_tokens(batch, written).to(self.device)
-            active = [i for i in active if continues(i)]
+                if cache is not None:
+                    written = {j: continuations[active[j]] for j in batch.rows}
+                    self.write_on(prompts_NPd, batch, cache, written, max_new_tokens, active_finished)
+            active = [i for i in active if unfinished(i)]
         return continuations
+
+    def cache_for(self, batch: Batch, longest: int) -> KeyValueCache | None:
+        """An empty cache for `label_logits`, where `write_on` can continue this batch's rows from it.
+
+        None where they must run whole: a grid's, or rows that may grow to more positions (`longest`) than the model's
+        window; and of a compiled model, which would run the batch uncompiled.
+        """
+        return None if self._compiled else self._cache(batch, longest)
+
+    def _cache(self, batch: Batch, longest: int) -> KeyValueCache | None:
+        return KeyValueCache() if batch.paths and longest <= self._tree.longest else None
+
+    @torch.no_grad()
+    def write_on(
+        self,
+        prompts_NPd: Tensor,
+        batch: Batch,
+        cache: KeyValueCache,
+        written: dict[int, list[int]],
+        max_new_tokens: int,
+        finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+    ) -> None:
+        """Continue rows of a tree greedily from its keys and values, one position for a token; rows end as in `greedy`.
+
+        Args:
+            prompts_NPd: fp32 soft prompts.
+            batch: a tree whose forward filled the cache; a row's path ends before the last token that it has so far.
+            cache: the keys and values of that forward.
+            written: row -> the tokens it has so far, one at least; further ones are appended.
+            max_new_tokens: tokens of each row, at most.
+            finished: whether a row is done with the tokens that it has so far.
+        """
+
+        def last_tokens() -> dict[int, int]:
+            going = (i for i, so_far in written.items() if self._goes_on(so_far, max_new_tokens, partial(finished, i)))
+            return {i: written[i][-1] for i in going}
+
+        while tokens := last_tokens():
+            batch = next_tokens(batch, tokens).to(self.device)
+            likeliest_M = self.label_logits(prompts_NPd, batch, cache).argmax(-1)
+            for i, token in zip(tokens, likeliest_M.tolist(), strict=False):  # what follows is padding
+                written[i].append(token)
+
+    def _goes_on(self, tokens: list[int], max_new_tokens: int, finished: Callable[[list[int]], bool]) -> bool:
+        """Whether a row that has these tokens is not done yet."""
+        return len(tokens) < max_new_tokens and tokens[-1] not in self.end_tokens and not finished(tokens)
 
     @contextmanager
     def dropout(self) -> Iterator[None]:

@@ -124,6 +124,27 @@ class LM(TextModel, Protocol):
         first tokens of each, where they are known.
         """
 
+    def cache_for(self, batch: Batch, longest: int) -> KeyValueCache | None:
+        """An empty cache for label_logits, to continue the batch's rows from; None where they must run whole.
+
+        longest: positions of a row, at most, with all that will be written.
+        """
+
+    def write_on(
+        self,
+        prompts_NPd: Tensor,
+        batch: Batch,
+        cache: KeyValueCache,
+        written: dict[int, list[int]],
+        max_new_tokens: int,
+        finished: Callable[[int, list[int]], bool] = ...,
+    ) -> None:
+        """Continue rows of a batch greedily from the cache that its forward filled, appending to `written`.
+
+        written: row -> its tokens so far, one at least; the row's path in the batch ends before the last of them
+        (batching.cut_back).
+        """
+
     def dropout(self) -> AbstractContextManager[None]:
         """Within: the model's own dropout is on; at all other times it is off."""
 
