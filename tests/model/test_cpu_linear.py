@@ -162,3 +162,25 @@ def test_a_product_whose_rows_depend_on_each_other_is_noticed():
 
     model.layers[2].forward = Mixing.apply
     assert not rows_are_independent(model)
+
+
+def test_a_packed_large_matrix_is_multiplied_and_asked_by_few_rows_at_a_time(monkeypatch):
+    plain, packed = Layers(), Layers()
+    assert prepack(packed)
+    monkeypatch.setattr(cpu_linear, "LARGE", 0)
+    rows, at_once = [], cpu_linear._multiply_at_once
+    monkeypatch.setattr(
+        cpu_linear, "_multiply_at_once", lambda x, *rest: rows.append(x.numel() // x.shape[-1]) or at_once(x, *rest)
+    )
+    outputs = []
+    for model in (plain, packed):
+        x = torch.randn(2, 100, 24, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = model.layers(x).mul_(2)  # some families change logits in place
+        y.sum().backward()
+        outputs.append((y.detach(), x.grad))
+    assert rows == [128, 72] * 6  # three layers, forward and backward
+    for expected, got in zip(*outputs, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    rows.clear()
+    assert rows_are_independent(packed)
+    assert max(rows) == 128

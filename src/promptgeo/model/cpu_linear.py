@@ -24,6 +24,11 @@ MEMORY_SHARE = 0.25
 """Of the machine's memory, that the second and third copy of the weights may take at most: the rest is for the model,
 activations and results. Of all memory, not of what is free, because prepacking decides bits."""
 
+LARGE = 2**24
+"""Numbers of a large matrix: the head of a model with a large vocabulary, which sees label positions only."""
+ROWS_AT_ONCE = 128
+"""Rows of one product with a packed large matrix: whether rows depend on each other is asked of up to so many alone."""
+
 
 def prepack(model: nn.Module) -> bool:
     """Replace the forward of the model's linear layers by products with prepacked weights, forward and backward.
@@ -101,6 +106,15 @@ _seen: set[tuple[int, torch.Size]] = set()
 
 
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    rows, inputs = x.numel() // x.shape[-1], x.shape[-1]
+    if packed.numel() <= LARGE or rows <= ROWS_AT_ONCE:
+        return _multiply_at_once(x, packed, bias)
+    parts = [_multiply_at_once(part, packed, bias) for part in x.reshape(rows, inputs).split(ROWS_AT_ONCE)]
+    together = torch.cat(parts)
+    return torch.ops.aten._unsafe_view(together, [*x.shape[:-1], together.shape[-1]])  # no view: see below
+
+
+def _multiply_at_once(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     product = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     shapes = x.numel() // x.shape[-1], packed.shape
     if shapes not in _seen:
@@ -192,9 +206,10 @@ def _gradient_of(product: Callable[[Tensor], Tensor], inputs: int) -> Callable[[
 def _has_independent_rows(product: Callable[[Tensor], Tensor], width: int, matrix: Tensor) -> bool:
     # Few and many rows, most just above a power of two, where libraries change kernels; MKL was seen to change at 144.
     sizes = [k * GEMM_ROWS for k in (1, 2, 3, 5, 9, 10, 17, 18, 33, 66)]
-    large = matrix.numel() > 2**24  # the head of a large model: it sees label positions only, which are few
+    large = matrix.numel() > LARGE
     if large:
-        sizes = [k * GEMM_ROWS for k in (1, 3, 18, 66)]
+        split = isinstance(getattr(product, "__self__", product), _PackedForward)
+        sizes = [k * GEMM_ROWS for k in (1, 3, 9)] + [ROWS_AT_ONCE if split else 66 * GEMM_ROWS]
     x = torch.randn(sizes[-1], width, generator=torch.Generator().manual_seed(0)).to(matrix.dtype)
     whole = product(x)
     return all(
