@@ -209,7 +209,9 @@ def _has_independent_rows(product: Callable[[Tensor], Tensor], width: int, matri
     large = matrix.numel() > LARGE
     if large:
         split = isinstance(getattr(product, "__self__", product), _PackedForward)
-        sizes = [k * GEMM_ROWS for k in (1, 3, 9)] + [ROWS_AT_ONCE if split else 66 * GEMM_ROWS]
+        sizes = [k * GEMM_ROWS for k in ((1, 3, 9) if split else (1, 3, 18))] + [
+            ROWS_AT_ONCE if split else 66 * GEMM_ROWS
+        ]
     x = torch.randn(sizes[-1], width, generator=torch.Generator().manual_seed(0)).to(matrix.dtype)
     whole = product(x)
     return all(
