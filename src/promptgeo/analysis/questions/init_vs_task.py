@@ -426,18 +426,25 @@ def _add_claims(runs: RunTable, grid: _Grid, parts: dict[str, _Part], moved: Sha
             continue
         ways = f"enough runs for a p below {LEVEL} (they can be grouped in {grid.ways(factor):.0f} ways)"
         premises = [Premise(grid.testable(factor), ways, grid.enough(factor)), *solved]
-        verdict = "explains more" if share.p < LEVEL else "does not detectably explain more"
-        evidence = f"The {factor} {verdict} of the variance than chance does: {_evidence(share)} (n = {grid.n} runs)."
         tests = [share]
+        evidence = (
+            f"{_shown(factor, share, grid)} of the variance than chance does: {_evidence(share)} (n = {grid.n} runs)."
+        )
         if factor == "task":
             premises.append(Premise(moved is not None, "a P0 of every prompt", "prompts with their P0"))
             if moved is not None:
                 tests.append(moved)
-                evidence += f" {_of_moved(moved)}"
+                evidence += f" {_of_moved(moved)}" if grid.testable(factor) else ""
         p = max(test.p for test in tests)
         # One-sided, as the tests are: the share lies above what each null exceeds in 5 % of draws.
         beyond = min(test.r2 - float(np.quantile(test.null_B, 1.0 - LEVEL)) for test in tests), float("inf")
         result.claims.append(decided(f"{factor}_matters", beyond, evidence, p=p, premises=premises))
+
+
+def _shown(factor: str, share: Share, grid: _Grid) -> str:
+    if not grid.testable(factor):
+        return f"These runs are too few to test whether the {factor} explains more"
+    return f"The {factor} explains more" if share.p < LEVEL else f"The {factor} does not detectably explain more"
 
 
 def _of_moved(moved: Share) -> str:
