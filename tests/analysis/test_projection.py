@@ -88,7 +88,7 @@ def test_four_groups_are_found_and_noise_is_not(planted):
         low, high = trust.interval
         assert trust.p == 1 / 200 and trust.value > 0.75 > chance and low < trust.value < high
         assert value(noise, f"trustworthiness.{name}") < trust.value
-    assert all(f.n == 72 and "above the" in f.sentence and "not above" not in f.sentence for f in planted.findings)
+    assert all(f.n == 72 and "), above the" in f.sentence for f in planted.findings)
     assert "24 runs" in planted.findings[0].sentence and "over 3 seeds" in planted.findings[0].sentence
     assert 0.4 < value(noise, "trustworthiness.pca.chance") < 0.6
 
@@ -97,7 +97,7 @@ def test_where_the_plane_shows_nothing_the_sentence_says_so():
     """Tokens at right angles to each other have no neighbours that a plane could keep."""
     table = pd.DataFrame({"task": ["t"] * 40, "init": ["i"] * 40})
     result = projection(RunTable.from_arrays(np.eye(40)[:, None], table), seeds=1)
-    assert any("not above the" in f.sentence for f in result.findings)
+    assert any("not detectably above the" in f.sentence for f in result.findings)
     assert result.omissions == [
         "projection: t-SNE at one seed only, so its spread over seeds is not known (seeds=3 says)."
     ]
@@ -127,3 +127,47 @@ def test_the_same_seed_gives_the_same_picture_another_seed_another(planted):
     assert other.figures["tsne"] != planted.figures["tsne"] and other.figures["pca_mds"] == planted.figures["pca_mds"]
     for svg in planted.figures.values():
         assert all(f">{level}<" in svg for level in ("i0", "i3", "t0", "t2"))
+
+
+def test_no_p_is_below_one_over_the_orders_of_the_runs_and_too_few_are_not_judged():
+    three = projection(made(3.0, runs=3), seeds=1)
+    for name in ("tsne", "pca", "mds"):
+        assert number(three, f"trustworthiness.{name}").p >= 1 / 6
+    assert all("which so few runs cannot test" in f.sentence and "above" not in f.sentence for f in three.findings)
+    one = projection(made(3.0, runs=1, length=6), seeds=1)
+    trust = number(one, "trustworthiness.pca")
+    assert trust.low is None and trust.p == 1.0, "one run says nothing of how runs differ"
+
+
+def test_chance_is_that_of_the_mean_over_all_pictures():
+    """Ranks that one picture keeps and the other does not: their mean lies between, and so does what chance gives."""
+    from promptgeo.analysis.questions.projection import _shuffled
+
+    generator = np.random.default_rng(0)
+    ranks = neighbour_ranks(l2_distances(generator.normal(size=(12, 5))))
+    pictures = [generator.permuted(np.tile(np.arange(12), (12, 1)), axis=1)[:, :3] for _ in range(2)]
+    run_K = np.repeat(np.arange(6), 2)
+    each = [_shuffled(ranks, [picture], run_K, np.random.default_rng(4)) for picture in pictures]
+    assert each[0] != each[1]
+    both = _shuffled(ranks, pictures, run_K, np.random.default_rng(4))
+    assert both == pytest.approx(np.mean(each), abs=1e-12), "the runs change places in all pictures alike"
+
+
+def test_the_interval_is_students_over_runs():
+    from scipy.stats import t
+
+    x = projection(made(1.0, runs=5), seeds=1)
+    low, high = number(x, "trustworthiness.pca").interval
+    from sklearn.manifold import trustworthiness as theirs
+
+    points = made(1.0, runs=5).prompts().reshape(15, 40)
+    assert number(x, "trustworthiness.pca").value == pytest.approx(
+        theirs(points, x.tables["coordinates"][["pca_x", "pca_y"]].to_numpy(), metric="cosine"), abs=1e-9
+    )
+    plane = x.tables["coordinates"][["pca_x", "pca_y"]].to_numpy()
+    shown = np.argsort(l2_distances(plane) + np.diag([np.inf] * 15), axis=1, kind="stable")[:, :5]
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    by_run = trustworthiness(neighbour_ranks(cosine_distances(unit)), shown).reshape(5, 3).mean(1)
+    half = t.ppf(0.975, 4) * by_run.std(ddof=1) / np.sqrt(5)
+    assert low == pytest.approx(max(by_run.mean() - half, 0), rel=0.03)
+    assert high == pytest.approx(min(by_run.mean() + half, 1), rel=0.03)

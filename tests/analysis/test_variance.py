@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-from scipy.stats import f_oneway
+from scipy.stats import t as students_t
 
 from promptgeo.analysis.geometry import variance
 from promptgeo.analysis.question import declaration
-from promptgeo.analysis.questions.decoding import decoding
+from promptgeo.analysis.questions.decoding import _Classes, decoding, nearest_means
 from promptgeo.analysis.questions.init_vs_task import init_vs_task
 from promptgeo.analysis.questions.over_training import over_training
 from promptgeo.analysis.resampling import assignments, least_dealt_p, normal_interval
-from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
@@ -212,6 +212,103 @@ def test_reassigned_deltas_keep_p0_and_stay_within_their_task():
     assert value(result, "r2.init.at_p0") == pytest.approx(1.0, abs=1e-6)
 
 
+def test_positions_exchange_their_deltas_and_keep_p0():
+    """All 2^5 exchanges of five runs of two tokens, with a P0 for each position."""
+    table = grid(3, 2).drop(index=[5]).reset_index(drop=True)
+    runs = planted(table, length=2, width=4, p0=0.5, position=0.4, init=0.5, seed=6)
+    places = np.random.default_rng(3).normal(size=(1, 2, 4))
+    start, delta = runs.prompts("initial") + places, runs.prompts() - runs.prompts("initial")
+    runs, null = RunTable.from_arrays(start + delta, table, start), []
+    for swaps in itertools.product([False, True], repeat=5):
+        exchanged = np.array([d[::-1] if s else d for d, s in zip(delta, swaps, strict=True)])
+        null.append(slow_r2(start + exchanged, table, "position"))
+    result = init_vs_task(runs, permutations=20, redraws=5000)
+    assert value(result, "r2.position.at_p0") == pytest.approx(slow_r2(start, table, "position"), abs=1e-6)
+    assert value(result, "r2.position.reassigned") == pytest.approx(np.mean(null), abs=0.01)
+    observed = slow_r2(start + delta, table, "position")
+    exact = np.mean(np.array(null) >= observed - 1e-6)
+    assert number(result, "r2.position.beyond_p0").p == pytest.approx(exact, abs=0.03) and exact < 0.9
+    assert value(result, "r2.position.beyond_p0") == pytest.approx(observed - np.mean(null), abs=0.01)
+
+
+def test_the_position_of_untrained_prompts_is_that_of_p0():
+    """Texts as inits: another token at each position, the same in all runs."""
+    table = grid(5, 4)
+    runs = planted(table)
+    start = np.random.default_rng(0).normal(size=(1, 3, 12)) + 0.3 * runs.prompts()
+    result = init_vs_task(
+        RunTable.from_arrays(start + 0.01 * runs.prompts(), table, start), permutations=99, redraws=99
+    )
+    (finding,) = (f for f in result.findings if f.sentence.startswith("The position explains"))
+    assert f"at P0 R2 = {value(result, 'r2.position.at_p0'):.3f}" in finding.sentence
+    assert value(result, "r2.position.at_p0") > 0.5 and number(result, "r2.position.beyond_p0").p > 0.05
+    assert any("position's share does not detectably exceed what P0 alone" in f.sentence for f in result.findings)
+
+
+def test_the_task_is_compared_with_runs_that_go_as_far_another_way():
+    """All 2^4 exchanges of a 4 x 2 grid."""
+    table = grid(4, 2)
+    runs = planted(table, p0=1.0, task=0.4, init=0.4, seed=5)
+    start, delta = runs.prompts("initial"), (runs.prompts() - runs.prompts("initial")).astype(np.float64)
+    delta[table["task"] == "t1"] *= 3.0
+    far = np.linalg.norm(delta, axis=2, keepdims=True)
+    null = []
+    for swaps in itertools.product([False, True], repeat=4):
+        order = [x for k, swap in enumerate(swaps) for x in ((2 * k + 1, 2 * k) if swap else (2 * k, 2 * k + 1))]
+        null.append(slow_r2(start + far * (delta / far)[order], table, "task"))
+    observed = slow_r2(start + delta, table, "task")
+    result = init_vs_task(RunTable.from_arrays(start + delta, table, start), permutations=20, redraws=5000)
+    assert value(result, "r2.task.moved") == pytest.approx(np.mean(null), abs=0.005)
+    assert value(result, "r2.task.beyond_moved") == pytest.approx(observed - np.mean(null), abs=0.005)
+    exact = np.mean(np.array(null) >= observed - 1e-6)
+    assert number(result, "r2.task.beyond_moved").p == pytest.approx(max(exact, 1 / 16), abs=0.02)
+    share = [np.linalg.norm(d) / np.linalg.norm(s) for d, s in zip(delta, start, strict=True)]
+    assert value(result, "moved.t1") == pytest.approx(np.mean(share[1::2]), rel=1e-5)
+
+
+def moved_differently_far(draw: int, task: float = 0.0) -> RunTable:
+    """Deltas share a direction; tasks go fourfold as far, and with `task` > 0 also a way of their own."""
+    table, generator = grid(10, 6), np.random.default_rng(draw)
+    init, tasks = (pd.factorize(table[f])[0] for f in ("init", "task"))
+    start = 1.5 * generator.normal(size=(10, 1, 64))[init].repeat(4, 1)
+    delta = generator.normal(size=(1, 1, 64)) + task * generator.normal(size=(6, 1, 64))[tasks]
+    delta = delta + 0.5 * generator.normal(size=(60, 1, 64)) + 0.7 * generator.normal(size=(60, 4, 64))
+    far = np.geomspace(0.5, 2.0, 6)[generator.permutation(6)][tasks]
+    return RunTable.from_arrays(start + far[:, None, None] * delta, table, start)
+
+
+def test_tasks_that_only_move_differently_far_do_not_matter():
+    fired = 0
+    for draw in range(12):
+        result = init_vs_task(moved_differently_far(draw), permutations=99, redraws=99)
+        claim = next(c for c in result.claims if c.name == "task_matters")
+        fired += claim.holds
+        assert number(result, "r2.task").p <= 0.02, "the share alone cannot tell"
+        assert claim.p == max(number(result, "r2.task").p, number(result, "r2.task.beyond_moved").p)
+        assert claim.outcome in (Outcome.holds, Outcome.undecidable)
+    assert fired <= 3
+    own_way = init_vs_task(moved_differently_far(0, task=0.4), permutations=99, redraws=99)
+    assert next(c for c in own_way.claims if c.name == "task_matters").holds
+
+
+def test_claims_need_p0_and_prompts_that_do_their_tasks():
+    runs = planted(grid(5, 4), task=1.0, p0=1.0)
+    without = init_vs_task(RunTable.from_arrays(runs.prompts(), runs.table), permutations=99, redraws=20)
+    claims = {c.name: c for c in without.claims}
+    assert claims["init_matters"].holds
+    assert claims["task_matters"].outcome is Outcome.undecidable
+    assert claims["task_matters"].needs == "prompts with their P0"
+    for final, holds in ((0.9, True), (0.3, False)):
+        accuracies = {"accuracy_final": final, "accuracy_initial": 0.3, "accuracy_none": 0.1}
+        table = runs.table.assign(**accuracies)
+        scored = RunTable.from_arrays(runs.prompts(), table, runs.prompts("initial"))
+        claims = {c.name: c for c in init_vs_task(scored, permutations=99, redraws=99).claims}
+        assert {c.holds for c in claims.values()} == {holds}
+        if not holds:
+            assert claims["init_matters"].needs == "prompts that do their tasks"
+            assert "not given: that the trained prompts do their tasks (30%)" in claims["init_matters"].evidence
+
+
 def test_what_the_init_has_beyond_p0_is_separated_from_p0():
     cases = ((0.0, "does not detectably exceed what P0 alone gives"), (1.0, "share exceeds what P0 alone gives"))
     for init, expected in cases:
@@ -220,20 +317,60 @@ def test_what_the_init_has_beyond_p0_is_separated_from_p0():
         assert result.claims[0].name == "init_matters" and result.claims[0].holds, "P0 alone makes the init matter"
 
 
-def test_dispersion_is_the_f_of_distances_to_centroids():
-    table = grid(4, 4)
-    runs = planted(table, init=0.5)
+def slow_spreads(unit, table) -> np.ndarray:
+    """Each run's root mean square residual of the additive model, by least squares, over sqrt(1 - leverage)."""
+    n, length, _ = unit.shape
+    dummies = np.concatenate([pd.get_dummies(table[f]).to_numpy(float) for f in ("init", "task")], axis=1)
+    means = unit.mean(1)
+    residual = means - dummies @ np.linalg.lstsq(dummies, means, rcond=None)[0]
+    leverage = np.diag(dummies @ np.linalg.pinv(dummies))
+    within = unit - means[:, None]
+    within = within - within.mean(0)
+    squares = [
+        residual[r] @ residual[r] / (1 - leverage[r]) + sum(w @ w for w in within[r]) / length / (1 - 1 / n)
+        for r in range(n)
+    ]
+    return np.sqrt(squares)
+
+
+def test_dispersion_compares_spreads_without_what_the_other_factors_do():
+    table = grid(4, 4, seeds=2).drop(index=[0, 5, 9, 30]).reset_index(drop=True)
+    runs = planted(table, init=0.5, task=0.5, position=0.5)
     vectors = runs.prompts().astype(np.float64)
     vectors[table["init"] == "i0"] += 3.0  # closer together once they have length 1
     unit = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
-    distances = []
-    for level in table["init"].unique():
-        group = unit[table["init"] == level].reshape(-1, unit.shape[2])
-        distances.append([np.sqrt(((token - group.mean(0)) ** 2).sum()) for token in group])
+    spreads = slow_spreads(unit, table)
+    means = [spreads[table["init"] == level].mean() for level in table["init"].unique()]
     result = init_vs_task(RunTable.from_arrays(vectors, table), permutations=200, redraws=500)
-    assert value(result, "permdisp.init") == pytest.approx(f_oneway(*distances).statistic, rel=1e-4)
+    assert value(result, "permdisp.init") == pytest.approx(max(means) / min(means), rel=1e-4)
     assert any("inits differ in spread" in f.sentence for f in result.findings)
     assert any("No difference in spread between tasks" in f.sentence for f in result.findings)
+
+
+def test_dispersion_keeps_its_level_with_unequal_groups_and_other_effects():
+    """The plain distances to centroids reject in a third of such draws, or more."""
+    sizes = np.repeat(np.arange(12), [1, 1, 2, 1, 3, 1, 6, 2, 1, 4, 1, 1])
+    init, task, rejected = sizes // 3, sizes % 3, 0
+    for draw in range(200):
+        generator = np.random.default_rng(draw)
+        effects = np.linalg.qr(generator.normal(size=(64, 11)))[0].T  # at right angles: means of equal lengths
+        mean = effects[:4][init][:, None] + effects[4:7][task][:, None] + effects[7:][None]
+        run = 0.1 * generator.normal(size=(len(sizes), 1, 64)) + 0.1 * generator.normal(size=(len(sizes), 4, 64))
+        run_N, _ = variance.spreads(variance.unit(mean + run), init, task)
+        orders = variance.orders_within(init, 99, draw)
+        null = variance.spread_ratios(run_N, task[orders])
+        rejected += variance.permutation_p(variance.spread_ratios(run_N, task[None])[0], null) <= 0.05
+    assert rejected <= 20  # of 200: 10 at the level; more than 20 have a chance of .002
+
+
+def test_a_run_alone_in_its_level_says_nothing_of_spread():
+    table = pd.concat([grid(2, 3), pd.DataFrame({"init": ["alone"], "task": ["t0"], "seed": [0]})], ignore_index=True)
+    run_N, _ = variance.spreads(
+        variance.unit(planted(table).prompts()), *(pd.factorize(table[f])[0] for f in ("init", "task"))
+    )
+    assert np.isnan(run_N[-1]) and np.isfinite(run_N[:-1]).all()
+    ratio = variance.spread_ratios(np.array([1.0, 3.0, 5.0, np.nan]), np.array([[0, 0, 1, 2]]))
+    assert ratio[0] == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize(
@@ -333,13 +470,16 @@ def test_what_runs_cannot_support_is_said():
     omitted = " ".join(result.omissions)
     assert "one token" in omitted and "without P0" in omitted
     assert "grouped in 2 ways, so no p is below 0.5" in omitted
-    assert not result.claims, "too few runs say nothing against a claim"
+    assert {c.outcome for c in result.claims} == {Outcome.undecidable}, "too few runs say nothing against a claim"
+    assert "2 inits on 6 tasks" in result.claims[0].needs and "2 tasks from 6 inits" in result.claims[1].needs
+    assert not any(f.sentence.startswith(("The task", "The init", "No difference")) for f in result.findings)
     assert not any(number.quantity.endswith("position") for number in result.numbers)
     with pytest.raises(UserError, match="initial"):
         init_vs_task(without_p0, of="delta")
     confounded = planted(pd.DataFrame({"init": ["a", "a", "b", "b"], "task": ["x", "x", "y", "y"]}))
     result = init_vs_task(confounded, permutations=50, redraws=50)
-    assert "no init has runs of two tasks" in " ".join(result.omissions) and not result.claims
+    assert "no init has runs of two tasks" in " ".join(result.omissions)
+    assert {c.outcome for c in result.claims} == {Outcome.undecidable}
     assert "cannot be decoded" in " ".join(decoding(confounded).omissions)
     same = RunTable.from_arrays(np.ones((4, 2, 3)), grid(2, 2))
     with pytest.raises(UserError, match="same way"):
@@ -403,6 +543,42 @@ def test_chance_of_decoding_is_that_of_tasks_permuted_within_inits():
     accuracy = number(result, "decoding.task.accuracy")
     assert value(result, "decoding.task.chance") == pytest.approx(np.mean(null), abs=0.02)
     assert accuracy.p == pytest.approx(np.mean(np.array(null) >= accuracy.value - 1e-9), abs=0.03)
+
+
+def test_chance_of_decoding_exchanges_whole_cells():
+    """All 2^3 exchanges of the cells of a 3 x 2 grid of unequal cells; seeds of a cell stay together."""
+    table = grid(3, 2, seeds=2).drop(index=[7]).reset_index(drop=True)
+    runs = planted(table, task=0.4, p0=1.0, seed=1)
+    null = []
+    for swaps in itertools.product([False, True], repeat=3):
+        swapped = dict(zip(("i0", "i1", "i2"), swaps, strict=True))
+        other = {"t0": "t1", "t1": "t0"}
+        tasks = [other[t] if swapped[i] else t for i, t in zip(table["init"], table["task"], strict=True)]
+        decoded = slow_decode(runs.prompts(), tasks, table["init"].tolist())
+        null.append(np.mean([a == b for a, b in zip(decoded, tasks, strict=True)]))
+    result = decoding(runs, permutations=4000)
+    accuracy = number(result, "decoding.task.accuracy")
+    assert value(result, "decoding.task.chance") == pytest.approx(np.mean(null), abs=0.02)
+    exact = np.mean(np.array(null) >= accuracy.value - 1e-9)
+    assert accuracy.p == pytest.approx(max(exact, 1 / 4), abs=0.03), "4 groupings, as names do not count"
+    assert accuracy.n == 11 and "11 runs in 6 cells" in result.findings[0].sentence
+    assert result.findings[0].sentence.startswith("Too few cells to test whether a classifier trained on other inits")
+
+
+def test_cells_of_their_own_do_not_decode_the_task():
+    """Seeds of a cell are alike, and tasks have nothing in common: exchanging runs rejects in a fifth of such draws."""
+    table, rejected = grid(4, 3, seeds=4), 0
+    codes, folds = (pd.factorize(table[f])[0] for f in ("task", "init"))
+    cell = codes * 4 + folds
+    for draw in range(150):
+        generator = np.random.default_rng(draw)
+        vectors = generator.normal(size=(12, 1, 16))[cell] + 0.3 * generator.normal(size=(48, 2, 16))
+        classes = _Classes.of(RunTable.from_arrays(vectors, table), "task", "init")
+        gram = variance.Inner.of(vectors).equal_NN
+        right = (nearest_means(gram, codes[None], folds) == codes).mean()
+        permuted = classes.permuted_BN(99, draw)
+        rejected += variance.permutation_p(right, (nearest_means(gram, permuted, folds) == permuted).mean(1)) <= 0.05
+    assert rejected <= 16  # of 150: 7.5 at the level; more have a chance of .003
 
 
 def test_a_task_of_one_init_does_not_count():
@@ -477,8 +653,9 @@ def test_interval_of_the_change_draws_whole_runs_at_both_ends_alike(trained):
             ends = (slow_r2(runs.prompts(which)[drawn], table, "task") for which in ("final", "initial"))
             changes.append(next(ends) - next(ends))
     low, high = change.interval
-    assert high - change.value == pytest.approx(1.96 * np.std(changes), rel=1e-3)
-    assert change.value - low == pytest.approx(1.96 * np.std(changes), rel=1e-3)
+    half = students_t.ppf(0.975, 5) * np.std(changes) * np.sqrt(6 / 5)
+    assert high == pytest.approx(min(change.value + half, 1.0), rel=1e-3)
+    assert change.value - low == pytest.approx(half, rel=1e-3)
 
 
 def test_bootstrap_weights_count_runs_as_often_as_they_are_drawn():

@@ -8,10 +8,17 @@ Shapes: N runs, P prompt tokens, d width, K = N * P, L levels of a factor, B per
 """
 
 from dataclasses import dataclass
+from math import lgamma
 
 import numpy as np
 
-from promptgeo.analysis.resampling import orders_within, percentile_interval, permutation_p
+from promptgeo.analysis.resampling import (
+    assignments,
+    orders_within,
+    percentile_interval,
+    permutation_p,
+    shuffled_positions,
+)
 from promptgeo.errors import UserError
 
 CHUNK = 2**22
@@ -160,11 +167,13 @@ class Share:
     r2: float
     null_B: np.ndarray
     """[B] float64: R2 of each permutation."""
+    ways: float = np.inf
+    """How many different permutations there are: no p is below 1 over this."""
 
     @property
     def p(self) -> float:
         """That the factor's R2 is larger than by chance, one-sided."""
-        return permutation_p(self.r2, self.null_B)
+        return max(permutation_p(self.r2, self.null_B), 1.0 / self.ways)
 
     def effect(self, r2: float) -> float:
         """(R2 - E R2) / (1 - E R2), E over the permutations: 0 by chance, 1 if the factor is all there is."""
@@ -187,7 +196,8 @@ def run_share(inner: Inner, codes_N: np.ndarray, strata_N: np.ndarray, permutati
 
     Null: the runs of each stratum exchange their levels, and keep their tokens at their positions.
     """
-    return Share(inner.r2(codes_N), inner.r2_permuted(codes_N, orders_within(strata_N, permutations, seed)))
+    null_B = inner.r2_permuted(codes_N, orders_within(strata_N, permutations, seed))
+    return Share(inner.r2(codes_N), null_B, assignments(codes_N, strata_N))
 
 
 def position_share(unit_NPd: np.ndarray, inner: Inner, permutations: int, seed: int) -> Share:
@@ -208,7 +218,12 @@ def position_share(unit_NPd: np.ndarray, inner: Inner, permutations: int, seed: 
         z_BPK = np.swapaxes(places_BNP.reshape(drawn, -1, 1) == np.arange(length), 1, 2).astype(flat_Kd.dtype)
         sums_cd = z_BPK.reshape(-1, n * length) @ flat_Kd
         null.append(np.einsum("cd,cd->c", sums_cd, sums_cd).reshape(drawn, length).sum(1) / n)
-    return Share(inner.position(), (np.concatenate(null) - constant) / inner.total)
+    return Share(inner.position(), (np.concatenate(null) - constant) / inner.total, position_ways(n, length))
+
+
+def position_ways(runs: int, length: int) -> float:
+    """In how many ways each run's tokens can exchange their positions; names of positions do not count."""
+    return float(np.exp(min((runs - 1) * lgamma(length + 1), 700.0)))  # beyond 700 a float overflows
 
 
 def interaction_share(inner: Inner, first_N: np.ndarray, second_N: np.ndarray, permutations: int, seed: int) -> Share:
@@ -220,16 +235,16 @@ def interaction_share(inner: Inner, first_N: np.ndarray, second_N: np.ndarray, p
     additive_Nq, cells_Nq = basis(first_N, second_N), basis(cells(first_N, second_N))
     residual_NN = np.eye(len(first_N)) - additive_Nq @ additive_Nq.T
     gram_NN = residual_NN @ inner.gram_NN @ residual_NN
-    projection_NN = cells_Nq @ cells_Nq.T - additive_Nq @ additive_Nq.T
-    whole_NN = np.eye(len(first_N)) - cells_Nq @ cells_Nq.T
     orders_BN = orders_within(np.zeros(len(first_N), dtype=int), permutations, seed)
-    shares = []
-    for order in orders_BN:
-        permuted_NN = gram_NN[np.ix_(order, order)]
-        explained, error = float((projection_NN * permuted_NN).sum()), float((whole_NN * permuted_NN).sum())
-        shares.append(explained / max(explained + error, LEAST))
+    null_B = np.array([beyond_additive(gram_NN[np.ix_(order, order)], additive_Nq, cells_Nq) for order in orders_BN])
     remainder = float(np.trace(gram_NN)) / inner.total
-    return Share(float((projection_NN * gram_NN).sum()) / inner.total, np.array(shares) * remainder)
+    return Share(beyond_additive(gram_NN, additive_Nq, cells_Nq) * remainder, null_B * remainder)
+
+
+def beyond_additive(gram_NN: np.ndarray, additive_Nq: np.ndarray, cells_Nq: np.ndarray) -> float:
+    """The share that the cells of two factors explain of what both leave when added up. Bases as `basis` gives them."""
+    both, cell = (float(((gram_NN @ basis_Nq) * basis_Nq).sum()) for basis_Nq in (additive_Nq, cells_Nq))
+    return (cell - both) / max(float(np.trace(gram_NN)) - both, LEAST)
 
 
 def cells(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
@@ -237,64 +252,112 @@ def cells(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
     return np.unique(first_N * (int(second_N.max()) + 1) + second_N, return_inverse=True)[1]
 
 
-def centroid_distances(unit_NPd: np.ndarray, codes_NP: np.ndarray) -> np.ndarray:
-    """[N, P] float64: Euclidean distance of each token to the centroid of its group."""
-    flat_Kd, codes_K = unit_NPd.reshape(-1, unit_NPd.shape[2]), codes_NP.ravel()
-    distances_K = np.empty(len(codes_K))
-    for level in range(int(codes_K.max()) + 1):
-        members = codes_K == level
-        distances_K[members] = np.linalg.norm(flat_Kd[members] - flat_Kd[members].mean(0), axis=1)
-    return distances_K.reshape(codes_NP.shape)
+def spreads(unit_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(how far each run [N], each token [N, P] lies from where its init, task and position place it), float64.
 
-
-def f_ratio(values_NP: np.ndarray, codes_BNP: np.ndarray) -> np.ndarray:
-    """[B] float64: F of a one-way analysis of variance of single numbers, for each assignment of levels.
-
-    NaN where nothing varies within the levels.
+    Residuals of the additive model, root mean square over a run's tokens. What a run shares with its levels pulls
+    their means towards it, the more the fewer they are: its residual is divided by sqrt(1 - leverage), in a group of n
+    by sqrt(1 - 1/n). A run that is alone in a level lies there by definition: NaN.
     """
-    values_K = values_NP.ravel() - values_NP.mean()
-    codes_BK = codes_BNP.reshape(len(codes_BNP), -1)
-    levels = int(codes_BK.max()) + 1
-    between_B = np.zeros(len(codes_BK))
-    for level in range(levels):
-        chosen_BK = codes_BK == level
-        between_B += (chosen_BK @ values_K) ** 2 / chosen_BK.sum(1)
-    within_B = (values_K**2).sum() - between_B
-    with np.errstate(divide="ignore", invalid="ignore"):
-        f_B = between_B / (levels - 1) / (within_B / (len(values_K) - levels))
-    return np.where(within_B > 1e-12 * len(values_K), f_B, np.nan)  # less is what rounding leaves
+    n = len(unit_NPd)
+    means_Nd = unit_NPd.mean(1, dtype=np.float64)
+    within_NPd = unit_NPd - means_Nd[:, None]
+    within_NPd -= within_NPd.mean(0)
+    basis_Nq = basis(init_N, task_N)
+    means_Nd = means_Nd - basis_Nq @ (basis_Nq.T @ means_Nd)
+    free_N = 1.0 - (basis_Nq**2).sum(1)
+    alone_N = free_N < 1e-9  # rounding
+    squares_N = (means_Nd**2).sum(1) / np.where(alone_N, np.nan, free_N)
+    squares_N += (within_NPd**2).sum(2).mean(1) / (1.0 - 1.0 / n)
+    return np.sqrt(squares_N), np.linalg.norm(means_Nd[:, None] + within_NPd, axis=2)
 
 
-def reassigned_r2(
-    initial_NPd: np.ndarray, delta_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray, orders_BN: np.ndarray
-) -> np.ndarray:
-    """[B] float64: R2 of the init for the prompts P0[r] + delta[order[r]].
+def spread_ratios(values_K: np.ndarray, codes_BK: np.ndarray) -> np.ndarray:
+    """[B] float64: the largest of the levels' mean spreads over the smallest, for each assignment of levels.
 
-    Args:
-        initial_NPd: P0 of each run.
-        delta_NPd: what training added to it.
-        init_N, task_N: levels 0 .. L - 1 of each run.
-        orders_BN: orders of the runs that exchange only runs of the same task.
+    NaN values do not count.
     """
-    n, length, _ = initial_NPd.shape
-    row_NN = np.full((n, n), -1)  # where the sum over a start's tokens with another run's delta is kept
-    sums: list[np.ndarray] = []
-    for task in np.unique(task_N):
-        members = np.flatnonzero(task_N == task)
-        alike: dict[bytes, list[int]] = {}  # runs that start from the same P0 give the same prompts
-        for r in members:
-            alike.setdefault(initial_NPd[r].tobytes(), []).append(int(r))
-        for starters in alike.values():
-            row_NN[np.array(starters)[:, None], members] = sum(len(each) for each in sums) + np.arange(len(members))
-            sums.append(unit(initial_NPd[starters[0]] + delta_NPd[members]).sum(1))
-    sums_cd = np.concatenate(sums).astype(np.float64)
-    by_init = np.argsort(init_N, kind="stable")
-    sizes_L = np.bincount(init_N)
-    starts_L = np.cumsum(sizes_L) - sizes_L
-    shares = []
-    for order in orders_BN:
-        groups_Ld = np.add.reduceat(sums_cd[row_NN[np.arange(n), order]][by_init], starts_L, axis=0)
-        centre = float((groups_Ld.sum(0) ** 2).sum()) / (n * length)
-        explained = float(((groups_Ld**2).sum(1) / (length * sizes_L)).sum()) - centre
-        shares.append(explained / (n * length - centre))
-    return np.array(shares)
+    counts_K = np.isfinite(values_K)
+    means_LB = np.stack(
+        [
+            (chosen_BK @ np.where(counts_K, values_K, 0.0)) / np.maximum(chosen_BK @ counts_K.astype(float), LEAST)
+            for chosen_BK in (codes_BK == level for level in range(int(codes_BK.max()) + 1))
+        ]
+    )
+    means_LB[means_LB == 0] = np.nan  # no run of the level counts
+    return np.nanmax(means_LB, axis=0) / np.nanmin(means_LB, axis=0)
+
+
+class Reassigned:
+    """The prompts P0[r] + delta[order[r]], where runs of a stratum exchange what training added.
+
+    as_far: runs exchange only the way their tokens go, and each goes as far as it did. What is left of a factor then is
+    how far its levels move their tokens. Where no level has a way of its own, a run's way could as well be another's of
+    its stratum, so that the null is exact, also where all deltas share a direction (deltas turned at random share none:
+    such a null rejects up to 31 % there).
+    """
+
+    def __init__(
+        self, initial_NPd: np.ndarray, delta_NPd: np.ndarray, strata_N: np.ndarray, *, as_far: bool = False
+    ) -> None:
+        """initial_NPd: P0 of each run. delta_NPd: what training added to it. strata_N: labels."""
+        n, self._length, _ = initial_NPd.shape
+        delta_NPd = np.asarray(delta_NPd, dtype=np.float64)
+        far_NP1 = np.linalg.norm(delta_NPd, axis=2, keepdims=True) if as_far else np.ones((n, self._length, 1))
+        ways_NPd = delta_NPd / np.maximum(far_NP1, LEAST)
+        self._row_NN = np.full((n, n), -1)  # where the sum over a start's tokens with another run's delta is kept
+        sums: list[np.ndarray] = []
+        for stratum in np.unique(strata_N):
+            members = np.flatnonzero(strata_N == stratum)
+            alike: dict[bytes, list[int]] = {}  # runs that start alike and go as far give the same prompts
+            for r in members:
+                alike.setdefault(initial_NPd[r].tobytes() + far_NP1[r].tobytes(), []).append(int(r))
+            for starters in alike.values():
+                places = sum(len(each) for each in sums) + np.arange(len(members))
+                self._row_NN[np.array(starters)[:, None], members] = places
+                first = starters[0]
+                sums.append(unit(initial_NPd[first] + far_NP1[first] * ways_NPd[members]).sum(1))
+        self._sums_cd = np.concatenate(sums)
+
+    def sums_Nd(self, order_N: np.ndarray) -> np.ndarray:
+        """float64: the sum of each run's tokens at length 1."""
+        return self._sums_cd[self._row_NN[np.arange(len(order_N)), order_N]]
+
+    def r2(self, codes_N: np.ndarray, orders_BN: np.ndarray) -> Share:
+        """A factor's R2, levels 0 .. L - 1, beside those with the deltas in these orders."""
+        by_level, sizes_L = np.argsort(codes_N, kind="stable"), np.bincount(codes_N)
+        starts_L, tokens = np.cumsum(sizes_L) - sizes_L, len(codes_N) * self._length
+        shares = []
+        for order_N in (np.arange(len(codes_N)), *orders_BN):
+            groups_Ld = np.add.reduceat(self.sums_Nd(order_N)[by_level], starts_L, axis=0)
+            centre = float((groups_Ld.sum(0) ** 2).sum()) / tokens
+            explained = float(((groups_Ld**2).sum(1) / (self._length * sizes_L)).sum()) - centre
+            shares.append(explained / (tokens - centre))
+        return Share(shares[0], np.array(shares[1:]))
+
+    def interaction(self, inner: Inner, first_N: np.ndarray, second_N: np.ndarray, orders_BN: np.ndarray) -> Share:
+        """R2 of cells beyond both factors, likewise. inner: of the prompts as they are.
+
+        Null shares are scaled to the observed residual by F, as in interaction_share.
+        """
+        additive_Nq, cells_Nq = basis(first_N, second_N), basis(cells(first_N, second_N))
+        remainder = inner.r2(np.arange(len(first_N))) - inner.r2_joint(first_N, second_N)[0]
+        drawn = (self.sums_Nd(order_N) for order_N in orders_BN)
+        null_B = np.array([beyond_additive(sums_Nd @ sums_Nd.T, additive_Nq, cells_Nq) for sums_Nd in drawn])
+        return Share(beyond_additive(inner.gram_NN, additive_Nq, cells_Nq) * remainder, null_B * remainder)
+
+
+def reassigned_positions(initial_NPd: np.ndarray, delta_NPd: np.ndarray, redraws: int, seed: int) -> Share:
+    """Position's R2; null: the tokens of a run exchange what training added to them, and keep their P0."""
+    n, length, width = initial_NPd.shape
+    places_BNP = shuffled_positions(n, length, redraws, seed).reshape(-1, n, length)
+    places_BNP = np.concatenate([np.tile(np.arange(length), (1, n, 1)), places_BNP])
+    sums_PBd = []
+    for position in range(length):
+        tokens_NPd = unit(initial_NPd[:, position, None].astype(np.float64) + delta_NPd)  # each delta on this P0
+        chosen_BNP = (places_BNP[:, :, position, None] == np.arange(length)).astype(np.float64)
+        sums_PBd.append(chosen_BNP.reshape(-1, n * length) @ tokens_NPd.reshape(-1, width))
+    centre_B = (sum(sums_PBd) ** 2).sum(1) / (n * length)
+    explained_B = sum((sums_Bd**2).sum(1) for sums_Bd in sums_PBd) / n - centre_B
+    shares_B = explained_B / (n * length - centre_B)
+    return Share(float(shares_B[0]), shares_B[1:], position_ways(n, length))

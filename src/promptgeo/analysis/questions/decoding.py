@@ -1,13 +1,15 @@
 """Can the task be decoded from a prompt, whatever init it started from? And the init, whatever the task?
 
 Nearest class mean by cosine, trained on the runs of all other inits (or tasks): runs of one fold never train their own
-classifier.
+classifier. What is exchanged to say what chance gives is whole cells: the runs of one init and task, all seeds
+together, for they are alike and are decoded together.
 
 Tables `decoded_<factor>` (a row per run) and `confusion_<factor>`, factor: task or init. Numbers
-`decoding.<factor>.accuracy` with Wilson's interval and p, and `decoding.<factor>.chance`: the mean accuracy and its
-95 % range with the classes permuted within folds.
+`decoding.<factor>.accuracy` with Wilson's interval for as many tries as there are cells and p, and
+`decoding.<factor>.chance`: the mean accuracy and its 95 % range with the classes of cells permuted within folds.
 
-Shapes: N runs, P prompt tokens, d width, L classes, B permutations, R training runs, H runs held out, c columns.
+Shapes: N runs, C cells, P prompt tokens, d width, L classes, B permutations, R training runs, H runs held out,
+c columns.
 """
 
 from dataclasses import dataclass
@@ -15,16 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels, tokens
-from promptgeo.analysis.geometry.variance import Inner
+from promptgeo.analysis.geometry.variance import Inner, cells
 from promptgeo.analysis.question import Of, question
 from promptgeo.analysis.resampling import assignments, orders_within, percentile_interval, permutation_p, wilson
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.runs.table import RunTable
 
-LEVEL = 0.05
-"""Of the tests."""
 FOLD = {"task": "init", "init": "task"}
 """What is decoded, and whose levels are left out together."""
 CHUNK = 2**22
@@ -36,7 +37,7 @@ def decoding(runs: RunTable, *, of: Of = Of.prompt, permutations: int = 1000, se
     """How often the task and the init of a run are decoded from its prompt.
 
     A run is its P token vectors at length 1, one after another [P * d]. A run whose class no other fold has cannot be
-    decoded and does not count. permutations: of the classes within folds, for chance and p.
+    decoded and does not count. permutations: of the cells' classes within folds, for chance and p.
 
     Raises UserError for runs of fewer than two inits or tasks, of different shapes, or without P0 for deltas.
     """
@@ -66,30 +67,52 @@ class _Classes:
     """int64: its fold."""
     shared_N: np.ndarray
     """bool: whether another fold has its class too."""
+    cell_N: np.ndarray
+    """int64: its cell, class and fold together."""
 
     @classmethod
     def of(cls, runs: RunTable, factor: str, fold: str) -> "_Classes":
         column = runs.table[factor]
         folds = runs.table.groupby(factor, sort=False)[fold].nunique()
         codes_N, folds_N = pd.factorize(column)[0], pd.factorize(runs.table[fold])[0]
-        names = order_of_appearance(column)
-        return cls(runs.table, factor, fold, names, codes_N, folds_N, column.map(folds).to_numpy() > 1)
+        names, shared_N = order_of_appearance(column), column.map(folds).to_numpy() > 1
+        return cls(runs.table, factor, fold, names, codes_N, folds_N, shared_N, cells(codes_N, folds_N))
+
+    @property
+    def first_C(self) -> np.ndarray:
+        """int64: the first run of each cell."""
+        return np.unique(self.cell_N, return_index=True)[1]
+
+    @property
+    def ways(self) -> float:
+        """In how many ways the cells can be grouped by their class, permuted within folds."""
+        return assignments(self.codes_N[self.first_C], self.folds_N[self.first_C])
+
+    @property
+    def testable(self) -> bool:
+        return self.ways * LEVEL >= 1
+
+    def permuted_BN(self, permutations: int, seed: int) -> np.ndarray:
+        """int64: the classes with whole cells exchanged within folds."""
+        first_C = self.first_C
+        return self.codes_N[first_C][orders_within(self.folds_N[first_C], permutations, seed)][:, self.cell_N]
 
 
 def _decodable(classes: _Classes, result: Result) -> bool:
     """Whether there is anything to decode and to permute; the omissions say what there is not."""
     factor, fold = classes.factor, classes.fold
-    ways = assignments(classes.codes_N, classes.folds_N)
+    ways = classes.ways
     if not classes.shared_N.any() or ways < 1.5:  # 1 way, but for rounding
         result.omissions.append(
             f"The {factor} cannot be decoded from other {fold}s' runs: "
             f"no {factor} has runs of two {fold}s, or no {fold} of two {factor}s."
         )
         return False
-    if ways * LEVEL < 1:
+    if not classes.testable:
         result.omissions.append(
-            f"Too few runs to test the decoded {factor}: permuted within each {fold} they can be grouped in {ways:.0f} "
-            f"ways, so no p is below {1 / ways:.2g}."
+            f"Too few cells of init and task to test the decoded {factor}: permuted within each {fold} they can be "
+            f"grouped in {ways:.0f} ways, so no p is below {1 / ways:.2g}; more {fold}s or {factor}s would do, more "
+            "seeds would not."
         )
     if not classes.shared_N.all():
         result.omissions.append(
@@ -125,11 +148,14 @@ def _decode(classes: _Classes, gram_NN: np.ndarray, of: Of, permutations: int, s
     factor, codes_N, folds_N, counts_N = classes.factor, classes.codes_N, classes.folds_N, classes.shared_N
     decoded_N = nearest_means(gram_NN, codes_N[None], folds_N)[0]
     n, right = int(counts_N.sum()), int((decoded_N == codes_N)[counts_N].sum())
-    permuted_BN = codes_N[orders_within(folds_N, permutations, seed)]
-    # A class that one fold alone has stays in it when permuted, so that as many runs can be decoded each time.
-    null_B = (nearest_means(gram_NN, permuted_BN, folds_N) == permuted_BN).sum(1) / n
-    p = permutation_p(right / n, null_B)
-    accuracy = result.number(f"decoding.{factor}.accuracy", right / n, n, "runs", *wilson(right, n), p)
+    permuted_BN = classes.permuted_BN(permutations, seed)
+    # A class that one fold alone has stays in it when permuted, but its cell may have another number of runs.
+    shared_L = np.bincount(codes_N, counts_N, len(classes.names)) > 0
+    null_B = (nearest_means(gram_NN, permuted_BN, folds_N) == permuted_BN).sum(1) / shared_L[permuted_BN].sum(1)
+    p = max(permutation_p(right / n, null_B), 1.0 / classes.ways)
+    tries = len(np.unique(classes.cell_N[counts_N]))  # a cell's runs are alike: all of them are one try
+    interval = wilson(round(right / n * tries), tries)
+    accuracy = result.number(f"decoding.{factor}.accuracy", right / n, n, "runs", *interval, p)
     by_chance = percentile_interval(null_B)
     chance = result.number(f"decoding.{factor}.chance", float(null_B.mean()), n, "runs", *by_chance)
     confusion_LL = np.zeros((len(classes.names), len(classes.names)), dtype=int)
@@ -137,7 +163,7 @@ def _decode(classes: _Classes, gram_NN: np.ndarray, of: Of, permutations: int, s
     _add_tables(classes, decoded_N, confusion_LL, result)
     title = f"{accuracy.value:.0%} right; chance {chance.value:.0%}"
     result.figures[f"confusion_{factor}"] = _figure(confusion_LL, classes.names, factor, title)
-    result.findings.append(_finding(classes, accuracy, chance, p, of))
+    result.findings.append(_finding(classes, accuracy, chance, p, tries, of))
 
 
 def _add_tables(classes: _Classes, decoded_N: np.ndarray, confusion_LL: np.ndarray, result: Result) -> None:
@@ -160,17 +186,19 @@ def _add_tables(classes: _Classes, decoded_N: np.ndarray, confusion_LL: np.ndarr
     )
 
 
-def _finding(classes: _Classes, accuracy: Number, chance: Number, p: float, of: Of) -> Finding:
+def _finding(classes: _Classes, accuracy: Number, chance: Number, p: float, tries: int, of: Of) -> Finding:
     (low, high), (chance_low, chance_high) = accuracy.interval, chance.interval
     source = "what training added (P - P0)" if of == Of.delta else "the trained prompt"
-    classifier = f"A classifier trained on other {classes.fold}s"
-    if p < LEVEL:
-        verdict = f"{classifier} decodes the {classes.factor} from {source} more often than chance"
+    classifier, what = f"a classifier trained on other {classes.fold}s", f"the {classes.factor} from {source}"
+    if not classes.testable:
+        verdict = f"Too few cells to test whether {classifier} decodes {what} more often than chance"
+    elif p < LEVEL:
+        verdict = f"A{classifier[1:]} decodes {what} more often than chance"
     else:
-        verdict = f"{classifier} does not decode the {classes.factor} from {source} detectably more often than chance"
+        verdict = f"A{classifier[1:]} does not decode {what} detectably more often than chance"
     return Finding.of(
         accuracy,
-        f"{verdict} ({accuracy.value:.1%} of n = {accuracy.n} runs ({low:.1%} to {high:.1%}), "
+        f"{verdict} ({accuracy.value:.1%} of n = {accuracy.n} runs in {tries} cells ({low:.1%} to {high:.1%}), "
         f"by chance {chance.value:.1%} ({chance_low:.1%} to {chance_high:.1%}), p = {p:.2g}).",
     )
 

@@ -1,45 +1,62 @@
 """What decides where a prompt token lies: the init it started from, the task it was trained on, or its position?
 
 Shares of the variance of the tokens' unit vectors (variance.py), each against permutations of whole runs within the
-levels of the other factor; the init's share also against what P0 alone gives.
+levels of the other factor; those of init and position also against what P0 alone gives, that of the task also against
+what tasks give that only move their prompts differently far.
 
 Table `decomposition`: a row per factor. Numbers `r2.<factor>`, `omega2.<factor>` (one-way, all tokens),
-`effect.<factor>` ((R2 - E R2) / (1 - E R2), E over the permutations), `permdisp.<factor>` (F), with p; n counts runs.
-Of trained prompts also `r2.init.at_p0`, `r2.init.reassigned` and `r2.init.beyond_p0`: the init's share at P0, with the
-deltas reassigned between inits, and what the trained prompts have beyond that.
+`effect.<factor>` ((R2 - E R2) / (1 - E R2), E over the permutations), `permdisp.<factor>` (the largest mean spread of a
+level over the smallest), with p; n counts runs. Of trained prompts also
+
+- `r2.<init|position>.at_p0`, `.reassigned`, `.beyond_p0`: the share at P0, with the deltas reassigned between inits (or
+  the positions of a run), and what the trained prompts have beyond that;
+- `moved.<task>`: |P - P0| / |P0|; `r2.<task|init_x_task>.moved`, `.beyond_moved`: the share where every run moves as
+  far from its P0 as it does but goes the way of another task's run of its init, and what there is beyond that. Tasks
+  that go one way with less noise, for they take more steps, still count as going ways of their own: steps of equal
+  number (training.max_steps) rule that out.
 
 Shapes: N runs, P prompt tokens, d width, B permutations.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import LEVEL, Premise, decided
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.tokens import require_levels, tokens
 from promptgeo.analysis.geometry.variance import (
     Inner,
+    Reassigned,
     Share,
     cells,
-    centroid_distances,
-    f_ratio,
     interaction_share,
     omega2,
     position_share,
-    reassigned_r2,
+    position_ways,
+    reassigned_positions,
     run_share,
+    spread_ratios,
+    spreads,
 )
 from promptgeo.analysis.question import Of, question
-from promptgeo.analysis.resampling import assignments, orders_within, percentile_interval, permutation_p
-from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
+from promptgeo.analysis.resampling import (
+    assignments,
+    drawn_means,
+    least_dealt_p,
+    orders_within,
+    permutation_p,
+    shuffled_positions,
+    sign_flip_p,
+    t_interval,
+)
+from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
-LEVEL = 0.05
-"""Of the tests."""
 OTHER = {"init": "task", "task": "init"}
 INTERACTION = "init x task"
 
@@ -63,13 +80,19 @@ def init_vs_task(
     result = Result()
     parts = _parts(grid, draws, result)
     effects = _report_shares(grid, parts, result)
+    initial_NPd = _p0(runs, result) if of == Of.prompt else None
+    at_p0 = {} if initial_NPd is None else _report_at_p0(initial_NPd, grid, result)
     for factor, effect in effects.items():
         share = parts[factor].share
         if share is not None and factor != INTERACTION and grid.testable(factor):
-            result.findings.append(_finding(factor, share, effect, grid.inner.tokens, of))
+            result.findings.append(_finding(factor, share, effect, grid.inner.tokens, of, at_p0.get(factor)))
+    moved = None
+    if initial_NPd is not None:
+        delta_NPd = runs.prompts() - initial_NPd
+        _report_beyond_p0(initial_NPd, delta_NPd, grid, draws, result)
+        moved = _report_moved(runs, initial_NPd, delta_NPd, grid, draws, result)
     if of == Of.prompt:
-        _report_beyond_p0(runs, grid, draws, result)
-        _add_claims(grid, parts, result)
+        _add_claims(runs, grid, parts, moved, result)
     dispersions = _report_dispersions(grid, parts, draws, result)
     result.tables["decomposition"] = _table(grid, parts, dispersions)
     result.figures["shares"] = _figure({factor: part.share for factor, part in parts.items() if part.share is not None})
@@ -112,15 +135,31 @@ class _Grid:
         return len(np.unique(self.cells_N))
 
     def ways(self, factor: str) -> float:
-        """In how many ways the runs can be grouped by the factor, permuted within the other one."""
+        """In how many ways the runs can be grouped by the factor, permuted within the other one.
+
+        Of positions: those of each run's tokens.
+        """
+        if factor == "position":
+            return position_ways(self.n, self.inner.length)
         return assignments(self.codes[factor], self.codes[OTHER[factor]])
+
+    def deals(self, factor: str) -> float:
+        """In how many ways the deltas of its levels can be dealt anew, each P0 kept."""
+        return 2.0 / least_dealt_p(pd.crosstab(self.codes[OTHER[factor]], self.codes[factor]).to_numpy().tolist())
 
     def exchangeable(self, factor: str) -> bool:
         return self.ways(factor) > 1.5  # more than 1, whatever rounding leaves of it
 
     def testable(self, factor: str) -> bool:
         """Whether the permutations can give a p as small as LEVEL at all."""
-        return factor not in OTHER or self.ways(factor) * LEVEL >= 1
+        return self.ways(factor) * LEVEL >= 1
+
+    def enough(self, factor: str) -> str:
+        """How many runs would do for a p as small as LEVEL, in words."""
+        levels, other = len(np.unique(self.codes[factor])), OTHER[factor]
+        # One run per cell: position_ways counts the ways of L levels in S strata too, L!^(S - 1).
+        strata = next(s for s in range(2, 99) if position_ways(s, levels) * LEVEL >= 1)
+        return f"{levels} {factor}s from {strata} {other}s" if factor == "task" else f"{levels} inits on {strata} tasks"
 
 
 @dataclass(frozen=True)
@@ -216,7 +255,7 @@ def _table(grid: _Grid, parts: dict[str, _Part], dispersions: dict[str, Number])
         row |= {"effect": share.size if share else None, "p": share.p if share else None}
         row |= {"runs": grid.n, "tokens": grid.inner.tokens}
         if factor in dispersions:
-            row |= {"permdisp_f": dispersions[factor].value, "permdisp_p": dispersions[factor].p}
+            row |= {"spread_ratio": dispersions[factor].value, "spread_p": dispersions[factor].p}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -224,74 +263,141 @@ def _table(grid: _Grid, parts: dict[str, _Part], dispersions: dict[str, Number])
 def _report_dispersions(grid: _Grid, parts: dict[str, _Part], draws: _Draws, result: Result) -> dict[str, Number]:
     """PERMDISP: do groups differ in spread rather than in place?
 
-    F of the tokens' distances to the centroid of their group, permuted like the shares.
+    The groups' mean spread about where the additive model places their runs, compared by the largest over the smallest,
+    and permuted like the shares.
     """
     dispersions = {}
+    run_N, token_NP = spreads(grid.unit_NPd, grid.codes["init"], grid.codes["task"])
     for factor, part in parts.items():
         if factor == INTERACTION or part.share is None:
             continue
-        codes_NP, permuted_BNP = _token_levels(grid, factor, draws)
-        distances_NP = centroid_distances(grid.unit_NPd, codes_NP)
-        f = float(f_ratio(distances_NP, codes_NP[None])[0])
-        if np.isnan(f):
+        if factor == "position":
+            codes_K, values_K = np.tile(np.arange(grid.inner.length), grid.n), token_NP.ravel()
+            permuted_BK = shuffled_positions(grid.n, grid.inner.length, draws.redraws, draws.seed)
+        else:
+            codes_K, values_K = grid.codes[factor], run_N
+            permuted_BK = codes_K[orders_within(grid.codes[OTHER[factor]], draws.redraws, draws.seed)]
+        if not (np.nan_to_num(values_K) > 1e-6).any():  # rounding
             result.omissions.append(
-                f"All tokens lie equally far from the centroid of their {factor}: their spreads cannot be compared."
+                f"Every run lies where its init, task and position place it: the {factor}s' spreads cannot be compared."
             )
             continue
-        p = permutation_p(f, f_ratio(distances_NP, permuted_BNP))
-        number = dispersions[factor] = result.number(f"permdisp.{factor}", f, grid.n, "runs", p=p)
-        if p < LEVEL:
-            verdict = f"The {factor}s differ in spread, so part of their difference may be one of spread"
-        else:
-            verdict = f"No difference in spread between {factor}s was detected"
-        evidence = f"PERMDISP F = {f:.2f}, p = {p:.2g}; n = {grid.n} runs"
-        result.findings.append(Finding.of(number, f"{verdict} ({evidence})."))
+        ratio = float(spread_ratios(values_K, codes_K[None])[0])
+        p = max(permutation_p(ratio, spread_ratios(values_K, permuted_BK)), 1.0 / grid.ways(factor))
+        number = dispersions[factor] = result.number(f"permdisp.{factor}", ratio, grid.n, "runs", p=p)
+        if grid.testable(factor):
+            result.findings.append(_dispersion_finding(factor, number, p))
     return dispersions
 
 
-def _token_levels(grid: _Grid, factor: str, draws: _Draws) -> tuple[np.ndarray, np.ndarray]:
-    """(levels of each token [N, P], the same permuted [B, N, P]), int64."""
-    n, length, _ = grid.unit_NPd.shape
-    if factor == "position":
-        codes_NP = np.tile(np.arange(length), (n, 1))
-        return codes_NP, np.argsort(np.random.default_rng(draws.seed).random((draws.redraws, n, length)), axis=2)
-    codes_N = grid.codes[factor]
-    orders_BN = orders_within(grid.codes[OTHER[factor]], draws.redraws, draws.seed)
-    return np.repeat(codes_N[:, None], length, axis=1), np.repeat(codes_N[orders_BN][..., None], length, axis=2)
+def _dispersion_finding(factor: str, number: Number, p: float) -> Finding:
+    if p < LEVEL:
+        verdict = f"The {factor}s differ in spread, so part of their difference may be one of spread"
+    else:
+        verdict = f"No difference in spread between {factor}s was detected"
+    evidence = f"the widest spreads {number.value:.2f} times as far as the narrowest, PERMDISP p = {p:.2g}"
+    return Finding.of(number, f"{verdict} ({evidence}; n = {number.n} runs).")
 
 
-def _report_beyond_p0(runs: RunTable, grid: _Grid, draws: _Draws, result: Result) -> None:
-    """Does the init's share exceed what P0 alone gives, with the deltas of other inits?"""
+def _p0(runs: RunTable, result: Result) -> np.ndarray | None:
+    """[N, P, d] float32; None where the prompts come without it, which is said."""
     try:
-        initial_NPd = runs.prompts("initial")
+        return runs.prompts("initial")
     except (UserError, KeyError):
         result.omissions.append(
-            "These prompts come without P0: how much of the init's share P0 alone gives cannot be said."
+            "These prompts come without P0: how much of the shares of init and position P0 alone gives, and how much "
+            "of the task's is by how far training moves, cannot be said."
         )
-        return
-    if not grid.exchangeable("init"):
-        return
-    init_N, task_N, n = grid.codes["init"], grid.codes["task"], grid.n
-    delta_NPd = runs.prompts() - initial_NPd
-    orders_BN = orders_within(task_N, draws.redraws, draws.seed)
-    null_B = reassigned_r2(initial_NPd, delta_NPd, init_N, task_N, orders_BN)
-    observed = float(reassigned_r2(initial_NPd, delta_NPd, init_N, task_N, np.arange(n)[None])[0])
-    p, mean, (low, high) = permutation_p(observed, null_B), float(null_B.mean()), percentile_interval(null_B)
+        return None
+
+
+def _report_at_p0(initial_NPd: np.ndarray, grid: _Grid, result: Result) -> dict[str, float]:
+    """The shares of init and position among the P0s."""
     try:
-        result.number("r2.init.at_p0", Inner.of(initial_NPd).r2(init_N), n, "runs")
+        inner = Inner.of(initial_NPd)
+        shares = {"init": inner.r2(grid.codes["init"])} | ({"position": inner.position()} if inner.length > 1 else {})
     except UserError as error:
-        result.omissions.append(f"The init's share at P0 cannot be given: {error}.")
-    result.number("r2.init.reassigned", mean, n, "runs", low, high)
-    excess = result.number("r2.init.beyond_p0", observed - mean, n, "runs", observed - high, observed - low, p)
-    if p < LEVEL:
-        verdict = "The init's share exceeds what P0 alone gives: training added to each init in its own way"
+        result.omissions.append(f"The shares at P0 cannot be given: {error}.")
+        return {}
+    for factor, share in shares.items():
+        result.number(f"r2.{factor}.at_p0", share, grid.n, "runs")
+    return shares
+
+
+def _report_beyond_p0(
+    initial_NPd: np.ndarray, delta_NPd: np.ndarray, grid: _Grid, draws: _Draws, result: Result
+) -> None:
+    """Do the shares of init and position exceed what P0 alone gives, with the deltas of others?"""
+    if grid.exchangeable("init"):
+        orders_BN = orders_within(grid.codes["task"], draws.redraws, draws.seed)
+        share = Reassigned(initial_NPd, delta_NPd, grid.codes["task"]).r2(grid.codes["init"], orders_BN)
+        _report_beyond("init", "inits", replace(share, ways=grid.deals("init")), grid, result)
+    if grid.exchangeable("position"):
+        share = reassigned_positions(initial_NPd, delta_NPd, draws.redraws, draws.seed)
+        _report_beyond("position", "the positions of a run", share, grid, result)
+
+
+def _report_beyond(factor: str, between: str, share: Share, grid: _Grid, result: Result) -> None:
+    excess, against = _report_excess(factor, ("reassigned", "beyond_p0"), share, grid, result)
+    if not grid.testable(factor):
+        return
+    if share.p < LEVEL:
+        verdict = f"The {factor}'s share exceeds what P0 alone gives: training added to each {factor} in its own way"
     else:
-        verdict = "The init's share does not detectably exceed what P0 alone gives"
-    evidence = (
-        f"R2 = {observed:.3f} against {mean:.3f} ({low:.3f} to {high:.3f}) with the deltas reassigned between inits, "
-        f"p = {p:.2g}; n = {n} runs"
-    )
+        verdict = f"The {factor}'s share does not detectably exceed what P0 alone gives"
+    evidence = f"{against} with the deltas reassigned between {between}, p = {share.p:.2g}; n = {grid.n} runs"
     result.findings.append(Finding.of(excess, f"{verdict} ({evidence})."))
+
+
+def _report_excess(
+    factor: str, names: tuple[str, str], share: Share, grid: _Grid, result: Result
+) -> tuple[Number, str]:
+    """(the number of what a share has beyond its null's mean, both in words). names: of the null and of the excess."""
+    mean, (low, high) = float(share.null_B.mean()), share.by_chance
+    result.number(f"r2.{factor}.{names[0]}", mean, grid.n, "runs", low, high)
+    bounds = share.r2 - high, share.r2 - low
+    excess = result.number(f"r2.{factor}.{names[1]}", share.r2 - mean, grid.n, "runs", *bounds, share.p)
+    return excess, f"R2 = {share.r2:.3f} against {mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _report_moved(
+    runs: RunTable, initial_NPd: np.ndarray, delta_NPd: np.ndarray, grid: _Grid, draws: _Draws, result: Result
+) -> Share | None:
+    """Do tasks move prompts to different places, or only differently far? The task's share beside the latter."""
+    far = _report_distances(runs, initial_NPd, delta_NPd, draws.seed, result)
+    if not grid.exchangeable("task"):
+        return None
+    orders_BN = orders_within(grid.codes["init"], draws.redraws, draws.seed)
+    reassigned = Reassigned(initial_NPd, delta_NPd, grid.codes["init"], as_far=True)
+    share = replace(reassigned.r2(grid.codes["task"], orders_BN), ways=grid.deals("task"))
+    excess, against = _report_excess("task", ("moved", "beyond_moved"), share, grid, result)
+    if grid.testable("task"):
+        if share.p < LEVEL:
+            verdict = "The task's share exceeds what moving differently far gives: tasks move prompts to other places"
+        else:
+            verdict = "The task's share does not detectably exceed what moving differently far gives"
+        evidence = f"{against} where each run goes as far, but the way of any task's run of its init, p = {share.p:.2g}"
+        result.findings.append(Finding.of(excess, f"{verdict} ({evidence}{far}; n = {grid.n} runs)."))
+    if grid.n > grid.cell_count:
+        interaction = reassigned.interaction(grid.inner, grid.codes["init"], grid.codes["task"], orders_BN)
+        _report_excess("init_x_task", ("moved", "beyond_moved"), interaction, grid, result)
+    return share
+
+
+def _report_distances(runs: RunTable, initial_NPd: np.ndarray, delta_NPd: np.ndarray, seed: int, result: Result) -> str:
+    """How far each task's runs move; in words, from the nearest to the farthest."""
+    lengths_N, moved_N = (np.linalg.norm(x_NPd.reshape(len(runs), -1), axis=1) for x_NPd in (initial_NPd, delta_NPd))
+    if not (lengths_N > 0).all():
+        result.omissions.append("A P0 is zero: how far training moves cannot be given as a share of it.")
+        return ""
+    means = {}
+    for task, members in runs.table.groupby("task", sort=False).indices.items():
+        far_n = (moved_N / lengths_N)[members]
+        means[str(task)] = mean = float(far_n.mean())
+        bounds = t_interval(mean, drawn_means(far_n, 1000, seed), len(far_n), 0.0) if len(far_n) > 1 else (None, None)
+        result.number(f"moved.{task}", mean, len(far_n), "runs", *bounds)
+    near, far = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    return f"; tasks move by {means[near]:.2g} ({near}) to {means[far]:.2g} ({far}) times |P0|"
 
 
 def _evidence(share: Share) -> str:
@@ -299,24 +405,68 @@ def _evidence(share: Share) -> str:
     return f"R2 = {share.r2:.3f}, by chance {low:.3f} to {high:.3f}, p = {share.p:.2g}"
 
 
-def _finding(factor: str, share: Share, effect: Number, tokens: int, of: Of) -> Finding:
+def _finding(factor: str, share: Share, effect: Number, tokens: int, of: Of, at_p0: float | None) -> Finding:
     what = "trained prompt tokens" if of == Of.prompt else "what training added to the tokens"
     if share.p < LEVEL:
         verdict = f"The {factor} explains {share.r2:.1%} of the variance of {what}, {effect.value:.1%} beyond chance"
     else:
         verdict = f"The {factor} does not detectably explain more of the variance of {what} than chance does"
-    return Finding.of(effect, f"{verdict} ({_evidence(share)}; n = {effect.n} runs, {tokens} tokens).")
+    before = "" if at_p0 is None else f"; at P0 R2 = {at_p0:.3f}"
+    return Finding.of(effect, f"{verdict} ({_evidence(share)}{before}; n = {effect.n} runs, {tokens} tokens).")
 
 
-def _add_claims(grid: _Grid, parts: dict[str, _Part], result: Result) -> None:
-    """Left out where no p could be small enough: too few runs say nothing against a claim."""
+def _add_claims(runs: RunTable, grid: _Grid, parts: dict[str, _Part], moved: Share | None, result: Result) -> None:
+    """They hold by their tests alone, and never fail: how small a share would have shown is not known."""
+    solved = _solved(runs)
     for factor in OTHER:
         share = parts[factor].share
-        if share is None or not grid.testable(factor):
+        if share is None:
+            same = f"There are no runs of several {factor}s with the same {OTHER[factor]}."
+            result.claims.append(decided(f"{factor}_matters", None, same, needs=grid.enough(factor)))
             continue
-        verdict = "explains more" if share.p < LEVEL else "does not detectably explain more"
-        evidence = f"The {factor} {verdict} of the variance than chance does: {_evidence(share)} (n = {grid.n} runs)."
-        result.claims.append(Claim(f"{factor}_matters", Outcome.of(share.p < LEVEL), evidence))
+        ways = f"enough runs for a p below {LEVEL} (they can be grouped in {grid.ways(factor):.0f} ways)"
+        premises = [Premise(grid.testable(factor), ways, grid.enough(factor)), *solved]
+        tests = [share]
+        evidence = (
+            f"{_shown(factor, share, grid)} of the variance than chance does: {_evidence(share)} (n = {grid.n} runs)."
+        )
+        if factor == "task":
+            premises.append(Premise(moved is not None, "a P0 of every prompt", "prompts with their P0"))
+            if moved is not None:
+                tests.append(moved)
+                evidence += f" {_of_moved(moved)}" if grid.testable(factor) else ""
+        p = max(test.p for test in tests)
+        # One-sided, as the tests are: the share lies above what each null exceeds in 5 % of draws.
+        beyond = min(test.r2 - float(np.quantile(test.null_B, 1.0 - LEVEL)) for test in tests), float("inf")
+        result.claims.append(decided(f"{factor}_matters", beyond, evidence, p=p, premises=premises))
+
+
+def _shown(factor: str, share: Share, grid: _Grid) -> str:
+    if not grid.testable(factor):
+        return f"These runs are too few to test whether the {factor} explains more"
+    return f"The {factor} explains more" if share.p < LEVEL else f"The {factor} does not detectably explain more"
+
+
+def _of_moved(moved: Share) -> str:
+    verdict = "exceeds" if moved.p < LEVEL else "does not detectably exceed"
+    low, high = moved.by_chance
+    return f"It {verdict} what tasks give that move differently far alone: {low:.3f} to {high:.3f}, p = {moved.p:.2g}."
+
+
+def _solved(runs: RunTable) -> list[Premise]:
+    """Training did something: the trained prompts do their tasks better than P0 and no prompt. [] where not known."""
+    columns = ["accuracy_final", "accuracy_initial", "accuracy_none"]
+    table = runs.table.reindex(columns=columns).astype(float)
+    before = table[columns[1:]].max(axis=1)
+    gains = (table["accuracy_final"] - before).dropna().to_numpy()
+    if not len(gains):
+        return []
+    met = bool(gains.mean() > 0) and sign_flip_p(gains) < LEVEL
+    words = (
+        f"that the trained prompts do their tasks ({table['accuracy_final'].mean():.0%}) better than P0 and no prompt "
+        f"({before.mean():.0%})"
+    )
+    return [Premise(met, words, "prompts that do their tasks")]
 
 
 def _figure(shares: dict[str, Share]) -> str:

@@ -19,7 +19,7 @@ from promptgeo.analysis.geometry.tokens import require_levels
 from promptgeo.analysis.geometry.variance import Inner, Share, run_share
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import Of, question
-from promptgeo.analysis.resampling import assignments, normal_interval, run_weights
+from promptgeo.analysis.resampling import assignments, run_weights, t_interval
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -36,9 +36,9 @@ def over_training(
     Runs are aligned by their k-th checkpoint, which is an epoch where they were kept every epoch: tasks differ in steps
     per epoch. Deltas start at the first checkpoint after P0.
 
-    permutations: of whole runs, for the range by chance and p. draws: of the bootstrap over runs. Its intervals are the
-    estimate -+ 1.96 standard deviations of the draws, not their percentiles: a run drawn twice lies at distance 0 from
-    itself and pushes R2 up.
+    permutations: of whole runs, for the range by chance and p. draws: of the bootstrap over runs. Its intervals are
+    Student's t times the standard deviation of the draws about the estimate, not their percentiles: a run drawn twice
+    lies at distance 0 from itself and pushes R2 up. In simulations of 4 to 30 runs they cover 96 % or more.
 
     Raises UserError for runs without checkpoints, or with different numbers of them; for fewer than two inits or tasks.
     """
@@ -61,7 +61,7 @@ def over_training(
             if codes_N is not None and factor in tested:
                 share = run_share(inner, codes_N, codes[OTHER[factor]], permutations, seed)
             r2 = inner.position() if codes_N is None else inner.r2(codes_N)
-            courses[factor].append(_Point(r2, inner.r2_weighted(weights_BN, codes_N), share))
+            courses[factor].append(_Point(r2, inner.r2_weighted(weights_BN, codes_N), share, len(runs)))
     for factor, points in courses.items():
         _report(factor, points, checkpoints, result)
     if len(checkpoints) == 1:
@@ -80,11 +80,11 @@ class _Point:
     """[B] float64: R2 of each draw of runs; the same draws at every checkpoint."""
     share: Share | None
     """Beside what it would be by chance; None where it is not tested."""
+    runs: int
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = normal_interval(self.r2, self.drawn_B)
-        return max(low, 0.0), min(high, 1.0)
+        return t_interval(self.r2, self.drawn_B, self.runs, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ def _report(factor: str, points: list[_Point], checkpoints: _Checkpoints, result
     if len(points) == 1:
         return
     difference = end.r2 - start.r2
-    low, high = normal_interval(difference, end.drawn_B - start.drawn_B)
+    low, high = t_interval(difference, end.drawn_B - start.drawn_B, checkpoints.runs, -1.0, 1.0)
     change = result.number(f"r2.{factor}.change", difference, checkpoints.runs, "runs", low, high)
     result.findings.append(_finding(factor, start, end, change, checkpoints))
 

@@ -4,27 +4,28 @@ No distance is ever measured in the plane. What is measured is the projection it
 t-SNE's pictures differ from seed to seed.
 
 Numbers `trustworthiness.<tsne|pca|mds>` (Venna and Kaski 2001, as in scikit-learn: cosine, 5 neighbours; 1 at best,
-about .5 by chance) and `.chance`: its mean and 95 % range with runs placed at random. `tsne.seeds` holds t-SNE's range
-over seeds, `tsne.disparity` how far the pictures of two seeds differ after translation, scaling and rotation
-(Procrustes: 0 equal, 1 unrelated). Table `coordinates`: a row per token.
+about .5 by chance) and `.chance`: its mean and 95 % range with runs placed at random, in all of t-SNE's pictures alike.
+`tsne.seeds` holds t-SNE's range over seeds, `tsne.disparity` how far the pictures of two seeds differ after
+translation, scaling and rotation (Procrustes: 0 equal, 1 unrelated). Table `coordinates`: a row per token.
 
 Shapes: N runs, P prompt tokens, K = N * P, d width, k neighbours.
 """
 
+from math import factorial
+
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.tokens import cosine_distances, order_of_appearance, tokens
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import Of, question
-from promptgeo.analysis.resampling import bootstrap_mean, percentile_interval, permutation_p
+from promptgeo.analysis.resampling import drawn_means, percentile_interval, permutation_p, t_interval
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
-LEVEL = 0.05
-"""Of the tests."""
 NEIGHBOURS = 5
 """scikit-learn's default, so that others' numbers compare."""
 PERMUTATIONS = 199
@@ -51,7 +52,7 @@ def projection(
     trustworthiness is the mean over seeds. PCA of the vectors at length 1. MDS is the classical one (principal
     coordinates of the cosine distances; Torgerson 1952): unlike SMACOF it needs no start and no iterations.
 
-    Intervals draw whole runs with the projections kept; the p permutes which run lies where in the plane.
+    Intervals are Student's t over whole runs, the projections kept; the p permutes which run lies where in the plane.
 
     Args:
         of: trained prompts or deltas.
@@ -164,10 +165,11 @@ def _report_trust(
         shown = [_neighbours(picture_K2, k) for picture_K2 in (pictures if name == "tsne" else [plane_K2])]
         by_seed_K = [trustworthiness(ranks_KK, shown_Kk) for shown_Kk in shown]
         each_K = np.mean(by_seed_K, axis=0)
-        null = np.array([_shuffled(ranks_KK, shown[0], run_K, generator) for _ in range(PERMUTATIONS)])
-        value, interval = float(each_K.mean()), bootstrap_mean(each_K, run_K, seed=seed)
-        p = permutation_p(value, null)
-        trust = result.number(f"trustworthiness.{name}", value, size, "tokens", *interval, p)
+        null = np.array([_shuffled(ranks_KK, shown, run_K, generator) for _ in range(PERMUTATIONS)])
+        value = float(each_K.mean())
+        p = max(permutation_p(value, null), 1.0 / factorial(min(runs, 20)))  # more orders than 20 runs have decide no p
+        low, high = _over_runs(each_K, run_K, seed) if runs > 1 else (None, None)
+        trust = result.number(f"trustworthiness.{name}", value, size, "tokens", low, high, p)
         by_chance = percentile_interval(null)
         quantity = f"trustworthiness.{name}.chance"
         chance = result.number(quantity, float(null.mean()), PERMUTATIONS, "permutations of runs", *by_chance)
@@ -180,25 +182,37 @@ def _report_trust(
         result.findings.append(_finding(name, trust, chance, p, spread, runs))
 
 
-def _shuffled(ranks_KK: np.ndarray, shown_Kk: np.ndarray, run_K: np.ndarray, generator: np.random.Generator) -> float:
-    """Trustworthiness if whole runs had been put at each other's places in the plane."""
+def _over_runs(values_K: np.ndarray, run_K: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of a share over tokens, whole runs drawn; every run has as many tokens."""
+    by_run_N = np.bincount(run_K, values_K) / np.bincount(run_K)
+    return t_interval(float(by_run_N.mean()), drawn_means(by_run_N, 2000, seed), len(by_run_N), 0.0, 1.0)
+
+
+def _shuffled(
+    ranks_KK: np.ndarray, pictures: list[np.ndarray], run_K: np.ndarray, generator: np.random.Generator
+) -> float:
+    """Mean trustworthiness of some pictures if whole runs had been put at each other's places in the plane.
+
+    pictures: the neighbours that each shows, [K, k]. The runs change places in all of them alike.
+    """
     length = len(run_K) // (int(run_K.max()) + 1)
     place_K = (generator.permutation(len(run_K) // length)[:, None] * length + np.arange(length)).ravel()
-    size, k = shown_Kk.shape
-    penalties = np.clip(ranks_KK[place_K[:, None], place_K[shown_Kk]] - k, 0, None).sum()
-    return float(1.0 - penalties * 2.0 / (size * k * (2.0 * size - 3.0 * k - 1.0)))
+    size, k = pictures[0].shape
+    penalties = [np.clip(ranks_KK[place_K[:, None], place_K[shown_Kk]] - k, 0, None).sum() for shown_Kk in pictures]
+    return float(1.0 - np.mean(penalties) * 2.0 / (size * k * (2.0 * size - 3.0 * k - 1.0)))
 
 
 def _finding(name: str, trust: Number, chance: Number, p: float, spread: str, runs: int) -> Finding:
     """Its evidence is the interval; the p belongs to the comparison with chance alone, so the sentence says it."""
-    low, high = trust.interval
+    compared = f"{'above' if p < LEVEL else 'not detectably above'} the {chance.value:.1%} of runs placed at random"
+    if factorial(min(runs, 20)) * LEVEL < 1:
+        compared = f"against {chance.value:.1%} of runs placed at random, which so few runs cannot test"
+    between = "" if runs == 1 else f"({trust.interval[0]:.1%} to {trust.interval[1]:.1%}), "
     sentence = (
-        f"In the plane, {NAMES[name]} keeps neighbourhoods to a trustworthiness of "
-        f"{trust.value:.1%} ({low:.1%} to {high:.1%}), {'above' if p < LEVEL else 'not above'} "
-        f"the {chance.value:.1%} of runs placed at random (p = {p:.2g}){spread} "
-        f"(n = {trust.n} prompt tokens of {runs} runs)."
+        f"In the plane, {NAMES[name]} keeps neighbourhoods to a trustworthiness of {trust.value:.1%} {between}"
+        f"{compared} (p = {p:.2g}){spread} (n = {trust.n} prompt tokens of {runs} run{'s' if runs > 1 else ''})."
     )
-    return Finding(sentence, trust.value, trust.n, trust.unit, low, high)
+    return Finding(sentence, trust.value, trust.n, trust.unit, trust.low, trust.high, p if runs == 1 else None)
 
 
 def _report_disparity(pictures: list[np.ndarray], result: Result) -> None:
