@@ -181,12 +181,25 @@ def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, floa
 
     Student's t with N - 1 degrees of freedom.
     """
+    return t_sum_interval(value, [(jackknife_error(without_N), len(without_N) - 1)])
+
+
+def jackknife_error(without_N: np.ndarray) -> float:
+    """Standard error of a value from what it is without each of N runs (Tukey 1958)."""
+    n = len(without_N)
+    return float(np.sqrt((n - 1) / n * ((without_N - without_N.mean()) ** 2).sum()))
+
+
+def t_sum_interval(value: float, errors: Sequence[tuple[float, int]], level: float = 0.95) -> tuple[float, float]:
+    """Interval of a value that varies for several reasons: (standard error, degrees of freedom) of each.
+
+    The half-widths of Student's interval for each reason add up in squares (Howe 1974): less than one t with the fewest
+    degrees of freedom, and not too narrow as a normal interval is.
+    """
     from scipy.stats import t
 
-    n = len(without_N)
-    error = np.sqrt((n - 1) / n * ((without_N - without_N.mean()) ** 2).sum())
-    low, high = value + np.array([-1, 1]) * t.ppf(0.975, n - 1) * error
-    return float(low), float(high)
+    half = float(np.sqrt(sum((t.ppf((1 + level) / 2, freedom) * error) ** 2 for error, freedom in errors)))
+    return value - half, value + half
 
 
 def bootstrap_mean(
