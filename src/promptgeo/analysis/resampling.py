@@ -216,6 +216,22 @@ def bootstrap_mean(
     return percentile_interval(sums[drawn].sum(1) / counts[drawn].sum(1))
 
 
+def t_mean(
+    values: np.ndarray, units: np.ndarray | None = None, least: float | None = None, most: float | None = None
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the mean over few units, each with one or more values: Student's t, clipped; none for one unit.
+
+    The mean weighs values, not units: units are left out one by one (jackknife).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    units = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    sums, counts = np.bincount(units, values), np.bincount(units)
+    if len(sums) < 2:
+        return None, None
+    low, high = jackknife_interval(float(values.mean()), (sums.sum() - sums) / (counts.sum() - counts))
+    return float(low if least is None else max(low, least)), float(high if most is None else min(high, most))
+
+
 # Means over pairs of runs.
 
 
