@@ -256,7 +256,7 @@ def test_planted_composition_is_found_and_so_is_its_absence(runs, monkeypatch):
         result, "The outer task's prompt put before the inner's solves 0.0%"
     )
     assert "nothing shows that it composes" in sentence(result, "The mean of both tasks' prompts solves 0.0%")
-    assert "not distinguishable from prompts trained on the composed task 100.0%" in sentence(
+    assert "not detectably more or fewer than prompts trained on the composed task 100.0%" in sentence(
         result, "On plus_one_after_plus_one the best way to compose (P0 + both deltas)"
     )
     (row,) = (

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 import promptgeo as pg
 import reference
@@ -13,7 +14,16 @@ from promptgeo.analysis.questions.mean_prompts import mean_prompts
 from promptgeo.analysis.questions.transplant import _spread, transplant
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Number, Result
-from promptgeo.analysis.scoring import Bootstrap, Control, EvaluationSet, Scored, in_percent, in_points
+from promptgeo.analysis.scoring import (
+    Bootstrap,
+    Control,
+    Difference,
+    Estimate,
+    EvaluationSet,
+    Scored,
+    in_percent,
+    in_points,
+)
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run, Trained, write_run
 from promptgeo.runs.table import RunTable, table_of
@@ -110,7 +120,11 @@ def test_transplants_are_scored_by_hand(plans, runs, moved, tiny):
     )
     heat = moved.tables["heatmap"].set_index(["donor", "recipient"])["accuracy"]
     assert heat["cat", "vocab"] == pytest.approx((expected[0] + expected[2]) / 2)
-    assert {"heatmap", "alpha"} == set(moved.figures) and not moved.omissions
+    assert {"heatmap", "alpha"} == set(moved.figures)
+    assert moved.omissions == [
+        "transplant: in 1 of 2 sums of two tasks' deltas the runs start from different P0s (a random init differs by "
+        "task): the other delta was not trained on that P0."
+    ]
 
 
 def planted(source: Run, folder, inits: dict[str, tuple[np.ndarray, np.ndarray]]) -> RunTable:
@@ -156,7 +170,7 @@ def test_a_shared_direction_carries_over_and_a_shared_end_point_does_not(runs, t
     assert value(shared, "random_delta") < 0.2 and value(own_way, "transplant") < value(own_way, "own") - 0.3
     assert "so the delta carries over (n = 6 pairs of runs" in sentence(shared, "P0 alone")
     assert "so its direction matters" in sentence(shared, "a random delta")
-    assert "so it is not distinguishable from the prompt trained from there" in sentence(shared, "own trained prompt")
+    assert "so no difference from the prompt trained from there is detected" in sentence(shared, "own trained prompt")
     assert "so nothing shows that the delta carries over" in sentence(own_way, "P0 alone")
     assert "so part of the delta holds only for its own init" in sentence(own_way, "own trained prompt")
     for result in (shared, own_way):
@@ -217,8 +231,8 @@ def test_mean_prompts_are_scored_by_hand(plans, runs, tiny):
     result = mean_prompts(runs, lm=tiny)
     final, initial = runs.prompts().astype(np.float64), runs.prompts("initial").astype(np.float64)
     expected: dict[str, dict[str, float]] = {}
-    for t, task in enumerate(TASKS):
-        plan, own, others = plans[2 * t], [2 * t, 2 * t + 1], [2 - 2 * t, 3 - 2 * t]
+    for i, task in enumerate(TASKS):
+        plan, own, others = plans[2 * i], [2 * i, 2 * i + 1], [2 - 2 * i, 3 - 2 * i]
         prompts = {
             "mean_prompt": (final[own[0]] + final[own[1]]) / 2,
             "other_task": (final[others[0]] + final[others[1]]) / 2,
@@ -250,63 +264,140 @@ def evaluation_set(plan, n: int) -> EvaluationSet:
     return EvaluationSet(dataclasses.replace(plan.task, test=plan.task.test[:n]), 6, n)
 
 
-def test_a_draw_weighs_pairs_by_their_runs_and_accuracies_by_their_examples(plans):
+def test_each_run_is_left_out_with_all_its_prompts_and_examples_are_drawn(plans):
     generator = np.random.default_rng(3)
-    evaluation_sets = [evaluation_set(plans[0], 9), evaluation_set(plans[2], 5)]
-    members = [(0, 1), (1, 0), (0, 2), (2, 2), ()]
+    first, second = evaluation_set(plans[0], 9), evaluation_set(plans[2], 5)
+    members = [(0, 1), (1, 0), (0, 2), (2, 2), (1, 2)]
     cells = Scored(
-        [generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [evaluation_sets[s % 2] for s in range(5)], members
+        [generator.random((9, 5)[s % 2]) < 0.5 for s in range(5)], [(first, second)[s % 2] for s in range(5)], members
     )
-    bootstrap = Bootstrap(3, draws=20, seed=5)
-    means = bootstrap.means(cells)
-    for b in range(20):
-        weights, total = 0.0, 0.0
-        for correct, of, runs_of in zip(cells.correct_S, cells.sets_S, members, strict=True):
-            weight = np.prod([bootstrap.resampler.runs_BN[b, r] for r in runs_of])
-            weights += weight
-            total += weight * (bootstrap.resampler.examples(of, of.n)[b] / of.n) @ correct
-        assert means[b] == pytest.approx(total / weights)
     equal = dataclasses.replace(cells, tasks_equal=True)
     of_task = [np.mean([cells.correct_S[s].mean() for s in chosen]) for chosen in ((0, 2, 4), (1, 3))]
     assert equal.mean == pytest.approx(np.mean(of_task))
-    first, second = evaluation_sets
     assert equal.on(first).mean == pytest.approx(of_task[0])
     assert equal.on(first, second).mean == equal.mean != cells.on(first, second).mean == cells.mean
-    assert bootstrap.difference(cells, cells)[0] == 0
+    accuracies = [correct_E.mean() for correct_E in cells.correct_S]
+    without = [np.mean([a for a, of in zip(accuracies, members, strict=True) if run not in of]) for run in range(3)]
+    over_runs = np.sqrt(2 / 3 * ((without - np.mean(without)) ** 2).sum())
+    # Without run 1 the first task has prompt 2 alone, without 0 or 2 the second has prompt 3 or 1.
+    of_tasks = [
+        [[4], [3]],
+        [[2], [3]],
+        [[0], [1]],
+    ]
+    task_means = [np.mean([np.mean([accuracies[s] for s in part]) for part in parts]) for parts in of_tasks]
+    for scored, left in ((cells, without), (equal, task_means)):
+        runs, (error, freedom) = scoring._over_runs(scored)
+        assert (runs, freedom) == (3, 2)
+        assert error == pytest.approx(np.sqrt(2 / 3 * ((left - np.mean(left)) ** 2).sum()))
+    bootstrap = Bootstrap(draws=20, seed=5)
+    drawn_B = bootstrap.over_examples(cells)
+    for b in range(20):
+        drawn = [
+            (bootstrap._resampler.examples(of, of.n)[b] / of.n) @ correct
+            for correct, of in zip(cells.correct_S, cells.sets_S, strict=True)
+        ]
+        assert drawn_B[b] == pytest.approx(np.mean(drawn))
+    over_examples = np.std(drawn_B) * np.sqrt(14 / 13)
+    half = np.hypot(t.ppf(0.975, 2) * over_runs, t.ppf(0.975, 13) * over_examples)
+    low, high = bootstrap.interval(cells)
+    expected = (cells.mean - half, cells.mean + half)
+    ours = wilson(round(cells.mean * 14), 14)
+    assert (low, high) == pytest.approx((max(min(expected[0], ours[0]), 0), min(max(expected[1], ours[1]), 1)))
+    assert bootstrap.difference(cells, cells).value == 0
+
+
+def difference(value: float, low: float, high: float, runs: int = 9) -> Difference:
+    estimate = Estimate(value, runs, lambda level: (low, high))
+    return Difference(Number("d", value, 9, "runs", low, high), estimate)
 
 
 def test_a_verdict_is_whether_the_interval_holds_zero():
-    control = Control("a control", "more", "no different", "fewer")
-    for low, high, meaning in ((0.1, 0.3, "more"), (-0.1, 0.3, "no different"), (0.0, 0.3, "no different")):
-        assert control.meaning(Number("d", 0.2, 9, "runs", low, high)) == meaning
-    assert control.meaning(Number("d", -0.2, 9, "runs", -0.3, -0.1)) == "fewer"
-    assert in_points(Number("d", -0.2, 9, "runs", -0.3, -0.1)) == "-20.0 points (-30.0 to -10.0)"
+    control = Control("a control", "more", "no difference is detected", "fewer")
+    none = "no difference is detected"
+    for low, high, meaning in ((0.1, 0.3, "more"), (-0.1, 0.3, none), (0.0, 0.3, none), (-0.3, -0.1, "fewer")):
+        assert control.meaning(difference(0.2, low, high)) == meaning
+    assert in_points(difference(-0.2, -0.3, -0.1)) == "-20.0 points (-30.0 to -10.0)"
     assert in_percent(Number("a", 0.25, 9, "runs", 0.1, 0.5)) == "25.0% (10.0% to 50.0%)"
+
+
+def test_alike_is_only_said_within_its_margin_and_few_runs_say_nothing_of_others():
+    control = Control("a control", "more", "no difference is detected", "fewer")
+    assert control.meaning(difference(0.0, -0.04, 0.04)) == "no difference is detected, alike within 5 points"
+    assert control.meaning(difference(0.0, -0.05, 0.04)) == "no difference is detected"
+    two = difference(0.2, 0.1, 0.3, runs=2)
+    assert control.meaning(two) == "no difference is detected"
+    assert two.reach == "; 2 independent runs allow no verdict, 3 would"
+    assert difference(0.2, 0.1, 0.3, runs=3).reach == ""
+    for runs, whom in ((1, "this run"), (0, "these prompts")):
+        alone = difference(0.2, 0.1, 0.3, runs)
+        assert control.meaning(alone) == "more"
+        assert alone.reach == f"; an interval over test examples, for {whom} alone"
+
+
+def test_what_was_chosen_by_the_same_numbers_is_judged_at_a_level_adjusted_for_it():
+    wide = Estimate(0.0, 9, lambda level: (-0.1, -0.01) if level < 0.96 else (-0.1, 0.01))
+    chosen = Difference(Number("d", 0.0, 9, "runs", -0.1, -0.01), wide)
+    assert chosen.verdict("more", "neither", "fewer") == "fewer"
+    assert chosen.verdict("more", "neither", "fewer", chosen_of=2) == "neither"
+    assert chosen.verdict("more", "neither", "fewer", chosen_from=2) == "fewer"
 
 
 def test_intervals_where_nothing_varies_are_those_of_the_examples(plans):
     nine = evaluation_set(plans[0], 9)
     right, wrong = (Scored([np.full(9, value)] * 4, [nine] * 4, [(r,) for r in range(4)]) for value in (True, False))
-    bootstrap = Bootstrap(4)
+    bootstrap = Bootstrap()
     assert bootstrap.interval(right) == wilson(9, 9) and bootstrap.interval(wrong) == wilson(0, 9)
-    difference, low, high = bootstrap.difference(right, wrong)
+    apart = bootstrap.difference(right, wrong)
+    low, high = apart.interval
     # Newcombe 1998, method 10: 1 - sqrt((1 - .7009)^2 + .2991^2), by hand
-    assert (difference, high) == (1.0, 1.0) and low == pytest.approx(1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), abs=1e-9)
+    assert (apart.value, high) == (1.0, 1.0) and low == pytest.approx(1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), abs=1e-9)
+    assert apart.p(0.0) < 0.001 and apart.p(low) == pytest.approx(0.05, abs=1e-6)
+    assert apart.adjusted(3)[0] == low and apart.adjusted(3, below=True)[0] < low
 
 
-def test_intervals_hold_the_true_mean_about_as_often_as_they_say(plans):
-    """Runs differ, examples differ: an interval over runs alone, or over examples alone, would miss far more often."""
-    generator, held = np.random.default_rng(0), 0
+def test_runs_that_always_meet_count_once_and_two_alone_say_nothing_of_others(plans):
+    nine, generator = evaluation_set(plans[0], 9), np.random.default_rng(0)
+
+    def of(*members):
+        return Scored([generator.random(9) < 0.5 for _ in members], [nine] * len(members), list(members))
+
+    bootstrap = Bootstrap()
+    assert bootstrap.mean(of((0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (5, 4))).runs == 3
+    assert bootstrap.mean(of((0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1))).runs == 3
+    assert bootstrap.mean(of((0, 1), (1, 0))).runs == bootstrap.mean(of(())).runs == 0
+    assert bootstrap.mean(of((3,), (3,))).runs == 1
+    # Of other runs on either side the fewer count; of none on one side the other's.
+    assert bootstrap.difference(of((0,), (1,), (2,)), of((3,), (4,))).runs == 2
+    assert bootstrap.difference(of((0,), (1,), (2,)), of(())).runs == 3
+
+
+def worlds(n: int, accuracy: float, examples: EvaluationSet, generator) -> Scored:
+    """n runs and their examples, both of which differ."""
+    effects = generator.normal(size=(n, 1)) + generator.normal(size=examples.n)
+    chance = 1 / (1 + np.exp(-np.log(accuracy / (1 - accuracy)) - effects))
+    return Scored(list(generator.random((n, examples.n)) < chance), [examples] * n, [(r,) for r in range(n)])
+
+
+@pytest.mark.parametrize("n", [3, 6])
+@pytest.mark.parametrize("accuracy", [0.03, 0.5])
+def test_intervals_hold_the_true_mean_about_as_often_as_they_say(n, accuracy, plans):
+    """Percentiles of draws cover 83 % with 3 runs at .5; over runs alone, or examples alone, fewer still."""
+    generator, held, apart = np.random.default_rng(0), 0, 0
     nine = evaluation_set(plans[0], 9)
-    nine = dataclasses.replace(nine, task=dataclasses.replace(nine.task, test=nine.task.test * 4))
-    for trial in range(200):
-        chance = np.clip(0.5 + 0.2 * generator.normal(size=(20, 1)) + 0.2 * generator.normal(size=36), 0, 1)
-        correct = list(generator.random((20, 36)) < chance)
-        low, high = Bootstrap(20, draws=300, seed=trial).interval(
-            Scored(correct, [nine] * 20, [(r,) for r in range(20)])
-        )
-        held += low <= 0.5 <= high
-    assert 0.88 <= held / 200 <= 0.99
+    nine = dataclasses.replace(nine, task=dataclasses.replace(nine.task, test=nine.task.test * 8))
+    every = generator.normal(size=(2, 100_000)).sum(0)
+    truth = float(np.mean(1 / (1 + np.exp(-np.log(accuracy / (1 - accuracy)) - every))))
+    for trial in range(150):
+        one, other = (worlds(n, accuracy, nine, generator) for _ in range(2))
+        bootstrap = Bootstrap(draws=200, seed=trial)
+        low, high = bootstrap.interval(one)
+        held += low <= truth <= high
+        other = dataclasses.replace(other, runs_S=[(r + n,) for r in range(n)])
+        low, high = bootstrap.difference(one, other).interval
+        apart += not low <= 0 <= high
+    assert held / 150 >= 0.92
+    assert apart / 150 <= 0.07
 
 
 def test_prompts_of_one_evaluation_set_are_scored_together(runs, tiny, monkeypatch):

@@ -12,7 +12,7 @@ import reference
 from promptgeo.analysis import scoring
 from promptgeo.analysis.questions.repeatable import repeatable
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.config.compose import compose
 from promptgeo.config.schema import Split, SplitKind
 from promptgeo.data.sources import read
@@ -22,6 +22,7 @@ from promptgeo.runs.folder import Run, Trained, write_run
 from promptgeo.runs.table import table_of
 from promptgeo.tiny import PATH as TINY
 
+SEEDS = (0, 1, 2)
 TASKS = ("plus_k", "plus_one", "plus_two")
 PLAIN = ("template=bare", "init=vocab", "prompt.length=1", "evaluation.every=end")
 
@@ -32,7 +33,7 @@ def plans(tmp_path_factory):
     return {
         (task, seed): reference.make_plan(TINY, out, f"task={task}", f"seed={seed}", *PLAIN)
         for task in TASKS
-        for seed in (0, 1)
+        for seed in SEEDS
     }
 
 
@@ -162,8 +163,8 @@ def value(result: Result, quantity: str) -> float:
 
 
 def by_copies(number, text, copies):
-    """Runs 1 and 2 add k up to 3 and then 3; 3 and 4 (plus_one) add 1; 5 and 6 (plus_two) add 2."""
-    return str(int(text) + {1: min(copies, 3), 2: min(copies, 3), 3: 1, 4: 1, 5: 2, 6: 2}.get(number, 0))
+    """Runs 1 to 3 (plus_k) add k up to 3 and then 3; 4 to 6 (plus_one) add 1; 7 to 9 (plus_two) add 2."""
+    return str(int(text) + [0, min(copies, 3), 1, 2][(number + 2) // 3 if number > 0 else 0])
 
 
 def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, monkeypatch):
@@ -186,9 +187,11 @@ def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, mon
     assert "for k = 4 and 5, which were not trained, worse than 100.0%" in sentences[0]
     assert "for k = 1, 2 and 3, which were" in sentences[0]
     assert ["nothing shows that" in s for s in sentences[1:4]] == [True] * 3
-    assert "4 copies of a plus_k prompt are most often read as 3 copies, in 100.0%" in sentences[4]
+    assert "4 copies of a plus_k prompt are more often read as 3 copies, in 100.0%" in sentences[4]
+    assert "than as they were meant, which comes next: +100.0 points" in sentences[4]
     (claim,) = result.claims
     assert claim.name == "repeating_fails" and claim.holds and "two copies 0.0%" in claim.evidence
+    assert claim.p < 0.001 and value(result, "once_initial.plus_k.1") == 0
     held_out = len({e.input for e in pg.task("plus_k").test})
     row = result.tables["accuracies"].query("kind == 'once' and k == 1 and seed == 1").to_dict("records")[0]
     assert (row["accuracy"], row["n"], row["seen"], row["task"]) == (1, held_out, True, "plus_one")
@@ -197,26 +200,57 @@ def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, mon
 
 
 def test_a_token_that_means_its_number_of_copies_is_recognized(runs, tiny, monkeypatch):
-    """Both seeds add k for any k; a repeated plus_one does so too for half of the inputs."""
+    """All seeds add k for any k; a repeated plus_one does so too for half of the inputs."""
     marking(
-        monkeypatch, lambda n, text, k: str(int(text) + k) if n in (1, 2) or (n in (3, 4) and int(text) % 2) else "none"
+        monkeypatch,
+        lambda n, text, k: (
+            str(int(text) + k) if n in (1, 2, 3) or (n in (4, 5, 6) and (k == 1 or int(text) % 2)) else "none"
+        ),
     )
     result = repeatable(runs, lm=tiny)
     sentences = [f.sentence for f in result.findings]
-    assert value(result, "trained.plus_k.unseen") == 1 and "not distinguishable from 100.0%" in sentences[0]
+    assert value(result, "trained.plus_k.unseen") == 1
+    assert "not detectably better or worse than 100.0%" in sentences[0] and "+0.0 points" in sentences[0]
     assert "so training taught it" in sentences[1]
     assert "so training with several copies taught it" in sentences[2]
     assert "so it belongs to the task" in sentences[3]
-    assert "5 copies of a plus_k prompt are most often read as they were meant" in sentences[5]
+    assert "5 copies of a plus_k prompt are more often read as they were meant" in sentences[5]
     (claim,) = result.claims
     odd = np.mean([int(e.input) % 2 for e in pg.task("plus_k").test if e.repeat == 4])
-    assert value(result, "once.plus_k.2") == pytest.approx(odd) and not claim.holds
+    assert value(result, "once.plus_k.2") == pytest.approx(odd)
+    # About half of the inputs: neither shown to be more than half, nor less.
+    assert claim.outcome is Outcome.undecidable and claim.needs == "more runs than 3, or more examples"
 
 
 def test_where_copies_say_nothing_the_sentence_says_so(runs, tiny, monkeypatch):
     marking(monkeypatch, lambda n, text, k: "none")
     sentences = [f.sentence for f in repeatable(runs, lm=tiny).findings]
     assert "4 copies of a plus_k prompt are never read as any number of copies" in sentences[4]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "needs"),
+    [
+        (lambda n, text, k: str(int(text) + k), Outcome.undecidable, "a task that its P0 does not solve"),
+        (lambda n, text, k: str(int(text) + k) if n > 0 else "", Outcome.fails, ""),
+        (lambda n, text, k: "none", Outcome.undecidable, "prompts that solve the task with one copy"),
+    ],
+)
+def test_repeating_can_only_fail_where_one_copy_works_and_training_taught_it(
+    answer, outcome, needs, runs, tiny, monkeypatch
+):
+    marking(monkeypatch, answer)
+    (claim,) = repeatable(runs, lm=tiny).claims
+    assert claim.outcome is outcome and needs in claim.needs
+
+
+def test_two_runs_do_not_speak_for_others(runs, tiny, monkeypatch):
+    marking(monkeypatch, by_copies)
+    result = repeatable(runs.query("seed < 2"), lm=tiny)
+    (claim,) = result.claims
+    assert claim.outcome is Outcome.undecidable and claim.needs == "3 runs or more"
+    assert "not detectably better or worse than 100.0%" in result.findings[0].sentence
+    assert "2 runs; 2 independent runs allow no verdict, 3 would)" in result.findings[0].sentence
 
 
 def test_real_scores_are_those_of_evaluate(runs, plans, tiny):

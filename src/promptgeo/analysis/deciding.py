@@ -30,6 +30,7 @@ def decided(
     evidence: str,
     *,
     threshold: float = 0.0,
+    margin: float = 0.0,
     below: bool = False,
     p: float | None = None,
     premises: Sequence[Premise] = (),
@@ -42,6 +43,7 @@ def decided(
         interval: 95 %, of the quantity; None: these runs give none.
         evidence: one sentence with numbers.
         threshold: what the quantity must exceed.
+        margin: exceeding it by less than this would not matter: an interval wholly below that fails too.
         below: the claim is that it lies below the threshold.
         p: of the test by which it holds; where it is LEVEL or more, the claim does not hold by it.
         premises: all of them must be met.
@@ -53,9 +55,27 @@ def decided(
         return Claim(name, Outcome.undecidable, f"{evidence} {words}.", p, ", ".join(f.needs for f in failing))
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
     above, under = low > threshold, high < threshold
-    holds, fails = (under, above) if below else (above, under)
+    holds, fails = (under, low > threshold - margin) if below else (above, high < threshold + margin)
     if holds and (p is None or p < LEVEL):
         return Claim(name, Outcome.holds, evidence, p)
     if fails:
         return Claim(name, Outcome.fails, evidence, p)
     return Claim(name, Outcome.undecidable, evidence, p, needs)
+
+
+def for_all(claims: Sequence[Claim]) -> Claim:
+    """One claim that is made of several tasks at once, each of which decides it for itself.
+
+    Holds where it holds for all (an intersection: p is the largest), does not hold where it does not for one (whose
+    interval must be adjusted for their number), else not decidable.
+    """
+    first, outcomes = claims[0], [claim.outcome for claim in claims]
+    ps = [claim.p for claim in claims if claim.p is not None]
+    p = max(ps) if len(ps) == len(claims) else None
+    evidence = " ".join(claim.evidence for claim in claims)
+    if Outcome.fails in outcomes:
+        return Claim(first.name, Outcome.fails, evidence, p)
+    if Outcome.undecidable in outcomes:
+        needs = dict.fromkeys(claim.needs for claim in claims if claim.needs)
+        return Claim(first.name, Outcome.undecidable, evidence, p, "; ".join(needs))
+    return Claim(first.name, Outcome.holds, evidence, p)

@@ -181,12 +181,25 @@ def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, floa
 
     Student's t with N - 1 degrees of freedom.
     """
+    return t_sum_interval(value, [(jackknife_error(without_N), len(without_N) - 1)])
+
+
+def jackknife_error(without_N: np.ndarray) -> float:
+    """Standard error of a value from what it is without each of N runs (Tukey 1958)."""
+    n = len(without_N)
+    return float(np.sqrt((n - 1) / n * ((without_N - without_N.mean()) ** 2).sum()))
+
+
+def t_sum_interval(value: float, errors: Sequence[tuple[float, int]], level: float = 0.95) -> tuple[float, float]:
+    """Interval of a value that varies for several reasons: (standard error, degrees of freedom) of each.
+
+    The half-widths of Student's interval for each reason add up in squares (Howe 1974): less than one t with the fewest
+    degrees of freedom, and not too narrow as a normal interval is.
+    """
     from scipy.stats import t
 
-    n = len(without_N)
-    error = np.sqrt((n - 1) / n * ((without_N - without_N.mean()) ** 2).sum())
-    low, high = value + np.array([-1, 1]) * t.ppf(0.975, n - 1) * error
-    return float(low), float(high)
+    half = float(np.sqrt(sum((t.ppf((1 + level) / 2, freedom) * error) ** 2 for error, freedom in errors)))
+    return value - half, value + half
 
 
 def bootstrap_mean(
@@ -201,6 +214,22 @@ def bootstrap_mean(
     sums, counts = np.bincount(groups, values), np.bincount(groups)
     drawn = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
     return percentile_interval(sums[drawn].sum(1) / counts[drawn].sum(1))
+
+
+def t_mean(
+    values: np.ndarray, units: np.ndarray | None = None, least: float | None = None, most: float | None = None
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the mean over few units, each with one or more values: Student's t, clipped; none for one unit.
+
+    The mean weighs values, not units: units are left out one by one (jackknife).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    units = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    sums, counts = np.bincount(units, values), np.bincount(units)
+    if len(sums) < 2:
+        return None, None
+    low, high = jackknife_interval(float(values.mean()), (sums.sum() - sums) / (counts.sum() - counts))
+    return float(low if least is None else max(low, least)), float(high if most is None else min(high, most))
 
 
 # Means over pairs of runs.

@@ -30,11 +30,9 @@ from promptgeo.analysis.scoring import (
     Scored,
     add_difference,
     add_mean,
-    by_sign,
     evaluation_sets,
     in_percent,
     in_points,
-    percent,
     score_kinds,
 )
 from promptgeo.errors import UserError
@@ -93,13 +91,13 @@ def composition(
     defined for the input. `difference.<way>.<control>`: of means over compositions.
 
     Table `accuracies`: one row per scored prompt with Wilson's interval; `examples`: the composed examples. Intervals
-    of means draw runs and examples with replacement.
+    of means are over runs (left out one by one) and examples.
 
     Args:
         max_examples: examples of a composition, drawn by seed; None: all.
         max_pairs: pairs of runs of a composition, drawn by seed; None: all.
-        draws: bootstrap draws.
-        seed: draws examples, pairs, random deltas and the bootstrap.
+        draws: of examples, for intervals.
+        seed: draws examples, pairs and random deltas.
 
     Raises UserError where the runs have no such pair or differ in shape.
     """
@@ -119,7 +117,7 @@ def composition(
         answer: score_kinds(lm, _relabelled(prompts, cases, answer), tasks_equal=True)
         for answer in ("as_inner", "as_outer", "guessed")
     }
-    bootstrap = Bootstrap(len(runs), draws, seed)
+    bootstrap = Bootstrap(draws, seed)
     result.tables["accuracies"] = _table(runs.table, scored)
     result.tables["examples"] = _examples_table(cases)
     accuracies = _report_accuracies(result, scored, cases, bootstrap)
@@ -373,7 +371,7 @@ def _report_way(
 ) -> None:
     """Compares a way to compose with its controls; the finding is about the best of them.
 
-    Which is best is seen in the same numbers: that can only speak against the way.
+    Which is best is seen in the same numbers: that can only speak against the way, so that harm is adjusted for it.
 
     Args:
         guessed: the way's scores on shuffled labels.
@@ -387,11 +385,12 @@ def _report_way(
         for kind, control in controls.items()
     }
     best = max(controls, key=lambda kind: controls[kind].mean)
-    verdict = by_sign(
-        differences[best],
+    difference = differences[best]
+    verdict = difference.verdict(
         "so more composed labels come out than without composing",
         "so nothing shows that it composes the tasks",
         "so composing this way does harm",
+        chosen_of=len(controls),
     )
     alone = [
         f"of the {part} task alone {in_percent(other_answers[answer, way])}"
@@ -400,11 +399,12 @@ def _report_way(
     ]
     sentence = (
         f"{WAYS[way]} solves {in_percent(accuracies[way][ALL])} of the composed examples, the best of its controls "
-        f"({KINDS[best]}) {percent(*bootstrap.mean(controls[best]))}: {in_points(differences[best])}, {verdict}"
+        f"({KINDS[best]}) {in_percent(bootstrap.mean(controls[best]))}: {in_points(difference)}, {verdict}"
         f"{'; it gives the label ' if alone else ''}{' and '.join(alone)} "
-        f"(n = {prompts.examples} test examples, {len(prompts.parts)} compositions, {len(prompts)} prompts)."
+        f"(n = {prompts.examples} test examples, {len(prompts.parts)} compositions, {len(prompts)} prompts"
+        f"{difference.reach})."
     )
-    result.findings.append(Finding.of(differences[best], sentence))
+    result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _report_reach(
@@ -421,15 +421,15 @@ def _report_reach(
     ways = {way: scored[way].on(*trained.sets) for way in WAYS if way in scored}
     ways = {way: prompts for way, prompts in ways.items() if len(prompts)}
     way = max(ways, key=lambda name: ways[name].mean)
-    number = add_difference(result, f"difference.{way}.trained", ways[way], trained, bootstrap, n=trained.examples)
-    verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
+    difference = add_difference(result, f"difference.{way}.trained", ways[way], trained, bootstrap, n=trained.examples)
+    verdict = difference.verdict("more than", "not detectably more or fewer than", "fewer than", chosen_from=len(ways))
     sentence = (
         f"On {', '.join(evaluation_set.task.name for evaluation_set in trained.sets)} the best way to compose "
-        f"({KINDS[way]}) solves {percent(*bootstrap.mean(ways[way]))}, {verdict} prompts trained on the composed task "
-        f"{in_percent(accuracies['trained'][ALL])}: {in_points(number)} "
-        f"(n = {trained.examples} test examples, {len(ways[way])} and {len(trained)} prompts)."
+        f"({KINDS[way]}) solves {in_percent(bootstrap.mean(ways[way]))}, {verdict} prompts trained on the composed "
+        f"task {in_percent(accuracies['trained'][ALL])}: {in_points(difference)}{difference.alike} "
+        f"(n = {trained.examples} test examples, {len(ways[way])} and {len(trained)} prompts{difference.reach})."
     )
-    result.findings.append(Finding.of(number, sentence))
+    result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _figure(accuracies: dict[str, dict[str, Number]]) -> str:

@@ -39,7 +39,7 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     """Table `curves`: one row per run, epoch and split.
 
     Numbers `accuracy.<task>.<init>`: of the final prompts, mean over seeds; `accuracy.<task>`; `accuracy.all`, in which
-    each task weighs the same. Intervals: 95 %, `draws` bootstrap draws of whole runs and test examples, by `seed`.
+    each task weighs the same. Intervals: 95 %, over runs (Student's t) and `draws` draws of test examples, by `seed`.
 
     Raises UserError for prompts that were trained elsewhere: they have no metrics.
     """
@@ -51,7 +51,7 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     ]
     table = pd.concat(frames, ignore_index=True)
     result = Result(tables={"curves": table[COLUMNS]})
-    scores, bootstrap = _final_scores(runs.runs, runs.table["task"]), Bootstrap(len(runs), draws, seed)
+    scores, bootstrap = _final_scores(runs.runs, runs.table["task"]), Bootstrap(draws, seed)
 
     def accuracy(name: str, part: Scored) -> Number:
         return result.number(f"accuracy.{name}", part.mean, part.examples, "test examples", *bootstrap.interval(part))

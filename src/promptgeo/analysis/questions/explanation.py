@@ -11,8 +11,8 @@ distribution from the one for itself; `js.among.<input>`, between two of those i
 
 p of js.own.random and js.own.other: is the own prompt further from the rest than one of the random (other) inputs is?
 Which of a run's inputs is its own is exchanged within each run, one-sided. p of js.own.p0: against js.random.p0, signs
-of runs flipped. Intervals draw runs; Wilson's where each run says yes or no; one run alone has none, but for shares of
-its inputs.
+of runs flipped, which takes 6 runs. Intervals are Student's t over runs; Wilson's where each run says yes or no; one
+run alone has none, but for shares of its inputs.
 
 Shapes: N explaining runs, S inputs of one, P prompt tokens of it, Q tokens of an input, d width, V vocabulary, B draws.
 """
@@ -32,11 +32,11 @@ from promptgeo.analysis.probing import js, label_logp, probe_row
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
-    bootstrap_mean,
-    pair_interval,
+    jackknife_interval,
     permutation_p,
-    run_weights,
     sign_flip_p,
+    sign_flips_needed,
+    t_mean,
     wilson,
 )
 from promptgeo.analysis.result import Finding, Number, Result
@@ -78,7 +78,6 @@ def explanation(
     others: int | None = 20,
     words: int = 5,
     permutations: int = 1000,
-    draws: int = 1000,
     seed: int = 0,
 ) -> Result:
     """What each run of a task writes of itself, of P0, of random and other prompts, and of ordinary inputs.
@@ -93,7 +92,6 @@ def explanation(
         others: up to so many other runs' prompts, those of other tasks first, drawn by seed; null: all.
         words: how many of the task's test inputs.
         permutations: of a run's inputs, and sign flips of runs.
-        draws: bootstrap draws of runs.
         seed: of all of these.
 
     Raises UserError for prompts trained elsewhere, no run of the task, or an input that does not fit the model.
@@ -110,9 +108,9 @@ def explanation(
     if "other" not in kinds:
         result.omissions.append("explanation: there are no other runs whose prompts could be explained.")
     result.tables["explanations"] = _table(explaining, explained)
-    sample = _Sample(permutations, draws, seed)
-    _report_accuracy(explaining, task, sample, result)
-    _report_texts(explained, kinds, sample, result)
+    sample = _Sample(permutations, seed)
+    _report_accuracy(explaining, task, result)
+    _report_texts(explained, kinds, result)
     _report_distributions(explained, kinds, sample, result)
     if len(explaining) > 1:
         result.figures["divergences"] = _figure(explained, kinds)
@@ -275,32 +273,35 @@ def _table(explaining: list[Run], explained: list[_Explained]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Sample:
-    """How runs are drawn and their inputs permuted."""
+    """How inputs are permuted and the signs of runs flipped."""
 
     permutations: int
-    draws: int
     seed: int
 
-    def interval(self, values_N: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-        """95 % interval of the mean over runs; none for one run."""
-        return bootstrap_mean(values_N, draws=self.draws, seed=self.seed) if len(values_N) > 1 else (None, None)
 
-    def share_interval(self, shares_N: np.ndarray, of: int = 1) -> tuple[float, float]:
-        """95 % interval of a mean share; Wilson's where each run says yes or no.
-
-        of: how many inputs one run's share is of: Wilson's over these where there is one run.
-        """
-        if len(shares_N) == 1:
-            return wilson(round(shares_N[0] * of), of)
-        if np.isin(shares_N, (0, 1)).all():
-            return wilson(round(shares_N.sum()), len(shares_N))
-        return bootstrap_mean(shares_N, draws=self.draws, seed=self.seed)
+def _bits(values_N: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of a mean over runs of what lies between 0 and 1, a probability or a divergence; none for one."""
+    return t_mean(values_N, least=0.0, most=1.0)
 
 
-def _report_accuracy(explaining: list[Run], task: str, sample: _Sample, result: Result) -> None:
+def _share_interval(shares_N: np.ndarray, of: int = 1) -> tuple[float, float]:
+    """95 % interval of a mean share; Wilson's where each run says yes or no, or all say the same.
+
+    of: how many inputs one run's share is of: Wilson's over these where there is one run.
+    """
+    if len(shares_N) == 1:
+        return wilson(round(shares_N[0] * of), of)
+    if np.isin(shares_N, (0, 1)).all() or np.ptp(shares_N) == 0:
+        return wilson(round(shares_N.sum()), len(shares_N))
+    low, high = t_mean(shares_N, least=0.0, most=1.0)
+    assert low is not None and high is not None  # there are two runs
+    return low, high
+
+
+def _report_accuracy(explaining: list[Run], task: str, result: Result) -> None:
     rows = [run.row() for run in explaining]
     accuracy_N = np.array([row["accuracy_final"] for row in rows], dtype=float)
-    low, high = sample.share_interval(accuracy_N, rows[0]["n"])
+    low, high = _share_interval(accuracy_N, rows[0]["n"])
     accuracy = result.number("accuracy", accuracy_N.mean(), len(rows), "runs", low, high)
     sentence = (
         f"The tokens of task {task} explain {accuracy.value:.1%} of their test inputs correctly "
@@ -309,19 +310,19 @@ def _report_accuracy(explaining: list[Run], task: str, sample: _Sample, result: 
     result.findings.append(Finding.of(accuracy, sentence))
 
 
-def _report_texts(explained: list[_Explained], kinds: list[str], sample: _Sample, result: Result) -> None:
+def _report_texts(explained: list[_Explained], kinds: list[str], result: Result) -> None:
     """How probable the texts are, and how often they differ: between runs, and from the one of itself."""
     n = len(explained)
     for kind in kinds:
         probability_N = np.array([each.probability_S[each.of(kind)].mean() for each in explained])
-        interval = sample.interval(probability_N)
+        interval = _bits(probability_N)
         result.number(f"probability.{kind}", probability_N.mean(), n, "runs", *interval)
         if n > 1:
-            _report_distinct(kind, [[each.texts[s] for s in each.of(kind)] for each in explained], sample, result)
+            _report_distinct(kind, [[each.texts[s] for s in each.of(kind)] for each in explained], result)
         if kind == "own":
             continue
         differs_N = np.array([np.mean([each.texts[s] != each.texts[0] for s in each.of(kind)]) for each in explained])
-        low, high = sample.share_interval(differs_N, len(explained[0].of(kind)))
+        low, high = _share_interval(differs_N, len(explained[0].of(kind)))
         differs = result.number(f"differs.{kind}", differs_N.mean(), n, "runs", low, high)
         sentence = (
             f"With itself as the input an explanation token writes another text than for {ONE_INPUT[kind]} "
@@ -330,18 +331,18 @@ def _report_texts(explained: list[_Explained], kinds: list[str], sample: _Sample
         result.findings.append(Finding.of(differs, sentence))
 
 
-def _report_distinct(kind: str, texts_N: list[list[str]], sample: _Sample, result: Result) -> None:
+def _report_distinct(kind: str, texts_N: list[list[str]], result: Result) -> None:
     """The share of pairs of runs that write different texts, one input beside another of the same place."""
     n, places = len(texts_N), min(map(len, texts_N))
     different_NN = np.mean([[[a[i] != b[i] for b in texts_N] for a in texts_N] for i in range(places)], axis=0)
     pairs = n * (n - 1) // 2
     share = float(different_NN.sum() / (2 * pairs))
-    if share in (0.0, 1.0):  # draws cannot vary
-        interval = wilson(round(share * n), n)
-    else:
-        apart_NN = ~np.eye(n, dtype=bool)
-        interval = pair_interval(different_NN, apart_NN, run_weights(n, sample.draws, sample.seed))
-    result.number(f"distinct.{kind}", share, pairs, "pairs of runs", *interval)
+    low, high = wilson(round(share * n), n)
+    if share not in (0.0, 1.0) and n > 2:
+        left = different_NN.sum() - 2 * different_NN.sum(1)
+        t_low, t_high = jackknife_interval(share, left / ((n - 1) * (n - 2)))
+        low, high = max(min(low, t_low), 0.0), min(max(high, t_high), 1.0)
+    result.number(f"distinct.{kind}", share, pairs, "pairs of runs", low, high)
 
 
 def _report_distributions(explained: list[_Explained], kinds: list[str], sample: _Sample, result: Result) -> None:
@@ -355,8 +356,12 @@ def _report_distributions(explained: list[_Explained], kinds: list[str], sample:
         elif kind == "p0" and "random" in kinds:
             random_N = np.array([each.js_SS[each.of("random"), each.of("p0")[0]].mean() for each in explained])
             p = sign_flip_p(own_N - random_N, permutations=sample.permutations, seed=sample.seed)
-            control = result.number("js.random.p0", random_N.mean(), n, "runs", *sample.interval(random_N))
-        low, high = sample.interval(own_N)
+            if n < sign_flips_needed():
+                result.omissions.append(
+                    f"explanation: {n} runs allow no verdict on P0: signs of runs flipped need {sign_flips_needed()}."
+                )
+            control = result.number("js.random.p0", random_N.mean(), n, "runs", *_bits(random_N))
+        low, high = _bits(own_N)
         own = result.number(f"js.own.{kind}", own_N.mean(), n, "runs", low, high, p)
         if control is not None and p is not None and kind != "word":
             result.findings.append(_finding(kind, own, control, p))
@@ -375,7 +380,7 @@ def _outlying(explained: list[_Explained], kind: str, sample: _Sample, result: R
     observed = float(np.mean([mean_S[0] for mean_S in means]))
     draws = sample.permutations
     null_B = np.mean([mean_S[generator.integers(0, len(mean_S), draws)] for mean_S in means], axis=0)
-    mean, interval = float(np.mean(among_N)), sample.interval(np.array(among_N))
+    mean, interval = float(np.mean(among_N)), _bits(np.array(among_N))
     among = result.number(f"js.among.{kind}", mean, len(explained), "runs", *interval)
     return among, permutation_p(observed, null_B)
 

@@ -20,7 +20,6 @@ from promptgeo.analysis.scoring import (
     Scored,
     add_difference,
     add_mean,
-    by_sign,
     evaluation_sets,
     in_percent,
     in_points,
@@ -67,15 +66,15 @@ def mean_prompts(runs: RunTable, *, lm: LM, seed: int = 0) -> Result:
     `<kind>.all`: mean over the prompts of all tasks, each task weighing the same. `difference.<kind>.<control>`: of
     these means. Table `accuracies`: one row per kind and task.
 
-    A single prompt has Wilson's interval over the test examples. A mean of several draws runs (`runs`, `initial`) and
-    test examples with replacement; mean prompts are kept as they are.
+    A single prompt has Wilson's interval over the test examples. A mean of several is over runs (`runs`, `initial`) and
+    test examples; mean prompts are kept as they are: what is said is of these, not of those of other runs.
 
-    seed: of the bootstrap draws.
+    seed: of the draws of test examples.
     Raises UserError for prompts that were trained elsewhere or have different shapes.
     """
     sets_N = evaluation_sets(runs, "mean_prompts")
     scored = score_kinds(lm, _prompts(runs, sets_N), tasks_equal=True)
-    result, bootstrap = Result(), Bootstrap(len(runs), seed=seed)
+    result, bootstrap = Result(), Bootstrap(seed=seed)
     if "other_task" not in scored:
         result.omissions.append("mean_prompts: another task's mean prompt as a control needs runs of two tasks.")
     on_task: dict[str, dict[EvaluationSet, Number]] = {}
@@ -135,14 +134,14 @@ def _compare(
     for control, words in CONTROLS[kind].items():
         if control not in scored:
             continue
-        number = add_difference(result, f"difference.{kind}.{control}", prompts, scored[control], bootstrap)
-        verdict = by_sign(number, "more than", "not distinguishable from", "less than")
+        difference = add_difference(result, f"difference.{kind}.{control}", prompts, scored[control], bootstrap)
+        verdict = difference.verdict("more than", "not detectably more or less than", "less than")
         sentence = (
-            f"A task's {LABELS[kind]} solves {in_percent(overall[kind])} of the test examples, {verdict} {words} "
-            f"{in_percent(overall[control])}: {in_points(number)} "
-            f"(n = {number.n} test examples, {len(prompts)} tasks, {runs} runs)."
+            f"A task's {LABELS[kind]}, of these runs, solves {in_percent(overall[kind])} of the test examples, "
+            f"{verdict} {words} {in_percent(overall[control])}: {in_points(difference)}{difference.alike} "
+            f"(n = {difference.number.n} test examples, {len(prompts)} tasks, {runs} runs{difference.reach})."
         )
-        result.findings.append(Finding.of(number, sentence))
+        result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _figure(on_task: dict[str, dict[EvaluationSet, Number]]) -> str:

@@ -11,19 +11,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import Premise, decided
 from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, with_bars
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.scoring import (
+    LEAST_RUNS,
     Bootstrap,
     Candidate,
     Control,
+    Estimate,
     EvaluationSet,
     Scored,
     add_difference,
     add_mean,
-    by_sign,
     evaluation_sets,
     in_percent,
     in_points,
@@ -65,6 +67,8 @@ CONTROLS = {
     ),
 }
 """What the trained prompts are compared with."""
+HALF = 0.5
+"""The accuracy that tells solving from failing, in the claim."""
 
 
 @question(lm=True, claims=("repeating_fails",))
@@ -76,13 +80,14 @@ def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws
     copies each, `initial` (its P0s), `once` (prompts of a task whose labels are those of k = 1, trained on one copy
     only), `other_task` (any other task's prompts), `unprompted`. `read_as.<task>.<k>.<j>`: how often k copies of the
     trained prompt give the label of j copies. `difference.unseen_seen.<task>`, and on unseen k
-    `difference.<control>.<task>`.
+    `difference.<control>.<task>`, and `difference.read_as.<task>.<k>.<j>.<i>` of the two most frequent readings.
 
-    Table `accuracies`: one row per prompt and k, with Wilson's interval over the E examples. Intervals of means draw
-    whole runs and examples (of each k) with replacement. Claim `repeating_fails`: two copies of a prompt trained on one
-    solve less than half, at the interval's upper end.
+    Table `accuracies`: one row per prompt and k, with Wilson's interval over the E examples. Intervals of means are
+    over runs (Student's t) and examples (of each k). Claim `repeating_fails`: two copies of a prompt trained on one
+    solve less than half. Premises: 3 runs, and one copy solves more than half, its P0 (`once_initial.<task>.1`) and no
+    prompt less.
 
-    max_examples: inputs of each task, drawn by seed; None: all. draws: of the bootstrap. seed: of all draws.
+    max_examples: inputs of each task, drawn by seed; None: all. draws: of examples. seed: of all draws.
     Raises UserError where no run's task has examples with several copies, or runs differ in prompt length or template.
     """
     sets_N = evaluation_sets(runs, "repeatable")
@@ -101,7 +106,7 @@ def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws
         held_out = _held_out(own, max_examples, seed)
         result.omissions += _omissions(held_out, own, sets_N, max_examples, seed)
         scored = score_kinds(lm, _prompts(runs, sets_N, own, held_out, lm.width), tasks_equal=True)
-        bootstrap = Bootstrap(len(runs), draws, seed)
+        bootstrap = Bootstrap(draws, seed)
         tables.append(_table(runs.table, scored, held_out))
         accuracies = _report_accuracies(result, scored, held_out, bootstrap)
         _report_unseen(result, scored["trained"], accuracies["trained"], held_out, bootstrap)
@@ -109,8 +114,11 @@ def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws
         readings = _readings(lm, runs, [n for n in range(len(runs)) if sets_N[n] is own], held_out, scored["trained"])
         read_as = _report_readings(result, readings, held_out, bootstrap)
         if "once" in scored and {1, 2} <= set(held_out.set_k):
-            claim = _claim(accuracies["once"], len(set(scored["once"].runs_S)))
-            result.claims.append(claim)
+            start = score_kinds(lm, _initial_once(runs, scored["once"], held_out), tasks_equal=True)["initial"]
+            initial = add_mean(result, f"once_initial.{held_out.name}.1", start, bootstrap)
+            two = bootstrap.mean(held_out.part(scored["once"], [2]))
+            unprompted = accuracies["unprompted"].by_k[1]
+            result.claims.append(_claim(accuracies["once"], two, {"its P0": initial, "no prompt": unprompted}))
         result.figures[f"accuracy_{held_out.name}"] = _figure(accuracies, held_out)
         result.figures[f"read_as_{held_out.name}"] = _reading_figure(read_as, held_out)
     result.tables["accuracies"] = pd.concat(tables, ignore_index=True)
@@ -316,15 +324,15 @@ def _report_unseen(
 ) -> None:
     """Compares the trained prompts on unseen k with themselves on seen ones."""
     unseen, seen = held_out.part(trained, held_out.unseen), held_out.part(trained, held_out.seen)
-    number = add_difference(result, f"difference.unseen_seen.{held_out.name}", unseen, seen, bootstrap)
-    verdict = by_sign(number, "better than", "not distinguishable from", "worse than")
+    difference = add_difference(result, f"difference.unseen_seen.{held_out.name}", unseen, seen, bootstrap)
+    verdict = difference.verdict("better than", "not detectably better or worse than", "worse than")
     sentence = (
         f"k copies of a {held_out.name} prompt solve {in_percent(accuracies.unseen)} of the held-out examples for "
         f"k = {_listed(held_out.unseen)}, which were not trained, {verdict} {in_percent(accuracies.seen)} for "
-        f"k = {_listed(held_out.seen)}, which were: {in_points(number)} "
-        f"(n = {unseen.examples} and {seen.examples} test examples, {len(set(trained.runs_S))} runs)."
+        f"k = {_listed(held_out.seen)}, which were: {in_points(difference)}{difference.alike} "
+        f"(n = {unseen.examples} and {seen.examples} test examples, {len(set(trained.runs_S))} runs{difference.reach})."
     )
-    result.findings.append(Finding.of(number, sentence))
+    result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _report_controls(
@@ -340,14 +348,15 @@ def _report_controls(
         if kind not in scored:
             continue
         control = held_out.part(scored[kind], held_out.unseen)
-        number = add_difference(result, f"difference.{kind}.{held_out.name}", trained, control, bootstrap)
+        difference = add_difference(result, f"difference.{kind}.{held_out.name}", trained, control, bootstrap)
         runs = f"{len(set(trained.runs_S))} and {len(set(control.runs_S))} runs"
         sentence = (
             f"With k = {_listed(held_out.unseen)} copies, a {held_out.name} prompt solves "
             f"{in_percent(accuracies['trained'].unseen)}, {words.words} {in_percent(accuracies[kind].unseen)}: "
-            f"{in_points(number)}, so {words.meaning(number)} (n = {number.n} test examples, {runs})."
+            f"{in_points(difference)}, so {words.meaning(difference)} (n = {difference.number.n} test examples, {runs}"
+            f"{difference.reach})."
         )
-        result.findings.append(Finding.of(number, sentence))
+        result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _report_readings(
@@ -361,25 +370,59 @@ def _report_readings(
     for k in held_out.unseen:
         # As meant first: of equal shares the first one counts.
         js = sorted((j for of_k, j in readings if of_k == k), key=lambda j: j != k)
-        best = max(js, key=lambda j: read_as[k, j].value)
-        number = read_as[k, best]
-        as_what = "as they were meant" if best == k else f"as {best} cop{'y' if best == 1 else 'ies'}"
-        what = f"are most often read {as_what}, in {in_percent(number)} of the cases"
+        best, *rest = sorted(js, key=lambda j: -read_as[k, j].value)
+        number, runs = read_as[k, best], len(set(readings[k, best].runs_S))
+        n = f"n = {number.n} test examples, {runs} runs"
+        subject = f"{k} copies of a {held_out.name} prompt"
         if number.value == 0:
-            what = f"are never read as any number of copies: {in_percent(number)}"
-        runs = len(set(readings[k, best].runs_S))
-        sentence = f"{k} copies of a {held_out.name} prompt {what} (n = {number.n} test examples, {runs} runs)."
-        result.findings.append(Finding.of(number, sentence))
+            sentence = f"{subject} are never read as any number of copies: {in_percent(number)} ({n})."
+            result.findings.append(Finding.of(number, sentence))
+        elif rest:
+            quantity = f"difference.read_as.{held_out.name}.{k}.{best}.{rest[0]}"
+            difference = add_difference(result, quantity, readings[k, best], readings[k, rest[0]], bootstrap)
+            most = difference.verdict("are more often", "are not detectably more often", "", chosen_from=len(rest))
+            sentence = (
+                f"{subject} {most} read {_as_copies(best, k)}, in {in_percent(number)} of the cases, than "
+                f"{_as_copies(rest[0], k)}, which comes next: {in_points(difference)} ({n}{difference.reach})."
+            )
+            result.findings.append(Finding.of(difference.number, sentence))
     return read_as
 
 
-def _claim(once: _Accuracies, runs: int) -> Claim:
-    one, two = once.by_k[1], once.by_k[2]
+def _as_copies(j: int, k: int) -> str:
+    return "as they were meant" if j == k else f"as {j} cop{'y' if j == 1 else 'ies'}"
+
+
+def _initial_once(runs: RunTable, once: Scored, held_out: _HeldOut) -> list[Candidate[str]]:
+    """The P0s of the prompts that were trained on one copy, with one copy."""
+    initial_NPd = runs.prompts("initial")
+    return [Candidate("initial", initial_NPd[n], held_out.set_k[1], (n,)) for (n,) in sorted(set(once.runs_S))]
+
+
+def _claim(once: _Accuracies, two: Estimate, untrained: dict[str, Number]) -> Claim:
+    """Of two copies; untrained: what is scored with one copy in place of the trained prompt, in words."""
+    one, runs = once.by_k[1], two.runs
     evidence = (
         f"A prompt trained on one copy solves {in_percent(one)} with one copy, and with two copies {in_percent(two)} "
-        f"of what two should mean (n = {two.n} test examples, {runs} runs)."
+        f"of what two should mean (n = {once.by_k[2].n} test examples, {runs} runs)."
     )
-    return Claim("repeating_fails", Outcome.of(two.interval[1] < 0.5), evidence)
+    premises = [
+        Premise(runs >= LEAST_RUNS, f"{LEAST_RUNS} runs or more", f"{LEAST_RUNS} runs or more"),
+        Premise(one.interval[0] > HALF, "one copy solves more than half", "prompts that solve the task with one copy"),
+        *(
+            Premise(
+                number.interval[1] < HALF,
+                f"{words} solves less than half ({in_percent(number)})",
+                f"a task that {words} does not solve",
+            )
+            for words, number in untrained.items()
+        ),
+    ]
+    needs = f"more runs than {runs}, or more examples"
+    p = two.p(HALF)
+    return decided(
+        "repeating_fails", two.interval, evidence, threshold=HALF, below=True, p=p, premises=premises, needs=needs
+    )
 
 
 def _listed(ks: list[int]) -> str:

@@ -13,7 +13,8 @@ distribution in bits (Lin 1991; at most 1), and `js.p0_random`; `difference.entr
 
 Runs are what is drawn and permuted; runs of one task with the same P0 are one unit. p against P0 and the random prompt:
 signs of the units' paired differences flipped, two-sided, exact for up to 12 units. p against other tasks: tasks of
-whole runs exchanged within an init. Each p is of one comparison, not corrected for their number.
+whole units exchanged within an init. Intervals: Student's t over units; of a single unit over its runs, which then
+speak for its task and P0 alone. Each p is of one comparison, not corrected for their number.
 
 Shapes: N runs, P prompt tokens, d width, V vocabulary, T probes, A parts of a prompt (whole, and each token), W kinds
 of prompt, k ranks, S prompts, L tasks, B permutations.
@@ -35,12 +36,13 @@ from promptgeo.analysis.probing import entropy, js, next_token, probe_row
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
-    bootstrap_mean,
     least_dealt_p,
     newcombe,
     orders_within,
     permutation_p,
     sign_flip_p,
+    sign_flips_needed,
+    t_mean,
     wilson,
 )
 from promptgeo.analysis.result import Finding, Number, Result
@@ -78,7 +80,6 @@ def speaking_probes(
     top_k: int = 5,
     say: int = 8,
     permutations: int = 1000,
-    draws: int = 1000,
     seed: int = 0,
 ) -> Result:
     """What the model says after each probe, of the trained prompt and of controls.
@@ -92,8 +93,7 @@ def speaking_probes(
         top_k: how many continuations (tokens) count.
         say: tokens that are written greedily; 0: none.
         permutations: sign flips of units, tasks exchanged within an init.
-        draws: bootstrap draws of units.
-        seed: of both, and of the random prompts.
+        seed: of these, and of the random prompts.
 
     Raises UserError for prompts trained elsewhere, fewer than two runs, different shapes, or a probe that does not fit
     the model.
@@ -112,7 +112,7 @@ def speaking_probes(
     result = Result()
     prompts = _prompts(runs, seed, result)
     spoken = _next_tokens(lm, prompts, probes, min(top_k, len(lm.vocabulary())))
-    sample = _Sample.of(runs, prompts, permutations, draws, seed)
+    sample = _Sample.of(runs, prompts, permutations, seed)
     _note_power(sample, "other_task" in prompts, result)
     shares = _report_words(spoken, [_words(lm, run) for run in runs.runs], sample, top_k, result)
     _report_distributions(spoken, sample, result)
@@ -256,14 +256,13 @@ class _Sample:
     units_N: np.ndarray
     """int64: runs of one task with the same P0 are one independent unit."""
     permutations: int
-    draws: int
     seed: int
 
     @classmethod
-    def of(cls, runs: RunTable, prompts: dict[str, np.ndarray], permutations: int, draws: int, seed: int) -> "_Sample":
+    def of(cls, runs: RunTable, prompts: dict[str, np.ndarray], permutations: int, seed: int) -> "_Sample":
         starts_NPd = prompts.get("p0", prompts["trained"])
         names = [f"{task}|{start.tobytes().hex()}" for task, start in zip(runs.table["task"], starts_NPd, strict=True)]
-        return cls(runs.table, pd.factorize(pd.Series(names))[0], permutations, draws, seed)
+        return cls(runs.table, pd.factorize(pd.Series(names))[0], permutations, seed)
 
     @property
     def tasks(self) -> list[str]:
@@ -274,31 +273,51 @@ class _Sample:
         return len(np.unique(self.units_N))
 
     @property
+    def first_U(self) -> np.ndarray:
+        """int64: the first run of each unit."""
+        return np.unique(self.units_N, return_index=True)[1]
+
+    @property
     def exchangeable(self) -> bool:
         """Whether an init has runs of two tasks."""
         return bool(self.table.groupby("init")["task"].nunique().max() > 1)
 
     @property
     def least_tasks_p(self) -> float:
-        """The least p that tasks exchanged within inits allow."""
-        counts = self.table.groupby(["init", "task"]).size()
+        """The least p that tasks of whole units exchanged within inits allow."""
+        counts = self.table.loc[self.first_U].groupby(["init", "task"]).size()
         return least_dealt_p([counts_L.tolist() for _, counts_L in counts.groupby("init")])
 
-    def interval(self, values_N: np.ndarray, some_N: np.ndarray | slice = slice(None)) -> tuple[float, float]:
-        """95 % interval of the mean over some runs, whole units drawn."""
-        return bootstrap_mean(values_N[some_N], self.units_N[some_N], self.draws, self.seed)
+    def interval(
+        self,
+        values_N: np.ndarray,
+        some_N: np.ndarray | slice = slice(None),
+        least: float | None = None,
+        most: float | None = None,
+    ) -> tuple[float, float]:
+        """95 % interval of the mean over some runs, over whole units; over runs where they are one unit.
+
+        No bound but least and most where there is a single run.
+        """
+        units_N = self.units_N[some_N]
+        low, high = t_mean(values_N[some_N], units_N if np.ptp(units_N) > 0 else None, least, most)
+        if low is None or high is None:
+            return (-np.inf if least is None else least), (np.inf if most is None else most)
+        return low, high
 
     def share_interval(self, shares_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
-        """Likewise; Wilson's for the units where every run has the same share, so that draws cannot vary."""
+        """Likewise; never narrower than Wilson's for the units, that of a run's share being yes or no."""
+        share, units = shares_N[some_N].mean(), len(np.unique(self.units_N[some_N]))
+        low, high = wilson(round(share * units), units)
         if np.ptp(shares_N[some_N]) > 0:
-            return self.interval(shares_N, some_N)
-        units = len(np.unique(self.units_N[some_N]))
-        return wilson(round(shares_N[some_N][0] * units), units)
+            t_low, t_high = self.interval(shares_N, some_N, 0.0, 1.0)
+            low, high = min(low, t_low), max(high, t_high)
+        return min(low, share), max(high, share)
 
     def difference_interval(self, one_N: np.ndarray, other_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
         """Of the mean difference of two shares; Newcombe's from an interval of each where draws cannot vary."""
         if np.ptp((one_N - other_N)[some_N]) > 0:
-            return self.interval(one_N - other_N, some_N)
+            return self.interval(one_N - other_N, some_N, -1.0, 1.0)
         one, other = (self.share_interval(shares_N, some_N) for shares_N in (one_N, other_N))
         return newcombe(one_N[some_N].mean(), one, other_N[some_N].mean(), other)
 
@@ -309,14 +328,18 @@ class _Sample:
     def tasks_p(self, hits_NL: np.ndarray) -> float | None:
         """p that runs say their own task's words more or less often than if tasks were dealt anew within each init.
 
+        Whole units are dealt: seeds that start from one P0 say the same by that alone.
+
         hits_NL: each run's share of hits for the words of each task. None where tasks cannot be exchanged.
         """
         if not self.exchangeable:
             return None
         codes_N, every_N = np.array([self.tasks.index(t) for t in self.table["task"]]), np.arange(len(hits_NL))
-        orders_BN = orders_within(pd.factorize(self.table["init"])[0], self.permutations, self.seed)
+        init_U = pd.factorize(self.table["init"])[0][self.first_U]
+        orders_BU = orders_within(init_U, self.permutations, self.seed)
+        dealt_BN = codes_N[self.first_U][orders_BU][:, self.units_N]
         observed = float(hits_NL[every_N, codes_N].mean())
-        return permutation_p(observed, hits_NL[every_N, codes_N[orders_BN]].mean(1), "two-sided")
+        return permutation_p(observed, hits_NL[every_N, dealt_BN].mean(1), "two-sided")
 
 
 def _note_power(sample: _Sample, other_task: bool, result: Result) -> None:
@@ -325,7 +348,7 @@ def _note_power(sample: _Sample, other_task: bool, result: Result) -> None:
     if least > LEVEL:
         result.omissions.append(
             "speaking_probes: too few runs to test differences from P0 and random prompts: "
-            f"with {sample.units} independent ones no p is below {least:.2g}."
+            f"with {sample.units} independent ones no p is below {least:.2g}; {sign_flips_needed()} would do."
         )
     if other_task and not sample.exchangeable:
         result.omissions.append(
@@ -442,10 +465,8 @@ def _hit_findings(hits: _Hits, top_k: int, probes: int) -> list[Finding]:
 
 
 def _compared(difference: Number, more: str, less: str, neither: str) -> str:
-    """The words for a difference: by its p, or where it has none by its interval."""
-    low, high = difference.interval
-    detected = difference.p < LEVEL if difference.p is not None else low > 0 or high < 0
-    if not detected or difference.value == 0:
+    """The words for a difference, by its p: without one nothing is detected."""
+    if difference.p is None or difference.p >= LEVEL or difference.value == 0:
         return neither
     return more if difference.value > 0 else less
 
@@ -463,10 +484,10 @@ def _report_distributions(spoken: _Spoken, sample: _Sample, result: Result) -> N
     entropies = {kind: spoken.entropy_WNT[w].mean(1) for w, kind in enumerate(spoken.kinds)}
     divergences = {pair: js_NT.mean(1) for pair, js_NT in spoken.js.items()}
     for kind, bits_N in entropies.items():
-        result.number(f"entropy.{kind}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N))
+        result.number(f"entropy.{kind}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N, least=0.0))
     for (one, other), bits_N in divergences.items():
         name = other if one == "trained" else f"{one}_{other}"
-        result.number(f"js.{name}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N))
+        result.number(f"js.{name}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N, least=0.0, most=1.0))
     for control in [kind for kind in ("p0", "random") if kind in entropies]:
         trained_N, control_N = entropies["trained"], entropies[control]
         difference = _difference(f"entropy.{control}", trained_N, control_N, sample, result)

@@ -18,21 +18,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import Premise, decided, for_all
 from promptgeo.analysis.figures import COLOURS, small_multiples, svg, with_bars
 from promptgeo.analysis.groups import TaskRuns, by_task
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.scoring import (
+    ALIKE,
+    LEAST_RUNS,
     Answers,
     Bootstrap,
     Candidate,
+    Difference,
+    Estimate,
     EvaluationSet,
     Scored,
     add_difference,
     add_mean,
     answers,
-    by_sign,
     in_percent,
     in_points,
     sampled_examples,
@@ -43,6 +47,7 @@ from promptgeo.analysis.token_prompts import (
     NONE,
     ONE_TOKEN,
     ORDER,
+    RANDOM_SUM,
     SUM,
     TRAINED,
     Choice,
@@ -91,15 +96,19 @@ def token_operations(
 
     Numbers. `<kind>.<task>`: accuracy. `numeric.<kind>.<task>`: the share of outputs that `number` matches as a whole,
     where every label is a number. `difference.<kind>.<task>` and `difference.numeric.<kind>.<task>`: the kind less the
-    trained prompts; `difference.delta_sum.sum.<task>` likewise. Where a task adds c to its input,
+    trained prompts; `difference.delta_sum.sum.<task>` and `.delta_sum.random_sum.` likewise. `over_bar.<kind>.<task>`:
+    the kind less `well` times the trained prompts. Where a task adds c to its input,
     `repeat.<k>.<task>.as_plus_<k c>` scores the repeats on what they would mean if meanings added up, and
     `difference.repeat.<k>.<task>.as_plus_<k c>` compares with a token once, scored on the same.
 
-    Table `prompts`: a row per scored prompt, with Wilson's interval. Intervals of means draw whole runs and test
-    examples with replacement. What is drawn in place of all is named.
+    Table `prompts`: a row per scored prompt, with Wilson's interval. Intervals of means are over runs (Student's t) and
+    test examples. What is drawn in place of all is named.
 
-    Claims, of number tasks: `orders_work` and `repeats_fail` (against `well` times the trained prompts' accuracy),
-    `one_token_numeric` (against the share `enough`, which must not be reached without a prompt), `sum_of_deltas`.
+    Claims, of number tasks: `orders_work` and `repeats_fail` (over and under `well` times the trained prompts'
+    accuracy), `one_token_numeric` (over the share `enough`, which neither P0 nor no prompt must reach),
+    `sum_of_deltas` (more than the sum of the tokens and than random directions, by 5 points or it fails). Premises: at
+    least 3 runs, and the trained prompts solve more than P0 and no prompt. Of several tasks, a claim holds if it does
+    for all, and fails where one task shows it at a level adjusted for their number.
 
     Args:
         repeats: how often a token is repeated, beside P times.
@@ -110,7 +119,7 @@ def token_operations(
         max_examples: test examples of a task, likewise; None: all.
         well: times the trained prompt's accuracy: from there on an operation works.
         enough: share of outputs that are numbers, from which a token is enough to make them so.
-        draws, seed: of the bootstrap; the seed also draws what is scored.
+        draws, seed: of test examples; the seed also draws what is scored.
 
     Raises UserError where no prompt has two tokens, or for prompts that were trained elsewhere.
     """
@@ -125,10 +134,12 @@ def token_operations(
         result.omissions += _omissions(group.task_runs, choice, max_subsets)
         prompts.append(_prompts(lm, group, choice, generator))
     scores = _score(lm, prompts, re.compile(number))
-    bootstrap = Bootstrap(len(runs), draws, seed)
-    reports = [_report(result, group, of_group, bootstrap) for group, of_group in zip(groups, scores, strict=True)]
+    bootstrap = Bootstrap(draws, seed)
+    reports = [
+        _report(result, group, of_group, bootstrap, well) for group, of_group in zip(groups, scores, strict=True)
+    ]
     result.omissions += sampled_examples("token_operations", [g.evaluation_set for g in groups], max_examples, seed)
-    result.claims += _claims([report for report in reports if report.group.numbers], well, enough)
+    result.claims += _claims([report for report in reports if report.group.numbers], enough)
     result.tables["prompts"] = _table(groups, scores, runs.table)
     result.figures["operations"] = _figure(reports)
     return result
@@ -318,14 +329,28 @@ def _scores(prompts: list[tuple[_Prompt, Answers]], number: re.Pattern[str]) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Report:
-    """A group's numbers."""
+    """A group's numbers, and what its claims rest on."""
 
     group: _Group
+    well: float
+    runs: int
+    """Independent runs."""
     accuracy: dict[Kind, Number]
     numeric: dict[Kind, Number]
     """The share of outputs that are numbers; empty where labels are none."""
-    deltas: Number | None
-    """The sum of deltas on a P0 token less the sum of the tokens; None without P0."""
+    differences: dict[Kind, Difference]
+    """Of each kind less the trained prompts."""
+    over_bar: dict[Kind, Difference]
+    """Of other orders, and of a token twice, less `well` times the trained prompts."""
+    deltas: dict[Kind, Difference]
+    """The sum of deltas on a P0 token less the sum of the tokens, less random directions; empty without P0."""
+    one_token: Estimate
+    """The share of a single token's outputs that are numbers."""
+
+    @property
+    def needs(self) -> str:
+        """What would decide a claim whose interval does not."""
+        return f"more runs than {self.runs}, or more test examples"
 
     @property
     def own(self) -> list[Kind]:
@@ -333,21 +358,39 @@ class _Report:
         return [kind for kind in self.accuracy if kind.adds is None]
 
 
-def _report(result: Result, group: _Group, scores: dict[Kind, _Scores], bootstrap: Bootstrap) -> _Report:
+def _report(result: Result, group: _Group, scores: dict[Kind, _Scores], bootstrap: Bootstrap, well: float) -> _Report:
     """Adds the group's numbers and findings."""
     accuracy, numeric = _report_means(result, group, scores, bootstrap)
-    for kind in scores:
-        if kind.adds is None and kind not in (TRAINED, NONE):
-            _report_kind(result, group, kind, scores, accuracy[kind], numeric.get(kind), bootstrap)
-    deltas = None
+    differences = {
+        kind: _report_kind(result, group, kind, scores, accuracy[kind], numeric.get(kind), bootstrap)
+        for kind in scores
+        if kind.adds is None and kind not in (TRAINED, NONE)
+    }
+    trained = scores[TRAINED].accuracy
+
+    def add(kind: Kind, control: Scored, quantity: str, times: float = 1.0) -> Difference:
+        n, own = len(scores[kind]), scores[kind].accuracy
+        return add_difference(result, f"{quantity}.{group.name}", own, control, bootstrap, n, "prompts", times)
+
+    differences[NONE] = add(NONE, trained, "difference.none")
+    over_bar = {kind: add(kind, trained, f"over_bar.{kind}", well) for kind in (ORDER, _twice(group)) if kind in scores}
+    deltas = {}
     if DELTA_SUM in scores:
-        with_p0, sums = scores[DELTA_SUM].accuracy, scores[SUM].accuracy
-        known = set(with_p0.runs_S)
-        same_runs = sums.where(lambda s: sums.runs_S[s] in known)
-        quantity = f"difference.delta_sum.sum.{group.name}"
-        deltas = add_difference(result, quantity, with_p0, same_runs, bootstrap, len(with_p0), "prompts")
+        known = set(scores[DELTA_SUM].accuracy.runs_S)
+        for other in (SUM, RANDOM_SUM):
+            deltas[other] = add(DELTA_SUM, _of_runs(scores[other].accuracy, known), f"difference.delta_sum.{other}")
     _report_repeats(result, group, scores, accuracy, bootstrap)
-    return _Report(group, accuracy, numeric, deltas)
+    one_token, runs = bootstrap.mean(scores[ONE_TOKEN].numeric), len(set(trained.runs_S))
+    return _Report(group, well, runs, accuracy, numeric, differences, over_bar, deltas, one_token)
+
+
+def _of_runs(scored: Scored, runs: set[tuple[int, ...]]) -> Scored:
+    return scored.where(lambda s: scored.runs_S[s] in runs)
+
+
+def _twice(group: _Group) -> Kind:
+    """A token twice, scored on what that would mean if meanings added up."""
+    return Kind("repeat", 2, 2 * group.offset)
 
 
 def _report_means(
@@ -374,31 +417,32 @@ def _report_kind(
     accuracy: Number,
     numeric: Number | None,
     bootstrap: Bootstrap,
-) -> None:
-    """Compares a kind with the trained prompts of the same runs: P0 may be known of some runs only.
+) -> Difference:
+    """Adds and returns a kind less the trained prompts of the same runs: P0 may be known of some runs only.
 
     accuracy, numeric: the kind's numbers; numeric where labels are numbers.
     """
     of_kind, trained = scores[kind], scores[TRAINED]
     known = set(of_kind.accuracy.runs_S)
 
-    def compared(scored: Scored, trained: Scored, prefix: str = "") -> tuple[Number, Scored]:
-        control = trained.where(lambda s: trained.runs_S[s] in known)
+    def compared(scored: Scored, trained: Scored, prefix: str = "") -> tuple[Difference, Scored]:
+        control = _of_runs(trained, known)
         quantity = f"difference.{prefix}{kind}.{group.name}"
         return add_difference(result, quantity, scored, control, bootstrap, len(scored), "prompts"), control
 
-    number, control = compared(of_kind.accuracy, trained.accuracy)
+    difference, control = compared(of_kind.accuracy, trained.accuracy)
     also = ""
     if numeric:
         compared(of_kind.numeric, trained.numeric, "numeric.")
         also = f" ({in_percent(numeric)} of its outputs are numbers)"
-    verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
+    verdict = difference.verdict("more than", "not detectably more or fewer than", "fewer than")
     sentence = (
         f"{group.name}: {_words(kind)} solves {in_percent(accuracy)} of the test examples{also}, {verdict} "
-        f"the trained prompt ({control.mean:.1%}): {in_points(number)} "
-        f"({of_kind.n}, {group.evaluation_set.n} test examples)."
+        f"the trained prompt ({control.mean:.1%}): {in_points(difference)}{difference.alike} "
+        f"({of_kind.n}, {group.evaluation_set.n} test examples{difference.reach})."
     )
-    result.findings.append(Finding.of(number, sentence))
+    result.findings.append(Finding.of(difference.number, sentence))
+    return difference
 
 
 def _report_repeats(
@@ -410,14 +454,14 @@ def _report_repeats(
             continue
         once = scores[replace(ONE_TOKEN, adds=kind.adds)].accuracy
         quantity = f"difference.{kind.operation}.{group.name}{kind.scoring}"
-        number = add_difference(result, quantity, of_kind.accuracy, once, bootstrap, len(of_kind), "prompts")
-        verdict = by_sign(number, "more than", "not distinguishable from", "fewer than")
+        difference = add_difference(result, quantity, of_kind.accuracy, once, bootstrap, len(of_kind), "prompts")
+        verdict = difference.verdict("more than", "not detectably more or fewer than", "fewer than")
         sentence = (
             f"{group.name}: {_words(kind)} gives the input plus {kind.adds} in {in_percent(accuracy[kind])} of the "
-            f"test examples, {verdict} the token once ({once.mean:.1%}): {in_points(number)} "
-            f"({of_kind.n}, {of_kind.accuracy.examples} test examples)."
+            f"test examples, {verdict} the token once ({once.mean:.1%}): {in_points(difference)}{difference.alike} "
+            f"({of_kind.n}, {of_kind.accuracy.examples} test examples{difference.reach})."
         )
-        result.findings.append(Finding.of(number, sentence))
+        result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _words(kind: Kind) -> str:
@@ -431,55 +475,114 @@ def _words(kind: Kind) -> str:
 # Claims.
 
 
-def _claims(reports: list[_Report], well: float, enough: float) -> list[Claim]:
-    """The study's claims, which are about a number task; they hold if they hold for every one here."""
-
-    def against_trained(report: _Report, kind: Kind, words: str, should_work: bool) -> tuple[bool, str]:
-        number, bar = report.accuracy[kind], well * report.accuracy[TRAINED].value
-        works = number.value >= bar > 0
-        return works == should_work, (
-            f"{report.group.name}: {words} {in_percent(number)}, {'at least' if works else 'less than'} {well:g} times "
-            f"the trained prompt's accuracy ({bar:.1%}; n = {number.n} prompts)"
-        )
-
-    twice = "a token twice, scored on twice the sum,"
-    doubled = {report: Kind("repeat", 2, 2 * report.group.offset) for report in reports}
-    verdicts = {
-        "orders_work": [against_trained(report, ORDER, "in another order", True) for report in reports],
-        "repeats_fail": [
-            against_trained(report, kind, twice, False) for report, kind in doubled.items() if kind in report.accuracy
-        ],
-        "one_token_numeric": [_one_token(report, enough) for report in reports],
-        "sum_of_deltas": [_sum_of_deltas(report, report.deltas) for report in reports if report.deltas],
-    }
-    return [
-        Claim(
-            name, Outcome.of(all(holds for holds, _ in by_task)), "; ".join(evidence for _, evidence in by_task) + "."
-        )
-        for name, by_task in verdicts.items()
-        if by_task
-    ]
+def _claims(reports: list[_Report], enough: float) -> list[Claim]:
+    """The study's claims, which are about a number task: each holds if it holds for every one here."""
+    by_name: dict[str, list[Claim]] = {}
+    for report in reports:
+        for claim in _claims_of(report, len(reports), enough):
+            by_name.setdefault(claim.name, []).append(claim)
+    return [for_all(claims) for claims in by_name.values()]
 
 
-def _one_token(report: _Report, enough: float) -> tuple[bool, str]:
-    """(whether one token makes the output a number and no prompt does not, the evidence)."""
-    single, none, initial = (report.numeric.get(kind) for kind in (ONE_TOKEN, NONE, INITIAL))
-    assert single and none  # every group has both
-    holds = single.value >= enough > none.value
-    without = ", and is reached without a prompt: the token has no part in it" if none.value >= enough else ""
-    return holds, (
+def _claims_of(report: _Report, tasks: int, enough: float) -> list[Claim]:
+    """The claims as one of so many tasks decides them."""
+    premises = _premises(report)
+    claims = [_against_bar(report, kind, tasks, premises) for kind in report.over_bar]
+    claims.append(_one_token(report, tasks, enough, premises))
+    if report.deltas:
+        claims.append(_sum_of_deltas(report, tasks, premises))
+    return claims
+
+
+def _against_bar(report: _Report, kind: Kind, tasks: int, premises: list[Premise]) -> Claim:
+    """Whether other orders work, or a token twice fails: over or under `well` times the trained prompts."""
+    fails, difference = kind != ORDER, report.over_bar[kind]
+    what, once = "in another order", ""
+    if fails:
+        what = "a token twice, scored on twice the sum,"
+        once = f"; a token once solves {in_percent(report.accuracy[ONE_TOKEN])}"
+    evidence = (
+        f"{report.group.name}: {what} {in_percent(report.accuracy[kind])}, against {report.well:g} times the trained "
+        f"prompt's {report.accuracy[TRAINED].value:.1%}: {in_points(difference)} "
+        f"(n = {difference.number.n} prompts{once})."
+    )
+    return decided(
+        "repeats_fail" if fails else "orders_work",
+        difference.estimate.adjusted(tasks, fails),
+        evidence,
+        below=fails,
+        p=difference.estimate.p(0.0),
+        premises=premises,
+        needs=report.needs,
+    )
+
+
+def _one_token(report: _Report, tasks: int, enough: float, premises: list[Premise]) -> Claim:
+    """Whether one token makes the output a number, which neither P0 nor no prompt does."""
+    single, none, initial = report.one_token, report.numeric[NONE], report.numeric.get(INITIAL)
+    evidence = (
         f"{report.group.name}: {in_percent(single)} of a single token's outputs are numbers, of P0's "
-        f"{in_percent(initial) if initial else 'not known'}, without a prompt {in_percent(none)}; "
-        f"{enough:.0%} would be enough{without} (n = {single.n} prompts)"
+        f"{in_percent(initial) if initial else 'not known'}, without a prompt {in_percent(none)}; {enough:.0%} would "
+        f"be enough (n = {report.numeric[ONE_TOKEN].n} prompts)."
+    )
+    can_fail = [
+        Premise(
+            share is not None and share.interval[1] < enough,
+            f"fewer than {enough:.0%} of the outputs {words} are numbers",
+            f"a template in which the outputs {words} are rarely numbers",
+        )
+        for words, share in (("without a prompt", none), ("of P0", initial))
+    ]
+    return decided(
+        "one_token_numeric",
+        single.adjusted(tasks),
+        evidence,
+        threshold=enough,
+        p=single.p(enough),
+        premises=[*premises, *can_fail],
+        needs=report.needs,
     )
 
 
-def _sum_of_deltas(report: _Report, difference: Number) -> tuple[bool, str]:
-    """(whether the sum of the deltas does better than the sum of the tokens, the evidence)."""
-    return difference.interval[0] > 0, (
-        f"{report.group.name}: the sum of the deltas on a P0 token {in_percent(report.accuracy[DELTA_SUM])}, the sum "
-        f"of the tokens {in_percent(report.accuracy[SUM])}: {in_points(difference)} (n = {difference.n} prompts)"
+def _sum_of_deltas(report: _Report, tasks: int, premises: list[Premise]) -> Claim:
+    """Whether the sum of the deltas does better than the sum of the tokens, and than random directions."""
+    estimates = [difference.estimate for difference in report.deltas.values()]
+    lows, highs = zip(*(estimate.adjusted(len(estimates) * tasks) for estimate in estimates), strict=True)
+    others = [
+        f"{_words(kind)} {in_percent(report.accuracy[kind])}: {in_points(difference)}"
+        for kind, difference in report.deltas.items()
+    ]
+    evidence = (
+        f"{report.group.name}: the sum of the deltas on a P0 token {in_percent(report.accuracy[DELTA_SUM])}, "
+        f"{', '.join(others)} (n = {report.deltas[SUM].number.n} prompts)."
     )
+    # Both at once (an intersection): the lesser of each bound, the larger p.
+    return decided(
+        "sum_of_deltas",
+        (min(lows), min(highs)),
+        evidence,
+        margin=ALIKE,
+        p=max(estimate.p(0.0) for estimate in estimates),
+        premises=premises,
+        needs=report.needs,
+    )
+
+
+def _premises(report: _Report) -> list[Premise]:
+    """Of every claim: enough runs, and the trained prompts solve the task as P0 and no prompt do not."""
+    premises = [Premise(report.runs >= LEAST_RUNS, f"{LEAST_RUNS} runs or more", f"{LEAST_RUNS} runs or more")]
+    for kind, words in ((INITIAL, "P0"), (NONE, "no prompt")):
+        known = kind in report.differences
+        against = in_percent(report.accuracy[kind]) if known else "not known"
+        premises.append(
+            Premise(
+                known and report.differences[kind].number.interval[1] < 0,
+                f"the trained prompts solve more than {words} ({in_percent(report.accuracy[TRAINED])} against "
+                f"{against})",
+                f"prompts that solve the task as {words} does not",
+            )
+        )
+    return premises
 
 
 # Table and figure.

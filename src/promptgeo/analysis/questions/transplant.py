@@ -21,13 +21,14 @@ from promptgeo.analysis.scoring import (
     Bootstrap,
     Candidate,
     Control,
+    Difference,
     EvaluationSet,
     Scored,
     add_difference,
     add_mean,
     evaluation_sets,
+    in_percent,
     in_points,
-    percent,
     sampled_examples,
     score_kinds,
 )
@@ -50,7 +51,7 @@ DELTA_CONTROLS = {
     "own": Control(
         "the init's own trained prompt",
         "it works better than the prompt trained from there",
-        "it is not distinguishable from the prompt trained from there",
+        "no difference from the prompt trained from there is detected",
         "part of the delta holds only for its own init",
     ),
     "initial": Control(
@@ -86,7 +87,7 @@ SUM_CONTROLS = {
     "random_delta": Control(
         "the task's delta and a random one of the other's length",
         "the other delta disturbs less than noise",
-        "the other delta is not distinguishable from noise",
+        "no difference between the other delta and noise is detected",
         "the other delta disturbs more than noise",
     ),
 }
@@ -113,12 +114,13 @@ def transplant(
     on B: `composition.sum`, `.own_delta`, `.other_delta`, `.random_delta` (a random delta for the other one).
 
     Tables: `accuracies`, one row per scored prompt with Wilson's interval; `heatmap`, mean over tasks and seeds by
-    donor and recipient init. Intervals of means draw whole runs and test examples with replacement, the same for both
-    sides of a difference. Nothing is chosen by these accuracies.
+    donor and recipient init. Intervals of means are over runs (left out one by one) and test examples, of differences
+    over the same for both sides; fewer than three independent runs give no verdict, pairs of two runs alone speak for
+    themselves. Nothing is chosen by these accuracies.
 
     Args:
         alphas: how much of the delta is added; 0 and 1 are always among them.
-        seed: draws pairs, test examples, random deltas and the bootstrap.
+        seed: draws pairs, test examples and random deltas.
         max_examples: test examples of a task; None: all.
         max_pairs: pairs of runs, spread evenly over pairs of inits; None: all.
         max_compositions: pairs of runs of different tasks; None: all.
@@ -138,7 +140,7 @@ def transplant(
     prompts = _transplanted(runs, sets_N, pairs, alphas, generator)
     prompts += _composed(runs, sets_N, compositions, generator)
     scored = score_kinds(lm, prompts)
-    bootstrap = Bootstrap(len(runs), seed=seed)
+    bootstrap = Bootstrap(seed=seed)
     result.tables["accuracies"] = _table(runs.table, scored)
     result.tables["heatmap"] = _heatmap(result.tables["accuracies"])
     means = _report_means(result, scored, alphas, bootstrap)
@@ -150,6 +152,11 @@ def transplant(
     result.omissions += sampled_examples("transplant", sets_N, max_examples, seed)
     if OTHER_TASK not in scored:
         result.omissions.append(NO_OTHER_TASK)
+    if apart := sum(not np.array_equal(*runs.prompts("initial")[[a, b]]) for a, b in compositions):
+        result.omissions.append(
+            f"transplant: in {apart} of {len(compositions)} sums of two tasks' deltas the runs start from different "
+            "P0s (a random init differs by task): the other delta was not trained on that P0."
+        )
     result.figures["heatmap"] = _heatmap_figure(result.tables["heatmap"], order_of_appearance(runs.table["init"]))
     result.figures["alpha"] = _alpha_figure(means, alphas)
     return result
@@ -169,7 +176,7 @@ def _pairs(table: pd.DataFrame, sets_N: list[EvaluationSet]) -> list[Pair]:
 
 
 def _compositions(table: pd.DataFrame) -> list[Pair]:
-    """Two runs of different tasks that have init and seed, hence P0, in common."""
+    """Two runs of different tasks that have init and seed in common."""
     return [(a, b) for a, b in combinations(range(len(table)), 2) if _other_task(table, a, b)]
 
 
@@ -328,9 +335,9 @@ def _report_transplants(result: Result, scored: dict[Kind, Scored], bootstrap: B
     for name, control in controls.items():
         same = moved if len(control) == len(moved) else _of_pairs(moved, set(control.runs_S))
         what, unit = "Another init's delta on this init's P0", "pairs of runs"
-        number = add_difference(result, f"difference.{name}", same, control, bootstrap, len(same), unit)
-        sentence = _comparison(what, same, DELTA_CONTROLS[name], control, number, bootstrap)
-        result.findings.append(Finding.of(number, sentence))
+        difference = add_difference(result, f"difference.{name}", same, control, bootstrap, len(same), unit)
+        sentence = _comparison(what, same, DELTA_CONTROLS[name], control, difference, bootstrap)
+        result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _report_compositions(result: Result, scored: dict[Kind, Scored], bootstrap: Bootstrap) -> None:
@@ -343,9 +350,9 @@ def _report_compositions(result: Result, scored: dict[Kind, Scored], bootstrap: 
     for name, words in SUM_CONTROLS.items():
         control = scored[_composition(name)]
         quantity = f"difference.composition.{name}"
-        number = add_difference(result, quantity, both, control, bootstrap, len(both), unit)
-        what = "The sum of two tasks' deltas on one P0"
-        result.findings.append(Finding.of(number, _comparison(what, both, words, control, number, bootstrap)))
+        difference = add_difference(result, quantity, both, control, bootstrap, len(both), unit)
+        sentence = _comparison("The sum of two tasks' deltas on one P0", both, words, control, difference, bootstrap)
+        result.findings.append(Finding.of(difference.number, sentence))
 
 
 def _of_pairs(scored: Scored, pairs: set[tuple[int, ...]]) -> Scored:
@@ -354,13 +361,15 @@ def _of_pairs(scored: Scored, pairs: set[tuple[int, ...]]) -> Scored:
 
 
 def _comparison(
-    what: str, prompts: Scored, words: Control, control: Scored, difference: Number, bootstrap: Bootstrap
+    what: str, prompts: Scored, words: Control, control: Scored, difference: Difference, bootstrap: Bootstrap
 ) -> str:
     """The sentence about prompts and their control."""
-    mean, control_mean = (percent(*bootstrap.mean(each)) for each in (prompts, control))
+    mean, control_mean = (in_percent(bootstrap.mean(each)) for each in (prompts, control))
+    number = difference.number
     return (
         f"{what} solves {mean} of the test examples, {words.words} {control_mean}: {in_points(difference)}, "
-        f"so {words.meaning(difference)} (n = {difference.n} {difference.unit}, {prompts.examples} test examples)."
+        f"so {words.meaning(difference)} (n = {number.n} {number.unit}, {prompts.examples} test examples"
+        f"{difference.reach})."
     )
 
 
