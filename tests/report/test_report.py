@@ -13,7 +13,7 @@ from test_runs import header, trained
 
 from promptgeo import UserError
 from promptgeo.analysis.figures import panels, svg
-from promptgeo.analysis.questions.convexity import report_verdict
+from promptgeo.analysis.geometry.verdict import verdict
 from promptgeo.analysis.result import Claim, Finding, Outcome, Result, store
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.page import Material, render
@@ -301,7 +301,8 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     """The table as a fixture, through the verdict and the study's own file, to the page."""
     study, result = load_study("convexity"), Result()
     vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
-    report_verdict(result, vertices, mixtures, {}, 0.05)
+    counted = verdict(vertices, mixtures, 0.05)
+    result.claims.append(Claim("convex", Outcome.of(counted.holds), counted.sentence))
     for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
         for task, accuracy in accuracies.items():
             for which, value in (

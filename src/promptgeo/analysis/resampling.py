@@ -395,3 +395,14 @@ def null_draws(statistic: Callable[[np.random.Generator], float], n: int, seed: 
     """[n] float64: the statistic under n random draws, with a progress bar where it takes long."""
     generator = np.random.default_rng(seed)
     return np.array([statistic(generator) for _ in progress(range(n), label)], dtype=np.float64)
+
+
+def mcnemar_p(first_E: np.ndarray, second_E: np.ndarray) -> float:
+    """Exact one-sided p of first being right on more examples than second: the sign test on those where they differ.
+
+    McNemar 1947, by scipy. first_E, second_E: [E] bool, of the same examples.
+    """
+    from scipy.stats import binomtest
+
+    wins, losses = int((first_E & ~second_E).sum()), int((second_E & ~first_E).sum())
+    return float(binomtest(wins, wins + losses, alternative="greater").pvalue) if wins + losses else 1.0

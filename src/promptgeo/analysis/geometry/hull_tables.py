@@ -22,6 +22,7 @@ NAMES = {
     "rescaled": "vertex, rescaled",
     "displaced": "vertex, displaced",
     "untrained": "mixtures of P0s",
+    "initial": "P0",
     "across_tasks": "across tasks",
 }
 """Kinds of prompts as figures call them, in their order."""

@@ -5,7 +5,7 @@ mixtures, C mixtures that controls are made for, T points of an edge beside its 
 d width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,6 +35,10 @@ CONTROLS = {
 """Kinds of prompts that mixtures are compared with, in words."""
 
 
+PUBLISHED_MIXTURES, PUBLISHED_HULLS = 2, 25
+"""Study 1 scored two mixtures a task; so many hulls of as few vertices as it had are drawn."""
+
+
 def _none() -> np.ndarray:
     return np.empty(0)
 
@@ -54,6 +58,8 @@ class Design:
     """Mixtures that each control is made for."""
     resolution: int
     """Of the triangular grid over the first three vertices; 0: none."""
+    few: Mapping[str, int]
+    """Vertices of a hull as published, by task; others: two."""
 
 
 @dataclass(eq=False)
@@ -142,6 +148,9 @@ def make_prompts(hull: Hull, hulls: Sequence[Hull], design: Design, generator: n
         "mixtures": hull.mixed(weights_MV),
         "barycentre": hull.mixed(np.full((1, n), 1 / n)),
     }
+    hull.kinds["published"] = hull.mixed(few_vertices(n, design.few.get(hull.name.split(".")[0], 2), generator))
+    if hull.p0_VPd is not None:
+        hull.kinds["initial"] = hull.kind(hull.p0_VPd, np.eye(n))
     _make_edges(hull, design, generator)
     hull.controlled_C = controlled(design.mixtures, design.controls)
     _make_controls(hull, weights_MV[hull.controlled_C], generator)
@@ -151,6 +160,15 @@ def make_prompts(hull: Hull, hulls: Sequence[Hull], design: Design, generator: n
     if n >= 3 and design.resolution:
         grid = triangle(design.resolution)
         hull.kinds["ternary"] = hull.mixed(np.concatenate([grid, np.zeros((len(grid), n - 3))], axis=1))
+
+
+def few_vertices(vertices: int, few: int, generator: np.random.Generator) -> np.ndarray:
+    """[PUBLISHED_HULLS * PUBLISHED_MIXTURES, V] float64: Dirichlet(1) weights on a few random vertices of each hull."""
+    weights_SV = np.zeros((PUBLISHED_HULLS, PUBLISHED_MIXTURES, vertices))
+    for weights_V in weights_SV:
+        chosen = generator.permutation(vertices)[:few]
+        weights_V[:, chosen] = dirichlet(len(chosen), (1.0,), PUBLISHED_MIXTURES, generator)[0]
+    return weights_SV.reshape(-1, vertices)
 
 
 def _make_edges(hull: Hull, design: Design, generator: np.random.Generator) -> None:

@@ -1,4 +1,7 @@
-"""Do the mixtures of every task do as well as its worst vertex? The verdict on the claim that solutions are convex."""
+"""Does each task's every mixture score as much as its worst vertex? Counted as study 1 counts, without a test.
+
+The minimum of many noisy accuracies lies below the true one: hull_claim.py decides the claim.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,9 +59,9 @@ class Verdict:
         """The tasks that support and contradict the claim, with their counts, and those that only the margin saves."""
         claim, parts = "the claim that solutions are convex", []
         if self.supporting:
-            parts.append(f"{_listed(self.supporting)} support{_s(self.supporting)} {claim}")
+            parts.append(f"{listed(self.supporting)} support{_s(self.supporting)} {claim}")
         if self.contradicting:
-            parts.append(f"{_listed(self.contradicting)} contradict{_s(self.contradicting)} {'it' if parts else claim}")
+            parts.append(f"{listed(self.contradicting)} contradict{_s(self.contradicting)} {'it' if parts else claim}")
         counts = ", ".join(
             f"{task} {each.within} of {each.of}, lowest {each.lowest:.1%} against {each.worst:.1%}"
             for task, each in self.tasks.items()
@@ -70,7 +73,7 @@ class Verdict:
         if not self.only_by_margin:
             return f"{text}; without the margin the same tasks do."
         too = " too" if self.contradicting else ""
-        return f"{text}; without the margin {_listed(self.only_by_margin)} fail{_s(self.only_by_margin)}{too}."
+        return f"{text}; without the margin {listed(self.only_by_margin)} fail{_s(self.only_by_margin)}{too}."
 
 
 def verdict(vertices: Mapping[str, Sequence[float]], mixtures: Mapping[str, Sequence[float]], margin: float) -> Verdict:
@@ -99,5 +102,5 @@ def _s(names: Sequence[str]) -> str:
     return "s" if len(names) == 1 else ""
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

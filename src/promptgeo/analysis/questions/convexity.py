@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.geometry.hull_resampling import HullResampler
+from promptgeo.analysis.geometry.hull_claim import Judged, judge, over_tasks
+from promptgeo.analysis.geometry.hull_resampling import HullResampler, published_extremes
 from promptgeo.analysis.geometry.hull_tables import (
     accuracy_figure,
     edge_figure,
@@ -22,9 +23,10 @@ from promptgeo.analysis.geometry.hull_tables import (
     ternary_figure,
     ternary_table,
 )
-from promptgeo.analysis.geometry.hulls import CONTROLS, Design, Hull, make_prompts, score
+from promptgeo.analysis.geometry.hulls import CONTROLS, PUBLISHED_HULLS, Design, Hull, make_prompts, score
+from promptgeo.analysis.geometry.lowest_mixture import Lowest
 from promptgeo.analysis.geometry.mixtures import barrier, violation
-from promptgeo.analysis.geometry.verdict import ROUNDING, verdict
+from promptgeo.analysis.geometry.verdict import ROUNDING
 from promptgeo.analysis.groups import by_task, two_or_more
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
@@ -35,7 +37,7 @@ from promptgeo.analysis.resampling import (
     share_interval,
     wilson,
 )
-from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
+from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import percent, points, sampled_examples
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
@@ -57,20 +59,24 @@ def convexity(
     controls: int = 40,
     resolution: int = 8,
     margin: float = 0.05,
+    few: Mapping[str, int] | None = None,
     max_examples: int | None = 100,
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
     """Per task and prompt length, the trained prompts of all its runs (seeds and inits) are the vertices P_i of a hull.
 
-    Numbers, per task: accuracies `vertices.<task>.min` / `.max` / `.mean`, `mixtures.<task>.` likewise,
-    `unprompted.<task>`, `barycentre.<task>`, `edges.<task>` (between the ends), `extrapolation.<task>` ([-.5, 0) and
-    (1, 1.5]), `slerp.<task>`, `dirichlet.<alpha>.<task>`; `within.<task>`, the share of mixtures at most `margin` below
-    the worst vertex. Controls: `<control>.<task>` and `difference.<control>.<task>`, mixtures - control on the same
-    mixtures (across_tasks: on all), for rescaled, displaced, untrained and across_tasks; `difference.slerp.<task>`,
-    arcs - edges. In nats a label token: `violation.<task>.mean` / `.max` of V(w) = L(sum w_i P_i) - max_i L(P_i) and
-    `violated.<task>`, the share with V(w) > 0; `barrier.<task>.mean` / `.max` over edges (linear barrier on [0, 1]) and
-    `barrier.slerp.<task>.mean`.
+    Numbers, per task: accuracies `all.vertices.<task>.min` / `.max`, `vertices.<task>.mean`, `all.mixtures.<task>.min`
+    / `.max` / `.mean`, `unprompted.<task>`, `initial.<task>` (P0s), `barycentre.<task>`, `edges.<task>` (between the
+    ends), `extrapolation.<task>` ([-.5, 0) and (1, 1.5]), `slerp.<task>`, `dirichlet.<alpha>.<task>`. As study 1 drew
+    them, two mixtures of `few` vertices: `vertices.<task>.min` / `.max`, `mixtures.<task>.min` / `.max` / `.mean`, each
+    the mean over 25 such hulls with the interval that 95 % of them lie in. `lowest.<task>`: the lowest mixture less the
+    worst vertex, with an interval for all at once (lowest_mixture.py); `within.<task>`, the share of mixtures at most
+    `margin` below the worst vertex, as counted. Controls: `<control>.<task>` and `difference.<control>.<task>`,
+    mixtures - control on the same mixtures (across_tasks: on all), for rescaled, displaced, untrained and across_tasks;
+    `difference.slerp.<task>`, arcs - edges. In nats a label token: `violation.<task>.mean` / `.max` of V(w) =
+    L(sum w_i P_i) - max_i L(P_i) and `violated.<task>`, the share with V(w) > 0; `barrier.<task>.mean` / `.max` over
+    edges (linear barrier on [0, 1]) and `barrier.slerp.<task>.mean`. The claim: hull_claim.py.
 
     Intervals (95 %) draw trainings and test examples (hull_resampling.py); for the shares `within` and `violated`
     examples, and the trainings that the worst vertex is one of. Where nothing varies: Wilson's for as many examples, or
@@ -84,24 +90,29 @@ def convexity(
         controls: mixtures that each control is made for.
         resolution: of the ternary map; 0: none.
         margin: how far below the worst vertex's accuracy a mixture may lie, a fraction.
+        few: vertices of the hulls that are drawn as published, by task; of others two.
         max_examples: test examples of a task; null: all.
         draws: of trainings and test examples.
         seed: of all that is drawn.
 
     Raises UserError where no task has two trained prompts of one length, or for prompts that were trained elsewhere.
     """
+    # Long because all its numbers and options are named here.
     _check(mixtures, alphas, steps, controls, margin)
     result, generator = Result(), np.random.default_rng(seed)
-    design = Design(mixtures, alphas, pairs, steps, controls, resolution)
+    design = Design(mixtures, alphas, pairs, steps, controls, resolution, few or {})
     hulls = _hulls(runs, max_examples, seed, result)
     resampler = HullResampler([hull.members for hull in hulls], len(runs), draws, seed)
     result.omissions += _omissions(hulls, design, max_examples, seed)
-    displaced: dict[str, Number] = {}
+    judged: dict[str, Judged] = {}
     for hull in progress(hulls, "hulls"):
         make_prompts(hull, hulls, design, generator)
         score(lm, hull)
-        displaced[hull.name] = _report(result, hull, resampler, alphas, margin)
-    report_verdict(result, _accuracies(hulls, "vertices"), _accuracies(hulls, "mixtures"), displaced, margin)
+        judged[hull.name] = judge(hull, margin, draws, seed)
+        _report(result, hull, resampler, alphas, margin, judged[hull.name].lowest)
+    finding, claim = over_tasks(judged, margin)
+    result.findings.insert(0, finding)
+    result.claims.append(claim)
     _show(result, hulls, margin)
     return result
 
@@ -155,12 +166,8 @@ def _omissions(hulls: Sequence[Hull], design: Design, max_examples: int | None, 
             f"evenly over the alphas (controls={design.mixtures} makes it for all)."
         )
     omissions += sampled_examples("convexity", [hull.evaluation_set for hull in hulls], max_examples, seed)
-    two = [hull.name for hull in hulls if len(hull.members) == 2]
-    if two:
-        omissions.append(
-            f"convexity: two trainings hardly show how trainings differ; the intervals of {', '.join(two)} are to be "
-            "read as over test examples."
-        )
+    if two := [hull.name for hull in hulls if len(hull.members) == 2]:
+        omissions.append(f"convexity: two trainings hardly show how trainings differ: {', '.join(two)}.")
     return omissions
 
 
@@ -188,18 +195,20 @@ class _Mean:
     """In each draw of trainings and examples."""
 
 
-def _report(result: Result, hull: Hull, resampler: HullResampler, alphas: Sequence[float], margin: float) -> Number:
-    """The numbers and findings of one hull. Returns mixtures less displaced vertices, which the verdict rests on."""
+def _report(
+    result: Result, hull: Hull, resampler: HullResampler, alphas: Sequence[float], margin: float, lowest: Lowest
+) -> None:
+    """The numbers and findings of one hull."""
     n, correct = hull.evaluation_set.n, int(hull.unprompted_E.sum())
     unprompted = result.number(f"unprompted.{hull.name}", correct / n, n, "test examples", *wilson(correct, n))
     means = _report_means(result, hull, resampler)
     _report_extremes(result, hull)
     _report_alphas(result, hull, resampler, alphas)
-    _report_worst_vertex(result, hull, resampler, means, unprompted, margin)
-    differences = _report_controls(result, hull, resampler, means)
+    _report_published(result, hull, resampler)
+    _report_worst_vertex(result, hull, resampler, means, unprompted, margin, lowest)
+    _report_controls(result, hull, resampler, means)
     _report_violations(result, hull, resampler)
     _report_barriers(result, hull, resampler)
-    return differences["displaced"]
 
 
 def _report_means(result: Result, hull: Hull, resampler: HullResampler) -> dict[str, _Mean]:
@@ -207,12 +216,13 @@ def _report_means(result: Result, hull: Hull, resampler: HullResampler) -> dict[
     n = hull.evaluation_set.n
     means: dict[str, _Mean] = {}
     for kind, scored in hull.kinds.items():
-        if kind == "ternary":  # a grid for a map: its mean is of no set of prompts
+        if kind in ("ternary", "published"):  # a grid for a map; hulls that are reported one by one
             continue
         drawn_B = resampler.mean(hull, kind, "accuracy", effects_from="mixtures" if kind == "barycentre" else None)
         units = {"vertices": "trainings", "mixtures": "mixtures"}
         count, unit = (n, "test examples") if kind == "barycentre" else (len(scored), units.get(kind, "prompts"))
-        quantity = f"{kind}.{hull.name}.mean" if kind in units else f"{kind}.{hull.name}"
+        names = {"vertices": f"vertices.{hull.name}.mean", "mixtures": f"all.mixtures.{hull.name}.mean"}
+        quantity = names.get(kind, f"{kind}.{hull.name}")
         value = float(scored.accuracy.mean())
         means[kind] = _Mean(result.number(quantity, value, count, unit, *share_interval(drawn_B, value, n)), drawn_B)
     return means
@@ -225,7 +235,28 @@ def _report_extremes(result: Result, hull: Hull) -> None:
         scored = hull.kinds[kind]
         for which, at in (("min", scored.accuracy.argmin()), ("max", scored.accuracy.argmax())):
             interval = wilson(int(scored.correct_SE[at].sum()), n)
-            result.number(f"{kind}.{hull.name}.{which}", scored.accuracy[at], n, "test examples", *interval)
+            result.number(f"all.{kind}.{hull.name}.{which}", scored.accuracy[at], n, "test examples", *interval)
+
+
+def _report_published(result: Result, hull: Hull, resampler: HullResampler) -> None:
+    """Extremes and means of two mixtures of few vertices: what the study's own stand beside."""
+    vertices_1V = hull.kinds["vertices"].accuracy[None]
+    mixtures_1HS = hull.kinds["published"].accuracy.reshape(1, PUBLISHED_HULLS, -1)
+    every_H = np.arange(PUBLISHED_HULLS)
+    counted = published_extremes(
+        hull, vertices_1V.repeat(PUBLISHED_HULLS, 0), mixtures_1HS.repeat(PUBLISHED_HULLS, 0), every_H
+    )
+    for (kind, which), drawn_B in resampler.published(hull).items():
+        value = float(counted[kind, which].mean())
+        low, high = share_interval(drawn_B, value, hull.evaluation_set.n)
+        result.number(
+            f"{kind}.{hull.name}.{which}",
+            value,
+            PUBLISHED_HULLS,
+            "hulls as published",
+            min(low, value),
+            max(high, value),
+        )
 
 
 def _report_alphas(result: Result, hull: Hull, resampler: HullResampler, alphas: Sequence[float]) -> None:
@@ -246,8 +277,9 @@ def _report_worst_vertex(
     means: dict[str, _Mean],
     unprompted: Number,
     margin: float,
+    lowest: Lowest,
 ) -> None:
-    """Mixtures against the worst vertex, on average and one by one."""
+    """Mixtures against the worst vertex, one by one."""
     n, trainings = hull.evaluation_set.n, len(hull.members)
     worst = hull.kinds["vertices"].accuracy.min()
     worst_B = resampler.vertex_scores(hull, "accuracy", np.inf).min(1)
@@ -257,23 +289,19 @@ def _report_worst_vertex(
     within_B = np.sum([(block_BM >= least_B1).sum(1) for block_BM in blocks], axis=0) / len(within_M)
     interval = share_interval(within_B, float(within_M.mean()), trainings)
     result.number(f"within.{hull.name}", within_M.mean(), len(within_M), "mixtures", *interval)
-    mixed, vertices = means["mixtures"].number, means["vertices"].number
+    number = result.number(f"lowest.{hull.name}", lowest.value, n, "test examples", lowest.low, lowest.high)
     sentence = (
-        f"{hull.name}: mixtures of {trainings} trained prompts solve {_percent(mixed)} of the test examples, the "
-        f"prompts themselves {_percent(vertices)}, the worst of them {worst:.1%}; {int(within_M.sum())} of "
-        f"{len(within_M)} mixtures lie within {100 * margin:g} points of it or above "
-        f"(without a prompt {unprompted.value:.1%}; n = {n} test examples)."
+        f"{hull.name}: mixtures of {trainings} trained prompts solve {_percent(means['mixtures'].number)} of the test "
+        f"examples, the prompts themselves {_percent(means['vertices'].number)}, the worst of them {worst:.1%}; the "
+        f"lowest of {len(within_M)} mixtures lies {points(lowest.value, lowest.low, lowest.high)} from it, the "
+        f"interval for all at once (without a prompt {unprompted.value:.1%}; n = {n} test examples)."
     )
-    low, high = bounded_interval(means["mixtures"].drawn_B - worst_B, -1.0, 1.0)
-    result.findings.append(Finding(sentence, mixed.value - worst, len(within_M), "mixtures", low, high))
+    result.findings.append(Finding.of(number, sentence))
 
 
-def _report_controls(
-    result: Result, hull: Hull, resampler: HullResampler, means: dict[str, _Mean]
-) -> dict[str, Number]:
+def _report_controls(result: Result, hull: Hull, resampler: HullResampler, means: dict[str, _Mean]) -> None:
     """Each control against the mixtures that it was made for, in the same draws; arcs against straight edges."""
     n, mixtures = hull.evaluation_set.n, hull.kinds["mixtures"]
-    differences: dict[str, Number] = {}
     for kind, words in CONTROLS.items():
         if kind not in hull.kinds:
             continue
@@ -295,12 +323,10 @@ def _report_controls(
             f"(n = {len(chosen)} mixtures, {len(hull.kinds[kind])} controls, {n} test examples)."
         )
         result.findings.append(Finding.of(difference, sentence))
-        differences[kind] = difference
     arcs, lines = means["slerp"], means["edges"]
     interval = difference_interval(arcs.drawn_B - lines.drawn_B, arcs.number.value, lines.number.value, n)
     rise = arcs.number.value - lines.number.value
     result.number(f"difference.slerp.{hull.name}", rise, len(hull.edges), "edges", *interval)
-    return differences
 
 
 def _percent(number: Number) -> str:
@@ -375,57 +401,3 @@ def _barriers(hull: Hull, vertices: np.ndarray, inside: np.ndarray) -> np.ndarra
     a, b = np.array(hull.edges).T
     t_T = np.concatenate([[0], hull.t_T[hull.inside_T], [1]])
     return barrier(np.concatenate([vertices[..., a, None], inside, vertices[..., b, None]], axis=-1), t_T)
-
-
-# The verdict.
-
-
-def report_verdict(
-    result: Result,
-    vertices: Mapping[str, Sequence[float]],
-    mixtures: Mapping[str, Sequence[float]],
-    displaced: Mapping[str, Number],
-    margin: float,
-) -> None:
-    """The claim, and the findings that it rests on, before all others.
-
-    Args:
-        vertices, mixtures: accuracies by hull.
-        displaced: mixtures less displaced vertices, by hull; empty where no such control was scored.
-        margin: how far below its worst vertex a hull's mixtures may lie, a fraction.
-    """
-    judgement = verdict(vertices, mixtures, margin)
-    within = sum(each.within for each in judgement.tasks.values())
-    share = within / sum(each.of for each in judgement.tasks.values())
-    # Mixtures share their trainings: no more is known than there are trainings.
-    trainings = sum(len(each) for each in vertices.values())
-    interval = wilson(round(share * trainings), trainings)
-    findings = [Finding(judgement.sentence, share, trainings, "trainings", *interval)]
-    if displaced:
-        findings.append(_chance(displaced))
-    result.findings[:0] = findings
-    evidence = " ".join(finding.sentence for finding in findings)
-    result.claims.append(Claim("convex", Outcome.of(judgement.holds), evidence))
-
-
-def _accuracies(hulls: Sequence[Hull], kind: str) -> dict[str, list[float]]:
-    return {hull.name: hull.kinds[kind].accuracy.tolist() for hull in hulls}
-
-
-def _chance(displaced: Mapping[str, Number]) -> Finding:
-    """Whether being a mixture is what makes a prompt solve the task: against a vertex moved as far at random."""
-    more = [name for name, difference in displaced.items() if difference.interval[0] > 0]
-    named, rest = "", ""
-    if more:
-        named = f" ({', '.join(more)})"
-    if len(more) < len(displaced):
-        rest = (
-            f"; {'in the others' if more else 'there'} no difference is detectable, and that mixtures solve the task "
-            "says nothing of convexity"
-        )
-    sentence = (
-        f"In {len(more)} of {len(displaced)} hulls{named} mixtures solve more than a vertex moved as far in a random "
-        f"direction{rest}."
-    )
-    share = len(more) / len(displaced)
-    return Finding(sentence, share, len(displaced), "hulls", *wilson(len(more), len(displaced)))
