@@ -6,9 +6,15 @@ A claim whose premises are not met is not decidable, whatever its numbers are.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from promptgeo.analysis.resampling import sign_flip_p
 from promptgeo.analysis.result import Claim, Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.05
 """Of every test."""
@@ -59,3 +65,24 @@ def decided(
     if fails:
         return Claim(name, Outcome.fails, evidence, p)
     return Claim(name, Outcome.undecidable, evidence, p, needs)
+
+
+def learned(table: "pd.DataFrame") -> list[Premise]:
+    """That training taught the runs of a table something: of each untrained prompt whose accuracy it knows (P0, none).
+
+    By exact sign flips of whole runs. Prompts from elsewhere, whose accuracies are not known, have no such premise.
+    """
+    premises = []
+    for which, words in {"initial": "P0", "none": "no prompt"}.items():
+        columns = {"accuracy_final", f"accuracy_{which}"} & set(table)
+        scored = table.dropna(subset=list(columns)) if len(columns) == 2 else table.iloc[:0]
+        if scored.empty:
+            continue
+        trained, untrained = scored["accuracy_final"].to_numpy(float), scored[f"accuracy_{which}"].to_numpy(float)
+        better = bool(np.mean(trained - untrained) > 0 and sign_flip_p(trained - untrained) < LEVEL)
+        sentence = (
+            f"the trained prompts solve more than {words} ({trained.mean():.0%} against {untrained.mean():.0%}, "
+            f"n = {len(scored)} runs)"
+        )
+        premises.append(Premise(better, sentence, "prompts that learned their task"))
+    return premises
