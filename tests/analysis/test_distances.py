@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import pearsonr
+from scipy.stats import t as student
 
-from promptgeo.analysis.geometry.tokens import cosine_distances
+from promptgeo.analysis.geometry.how_far import cell_orders
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.mean_distances import mean_distances
 from promptgeo.analysis.questions.sequences import sequences, zero_diagonal_alone
-from promptgeo.analysis.resampling import pair_means, token_pair_interval
+from promptgeo.analysis.resampling import pair_means
 from promptgeo.analysis.result import Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -168,21 +169,108 @@ def test_without_self_is_the_step_from_paper_to_no_self():
         )
 
 
-def test_intervals_draw_whole_runs():
-    runs = planted(inits=4, tasks=5, init=1.0, task=0.5)
-    tokens = every_token(runs)
-    distances = cosine_distances(np.array([t["vector"] / np.linalg.norm(t["vector"]) for t in tokens]))
-    run, init = (np.array([t[key] for t in tokens]) for key in ("run", "init"))
-    same_init = (init[:, None] == init) & (run[:, None] != run)
-    given = {row.quantity: row for row in mean_distances(runs, draws=300, seed=3).numbers}
-    for name, chosen in {
-        "same_init": same_init,
-        "table1.i2": same_init & (init == "i2"),
-        "all_pairs": run[:, None] != run,
-    }.items():
-        low, high = token_pair_interval(distances, run, chosen, draws=300, seed=3)
-        assert (given[name].low, given[name].high) == pytest.approx((low, high), abs=1e-6)
-        assert low < given[name].value < high
+def jackknife_variance(values) -> float:
+    return (len(values) - 1) / len(values) * sum((v - np.mean(values)) ** 2 for v in values)
+
+
+def test_intervals_leave_out_inits_and_tasks_with_all_their_runs():
+    runs = planted(inits=4, tasks=5, seeds=2, length=2, width=16, init=1.0, task=0.5)
+    full = {row.quantity: row for row in mean_distances(runs, draws=100, metrics=["cosine"]).numbers}
+
+    def without(quantity: str, query: str) -> float:
+        return np.mean(brute_means(runs.query(query), "prompt", "corrected", "cosine")[quantity])
+
+    for quantity in ("same_init", "all_pairs"):
+        inits = jackknife_variance([without(quantity, f"init != 'i{i}'") for i in range(4)])
+        tasks = jackknife_variance([without(quantity, f"task != 't{t}'") for t in range(5)])
+        cells = jackknife_variance(
+            [without(quantity, f"not (init == 'i{i}' and task == 't{t}')") for i in range(4) for t in range(5)]
+        )
+        half = student.ppf(0.975, 3) * math.sqrt(max(inits + tasks - cells, inits, tasks))
+        given = full[quantity]
+        assert (given.low, given.high) == pytest.approx((given.value - half, given.value + half), abs=1e-6)
+    tasks = jackknife_variance([without("table1.i2", f"task != 't{t}'") for t in range(5)])  # one init: as it is
+    half, given = student.ppf(0.975, 4) * math.sqrt(tasks), full["table1.i2"]
+    assert (given.low, given.high) == pytest.approx((given.value - half, given.value + half), abs=1e-6)
+
+
+def test_means_with_self_pairs_lie_within_their_intervals():
+    runs = planted(inits=10, tasks=6, length=4, init=1.0)
+    for row in mean_distances(runs, convention="paper", draws=100).numbers:
+        if row.quantity.endswith("same_both.equal_position"):  # self-pairs alone
+            continue
+        assert row.low < row.value < row.high, row
+        # Around the middle: draws of runs with replacement hold more self-pairs, and would put it beside the value.
+        assert abs(row.high + row.low - 2 * row.value) < 0.1 * (row.high - row.low), row
+
+
+def moved_differently_far(tasks_at: float, seed: int) -> RunTable:
+    """10 inits x 6 tasks that train in the same direction, fourfold as far some as others; and tasks at places."""
+    g = np.random.default_rng(seed)
+    table = pd.DataFrame([(f"i{i}", f"t{t}") for i in range(10) for t in range(6)], columns=["init", "task"])
+    init, task = (table[c].str[1:].astype(int).to_numpy() for c in ("init", "task"))
+    initial = 1.5 * g.normal(size=(10, 1, 64))[init].repeat(4, axis=1)
+    delta = g.normal(size=64) + g.normal(size=(60, 1, 64)) + 0.7 * g.normal(size=(60, 4, 64))
+    delta += tasks_at * g.normal(size=(6, 1, 64))[task]
+    delta *= np.geomspace(0.5, 2, 6)[task][:, None, None]
+    return RunTable.from_arrays(initial + delta, table, initial)
+
+
+def test_tasks_that_only_move_differently_far_are_not_said_to_have_places():
+    far, places = (mean_distances(moved_differently_far(at, 3), metrics=["cosine"], draws=199) for at in (0.0, 0.5))
+    gain = number(far, "difference.task_gain")
+    assert gain.p < 0.05 and number(far, "difference.task_gain.how_far").p > 0.05
+    sentence = far.findings[3].sentence
+    assert "of different runs lie not detectably closer" in sentence and "tasks move their prompts by " in sentence
+    control = number(places, "difference.task_gain.how_far")
+    assert control.p < 0.02 and control.high < number(places, "difference.task_gain").value
+    assert "of different runs lie closer with the same task" in places.findings[3].sentence
+    bare = RunTable.from_arrays(moved_differently_far(0.5, 3).prompts(), moved_differently_far(0.5, 3).table)
+    unknown = mean_distances(bare, metrics=["cosine"], draws=199).findings[3].sentence
+    assert "lie not detectably closer, beyond how far tasks move" in unknown and "P0 is not known" in unknown
+
+
+def test_whole_cells_change_places_within_an_init():
+    table = planted(inits=2, tasks=3, seeds=2).query("not (init == 'i1' and task == 't2' and seed == 1)").table
+    orders = cell_orders(table, "init", "task", 400, seed=0)
+    names = table["init"] + table["task"]
+    for order in orders:
+        assert sorted(order) == list(range(len(table)))
+        assert (table["init"].to_numpy()[order] == table["init"]).all()
+        for name, members in names.groupby(names).groups.items():
+            assert names[order[members]].nunique() == 1, name  # its seeds go together
+    assert (table["task"].to_numpy()[orders] != table["task"].to_numpy()).any(axis=0).tolist() == [
+        not (init == "i1" and task == "t2") for init, task in zip(table["init"], table["task"], strict=True)
+    ]  # the cell with one seed only has no other to change places with
+    assert cell_orders(planted(inits=3, tasks=1).table, "init", "task", 9, seed=0) is None
+
+
+OUTCOMES = {  # what is planted; how many inits and tasks; the claim that the same init lies closer
+    "init": ({"init": 1.0}, 6, "holds"),
+    "task": ({"task": 1.0}, 6, "does not hold"),
+    "alike": ({"init": 1.0, "task": 1.0}, 6, "not decidable"),
+    "few": ({"init": 1.0}, 2, "not decidable"),
+}
+
+
+@pytest.mark.parametrize("what", OUTCOMES)
+def test_the_claim_on_inits_has_three_outcomes(what):
+    effects, levels, outcome = OUTCOMES[what]
+    (claim,) = mean_distances(planted(inits=levels, tasks=levels, seeds=2, width=400, seed=1, **effects)).claims
+    assert claim.outcome == outcome and claim.p is not None
+    assert ("3 inits and 3 tasks" in claim.needs) == (what == "few")
+
+
+def test_the_claim_needs_prompts_that_learned_their_task():
+    runs = planted(inits=6, tasks=6, init=1.0, seed=1)
+    for trained, outcome in ((0.9, "holds"), (0.1, "not decidable")):
+        runs.table["accuracy_final"], runs.table["accuracy_initial"] = trained, 0.1
+        (claim,) = mean_distances(runs, metrics=["cosine"]).claims
+        assert claim.outcome == outcome
+        assert outcome == "holds" or (
+            "Not given: the trained prompts solve more than P0 (10% against 10%" in claim.evidence
+            and claim.needs == "prompts that learned their task"
+        )
 
 
 def test_a_bootstrap_draw_is_the_mean_over_its_copies():
@@ -201,11 +289,17 @@ def test_a_bootstrap_draw_is_the_mean_over_its_copies():
 
 
 PLANTED = {  # effects; then what is found: init against task, position against task, init alone, task alone
-    "init": ({"init": 1.0}, "closer", "no closer", "closer", "no closer"),
-    "task": ({"task": 1.0}, "farther apart", "farther apart", "no closer", "closer"),
-    "position": ({"position": 1.0}, "no closer", "closer", "no closer", "no closer"),
+    "init": ({"init": 1.0}, "closer", "not detectably closer", "closer", "not detectably closer"),
+    "task": ({"task": 1.0}, "farther apart", "farther apart", "not detectably closer", "closer"),
+    "position": (
+        {"position": 1.0},
+        "not detectably closer",
+        "closer",
+        "not detectably closer",
+        "not detectably closer",
+    ),
     "both": ({"init": 1.2, "task": 0.6}, "closer", "farther apart", "closer", "closer"),
-    "none": ({}, "no closer", "no closer", "no closer", "no closer"),
+    "none": ({}, "not detectably closer", "not detectably closer", "not detectably closer", "not detectably closer"),
 }
 
 
@@ -218,7 +312,8 @@ def test_planted_structure_gives_its_own_sentences(what):
         assert f"of different runs lie {verdict} with " in finding.sentence
         assert finding.low <= finding.estimate <= finding.high
         assert (
-            f"difference {finding.estimate:.3f} ({finding.low:.3f} to {finding.high:.3f}; n = " in finding.sentence
+            f"difference {finding.estimate:.3f} ({finding.low:.3f} to {finding.high:.3f}, p = {finding.p:.3g}; n = "
+            in finding.sentence
             and "in 36 runs" in finding.sentence
         )
     (claim,) = result.claims

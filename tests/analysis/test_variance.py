@@ -306,7 +306,7 @@ def test_claims_need_p0_and_prompts_that_do_their_tasks():
         assert {c.holds for c in claims.values()} == {holds}
         if not holds:
             assert claims["init_matters"].needs == "prompts that do their tasks"
-            assert "not given: that the trained prompts do their tasks (30%)" in claims["init_matters"].evidence
+            assert "Not given: that the trained prompts do their tasks (30%)" in claims["init_matters"].evidence
 
 
 def test_what_the_init_has_beyond_p0_is_separated_from_p0():

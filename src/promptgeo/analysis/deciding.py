@@ -6,9 +6,15 @@ A claim whose premises are not met is not decidable, whatever its numbers are.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from promptgeo.analysis.resampling import sign_flip_p
 from promptgeo.analysis.result import Claim, Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.05
 """Of every test."""
@@ -51,8 +57,9 @@ def decided(
     """
     failing = [premise for premise in premises if not premise.met]
     if failing:
-        words = "; ".join(f"not given: {premise.words}" for premise in failing)
-        return Claim(name, Outcome.undecidable, f"{evidence} {words}.", p, ", ".join(f.needs for f in failing))
+        words = "; ".join(premise.words for premise in failing)
+        needed = ", ".join(dict.fromkeys(premise.needs for premise in failing))
+        return Claim(name, Outcome.undecidable, f"{evidence} Not given: {words}.", p, needed)
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
     above, under = low > threshold, high < threshold
     holds, fails = (under, low > threshold - margin) if below else (above, high < threshold + margin)
@@ -79,3 +86,24 @@ def for_all(claims: Sequence[Claim]) -> Claim:
         needs = dict.fromkeys(claim.needs for claim in claims if claim.needs)
         return Claim(first.name, Outcome.undecidable, evidence, p, "; ".join(needs))
     return Claim(first.name, Outcome.holds, evidence, p)
+
+
+def learned(table: "pd.DataFrame") -> list[Premise]:
+    """That training taught the runs of a table something: of each untrained prompt whose accuracy it knows (P0, none).
+
+    By exact sign flips of whole runs. Prompts from elsewhere, whose accuracies are not known, have no such premise.
+    """
+    premises = []
+    for which, words in {"initial": "P0", "none": "no prompt"}.items():
+        columns = {"accuracy_final", f"accuracy_{which}"} & set(table)
+        scored = table.dropna(subset=list(columns)) if len(columns) == 2 else table.iloc[:0]
+        if scored.empty:
+            continue
+        trained, untrained = scored["accuracy_final"].to_numpy(float), scored[f"accuracy_{which}"].to_numpy(float)
+        better = bool(np.mean(trained - untrained) > 0 and sign_flip_p(trained - untrained) < LEVEL)
+        sentence = (
+            f"the trained prompts solve more than {words} ({trained.mean():.0%} against {untrained.mean():.0%}, "
+            f"n = {len(scored)} runs)"
+        )
+        premises.append(Premise(better, sentence, "prompts that learned their task"))
+    return premises

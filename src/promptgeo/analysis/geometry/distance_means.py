@@ -1,6 +1,6 @@
-"""What is the mean distance over chosen pairs of tokens, and what is it in each draw of runs?
+"""What is the mean distance over chosen pairs of tokens, and what is it without each init, task and run?
 
-Shapes: N runs, P prompt tokens of a run, B bootstrap draws, L means.
+Shapes: N runs, P prompt tokens of a run, J leave-outs, L means.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,8 @@ from enum import Enum
 
 import numpy as np
 
-from promptgeo.analysis.resampling import pair_means, percentile_interval
-
-LEAST_RUNS = 3
-"""For an interval: two runs make one pair, whose mean is the same in every draw."""
+from promptgeo.analysis.crossed import Error, LeaveOuts
+from promptgeo.analysis.resampling import pair_means
 
 
 class Within(Enum):
@@ -44,29 +42,33 @@ class PairMean:
     value: float
     n: int
     unit: str
-    draws_B: np.ndarray
-    """Its bootstrap draws; NaN where a draw has no such pair."""
-    runs: int
-    """Runs that its pairs rest on."""
+    without_J: np.ndarray
+    """float64: the mean without each of left_out; NaN where it leaves no such pair."""
+    members_N: np.ndarray
+    """bool: the runs that its pairs rest on."""
+    left_out: LeaveOuts
+
+    @property
+    def error(self) -> Error | None:
+        """None where the pairs rest on too few runs."""
+        return self.left_out.error(self.without_J, self.members_N)
 
     @property
     def interval(self) -> tuple[float, float] | tuple[None, None]:
-        """95 % interval; (None, None) where the pairs rest on too few runs."""
-        return interval_of(self.draws_B, self.runs)
+        """95 % interval, not below 0; (None, None) where the pairs rest on too few runs."""
+        if (error := self.error) is None:
+            return None, None
+        low, high = error.interval(self.value)
+        return max(low, 0.0), high
+
+    def above(self, other: "PairMean") -> tuple[float, Error | None]:
+        """(this mean less another of the same runs, its error): both without the same levels."""
+        members_N = self.members_N | other.members_N
+        return self.value - other.value, self.left_out.error(self.without_J - other.without_J, members_N)
 
 
-def interval_of(draws_B: np.ndarray, runs: int) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of draws that rest on so many runs; (None, None) for fewer than LEAST_RUNS."""
-    if runs < LEAST_RUNS or not np.isfinite(draws_B).any():
-        return None, None
-    return percentile_interval(draws_B)
-
-
-def pair_mean(pairs: PairSums, mask_NN: np.ndarray | None, within: Within, weights_BN: np.ndarray) -> PairMean | None:
-    """The mean over the pairs of tokens of the masked pairs of runs (bool; None: all); None where there are none.
-
-    weights_BN: how often each run is in each draw.
-    """
+def pair_mean(pairs: PairSums, mask_NN: np.ndarray | None, within: Within, left_out: LeaveOuts) -> PairMean | None:
+    """The mean over the pairs of tokens of the masked pairs of runs (bool; None: all); None where there are none."""
     mask_NN = np.ones(pairs.sum_NN.shape, dtype=bool) if mask_NN is None else mask_NN
     sum_NN, count_NN = np.where(mask_NN, pairs.sum_NN, 0.0), np.where(mask_NN, float(pairs.each), 0.0)
     diagonal = np.diag_indices(len(sum_NN))
@@ -78,17 +80,18 @@ def pair_mean(pairs: PairSums, mask_NN: np.ndarray | None, within: Within, weigh
     if not total:
         return None
     n, unit = (total, "ordered pairs") if within == Within.all else (total // 2, "pairs")
-    linked = int(np.count_nonzero(count_NN.any(axis=1)))
-    return PairMean(float(sum_NN.sum()) / total, n, unit, pair_means(weights_BN, sum_NN, count_NN), linked)
+    without_J = pair_means(left_out.weights_JN, sum_NN, count_NN)
+    return PairMean(float(sum_NN.sum()) / total, n, unit, without_J, np.asarray(count_NN.any(axis=1)), left_out)
 
 
 def mean_of_means(means: Sequence[PairMean]) -> PairMean | None:
-    """The mean of means, in each draw of those that it has; None of no means."""
+    """The mean of means, without each level of those that are left; None of no means."""
     if not means:
         return None
-    draws_LB = np.stack([mean.draws_B for mean in means])
-    defined_LB = ~np.isnan(draws_LB)
-    sums_B, counts_B = np.where(defined_LB, draws_LB, 0.0).sum(0), defined_LB.sum(0)
-    draws_B = np.divide(sums_B, counts_B, out=np.full(len(sums_B), np.nan), where=counts_B > 0)
+    without_LJ = np.stack([mean.without_J for mean in means])
+    defined_LJ = ~np.isnan(without_LJ)
+    sums_J, counts_J = np.where(defined_LJ, without_LJ, 0.0).sum(0), defined_LJ.sum(0)
+    without_J = np.divide(sums_J, counts_J, out=np.full(len(sums_J), np.nan), where=counts_J > 0)
     value, n = float(np.mean([mean.value for mean in means])), sum(mean.n for mean in means)
-    return PairMean(value, n, means[0].unit, draws_B, sum(mean.runs for mean in means))
+    members_N = np.asarray(np.stack([mean.members_N for mean in means]).any(axis=0))
+    return PairMean(value, n, means[0].unit, without_J, members_N, means[0].left_out)

@@ -41,6 +41,11 @@ class Tokens:
         return len(self) // self.length
 
     @property
+    def runs_table(self) -> pd.DataFrame:
+        """Task and init of each run, N rows."""
+        return self.table.loc[self.table["position"] == 0, ["task", "init"]].reset_index(drop=True)
+
+    @property
     def unit_Kd(self) -> np.ndarray:
         """float32: the vectors at length 1. Raises UserError for a vector of length 0, which has no direction."""
         norms = np.linalg.norm(self.vectors_Kd, axis=1, keepdims=True)

@@ -3,7 +3,7 @@
 Study 3 took means over all pairs, self-pairs and pairs within one run among them (paper). Such pairs do not depend on
 what runs share, and are left out (corrected).
 
-Shapes: N runs, P prompt tokens, d width, S sampled vocabulary tokens, B bootstrap draws.
+Shapes: N runs, P prompt tokens, d width, S sampled vocabulary tokens, B draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.crossed import Error, LeaveOuts
+from promptgeo.analysis.deciding import LEVEL, decided, learned
 from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, interval_of, mean_of_means, pair_mean
+from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, mean_of_means, pair_mean
+from promptgeo.analysis.geometry.how_far import NO_P0, Control, Moved, cell_orders
 from promptgeo.analysis.geometry.tokens import (
     Tokens,
     cosine_distances,
@@ -25,8 +28,8 @@ from promptgeo.analysis.geometry.tokens import (
 )
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.question import Convention, Of, question
-from promptgeo.analysis.resampling import run_weights
-from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
+from promptgeo.analysis.resampling import permutation_p
+from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -99,9 +102,16 @@ class Contrast:
     """What the first one's pairs have in common."""
     instead: str
     """What the second one's pairs have in common."""
+    exchanged: str = ""
+    """The factor whose levels whole cells exchange, within the other factor, for a p; "": by Student's t."""
 
 
 SAME_INIT, SAME_TASK, NEITHER = Cell(True, False), Cell(False, True), Cell(False, False)
+OTHER = {"init": "task", "task": "init"}
+CONTROLLED = "task_gain"
+"""The contrast that tasks can have by moving their prompts differently far."""
+MOST_CONTROLS = 199
+"""Draws of the control at most: each takes all distances anew."""
 CONTRASTS = {
     Convention.corrected: (
         Contrast("init_closer", SAME_INIT, SAME_TASK, "the same init", "the same task"),
@@ -112,8 +122,8 @@ CONTRASTS = {
             "only the position in common",
             "only the task in common",
         ),
-        Contrast("init_gain", SAME_INIT, NEITHER, "the same init", "another init and task"),
-        Contrast("task_gain", SAME_TASK, NEITHER, "the same task", "another init and task"),
+        Contrast("init_gain", SAME_INIT, NEITHER, "the same init", "another init and task", "init"),
+        Contrast("task_gain", SAME_TASK, NEITHER, "the same task", "another init and task", "task"),
     ),
     Convention.paper: (
         Contrast("init_closer", Level("table1"), Level("table2"), "the same init", "the same task"),
@@ -138,13 +148,18 @@ def mean_distances(
 
     Also the 2 x 2 table same / different init by task. paper: all ordered pairs, self-pairs and same-run pairs in.
     corrected: unique pairs of tokens of different runs; numbers that end in `.no_self` leave only the self-pairs out.
-    Numbers of another metric than cosine begin with its name (`l2.table1.<init>`). Intervals: bootstrap draws of whole
-    runs (of whole tokens for the vocabulary).
+    Numbers of another metric than cosine begin with its name (`l2.table1.<init>`). Intervals: over inits and tasks
+    (crossed.py; over tokens for the vocabulary).
+
+    `difference.<contrast>`: how much farther apart the other pairs lie. p of `init_gain` and `task_gain`: whole cells
+    exchange inits within a task, tasks within an init; of the others: Student's t. `difference.task_gain.how_far`: what
+    `task_gain` is where tasks only differ in how far they move their prompts (how_far.py); its p is that of task_gain
+    against this, and the finding says "closer" only where it is small too.
 
     Args:
         metrics: cosine, l2; findings and the claim are about the first.
         sample: random vocabulary tokens that make the vocabulary's line (prompts only).
-        draws: bootstrap draws.
+        draws: random exchanges for each p.
         seed: of the draws and the sample.
 
     Raises UserError for fewer than 2 inits or tasks, mixed shapes, deltas without P0, a vector of length 0, an unknown
@@ -154,14 +169,14 @@ def mean_distances(
     _check(metrics, {"sample": (sample, 2), "draws": (draws, 100)})
     require_levels(runs, {"init": 2, "task": 2}, "mean_distances")
     points = tokens(runs, of)
-    weights_BN = run_weights(len(runs), draws, seed)
+    left_out, moved = LeaveOuts(runs.table["init"], runs.table["task"]), Moved.of(runs, of)
     result = Result()
     rows: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     for metric in metrics:
-        means = _means(_token_distances(points, metric), runs.table, convention, weights_BN)
+        means = _means(_token_distances(points, metric), runs.table, convention, left_out)
         if of == Of.prompt and vocabulary is not None:
-            means[RANDOM] = _random_vocabulary(vocabulary, metric, convention, sample, draws, seed)
+            means[RANDOM] = _random_vocabulary(vocabulary, metric, convention, sample, seed)
         present = {key: mean for key, mean in means.items() if mean is not None}
         numbers = {
             key: result.number(_named(metric, key.name), mean.value, mean.n, mean.unit, *mean.interval)
@@ -170,10 +185,11 @@ def mean_distances(
         rows += [{"metric": metric, "quantity": key.name} | _row(number) for key, number in numbers.items()]
         cells += [_cell_row(metric, key, number) for key, number in numbers.items() if isinstance(key, Cell)]
         result.figures[metric] = _figure(numbers, metric, of)
-        findings = _differences(result, present, metric, of, len(runs), convention)
+        compared = _differences(result, present, points, metric, convention, (draws, seed), moved)
         if metric == metrics[0]:
+            findings = {c.contrast.name: c.finding(of, metric, moved, len(runs)) for c in compared}
             result.findings += findings.values()
-            result.claims += _claims(findings)
+            result.claims += _claims(compared, findings, runs)
             result.omissions += _omissions(means, findings, convention)
     if of == Of.prompt and vocabulary is None:
         result.omissions.append("No random-vocabulary line: it needs the frozen model's embeddings.")
@@ -214,7 +230,7 @@ def _token_distances(points: Tokens, metric: str) -> np.ndarray:
 
 
 def _means(
-    distances_NPNP: np.ndarray, table: pd.DataFrame, convention: Convention, weights_BN: np.ndarray
+    distances_NPNP: np.ndarray, table: pd.DataFrame, convention: Convention, left_out: LeaveOuts
 ) -> dict[Key, PairMean | None]:
     """All means of one metric; None where there is no such pair. table: the runs' tasks and inits."""
     length = distances_NPNP.shape[1]
@@ -230,14 +246,14 @@ def _means(
             means |= _with_mean(
                 {
                     Level(group, level, no_self): pair_mean(
-                        all_pairs, np.outer(levels_N == level, levels_N == level), counted, weights_BN
+                        all_pairs, np.outer(levels_N == level, levels_N == level), counted, left_out
                     )
                     for level in order_of_appearance(levels_N)
                 }
             )
-        means[replace(ALL_PAIRS, no_self=no_self)] = pair_mean(all_pairs, None, counted, weights_BN)
+        means[replace(ALL_PAIRS, no_self=no_self)] = pair_mean(all_pairs, None, counted, left_out)
     at = {p: PairSums(at_PNN[p], 1, 1) for p in range(length)}
-    means |= _with_mean({Level("position", p): pair_mean(at[p], None, within, weights_BN) for p in range(length)})
+    means |= _with_mean({Level("position", p): pair_mean(at[p], None, within, left_out) for p in range(length)})
     positions = {
         "all": all_pairs,
         "equal": PairSums(equal_NN, length, length),
@@ -245,7 +261,7 @@ def _means(
     }
     for cell, mask_NN in _cell_masks(table).items():
         for where, pairs in positions.items():
-            means[replace(cell, positions=where)] = pair_mean(pairs, mask_NN, within, weights_BN)
+            means[replace(cell, positions=where)] = pair_mean(pairs, mask_NN, within, left_out)
     return means
 
 
@@ -270,7 +286,7 @@ def _cell_masks(table: pd.DataFrame) -> dict[Cell, np.ndarray]:
 
 
 def _random_vocabulary(
-    vocabulary: Vocabulary, metric: str, convention: Convention, sample: int, draws: int, seed: int
+    vocabulary: Vocabulary, metric: str, convention: Convention, sample: int, seed: int
 ) -> PairMean | None:
     """The mean distance between random vocabulary tokens: that of tokens without any structure."""
     rows_Sd = vocabulary.embeddings_Vd[vocabulary.sample(sample, seed)]
@@ -278,45 +294,141 @@ def _random_vocabulary(
     unit_Sd = rows_Sd / np.where(norms_S1 > 0, norms_S1, 1.0)
     distances_SS = cosine_distances(unit_Sd) if metric == "cosine" else l2_distances(rows_Sd)
     within = Within.all if convention == Convention.paper else Within.none
-    mean = pair_mean(PairSums(distances_SS, 1, 1), None, within, run_weights(len(rows_Sd), draws, seed))
+    mean = pair_mean(PairSums(distances_SS, 1, 1), None, within, LeaveOuts(np.arange(len(rows_Sd))))
     return mean and replace(mean, unit=f"{mean.unit} of {len(rows_Sd)} vocabulary tokens")
 
 
 # What follows from them.
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """A contrast as these runs have it."""
+
+    contrast: Contrast
+    closer: PairMean
+    other: PairMean
+    error: Error
+    number: Number
+    control: Control | None = None
+    """Of CONTROLLED: what it is by how far tasks move."""
+
+    @property
+    def beyond_how_far(self) -> bool:
+        """Whether it is more than how far tasks move can make it."""
+        return self.control is not None and self.control.p < LEVEL and self.number.value > self.control.mean
+
+    def verdict(self) -> str:
+        """closer, farther apart or not: by interval and p, and for the task beyond how far tasks move."""
+        (low, high), p = self.number.interval, self.number.p
+        if p is None or p >= LEVEL or low <= 0 <= high:
+            return "not detectably closer"
+        if low > 0 and self.contrast.name == CONTROLLED and not self.beyond_how_far:
+            return "not detectably closer, beyond how far tasks move their prompts,"
+        return "closer" if low > 0 else "farther apart"
+
+    def finding(self, of: Of, metric: str, moved: Moved | None, runs: int) -> Finding:
+        low, high = self.number.interval
+        corrected = self.closer.unit == "pairs"
+        which = "of different runs lie" if corrected else "lie, self-pairs and same-run pairs counted,"
+        far = ""
+        if self.contrast.name == CONTROLLED:
+            far = f"; {NO_P0}" if moved is None else f"; {moved.words}"
+        if self.control is not None:
+            far += f", which alone gives {self.control.low:.3f} to {self.control.high:.3f}, p = {self.control.p:.3g}"
+        return Finding.of(
+            self.number,
+            f"{SUBJECTS[of]} {which} {self.verdict()} with {self.contrast.shared} than with {self.contrast.instead}: "
+            f"mean {METRICS[metric]} distance {self.closer.value:.3f} against {self.other.value:.3f}, "
+            f"difference {self.number.value:.3f} ({low:.3f} to {high:.3f}, p = {self.number.p:.3g}; "
+            f"n = {self.closer.n} and {self.other.n} {self.closer.unit} in {runs} runs{far}).",
+        )
+
+
 def _differences(
-    result: Result, means: Mapping[Key, PairMean], metric: str, of: Of, runs: int, convention: Convention
-) -> dict[str, Finding]:
-    """Numbers difference.<contrast>, and a finding on each, where both means and an interval exist."""
-    findings = {}
+    result: Result,
+    means: Mapping[Key, PairMean],
+    points: Tokens,
+    metric: str,
+    convention: Convention,
+    drawn: tuple[int, int],
+    moved: Moved | None,
+) -> list[_Compared]:
+    """Numbers difference.<contrast> where both means and an interval exist. drawn: draws and their seed."""
+    compared = []
     for contrast in CONTRASTS[convention]:
         if contrast.first not in means or contrast.second not in means:
             continue
         closer, other = means[contrast.first], means[contrast.second]
-        low, high = interval_of(other.draws_B - closer.draws_B, min(closer.runs, other.runs))
-        if low is None or high is None:
+        difference, error = other.above(closer)
+        if error is None:
             continue
-        name, difference = _named(metric, f"difference.{contrast.name}"), other.value - closer.value
-        number = result.number(name, difference, closer.n + other.n, closer.unit, low, high)
-        verdict = "closer" if low > 0 else "farther apart" if high < 0 else "no closer"
-        corrected = convention == Convention.corrected
-        which = "of different runs lie" if corrected else "lie, self-pairs and same-run pairs counted,"
-        sentence = (
-            f"{SUBJECTS[of]} {which} {verdict} with {contrast.shared} than with {contrast.instead}: "
-            f"mean {METRICS[metric]} distance {closer.value:.3f} against {other.value:.3f}, "
-            f"difference {difference:.3f} ({low:.3f} to {high:.3f}; "
-            f"n = {closer.n} and {other.n} {closer.unit} in {runs} runs)."
-        )
-        findings[contrast.name] = Finding.of(number, sentence)
-    return findings
+        table = points.runs_table
+        gain = _Gain(contrast, metric, _cell_masks(table)) if contrast.exchanged else None
+        p = error.p(difference) if gain is None else gain.exchanged_p(points, table, *drawn)
+        name, n = _named(metric, f"difference.{contrast.name}"), closer.n + other.n
+        number = result.number(name, difference, n, closer.unit, *error.interval(difference), p)
+        control = None
+        if gain is not None and contrast.name == CONTROLLED and moved is not None:
+            draws, seed = drawn
+            control = moved.control(gain, difference, min(draws, MOST_CONTROLS), seed)
+        if control is not None:
+            result.number(f"{name}.how_far", *control.row)
+        compared.append(_Compared(contrast, closer, other, error, number, control))
+    return compared
 
 
-def _claims(findings: Mapping[str, Finding]) -> list[Claim]:
-    finding = findings.get("init_closer")
-    if finding is None or finding.low is None:
+@dataclass(frozen=True)
+class _Gain:
+    """A contrast of cells as a statistic of prompts [N, P, d]."""
+
+    contrast: Contrast
+    metric: str
+    masks: Mapping[Cell, np.ndarray]
+
+    def __call__(self, prompts_NPd: np.ndarray) -> float:
+        return self.of(_run_distances(prompts_NPd, self.metric))
+
+    def of(self, distances_NN: np.ndarray) -> float:
+        """Of the mean distances between runs."""
+        first, second = (self.masks[cell] for cell in (self.contrast.first, self.contrast.second))  # type: ignore[index]
+        return float(distances_NN[second].mean() - distances_NN[first].mean())
+
+    def exchanged_p(self, points: Tokens, table: pd.DataFrame, draws: int, seed: int) -> float | None:
+        """Two-sided, whole cells exchanged within the other factor; None where none can be."""
+        orders_BN = cell_orders(table, OTHER[self.contrast.exchanged], self.contrast.exchanged, draws, seed)
+        if orders_BN is None:
+            return None
+        distances_NN = _run_distances(points.vectors_Kd.reshape(points.runs, points.length, -1), self.metric)
+        null_B = np.array([self.of(distances_NN[np.ix_(order, order)]) for order in orders_BN])
+        return permutation_p(self.of(distances_NN), null_B, "two-sided")
+
+
+def _run_distances(prompts_NPd: np.ndarray, metric: str) -> np.ndarray:
+    """[N, N] float64: mean distance between the tokens of two runs."""
+    n, length, width = prompts_NPd.shape
+    flat_Kd = prompts_NPd.reshape(-1, width)
+    if metric == "cosine":
+        unit_NPd = prompts_NPd / np.linalg.norm(prompts_NPd, axis=2, keepdims=True)
+        sums_Nd = unit_NPd.sum(1, dtype=np.float64)
+        return 1.0 - sums_Nd @ sums_Nd.T / length**2
+    return l2_distances(flat_Kd).reshape(n, length, n, length).mean((1, 3))
+
+
+def _claims(compared: Sequence[_Compared], findings: Mapping[str, Finding], runs: RunTable) -> list[Claim]:
+    by_name = {each.contrast.name: each for each in compared}
+    if (each := by_name.get("init_closer")) is None:
         return []
-    return [Claim("init_closer", Outcome.of(finding.low > 0), finding.sentence)]
+    evidence = findings["init_closer"].sentence
+    low, high = each.number.interval
+    both = each.error.factors == 2
+    needs = "more inits and tasks" if both else "at least 3 inits and 3 tasks"
+    gain = by_name.get(CONTROLLED)
+    if high < 0 and gain is not None and not gain.beyond_how_far:
+        # The same task may lie closer only since some tasks hardly move their prompts.
+        both, needs = False, "tasks that move their prompts equally far (training.max_steps), and P0"
+    interval = (low, high) if both else None
+    return [decided("init_closer", interval, evidence, p=each.number.p, premises=learned(runs.table), needs=needs)]
 
 
 def _omissions(
@@ -334,10 +446,10 @@ def _omissions(
         omissions.append(f"Without a pair of tokens, so without a number: {names}.")
     alone = [key.name for key, mean in means.items() if mean is not None and mean.interval[0] is None]
     if alone:
-        omissions.append(f"Too few runs for an interval: {', '.join(alone)}.")
+        omissions.append(f"Too few inits, tasks and runs for an interval: {', '.join(alone)}.")
     absent = [contrast.name for contrast in CONTRASTS[convention] if contrast.name not in findings]
     if absent:
-        omissions.append(f"Too few runs for a comparison: {', '.join(absent)}.")
+        omissions.append(f"Too few inits, tasks and runs for a comparison: {', '.join(absent)}.")
     return omissions
 
 

@@ -1,0 +1,101 @@
+"""How far would other inits, other tasks and other runs take a mean? A jackknife of crossed factors.
+
+Runs with the same init have something in common, runs of the same task too, and pairs of runs share runs. So each init
+and each task is left out once, with all its runs (Tukey 1958). The variances of both factors add up, less that of their
+cells, which is in both (Cameron, Gelbach and Miller 2011). Student's t has the degrees of freedom of the factor with
+fewer levels. Leave-outs are compared with each other, not with the value: that they hold self-pairs in another share
+does not move an interval.
+
+Shapes: N runs, J leave-outs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from promptgeo.analysis.resampling import clopper_pearson
+
+LEAST_LEVELS = 3
+"""Of a factor whose levels are left out: without one of two there are no pairs. One with fewer is taken as it is."""
+
+
+class Error(NamedTuple):
+    """How far an estimate may lie from what other levels would give."""
+
+    standard: float
+    freedom: int
+    """Degrees of freedom."""
+    factors: int
+    """Whose levels are left out: 2 inits and tasks, 1 one of them, 0 neither (runs of the same levels)."""
+    units: int
+    """Levels of the factor with fewer of them, or runs."""
+
+    def interval(self, value: float, level: float = 0.95) -> tuple[float, float]:
+        """By Student's t."""
+        from scipy.stats import t
+
+        half = float(t.ppf((1 + level) / 2, self.freedom)) * self.standard
+        return value - half, value + half
+
+    def p(self, value: float) -> float:
+        """Two-sided p of a value of 0, by Student's t; 1 where neither it nor the leave-outs leave 0."""
+        from scipy.stats import t
+
+        if self.standard == 0:
+            return float(value == 0)
+        return float(2 * t.sf(abs(value) / self.standard, self.freedom))
+
+    def share_interval(self, share: float) -> tuple[float, float]:
+        """95 % interval of a share: Clopper and Pearson's for as many independent observations as vary alike.
+
+        (Korn and Graubard 1998.) A share of 0 or 1, which does not vary, counts one observation for each unit.
+        """
+        from scipy.stats import beta, t
+
+        if self.standard == 0 or not 0 < share < 1:
+            return clopper_pearson(round(share * self.units), self.units)
+        n = share * (1 - share) / self.standard**2
+        n = max(n * float(t.ppf(0.975, max(n - 1, 1)) / t.ppf(0.975, self.freedom)) ** 2, 1.0)
+        hits, misses = share * n, (1 - share) * n
+        return float(beta.ppf(0.025, hits, misses + 1)), float(beta.ppf(0.975, hits + 1, misses))
+
+
+class LeaveOuts:
+    """The leave-outs of runs by two factors, the same for all numbers of them."""
+
+    def __init__(self, *factors_N: Sequence | np.ndarray):
+        """factors_N: the level of each run, for up to two factors (init and task)."""
+        codes = [np.unique(np.asarray(levels), return_inverse=True)[1] for levels in factors_N]
+        n = len(codes[0])
+        cells_N = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].ravel()
+        self._groups = [*codes, cells_N, np.arange(n)]
+        self.weights_JN = np.concatenate([1.0 - np.eye(group.max() + 1)[:, group] for group in self._groups])
+        """[J, N] float64: which runs are left, as weights of bootstrap draws are written."""
+
+    def means(self, sums_N: np.ndarray, counts_N: np.ndarray) -> np.ndarray:
+        """[J] float64: a mean over runs' sums and counts without each; NaN where nothing is left."""
+        counts_J = self.weights_JN @ counts_N
+        return np.divide(self.weights_JN @ sums_N, counts_J, out=np.full(len(counts_J), np.nan), where=counts_J > 0)
+
+    def error(self, without_J: np.ndarray, members_N: np.ndarray | None = None) -> Error | None:
+        """The error of an estimate by what it is without each; None where too few levels and runs are left out.
+
+        members_N: bool, the runs that it rests on; None: all.
+        """
+        found, start = [], 0
+        for group in self._groups:
+            without = without_J[start : start + group.max() + 1]
+            start += len(without)
+            without = without[np.unique(group if members_N is None else group[members_N])]
+            n = len(without)
+            enough = n >= LEAST_LEVELS and bool(np.isfinite(without).all())
+            found.append(((n - 1) / n * float(((without - without.mean()) ** 2).sum()), n) if enough else None)
+        *factors, cells, runs = found
+        varied = [factor for factor in factors if factor is not None]
+        if not varied:
+            return None if runs is None else Error(float(np.sqrt(runs[0])), runs[1] - 1, 0, runs[1])
+        variance, units = max(v for v, _ in varied), min(n for _, n in varied)
+        if len(varied) > 1 and cells is not None:
+            variance = max(variance, sum(v for v, _ in varied) - cells[0])
+        return Error(float(np.sqrt(variance)), units - 1, len(varied), units)
