@@ -18,7 +18,7 @@ from promptgeo.analysis.question import declaration
 from promptgeo.analysis.questions import speaking_probes as speaking
 from promptgeo.analysis.questions.explanation import _Explained, _outlying, _Sample, explanation, soft_input_row
 from promptgeo.analysis.questions.speaking_probes import partners, speaking_probes, word_tokens
-from promptgeo.analysis.resampling import sign_flip_p
+from promptgeo.analysis.resampling import sign_flip_p, wilson
 from promptgeo.analysis.result import Number, Result
 from promptgeo.config.compose import compose
 from promptgeo.config.schema import Template
@@ -369,6 +369,35 @@ def test_other_tasks_prompts_come_first_and_shares_are_those_of_the_table(explai
         assert low <= number.value <= high and number.n == 3, number
 
 
+def test_seeds_that_start_from_one_p0_do_not_make_a_task_speak():
+    """What a cell says by chance, all its seeds say: runs dealt one by one reject in 36 % of draws, units in 4 %."""
+    generator, rejected = np.random.default_rng(1), 0
+    cells = [(task, init, seed) for task in range(4) for init in range(3) for seed in range(8)]
+    table = pd.DataFrame(cells, columns=["task", "init", "seed"]).astype(str)
+    units_N = pd.factorize(table["task"] + table["init"])[0]
+    for trial in range(150):
+        chance = 1 / (1 + np.exp(-1.5 * generator.normal(size=(12, 4))[units_N]))
+        sample = speaking._Sample(table, units_N, 200, trial)
+        rejected += sample.tasks_p(generator.binomial(3, chance) / 3) < 0.05
+    assert rejected / 150 <= 0.09
+    # Four tasks can be dealt in 24 ways in each of three inits.
+    assert sample.least_tasks_p == pytest.approx(2 / 24**3)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_intervals_over_few_units_are_students(n):
+    """A percentile interval covers 47 % with 2 units, 79 % with 4."""
+    generator, held = np.random.default_rng(0), 0
+    table, some_N = pd.DataFrame({"task": ["a"] * n, "init": ["x"] * n}), np.ones(n, bool)
+    for trial in range(300):
+        sample = speaking._Sample(table, np.arange(n), 100, trial)
+        low, high = sample.interval(generator.normal(size=n), some_N)
+        held += low <= 0 <= high
+    assert 0.92 <= held / 300 <= 0.98
+    assert sample.interval(np.array([0.0, 1.0, *[0.5] * (n - 2)]), some_N, 0.0, 1.0) == (0.0, 1.0)
+    assert sample.share_interval(np.zeros(n), some_N) == wilson(0, n)
+
+
 @pytest.mark.parametrize("apart", [True, False])
 def test_an_own_prompt_that_says_something_else_is_distinguished_from_random_ones(apart):
     generator = np.random.default_rng(0)
@@ -393,6 +422,7 @@ def test_one_run_alone_and_none(runs, tiny):
     alone = explanation(runs.query("task == 'explanation' and seed == 0"), lm=tiny, random=2, words=1)
     assert any("one run alone" in o for o in alone.omissions) and any("no other runs" in o for o in alone.omissions)
     assert all(f.p is not None or f.low is not None for f in alone.findings)
+    assert all("n = 1 run, for which alone this is said" in f.sentence for f in alone.findings)
     assert "divergences" not in alone.figures
     with pytest.raises(
         UserError, match=r"no run of task riddle is among these \(country_capital, present_past, explanation\)"

@@ -8,6 +8,7 @@ import torch
 
 import reference
 from promptgeo.analysis import scoring
+from promptgeo.analysis.deciding import decided, for_all
 from promptgeo.analysis.question import declaration
 from promptgeo.analysis.questions.token_operations import token_operations
 from promptgeo.analysis.resampling import wilson
@@ -294,6 +295,21 @@ def test_deltas_add_up_where_their_sum_does_more_than_the_tokens(working, outcom
     # Both 8 of 8: that they are alike within 5 points would take more examples.
     assert sums.outcome is outcome
     assert value(operations, "difference.delta_sum.random_sum.plus_one") == (8 in working)
+
+
+def test_several_tasks_hold_together_and_one_is_enough_to_fail():
+    def of(interval, p, **options):
+        return decided("c", interval, "words.", p=p, **options)
+
+    holds, fails, open_ = of((0.1, 0.3), 0.01), of((-0.3, -0.1), 0.02), of((-0.1, 0.1), 0.5)
+    assert (for_all([holds, of((0.1, 0.3), 0.03)]).outcome, for_all([holds, holds]).p) == (Outcome.holds, 0.01)
+    assert for_all([holds, of((0.1, 0.3), 0.03)]).p == 0.03
+    assert for_all([holds, open_]).outcome is Outcome.undecidable and for_all([holds, open_]).needs == "more runs"
+    assert for_all([holds, open_, fails]).outcome is Outcome.fails
+    # Too little to matter: an interval that holds 0 and ends below the margin.
+    assert of((-0.01, 0.04), 0.5, margin=0.05).outcome is Outcome.fails
+    assert of((-0.01, 0.06), 0.5, margin=0.05).outcome is Outcome.undecidable
+    assert of((-0.06, -0.01), 0.01, margin=0.05, below=True).outcome is Outcome.holds
 
 
 def test_what_was_drawn_is_named_and_the_same_each_time(noisy, plan):

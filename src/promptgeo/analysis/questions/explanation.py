@@ -298,6 +298,10 @@ def _share_interval(shares_N: np.ndarray, of: int = 1) -> tuple[float, float]:
     return low, high
 
 
+def _runs(n: int) -> str:
+    return f"n = {n} runs" if n > 1 else "n = 1 run, for which alone this is said"
+
+
 def _report_accuracy(explaining: list[Run], task: str, result: Result) -> None:
     rows = [run.row() for run in explaining]
     accuracy_N = np.array([row["accuracy_final"] for row in rows], dtype=float)
@@ -305,7 +309,7 @@ def _report_accuracy(explaining: list[Run], task: str, result: Result) -> None:
     accuracy = result.number("accuracy", accuracy_N.mean(), len(rows), "runs", low, high)
     sentence = (
         f"The tokens of task {task} explain {accuracy.value:.1%} of their test inputs correctly "
-        f"({low:.1%} to {high:.1%}; n = {accuracy.n} runs)."
+        f"({low:.1%} to {high:.1%}; {_runs(accuracy.n)})."
     )
     result.findings.append(Finding.of(accuracy, sentence))
 
@@ -326,7 +330,7 @@ def _report_texts(explained: list[_Explained], kinds: list[str], result: Result)
         differs = result.number(f"differs.{kind}", differs_N.mean(), n, "runs", low, high)
         sentence = (
             f"With itself as the input an explanation token writes another text than for {ONE_INPUT[kind]} "
-            f"in {differs.value:.1%} of cases ({low:.1%} to {high:.1%}; n = {n} runs)."
+            f"in {differs.value:.1%} of cases ({low:.1%} to {high:.1%}; {_runs(n)})."
         )
         result.findings.append(Finding.of(differs, sentence))
 
@@ -390,7 +394,7 @@ def _finding(kind: str, own: Number, control: Number, p: float) -> Finding:
     interval = f" ({own.low:.3f} to {own.high:.3f})" if own.low is not None else ""
     evidence = (
         f"first token, Jensen-Shannon {own.value:.3f} bits{interval} against {control.value:.3f}; "
-        f"p = {p:.2g}; n = {own.n} runs"
+        f"p = {p:.2g}; {_runs(own.n)}"
     )
     subject = "What an explanation token says of itself"
     if kind == "p0":

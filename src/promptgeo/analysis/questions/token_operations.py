@@ -7,6 +7,12 @@ Kinds of prompts made of a trained prompt's tokens. `trained`: as they are. `ord
 P0 token plus the sum of all deltas, for each P0 token. Beside them `initial`: P0; `initial_sum`: the sum of its tokens;
 `random_sum`: a P0 token plus a random direction as long as the sum of the deltas; `none`: no prompt.
 
+Claims, of number tasks: `orders_work` and `repeats_fail` (over and under `well` times the trained prompts' accuracy),
+`one_token_numeric` (over the share `enough`, which neither P0 nor no prompt must reach), `sum_of_deltas` (more than the
+sum of the tokens and than random directions; not so by 5 points, it fails). Premises: at least 3 runs, and the trained
+prompts solve more than P0 and no prompt. Of several tasks, a claim holds if it does for all, and fails where one task
+shows it at a level adjusted for their number.
+
 Shapes: N runs, S scored prompts, P prompt tokens, d width, E test examples of a task.
 """
 
@@ -103,12 +109,6 @@ def token_operations(
 
     Table `prompts`: a row per scored prompt, with Wilson's interval. Intervals of means are over runs (Student's t) and
     test examples. What is drawn in place of all is named.
-
-    Claims, of number tasks: `orders_work` and `repeats_fail` (over and under `well` times the trained prompts'
-    accuracy), `one_token_numeric` (over the share `enough`, which neither P0 nor no prompt must reach),
-    `sum_of_deltas` (more than the sum of the tokens and than random directions, by 5 points or it fails). Premises: at
-    least 3 runs, and the trained prompts solve more than P0 and no prompt. Of several tasks, a claim holds if it does
-    for all, and fails where one task shows it at a level adjusted for their number.
 
     Args:
         repeats: how often a token is repeated, beside P times.

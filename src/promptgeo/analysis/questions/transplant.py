@@ -114,9 +114,8 @@ def transplant(
     on B: `composition.sum`, `.own_delta`, `.other_delta`, `.random_delta` (a random delta for the other one).
 
     Tables: `accuracies`, one row per scored prompt with Wilson's interval; `heatmap`, mean over tasks and seeds by
-    donor and recipient init. Intervals of means are over runs (left out one by one) and test examples, of differences
-    over the same for both sides; fewer than three independent runs give no verdict, pairs of two runs alone speak for
-    themselves. Nothing is chosen by these accuracies.
+    donor and recipient init. Intervals of means are over runs (left out one by one) and test examples, the same for
+    both sides of a difference. Fewer than three independent runs give no verdict.
 
     Args:
         alphas: how much of the delta is added; 0 and 1 are always among them.
@@ -152,11 +151,7 @@ def transplant(
     result.omissions += sampled_examples("transplant", sets_N, max_examples, seed)
     if OTHER_TASK not in scored:
         result.omissions.append(NO_OTHER_TASK)
-    if apart := sum(not np.array_equal(*runs.prompts("initial")[[a, b]]) for a, b in compositions):
-        result.omissions.append(
-            f"transplant: in {apart} of {len(compositions)} sums of two tasks' deltas the runs start from different "
-            "P0s (a random init differs by task): the other delta was not trained on that P0."
-        )
+    result.omissions += _different_p0s(runs, compositions)
     result.figures["heatmap"] = _heatmap_figure(result.tables["heatmap"], order_of_appearance(runs.table["init"]))
     result.figures["alpha"] = _alpha_figure(means, alphas)
     return result
@@ -182,6 +177,18 @@ def _compositions(table: pd.DataFrame) -> list[Pair]:
 
 def _other_task(table: pd.DataFrame, a: int, b: int) -> bool:
     return table["task"][a] != table["task"][b] and all(table[c][a] == table[c][b] for c in ("init", "seed"))
+
+
+def _different_p0s(runs: RunTable, compositions: list[Pair]) -> list[str]:
+    """The omission of sums of two tasks' deltas whose runs do not start from one P0; empty where all do."""
+    initial_NPd = runs.prompts("initial")
+    apart = sum(not np.array_equal(initial_NPd[a], initial_NPd[b]) for a, b in compositions)
+    if not apart:
+        return []
+    return [
+        f"transplant: in {apart} of {len(compositions)} sums of two tasks' deltas the runs start from different P0s (a "
+        "random init differs by task): the other delta was not trained on that P0."
+    ]
 
 
 def _drawn(pairs: list[Pair], most: int | None, generator: np.random.Generator) -> list[Pair]:
