@@ -17,13 +17,13 @@ import pytest
 
 from conftest import needs_shared
 from promptgeo.analysis.geometry import vocabulary as vocabulary_module
-from promptgeo.analysis.geometry.task_table import GEOGRAPHY, mutual_neighbours, nearest_itself, task_claims
+from promptgeo.analysis.geometry.task_table import GEOGRAPHY, Rows, mutual_neighbours, nearest_itself, task_claims
 from promptgeo.analysis.geometry.token_kinds import KINDS, forms, glitch_tokens, kind_of
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.neighbour_words import neighbour_words
 from promptgeo.analysis.questions.neighbours import neighbours
 from promptgeo.analysis.resampling import drawn_means, shuffled_positions
-from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.result import Claim, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -122,9 +122,12 @@ class Loops:
     def near(self, distances) -> int:
         return sum(d < self.epsilon for d in distances)
 
-    def nearest(self, distances) -> float:
-        kept = [d for d in distances if d < self.epsilon or not self.paper]
-        return sum(kept) / len(kept)
+    def nearest(self, name, distances) -> dict[str, float]:
+        """The mean of all distances, and of those within epsilon: by the study's convention the second is the first."""
+        within = [d for d in distances if d < self.epsilon]
+        if self.paper:
+            return {name: sum(within) / len(within)}
+        return {name: sum(distances) / len(distances), f"{name}.within": sum(within) / len(within)}
 
     def pairs(self, of: str) -> list[tuple]:
         """(the token's number, distance, same init, same task, same position, both tasks, itself) of counted pairs."""
@@ -149,7 +152,9 @@ class Loops:
         for radius in (0.5, 0.7):
             for a, b in itertools.product(set(self.runs.table["task"]), repeat=2):
                 out[f"table3.{radius:g}.{a}.{b}"] = sum(pair[1] < radius and pair[5:7] == (a, b) for pair in pairs)
-        return out | {"nearest.prompts.to_prompts": self.nearest(self.to_prompts(of))}
+        own = "nearest.prompts.to_prompts"
+        mean = self.nearest(own, self.to_prompts(of))
+        return out | (mean if of == "prompt" else {own: np.mean(self.to_prompts(of))})
 
     def to_prompts(self, of: str) -> list[float]:
         """The distance of each prompt token to the nearest other one."""
@@ -165,28 +170,42 @@ class Loops:
         closest = [min(d) for d in words]
         either = [min(pair) for pair in zip(closest, self.to_prompts("prompt"), strict=True)]
         prompts = self.among_prompts("prompt")["neighbours.prompts.prompts"]
+        inits = [self.vocabulary.tokens.index(i) for i in ("cat", "dog")]
+        initial = self.runs.prompts("initial")
+        at_p0 = [[distance(t, w) for w in self.vocabulary.embeddings_Vd] for t in initial.reshape(-1, initial.shape[2])]
+        others = [
+            self.near(distance(a, b) for m, other in enumerate(initial) if m != n for b in other)
+            for n, prompt in enumerate(initial)
+            for a in prompt
+        ]
         return {
             "neighbours.prompts.words": np.mean(counts),
+            "neighbours.prompts.init_words": np.mean([self.near(d[i] for i in inits) for d in words]),
             "neighbours.prompts.all": np.mean(counts) + prompts,
-            "nearest.prompts": self.nearest(either),
-            "nearest.prompts.to_words": self.nearest(closest),
+            "neighbours.prompts.words.at_p0": np.mean([self.near(d) for d in at_p0]),
+            "neighbours.prompts.prompts.at_p0": np.mean(others),
             "nearest.prompts.without_word": len(closest) - self.near(closest),
+            **self.nearest("nearest.prompts", either),
+            **self.nearest("nearest.prompts.to_words", closest),
         }
 
     def around_sample(self, sample: int, seed: int) -> dict[str, float]:
         table, points = self.vocabulary.embeddings_Vd, self.points("prompt")
-        words, prompts, to_word = [], [], []
+        words, prompts, to_word, inits = [], [], [], []
         for token in [*self.vocabulary.sample(sample, seed), *self.doubled]:
             to_words = [0.0 if i == token else distance(table[token], w) for i, w in enumerate(table)]
             others = to_words[:token] + to_words[token + 1 :]
             words.append(self.near(to_words if self.paper else others) + self.near(to_words[i] for i in self.doubled))
             prompts.append([distance(table[token], point[-1]) for point in points])
             to_word.append(min(others))
+            which = [self.vocabulary.tokens.index(i) for i in ("cat", "dog")]
+            inits.append(self.near(to_words[i] for i in which if self.paper or i != token))
         return {
             "neighbours.vocabulary.words": np.mean(words),
+            "neighbours.vocabulary.init_words": np.mean(inits),
             "neighbours.vocabulary.all": np.mean(words) + np.mean([self.near(d) for d in prompts]),
-            "nearest.vocabulary": self.nearest([min(w, *d) for w, d in zip(to_word, prompts, strict=True)]),
-            "nearest.vocabulary.to_words": self.nearest(to_word),
+            **self.nearest("nearest.vocabulary", [min(w, *d) for w, d in zip(to_word, prompts, strict=True)]),
+            **self.nearest("nearest.vocabulary.to_words", to_word),
         }
 
 
@@ -213,7 +232,10 @@ def test_every_number_agrees_with_loops(convention, of, chunk, monkeypatch):
     expected = loops.among_prompts(of)
     if of == "prompt":
         expected |= loops.around_prompts() | loops.around_sample(15, 3)
-    given = [row for row in result.numbers if not row.quantity.endswith(".expected")]
+    drawn = (".expected", ".how_far")
+    given = [
+        row for row in result.numbers if not row.quantity.endswith(drawn) and not row.quantity.startswith("own_radius")
+    ]
     assert {row.quantity for row in given} == set(expected)
     for row in given:
         assert row.value == pytest.approx(expected[row.quantity], abs=1e-6), row.quantity
@@ -269,7 +291,8 @@ STRENGTHS = {"init": {"init": 1.0}, "task": {"task": 1.0}, "position": {"positio
 def test_planted_structure_is_found_and_nothing_else(planted):
     words = a_vocabulary(width=40)
     none = {"init": 0.0, "task": 0.0, "position": 0.0}
-    runs = a_grid(words, seeds=3, **(none | STRENGTHS[planted]), noise=0.9)
+    many = {"tasks": tuple("abcde"), "inits": ("cat", "dog", "bird", "normal", "zeros")}
+    runs = a_grid(words, **many, **(none | STRENGTHS[planted]), noise=0.9)
     result = neighbours(runs, vocabulary=words, epsilons=[0.7], sample=10, permutations=199)
     rows = {row.quantity: row for row in result.numbers}
     for factor in ("init", "task", "position"):
@@ -331,9 +354,14 @@ def test_the_published_table_without_self_matches():
     assert (corrected.to_numpy()[off] == PUBLISHED.to_numpy()[off]).all()
 
 
+def of_counts(table: pd.DataFrame) -> list[Claim]:
+    """The claims on a table alone, as it stands."""
+    return task_claims(table, Rows.as_counted(table), "at epsilon = 0.5")
+
+
 def test_the_published_statements_fail_on_the_published_table():
-    paper = {claim.name: claim for claim in task_claims(PUBLISHED, 0.5)}
-    corrected = {claim.name: claim for claim in task_claims(without_self(PUBLISHED, 40), 0.5)}
+    paper = {claim.name: claim for claim in of_counts(PUBLISHED)}
+    corrected = {claim.name: claim for claim in of_counts(without_self(PUBLISHED, 40))}
     assert paper["each_task_nearest_itself"].holds  # its self-matches hide it
     assert not corrected["each_task_nearest_itself"].holds and not corrected["only_geography_mutual"].holds
     assert [task for task, holds in nearest_itself(without_self(PUBLISHED, 40)).items() if not holds] == [
@@ -351,9 +379,9 @@ def test_the_statements_hold_where_they_are_true_and_generalise():
     true.loc["present_past", "present_past"] = 80
     true.loc["singular_plural", "capitalize_first_letter"] = true.loc["capitalize_first_letter", "singular_plural"] = 90
     true.loc["capitalize_first_letter", "country_capital"] = true.loc["country_capital", "capitalize_first_letter"] = 91
-    assert task_claims(true, 0.5)[1].holds
+    assert of_counts(true)[1].holds
     others = pd.DataFrame([[9, 5, 1], [5, 9, 2], [1, 2, 9]], list("abc"), list("abc"))
-    assert all(claim.holds for claim in task_claims(others, 0.5))
+    assert all(claim.holds for claim in of_counts(others))
     tied = pd.DataFrame([[5, 5, 1], [5, 9, 2], [1, 2, 9]], list("abc"), list("abc"))
     assert nearest_itself(tied) == {"a": False, "b": True, "c": True}
     assert mutual_neighbours(pd.DataFrame(np.zeros((3, 3)), list("abc"), list("abc"))) == []
@@ -361,9 +389,16 @@ def test_the_statements_hold_where_they_are_true_and_generalise():
 
 def test_the_table_of_runs_gives_the_claims():
     words = a_vocabulary(width=40)
-    runs = a_grid(words, tasks=TASKS, inits=("cat", "dog"), seeds=2, init=0, position=0, task=1.5, noise=0.3)
-    claims = {claim.name: claim for claim in neighbours(runs, vocabulary=words, sample=10, permutations=9).claims}
-    assert claims["each_task_nearest_itself"].holds
+    inits = ("cat", "dog", "bird", "normal")
+    runs = a_grid(words, tasks=TASKS, inits=inits, init=0, position=0, task=1.5, noise=0.3)
+    result = neighbours(runs, vocabulary=words, sample=10, permutations=99)
+    claims = {claim.name: claim for claim in result.claims}
+    assert claims["each_task_nearest_itself"].holds and claims["each_task_nearest_itself"].p < 0.05
+    assert any(f.sentence.startswith("Every task has most of its prompt neighbours in itself") for f in result.findings)
+    assert claims["only_geography_mutual"].outcome == "not decidable"  # no task is near another
+    few = neighbours(runs.query("init in ['cat', 'dog']"), vocabulary=words, sample=10, permutations=99)
+    claim = next(claim for claim in few.claims if claim.name == "each_task_nearest_itself")
+    assert claim.outcome == "not decidable" and claim.needs == "at least 3 inits"
     assert set(claims) == {
         "each_task_nearest_itself",
         "only_geography_mutual",

@@ -46,6 +46,17 @@ class Error(NamedTuple):
             return float(value == 0)
         return float(2 * t.sf(abs(value) / self.standard, self.freedom))
 
+    def greater_p(self, value: float) -> float:
+        """The two-sided p where the value is positive, else 1: of the statement that it lies above 0."""
+        return self.p(value) if value > 0 else 1.0
+
+    def plus(self, other: "Error") -> "Error":
+        """Of a sum or difference of two independent estimates (degrees of freedom: Welch 1947)."""
+        squares = [self.standard**2, other.standard**2]
+        parts = squares[0] ** 2 / self.freedom + squares[1] ** 2 / other.freedom
+        freedom = int(sum(squares) ** 2 / parts) if parts > 0 else min(self.freedom, other.freedom)
+        return Error(float(np.sqrt(sum(squares))), freedom, self.factors, self.units)
+
     def share_interval(self, share: float) -> tuple[float, float]:
         """95 % interval of a share: Clopper and Pearson's for as many independent observations as vary alike.
 
@@ -77,6 +88,10 @@ class LeaveOuts:
         """[J] float64: a mean over runs' sums and counts without each; NaN where nothing is left."""
         counts_J = self.weights_JN @ counts_N
         return np.divide(self.weights_JN @ sums_N, counts_J, out=np.full(len(counts_J), np.nan), where=counts_J > 0)
+
+    def mean(self, sums_N: np.ndarray, counts_N: np.ndarray) -> tuple[float, Error | None]:
+        """(a mean over runs' sums and counts, its error over the runs that count)."""
+        return float(sums_N.sum() / counts_N.sum()), self.error(self.means(sums_N, counts_N), counts_N > 0)
 
     def error(self, without_J: np.ndarray, members_N: np.ndarray | None = None) -> Error | None:
         """The error of an estimate by what it is without each; None where too few levels and runs are left out.

@@ -88,6 +88,25 @@ def for_all(claims: Sequence[Claim]) -> Claim:
     return Claim(first.name, Outcome.holds, evidence, p)
 
 
+def tested(
+    name: str,
+    holds_p: float,
+    fails_p: float,
+    evidence: str,
+    *,
+    premises: Sequence[Premise] = (),
+    needs: str = "more runs",
+) -> Claim:
+    """A claim with a test by which it holds and one by which it does not, each p of which may be 1.
+
+    For a claim of several parts: it holds by the largest p of them, and fails by the smallest, adjusted for how many
+    there are. Arguments as of `decided`.
+    """
+    holds, fails = holds_p < LEVEL, fails_p < LEVEL
+    interval = (1.0, 1.0) if holds else (-1.0, -1.0) if fails else None
+    return decided(name, interval, evidence, p=holds_p, premises=premises, needs=needs)
+
+
 def learned(table: "pd.DataFrame") -> list[Premise]:
     """That training taught the runs of a table something: of each untrained prompt whose accuracy it knows (P0, none).
 

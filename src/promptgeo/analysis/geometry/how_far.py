@@ -9,17 +9,20 @@ pairs take that for the task.)
 Shapes: N runs, P prompt tokens, d width, B draws.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.question import Of
 from promptgeo.analysis.resampling import percentile_interval, permutation_p
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
+MOST_DRAWS = 199
+"""Of the control: each takes all distances anew."""
 NO_P0 = (
     "P0 is not known: that tasks move their prompts differently far, and not to different places, cannot be told apart"
 )
@@ -36,6 +39,16 @@ class Control:
     p: float
     """Two-sided, of the observed statistic."""
     draws: int
+
+    @classmethod
+    def of(cls, observed: float, null_B: np.ndarray) -> "Control":
+        """Of a statistic and its draws."""
+        p = permutation_p(observed, null_B, "two-sided")
+        return cls(float(null_B.mean()), *percentile_interval(null_B), p, len(null_B))
+
+    def beyond(self, observed: float) -> bool:
+        """Whether the statistic is larger than how far tasks move can make it."""
+        return self.p < LEVEL and observed > self.mean
 
     @property
     def row(self) -> tuple[float, int, str, float, float, float]:
@@ -73,19 +86,14 @@ class Moved:
         start_NPd = np.zeros_like(initial_NPd) if of == Of.delta else initial_NPd
         return cls(start_NPd, direction_NPd, far_NP1, runs.table, share_N)
 
-    def control(
-        self, statistic: Callable[[np.ndarray], float], observed: float, draws: int, seed: int
-    ) -> Control | None:
-        """A statistic of prompts [N, P, d] with the directions dealt anew; None where none can be exchanged."""
-        orders_BN = cell_orders(self.table, "init", "task", draws, seed)
+    def null(
+        self, statistic: Callable[[np.ndarray], float | Sequence[float]], draws: int, seed: int
+    ) -> np.ndarray | None:
+        """[B] or [B, S] float64: statistics of prompts [N, P, d], directions dealt anew; None where none can be."""
+        orders_BN = cell_orders(self.table, "init", "task", min(draws, MOST_DRAWS), seed)
         if orders_BN is None:
             return None
-        null_B = np.array(
-            [statistic(self.initial_NPd + self.far_NP1 * self.direction_NPd[order]) for order in orders_BN]
-        )
-        return Control(
-            float(null_B.mean()), *percentile_interval(null_B), permutation_p(observed, null_B, "two-sided"), draws
-        )
+        return np.array([statistic(self.initial_NPd + self.far_NP1 * self.direction_NPd[order]) for order in orders_BN])
 
     @property
     def words(self) -> str:

@@ -2,7 +2,7 @@
 
 A neighbour lies closer than a radius in cosine distance.
 
-Shapes: N runs, P prompt tokens of a run, K = N * P, b tokens of a block, E radii, B bootstrap draws, D permutations,
+Shapes: N runs, P prompt tokens of a run, K = N * P, b tokens of a block, E radii, B weightings of runs, D permutations,
 L levels of a label, d width.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptgeo.analysis.geometry.tokens import Tokens
-from promptgeo.analysis.resampling import exchangeable, null_draws, pair_means, permuted_within, shuffled_positions
+from promptgeo.analysis.resampling import pair_means, shuffled_positions
 
 BLOCK_BYTES = 2**26
 """Of distances, or of sums by label, held at once."""
@@ -53,9 +53,9 @@ class PairCounts:
         return self.near_ENN[self.radii.index(self.epsilon)]
 
     def mean_count(self, near_NN: np.ndarray, weights_BN: np.ndarray) -> tuple[float, np.ndarray]:
-        """(neighbours per prompt token, the same in each draw of runs [B]).
+        """(neighbours per prompt token, the same with each weighting of the runs [B]).
 
-        In a draw: its share of possible pairs, scaled to the observed number of them.
+        There: its share of possible pairs, scaled to the observed number of them.
         """
         scale = self.possible_NN.sum() / (self.runs * self.length)
         mean = float(near_NN.sum() / self.possible_NN.sum() * scale)
@@ -125,18 +125,23 @@ def _equal_labels(near_bK: np.ndarray, rows: np.ndarray, labels_DK: np.ndarray, 
     return np.concatenate(sums)
 
 
-def equal_label_null(
-    near_NN: np.ndarray, labels_N: np.ndarray, strata_N: np.ndarray, permutations: int, seed: int
-) -> np.ndarray | None:
-    """[D] float64: neighbouring pairs with equal labels when whole runs exchange labels within a stratum.
+def near_between(prompts_NPd: np.ndarray, radius: float) -> np.ndarray:
+    """[N, N] float64: ordered pairs of tokens of two runs closer than a cosine distance; 0 within runs."""
+    n, length, width = prompts_NPd.shape
+    flat_Kd = prompts_NPd.reshape(-1, width).astype(np.float32)
+    norms_K1 = np.linalg.norm(flat_Kd, axis=1, keepdims=True)
+    unit_Kd = flat_Kd / np.where(norms_K1 > 0, norms_K1, 1.0)
+    near_NN = np.empty((n, n))
+    block = max(BLOCK_BYTES // (4 * len(unit_Kd) * length), 1)
+    for start in range(0, n, block):
+        rows = slice(start * length, (start + block) * length)
+        near_bK = unit_Kd[rows] @ unit_Kd.T > 1.0 - radius
+        near_NN[start : start + block] = near_bK.reshape(-1, length, n, length).sum(axis=(1, 3))
+    np.fill_diagonal(near_NN, 0.0)
+    return near_NN
 
-    labels_N: [N] int64 from 0. None where no stratum has runs with different labels.
-    """
-    if not exchangeable(labels_N, strata_N):
-        return None
 
-    def equal(generator: np.random.Generator) -> float:
-        onehot_NL = np.eye(labels_N.max() + 1)[labels_N[permuted_within(strata_N, generator)]]
-        return float((onehot_NL * (near_NN @ onehot_NL)).sum())
-
-    return null_draws(equal, permutations, seed)
+def equal_label_null(near_NN: np.ndarray, labels_N: np.ndarray, orders_BN: np.ndarray) -> np.ndarray:
+    """[B] float64: neighbouring pairs with equal labels when runs exchange their labels (from 0) in these orders."""
+    onehot_LL = np.eye(labels_N.max() + 1)
+    return np.array([float((onehot_NL * (near_NN @ onehot_NL)).sum()) for onehot_NL in onehot_LL[labels_N[orders_BN]]])

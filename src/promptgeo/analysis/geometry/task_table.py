@@ -1,28 +1,37 @@
 """In which tasks do prompt tokens have their neighbours? Tables task x task, as study 3's Table 3, and what they say.
 
-Shapes: N runs, B bootstrap draws, L tasks.
+Of two statements that a table makes ("more neighbours here than there") each is tested over inits; a claim of many such
+statements holds where all of them do, and fails where one of them fails, adjusted for how many there are.
+
+Shapes: N runs, J leave-outs (or other weightings of runs), L tasks.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.result import Claim, Outcome
+from promptgeo.analysis.crossed import LEAST_LEVELS, LeaveOuts
+from promptgeo.analysis.deciding import Premise, tested
+from promptgeo.analysis.result import Claim
 
 GEOGRAPHY = ("country_capital", "landmark_country")
 """Study 3's only pair of tasks that are each other's nearest."""
 
 
-def pairs_by_task(weights_BN: np.ndarray, pairs_NN: np.ndarray, onehot_NL: np.ndarray) -> np.ndarray:
-    """[B, L, L] float64: pairs of tokens by the tasks of both runs, in each draw of runs.
+def pairs_by_task(weights_JN: np.ndarray, pairs_NN: np.ndarray, onehot_NL: np.ndarray) -> np.ndarray:
+    """[J, L, L] float64: pairs of tokens by the tasks of both runs, with each weighting of the runs.
 
-    pairs_NN: pairs between two runs. onehot_NL: the task of each run. Draws weigh pairs as in resampling.pair_means.
+    pairs_NN: pairs between two runs. onehot_NL: the task of each run. Weights count as in resampling.pair_means.
     """
     between_NN = pairs_NN - np.diag(np.diag(pairs_NN))
-    rows = [((weights_BN * onehot_N) @ between_NN) * weights_BN for onehot_N in onehot_NL.T]
-    table_BLL = np.stack([row_BN @ onehot_NL for row_BN in rows], axis=1)
+    rows = [((weights_JN * onehot_N) @ between_NN) * weights_JN for onehot_N in onehot_NL.T]
+    table_JLL = np.stack([row_JN @ onehot_NL for row_JN in rows], axis=1)
     levels = np.arange(onehot_NL.shape[1])
-    table_BLL[:, levels, levels] += (weights_BN * np.diag(pairs_NN)) @ onehot_NL
-    return table_BLL
+    table_JLL[:, levels, levels] += (weights_JN * np.diag(pairs_NN)) @ onehot_NL
+    return table_JLL
 
 
 def nearest_itself(table: pd.DataFrame) -> dict[str, bool]:
@@ -43,12 +52,84 @@ def mutual_neighbours(table: pd.DataFrame) -> list[tuple[str, str]]:
     return [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if b in nearest[a] and a in nearest[b]]
 
 
-def task_claims(table: pd.DataFrame, epsilon: float, unit: str = "") -> list[Claim]:
+def own_margin(table_LL: np.ndarray) -> float:
+    """How much more a task has in itself than in any other, of the task where that is least."""
+    others_LL = np.where(np.eye(len(table_LL), dtype=bool), -np.inf, table_LL)
+    return float((np.diag(table_LL) - others_LL.max(1)).min())
+
+
+def pair_margin(table_LL: np.ndarray, a: int, b: int) -> float:
+    """How much more two tasks have in each other than in any third task, of the one where that is less."""
+    rest = [c for c in range(len(table_LL)) if c not in (a, b)]
+    return float(min(table_LL[a, b] - table_LL[a, rest].max(), table_LL[b, a] - table_LL[b, rest].max()))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which cells of a table's rows hold more than others, and how sure that is."""
+
+    greater_LLL: np.ndarray
+    """float64 [a, b, c]: p of the statement that row a has more in b than in c; 1 where it has not."""
+    inits: int | None = None
+    """Over which it is tested; None: the table is taken as it stands."""
+
+    @classmethod
+    def as_counted(cls, table: pd.DataFrame) -> "Rows":
+        """Of a table alone, without the runs behind it: as if its counts were exact."""
+        cells_LL = table.to_numpy()
+        return cls(np.where(cells_LL[:, :, None] > cells_LL[:, None, :], 0.0, 1.0))
+
+    @classmethod
+    def over_inits(cls, rates_LL: np.ndarray, without_JLL: np.ndarray, left_out: LeaveOuts, inits: int) -> "Rows":
+        """By Student's t of what the table is without each init. left_out: of inits alone."""
+        count = len(rates_LL)
+        greater_LLL = np.ones((count, count, count))
+        for a, b, c in np.ndindex(greater_LLL.shape):
+            error = left_out.error(without_JLL[:, a, b] - without_JLL[:, a, c]) if b != c else None
+            if error is not None and error.factors:
+                greater_LLL[a, b, c] = error.greater_p(rates_LL[a, b] - rates_LL[a, c])
+        return cls(greater_LLL, inits)
+
+    def itself(self) -> tuple[float, float]:
+        """(p by which each task has most in itself, p by which one has not)."""
+        tasks = range(len(self.greater_LLL))
+        pairs = [(a, b) for a in tasks for b in tasks if a != b]
+        less = min(self.greater_LLL[a, b, a] for a, b in pairs)
+        return max(self.greater_LLL[a, a, b] for a, b in pairs), min(len(pairs) * less, 1.0)
+
+    def _mutual(self, a: int, b: int) -> tuple[float, float]:
+        """(p by which each of two has most outside itself in the other, p by which one has not)."""
+        rest = [c for c in range(len(self.greater_LLL)) if c not in (a, b)]
+        sides = [self.greater_LLL[x, y, c] for x, y in ((a, b), (b, a)) for c in rest]
+        against = [self.greater_LLL[x, c, y] for x, y in ((a, b), (b, a)) for c in rest]
+        return max(sides), min(len(against) * min(against), 1.0)
+
+    def only_mutual(self, pair: tuple[int, int]) -> tuple[float, float]:
+        """(p by which these two tasks, and no others, are each other's nearest, p by which that is not so)."""
+        pairs = list(combinations(range(len(self.greater_LLL)), 2))
+        (yes, no), others = self._mutual(*pair), [self._mutual(*other) for other in pairs if other != pair]
+        fails = len(pairs) * min(no, *(mutual for mutual, _ in others))
+        return max(yes, *(not_mutual for _, not_mutual in others)), min(fails, 1.0)
+
+
+def task_claims(
+    table: pd.DataFrame,
+    rows: Rows,
+    at: str,
+    control_p: tuple[float, float] = (0.0, 0.0),
+    premises: Sequence[Premise] = (),
+) -> list[Claim]:
     """Study 3's two statements about its Table 3, from a table of counts or of shares of the possible pairs.
 
-    only_geography_mutual is left out where its tasks are not among these. unit: of the table's cells, for the evidence.
+    only_geography_mutual is left out where its tasks are not among these.
+
+    Args:
+        table: task by neighbours' task.
+        rows: what is sure of it.
+        at: radius and unit of its cells, for the evidence: "at epsilon = 0.5".
+        control_p: of each claim against what tasks that only move differently far give; 1 where that is not known.
+        premises: of both.
     """
-    at = f"at epsilon = {epsilon:g}{unit}"
     cells = table.to_dict("index")
     failing = []
     for task in (task for task, holds in nearest_itself(table).items() if not holds):
@@ -57,10 +138,21 @@ def task_claims(table: pd.DataFrame, epsilon: float, unit: str = "") -> list[Cla
             f"{task} has {cells[task][task]:.4g} neighbours in itself and {others.max():.4g} in {others.idxmax()}"
         )
     evidence = "; ".join(failing) if failing else "every task has most of its neighbours in itself"
-    claims = [Claim("each_task_nearest_itself", Outcome.of(not failing), f"{evidence} ({at}).")]
+    few = rows.inits is not None and rows.inits < LEAST_LEVELS
+    needs = f"at least {LEAST_LEVELS} inits" if few else "more inits"
+
+    def claim(name: str, said: str, p: tuple[float, float], far_p: float) -> Claim:
+        holds_p, fails_p = p
+        over = "" if rows.inits is None else f"; p = {holds_p:.3g} over {rows.inits} inits"
+        over += f", {far_p:.3g} against tasks that only move differently far" if far_p else ""
+        more = "tasks that move their prompts equally far, and P0" if holds_p < far_p else needs
+        return tested(name, max(holds_p, far_p), fails_p, f"{said} ({at}{over}).", premises=premises, needs=more)
+
+    claims = [claim("each_task_nearest_itself", evidence, rows.itself(), control_p[0])]
     if set(GEOGRAPHY) <= set(table.index):
         mutual = mutual_neighbours(table)
         named = ", ".join(f"{a} and {b} ({cells[a][b]:.4g})" for a, b in mutual) or "none"
-        only = {frozenset(pair) for pair in mutual} == {frozenset(GEOGRAPHY)}
-        claims.append(Claim("only_geography_mutual", Outcome.of(only), f"Mutual neighbours {at}: {named}."))
+        a, b = sorted(table.index.get_loc(task) for task in GEOGRAPHY)
+        said = f"mutual neighbours: {named}"
+        claims.append(claim("only_geography_mutual", said, rows.only_mutual((a, b)), control_p[1]))
     return claims

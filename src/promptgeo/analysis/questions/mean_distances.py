@@ -110,8 +110,6 @@ SAME_INIT, SAME_TASK, NEITHER = Cell(True, False), Cell(False, True), Cell(False
 OTHER = {"init": "task", "task": "init"}
 CONTROLLED = "task_gain"
 """The contrast that tasks can have by moving their prompts differently far."""
-MOST_CONTROLS = 199
-"""Draws of the control at most: each takes all distances anew."""
 CONTRASTS = {
     Convention.corrected: (
         Contrast("init_closer", SAME_INIT, SAME_TASK, "the same init", "the same task"),
@@ -316,7 +314,7 @@ class _Compared:
     @property
     def beyond_how_far(self) -> bool:
         """Whether it is more than how far tasks move can make it."""
-        return self.control is not None and self.control.p < LEVEL and self.number.value > self.control.mean
+        return self.control is not None and self.control.beyond(self.number.value)
 
     def verdict(self) -> str:
         """closer, farther apart or not: by interval and p, and for the task beyond how far tasks move."""
@@ -370,8 +368,8 @@ def _differences(
         number = result.number(name, difference, n, closer.unit, *error.interval(difference), p)
         control = None
         if gain is not None and contrast.name == CONTROLLED and moved is not None:
-            draws, seed = drawn
-            control = moved.control(gain, difference, min(draws, MOST_CONTROLS), seed)
+            null_B = moved.null(gain, *drawn)
+            control = None if null_B is None else Control.of(difference, null_B)
         if control is not None:
             result.number(f"{name}.how_far", *control.row)
         compared.append(_Compared(contrast, closer, other, error, number, control))
