@@ -34,8 +34,8 @@ def lowest_mixture(mixtures_ME: np.ndarray, vertices_VE: np.ndarray, margin: flo
 
     The worst vertex is not chosen by its noisy accuracy: a mixture lies below it where it lies below every vertex.
     high: each d has its upper bound, at once over mixtures, whichever vertex is the worst, or their mean has (the
-    lowest is not above it), at half the level each; so "some mixture is lower" is wrong in 2.5 %. low: each d has its lower
-    bound, at once over vertices; "every mixture is higher" needs no more, for each of them has to show it (Berger
+    lowest is not above it), at half the level each; so "some mixture is lower" is wrong in 2.5 %. low: each d has its
+    lower bound, at once over vertices; "every mixture is higher" needs no more, for each of them has to show it (Berger
     1982). Bounds are studentised maxima over bootstrap draws of examples, at least the normal's; standard errors are
     those of Bonett and Price (2012), which no agreement makes 0.
 
