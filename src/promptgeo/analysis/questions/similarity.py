@@ -68,6 +68,7 @@ def similarity(
 
     Raises UserError where no task has two runs, or shapes differ.
     """
+    # Long because all its numbers and options are named here.
     if length is not None:
         runs = runs.query(f"prompt_length == {length}")
     require_levels(runs, {"task": 1}, "similarity")
