@@ -7,7 +7,8 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis.geometry import mixtures
-from promptgeo.analysis.questions.bezier import bezier, curve, highest_pairs, train_control
+from promptgeo.analysis.geometry.remaining_barrier import Remaining
+from promptgeo.analysis.questions.bezier import _meaning, bezier, curve, falls, highest_pairs, train_control
 from promptgeo.analysis.result import Number
 from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
@@ -39,7 +40,8 @@ def test_the_path_finds_its_way_round_a_ring():
         1.0,
         -1.0,
     )  # opposite: the line leads straight over the centre, and a symmetric start would stay there
-    control = train_control(ring, start, end, steps=400, lr=0.02)
+    controls = train_control(ring, start, end, steps=400, lr=0.02)
+    control = controls[-1]
     t = torch.linspace(0, 1, 101)
     line, path = (
         mixtures.barrier(ring(curve(start, c, end, t)).numpy(), t.numpy()) for c in ((start + end) / 2, control)
@@ -47,7 +49,8 @@ def test_the_path_finds_its_way_round_a_ring():
     assert line == pytest.approx(1.0, abs=1e-6) and path < 0.05
     # A control at height 2 gives a largest loss of (1 - sqrt(.75))^2 = .018, by hand.
     assert float(control[:2].norm()) == pytest.approx(2.0, abs=0.25) and float(control[2:].norm()) < 0.1
-    assert torch.equal(control, train_control(ring, start, end, steps=400, lr=0.02))
+    assert torch.equal(control, train_control(ring, start, end, steps=400, lr=0.02)[-1])
+    assert falls(ring, start, end, controls) < 0.01 and falls(ring, start, end, controls[:20]) > 0.2
 
 
 def test_a_bezier_curve_with_the_midpoint_as_control_is_the_line():
@@ -55,6 +58,44 @@ def test_a_bezier_curve_with_the_midpoint_as_control_is_the_line():
     t = torch.tensor([0.0, 0.3, 1.0])
     torch.testing.assert_close(curve(start, (start + end) / 2, end, t)[1], 0.7 * start + 0.3 * end)
     torch.testing.assert_close(curve(start, torch.randn(3, 5), end, t)[[0, 2]], torch.stack([start, end]))
+
+
+def planted(generator, share: float, examples: int = 100, height: float = 0.3) -> Remaining:
+    """A line with a barrier, and a path of which so much of it remains; every example has a height of its own."""
+    t = np.linspace(0, 1, 11)
+    bump, base = (4 * t * (1 - t))[:, None], generator.gamma(2, 0.3, examples)
+
+    def losses(of: float) -> np.ndarray:
+        noise = 0.1 * np.cumsum(generator.normal(size=(11, examples)), 0) * (t * (1 - t))[:, None]
+        return base + of * bump * height * generator.gamma(1, 1, examples) + noise
+
+    return Remaining.of(losses(share), losses(1.0), np.ones(examples), t, 200, 0)
+
+
+def test_the_share_that_remains_is_bounded_and_decides_only_what_it_can():
+    generator = np.random.default_rng(0)
+    bounds = {share: np.array([planted(generator, share).interval() for _ in range(12)]) for share in (0.0, 0.1, 0.46)}
+    for share, (low, high) in {share: each.T for share, each in bounds.items()}.items():
+        assert ((low <= share) & (share <= high)).mean() > 0.9, share
+    assert (bounds[0.0][:, 1] < 0.1).mean() > 0.8 and (bounds[0.46][:, 0] > 0.1).mean() > 0.8
+    assert not (bounds[0.1][:, 1] < 0.1).sum() > 1 and not (bounds[0.1][:, 0] > 0.1).sum() > 1
+    flat = planted(generator, 0.5, height=0.0).midpoint()
+    assert flat[1] < 0 < flat[2]
+
+
+@pytest.mark.parametrize(
+    "rise, remains, falling, words",
+    [
+        ((0.2, 0.4), (0.0, 0.05), 0.5, "so it goes round the barrier: less than 10% remains"),
+        ((0.2, 0.4), (0.4, 0.5), 0.0, "so it does not go round the barrier: more than 10% remains"),
+        ((0.2, 0.4), (0.4, 0.5), 0.3, "whether a path goes round is not decidable: train it longer"),
+        ((0.2, 0.4), (0.05, 0.5), 0.0, "is not decidable: more test examples"),
+        ((-0.1, 0.4), (0.0, 0.05), 0.0, "do not show the barrier"),
+    ],
+)
+def test_a_path_goes_round_does_not_or_cannot_be_told(rise, remains, falling, words):
+    line, share = Number("midpoint", 0.3, 9, "x", *rise), Number("remains", np.mean(remains), 9, "x", *remains)
+    assert words in _meaning(line, share, falling, 0.1, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +138,12 @@ def test_paths_of_real_runs_are_scored_by_hand(runs, plans):
     )
     curved = table[table["way"] == "bezier"]
     np.testing.assert_allclose(curved["loss"].iloc[[0, -1]], scores.loss[[0, 4]], rtol=1e-4)
+    remains = number(result, "remains.country_capital")
+    assert remains.value == pytest.approx(
+        min(number(result, "barrier.bezier.country_capital").value / max(above, 1e-9), 10), rel=0.01
+    )
+    middle = scores.loss[2] - (scores.loss[0] + scores.loss[4]) / 2
+    assert number(result, "midpoint.line.country_capital").value == pytest.approx(middle, abs=1e-4)
     assert result.findings[0].n == 9 and "1 of 3 pairs, the highest on training examples" in result.findings[0].sentence
 
 

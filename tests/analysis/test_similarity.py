@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from promptgeo.analysis.geometry.run_pairs import closer
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.similarity import similarity
 from promptgeo.analysis.resampling import wilson
-from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -51,16 +52,83 @@ def test_cosines_and_near_orthogonal_pairs_by_hand():
 
 def test_similarity_tells_alike_from_unrelated():
     apart, alike = similarity(random_runs(), permutations=200), similarity(random_runs(shared=3.0), permutations=200)
-    assert [c.holds for c in apart.claims] == [True, True] and [c.holds for c in alike.claims] == [False, False]
+    assert [c.outcome for c in apart.claims] == [Outcome.holds, Outcome.undecidable]  # without a base rate
+    assert [c.outcome for c in alike.claims] == [Outcome.fails, Outcome.undecidable]
+    assert "base rate of P0s" in apart.claims[1].evidence and apart.claims[0].p < 0.001
     assert number(apart, "same_task").p > 0.05 and number(alike, "same_task").p == 1 / 201
-    assert (
-        "no closer" in apart.findings[0].sentence
-        and "are alike" in alike.findings[0].sentence
-        and "lie closer" in alike.findings[0].sentence
+    assert "are not shown to lie closer" in apart.findings[2].sentence and "are alike" in alike.findings[0].sentence
+    assert "lie closer than runs of others, which may be because they moved" in alike.findings[2].sentence
+    assert "not shown to differ from random" in apart.findings[1].sentence
+    assert "fewer than random directions" in alike.findings[1].sentence
+    assert number(alike, "orthogonal.within").interval == wilson(0, 18)
+    assert [omission[:37] for omission in apart.omissions] == [
+        "similarity: the base rate of vocabula",
+        "similarity: the base rate of untraine",
+    ]
+
+
+def moved_runs(
+    before: float, after: float, steps=(1.0, 1.0, 1.0), task: float = 0.0, seed: int = 0, words=False
+) -> RunTable:
+    """3 tasks x 3 inits x 3 seeds; what P0s share, and what prompts share; how far each task moves, and whereto.
+
+    words: runs of one init have the same P0.
+    """
+    generator = np.random.default_rng(seed)
+    tasks, inits = np.repeat(np.arange(3), 9), np.tile(np.repeat(np.arange(3), 3), 3)
+    centre = generator.normal(size=(1, 2, 48))
+    p0 = generator.normal(size=(3, 2, 48))[inits] if words else generator.normal(size=(27, 2, 48)) + before * centre
+    where = task * generator.normal(size=(3, 2, 48))[tasks] + (after - before) * centre
+    prompts = p0 + generator.normal(size=p0.shape) * np.array(steps)[tasks][:, None, None] + where
+    table = pd.DataFrame({"task": tasks.astype(str), "init": inits.astype(str), "seed": np.tile(range(3), 9)})
+    return RunTable.from_arrays(prompts.astype(np.float32), table, p0.astype(np.float32))
+
+
+def test_nearly_orthogonal_pairs_are_judged_by_p0_and_the_vocabulary_not_by_random_directions():
+    alike = np.random.default_rng(0).normal(size=(1, 48)) + 0.3 * np.random.default_rng(1).normal(size=(300, 48))
+    words = Vocabulary(alike.astype(np.float32), [str(i) for i in range(300)])
+    options = {"vocabulary": words, "permutations": 9, "rotations": 9, "sample": 300}
+    outcomes = {}
+    for name, (before, after) in {"parted": (2, 0), "apart": (0, 0), "joined": (0, 1)}.items():
+        result = similarity(moved_runs(before, after), **options)
+        outcomes[name] = result.claims[1].outcome
+        assert number(result, "orthogonal.within").value > 0  # one pair is always there
+    assert outcomes == {"parted": Outcome.holds, "apart": Outcome.undecidable, "joined": Outcome.fails}
+
+
+def test_two_runs_say_nothing_of_others():
+    two = random_runs().query("task == 't0' and seed < 2")
+    result = similarity(two, permutations=9)
+    assert [c.outcome for c in result.claims] == [Outcome.undecidable] * 2
+    assert number(result, "cosine.within").interval == (-1, 1) and number(result, "orthogonal.within").interval == (
+        0,
+        1,
     )
-    assert "about as many as" in apart.findings[1].sentence and "fewer than" in alike.findings[1].sentence
-    assert (number(alike, "orthogonal.within").low, number(alike, "orthogonal.within").high) == wilson(0, 18)
-    assert apart.omissions == ["similarity: the base rate of vocabulary tokens needs the model."]
+
+
+def test_tasks_that_only_move_differently_far_are_not_closer():
+    """By exchanging tasks within inits alone, every one of these would be."""
+    said, exchanged = [], []
+    for seed in range(8):
+        runs = moved_runs(0.0, 0.0, steps=(0.3, 1.0, 3.0), seed=seed, words=True)
+        result = similarity(runs, permutations=99, rotations=99)
+        said.append(number(result, "same_task").p)
+        table = RunTable.from_arrays(runs.prompts(), runs.table)
+        exchanged.append(number(similarity(table, permutations=99), "same_task").p)
+    assert np.mean(np.array(exchanged) < 0.05) > 0.5 and np.mean(np.array(said) < 0.05) <= 1 / 8
+    planted = similarity(
+        moved_runs(0.0, 0.0, steps=(0.3, 1.0, 3.0), task=1.0, words=True), permutations=99, rotations=99
+    )
+    assert (
+        number(planted, "same_task").p == 0.01 and number(planted, "moved.2").value > number(planted, "moved.0").value
+    )
+
+
+def test_runs_that_never_share_an_init_within_a_task_are_compared_at_different_inits():
+    """One seed a cell: between tasks some pairs share an init, within a task none does."""
+    tasks, inits = np.repeat([0, 1, 2], 3), np.tile([0, 1, 2], 3)
+    cosines = 0.2 + 0.5 * (inits[:, None] == inits) + 0.1 * (tasks[:, None] == tasks)
+    assert closer(cosines, tasks, inits) == pytest.approx(0.1)
 
 
 def test_base_rates_are_those_of_random_directions_and_of_the_vocabulary():
@@ -76,7 +144,7 @@ def test_base_rates_are_those_of_random_directions_and_of_the_vocabulary():
     assert (
         number(result, "orthogonal.vocabulary").value == 0
         and number(result, "cosine.vocabulary").value > 0.98
-        and not result.omissions
+        and "need P0s" in result.omissions[0]
     )
 
 
@@ -86,7 +154,7 @@ def test_tasks_that_share_no_init_cannot_be_exchanged():
     result = similarity(RunTable.from_arrays(runs.prompts(), table), permutations=10)
     assert "same_task" not in [each.quantity for each in result.numbers]
     assert any("two tasks with the same init" in omission for omission in result.omissions)
-    assert result.findings[0].p is None and "than others" not in result.findings[0].sentence
+    assert len(result.findings) == 2 and "closer" not in result.findings[0].sentence
 
 
 def test_only_prompts_of_one_length_count():

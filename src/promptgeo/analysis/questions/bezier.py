@@ -16,13 +16,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from promptgeo.analysis.deciding import decided
 from promptgeo.analysis.figures import COLOURS, small_multiples, svg
 from promptgeo.analysis.geometry.mixtures import barrier
+from promptgeo.analysis.geometry.remaining_barrier import LARGEST, Remaining
 from promptgeo.analysis.geometry.subspaces import TorchLoss
 from promptgeo.analysis.groups import TaskRuns, by_task, two_or_more
 from promptgeo.analysis.question import question
-from promptgeo.analysis.resampling import draw_counts, percentile_interval
-from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.resampling import STILL, draw_counts, percentile_interval, t_interval
+from promptgeo.analysis.result import Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import EvaluationSet
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
 from promptgeo.data.row import Row
@@ -42,8 +44,10 @@ def curve(start: Tensor, control: Tensor, end: Tensor, t_T: Tensor) -> Tensor:
 
 def train_control(
     loss: TorchLoss, start: Tensor, end: Tensor, *, steps: int, lr: float, points: int = 4, seed: int = 0
-) -> Tensor:
-    """The control point that Adam finds from the line's midpoint, on mean losses at random points of the curve.
+) -> list[Tensor]:
+    """The control points that Adam finds from the line's midpoint, on mean losses at random points of the curve.
+
+    After each of the steps, the last one last.
 
     Args:
         loss: of points of any shape, that of start and end.
@@ -58,12 +62,28 @@ def train_control(
     noise = torch.randn(middle.shape, generator=generator).to(middle)
     control = (middle + 0.01 * (end - start).norm() * noise / noise.norm()).detach().requires_grad_()
     optimizer = torch.optim.Adam([control], lr=lr)
+    controls = []
     for _ in range(steps):
         t_T = (torch.arange(points) + torch.rand(points, generator=generator)) / points
         optimizer.zero_grad(set_to_none=True)
         loss(curve(start, control, end, t_T.to(middle))).mean().backward()
         optimizer.step()
-    return control.detach()
+        controls.append(control.detach().clone())
+    return controls
+
+
+@torch.no_grad()
+def falls(loss: TorchLoss, start: Tensor, end: Tensor, controls: Sequence[Tensor], points: int = 9) -> float:
+    """The share of the fall of the curve's mean loss, from the line on, that is in the last quarter of the steps.
+
+    0 where it does not fall there; 1 where it does not fall at all: nothing was found yet. loss: of fixed examples.
+    """
+    t_T = (torch.arange(points) + 0.5).to(start) / points
+    at = [(start + end) / 2, controls[len(controls) * 3 // 4 - 1 if len(controls) > 1 else 0], controls[-1]]
+    line, earlier, last = (float(loss(curve(start, control, end, t_T)).mean()) for control in at)
+    if len(controls) == 1 or line <= last:
+        return 1.0
+    return min(max((earlier - last) / (line - last), 0.0), 1.0)
 
 
 @question(lm=True, factors=("prompt_length",))
@@ -73,6 +93,8 @@ def bezier(
     lm: LM,
     pairs: int = 1,
     least: float = 0.01,
+    round_below: float = 0.1,
+    still: float = 0.1,
     steps: int = 60,
     points: int = 11,
     lr: float | None = None,
@@ -85,14 +107,22 @@ def bezier(
 ) -> Result:
     """Per task and prompt length, paths between the pairs of runs whose straight lines rise highest at their midpoints.
 
-    Numbers, in nats a label token on test examples, mean over the task's pairs: `barrier.line.<task>`,
-    `barrier.bezier.<task>` (max over even t of the loss above the line between the ends' losses),
-    `difference.barrier.<task>` = bezier - line. Table `paths`: a row per point. Intervals draw test examples, the same
-    for both: they hold for this pair, chosen for its barrier, not for any pair.
+    Numbers, in nats a label token on test examples, mean over the task's pairs: `midpoint.line.<task>`, how far the
+    line's midpoint rises above the mean of the ends; `barrier.line.<task>`, `barrier.bezier.<task>` (max over even t of
+    the loss above the line between the ends' losses); `difference.barrier.<task>` = bezier - line. `remains.<task>`:
+    the share of the line's barrier that is left on the path, of several pairs the largest (remaining_barrier.py);
+    `falls.<task>`, the share of the training loss's fall that is in the last quarter of the steps. Table `paths`: a
+    row per point. Intervals draw test examples, the same for both: they hold for this pair, chosen for its barrier,
+    not for any pair.
+
+    The path goes round the barrier where no more than `round_below` of it remains; it does not where more does and the
+    training loss no longer falls. A path that goes round is one, whether or not it could still fall.
 
     Args:
         pairs: of a task, those whose midpoint's loss lies highest above the mean of its ends' losses.
         least: nats a label token; no path is trained where the midpoint rises less, and only the line is scored.
+        round_below: share of the barrier up to which a path goes round it.
+        still: share of the fall in the last quarter of the steps up to which a path is trained.
         steps, batch_size: of the path's training, with Adam on training examples.
         lr: its learning rate; null: lr_in_embedding_units, times the standard deviation of the model's embeddings.
         points: of a path that are scored, evenly over t, ends included.
@@ -103,8 +133,9 @@ def bezier(
 
     Raises UserError where no task has two trained prompts of one length, or for prompts that were trained elsewhere.
     """
-    if points < 3 or steps < 1 or pairs < 1:
-        raise UserError("bezier: needs points >= 3, steps >= 1 and pairs >= 1")
+    # Long because all its numbers and options are named here.
+    if points < 3 or not points % 2 or steps < 1 or pairs < 1:
+        raise UserError("bezier: needs odd points >= 3, for the midpoint is one, steps >= 1 and pairs >= 1")
     rate = lr_in_embedding_units * lm.embedding_scale if lr is None else lr
     result = Result()
     rows: list[dict[str, Any]] = []
@@ -117,13 +148,20 @@ def bezier(
         if len(high) < len(chosen):
             result.omissions.append(_no_barrier(task.name, chosen, len(high), least))
         loss = minibatch_losses(lm, train_rows, batch_size, np.random.default_rng(seed))
-        paths = []
+        fixed = fixed_losses(lm, train_rows, chosen_on)
+        paths, falling = [], []
         for pair in high or chosen[:1]:
             start, end = prompts_NPd[pair.start], prompts_NPd[pair.end]
-            control = train_control(loss, start, end, steps=steps, lr=rate, seed=seed) if high else None
+            control = None
+            if high:
+                controls = train_control(loss, start, end, steps=steps, lr=rate, seed=seed)
+                falling.append(falls(fixed, start, end, controls))
+                control = controls[-1]
             paths.append(_scored(lm, task.evaluation_set, start, control, end, points))
             rows += _rows(task, pair, paths[-1])
-        _report(result, task, paths, draws, seed)
+        line = _report_line(result, task, paths, draws, seed)
+        if high:
+            _report_path(result, task, paths, line, max(falling), (round_below, still), draws, seed)
     result.tables["paths"] = pd.DataFrame(rows)
     result.figures["paths"] = _figure(result.tables["paths"])
     return result
@@ -142,15 +180,20 @@ class Pair:
     """How far the loss at the midpoint lies above the mean of the ends', in nats a label token."""
 
 
+def fixed_losses(lm: LM, rows: Sequence[Row], examples: int) -> TorchLoss:
+    """The mean loss of prompts on so many of the rows, always the same."""
+    chosen = np.random.default_rng(0).choice(len(rows), min(examples, len(rows)), replace=False)
+    some = [rows[i] for i in chosen]
+    return lambda prompts: torch.cat([token_losses(lm, some, part) for part in prompts.split(PART)])
+
+
 @torch.no_grad()
 def highest_pairs(lm: LM, rows: Sequence[Row], prompts_NPd: Tensor, examples: int) -> list[Pair]:
     """All pairs, the highest midpoint first, on so many of the rows."""
-    chosen = np.random.default_rng(0).choice(len(rows), min(examples, len(rows)), replace=False)
     pairs = list(combinations(range(len(prompts_NPd)), 2))
     middles = torch.stack([(prompts_NPd[a] + prompts_NPd[b]) / 2 for a, b in pairs])
     everything = torch.cat([prompts_NPd, middles])
-    parts = [token_losses(lm, [rows[i] for i in chosen], part) for part in everything.split(PART)]
-    losses = torch.cat(parts).cpu().numpy()
+    losses = fixed_losses(lm, rows, examples)(everything).cpu().numpy()
     ends, middle = losses[: len(prompts_NPd)], losses[len(prompts_NPd) :]
     above = [Pair(a, b, float(m - (ends[a] + ends[b]) / 2)) for (a, b), m in zip(pairs, middle, strict=True)]
     return sorted(above, key=lambda pair: -pair.above)
@@ -181,6 +224,16 @@ class _Paths:
         """[B] float64: in each draw of examples."""
         return barrier((drawn_BE @ self.ways[way][1].T) / (drawn_BE @ self.tokens_E)[:, None], self.t_T)
 
+    @property
+    def share(self) -> float:
+        """The curve's barrier over the line's, at most LARGEST."""
+        line, curved = (float(self.barriers(way, np.ones((1, len(self.tokens_E))))[0]) for way in ("line", "bezier"))
+        return min(curved / max(line, STILL), LARGEST)
+
+    def remaining(self, way: str, draws: int, seed: int) -> Remaining:
+        """Its rises beside the line's."""
+        return Remaining.of(self.ways[way][1], self.ways["line"][1], self.tokens_E, self.t_T, draws, seed)
+
 
 def _scored(
     lm: LM, evaluation_set: EvaluationSet, start: Tensor, control: Tensor | None, end: Tensor, points: int
@@ -202,40 +255,89 @@ def _rows(task: TaskRuns, pair: Pair, paths: _Paths) -> list[dict[str, Any]]:
     ]
 
 
-def _report(result: Result, task: TaskRuns, paths: Sequence[_Paths], draws: int, seed: int) -> None:
-    n, runs = task.evaluation_set.n, len(task.members)
-    drawn_BE = draw_counts(np.random.default_rng(seed), n, draws)
-    barriers: dict[str, Number] = {}
-    drawn: dict[str, np.ndarray] = {}
-    for way in paths[0].ways:
-        value = float(np.mean([path.barriers(way, np.ones((1, n)))[0] for path in paths]))
-        drawn[way] = np.mean([path.barriers(way, drawn_BE) for path in paths], axis=0)
-        interval = percentile_interval(drawn[way])
-        barriers[way] = result.number(f"barrier.{way}.{task.name}", value, n, "test examples", *interval)
-    line = barriers["line"]
-    low, high = line.interval
-    rises = f"the straight line rises {line.value:.3f} nats a token above its ends ({low:.3f} to {high:.3f})"
-    pairs = f"{len(paths)} of {runs * (runs - 1) // 2} pairs, the highest on training examples, n = {n} test examples"
-    if "bezier" not in barriers:
-        sentence = f"{task.name}: {rises}, so there was nothing to go round ({pairs})."
+def _report_line(result: Result, task: TaskRuns, paths: Sequence[_Paths], draws: int, seed: int) -> Number:
+    """The line's barrier, and its rise at the midpoint, for which the pairs were chosen; returns the latter."""
+    n = task.evaluation_set.n
+    _barrier_number(result, task, paths, "line", draws, seed)
+    remaining = [path.remaining("line", draws, seed) for path in paths]
+    rise_B = np.mean([each.line_BT[:, each.line_BT.shape[1] // 2] for each in remaining], axis=0)
+    interval = t_interval(rise_B[0], rise_B[1:], n) if n > 1 else (-np.inf, np.inf)
+    line = result.number(f"midpoint.line.{task.name}", rise_B[0], n, "test examples", *interval)
+    if "bezier" not in paths[0].ways:
+        sentence = f"{task.name}: {_rises(line)}, so there was nothing to go round ({_pairs(task, paths)})."
         result.findings.append(Finding.of(line, sentence))
-        return
-    curved = barriers["bezier"]
-    low, high = percentile_interval(drawn["bezier"] - drawn["line"])
-    difference = result.number(
-        f"difference.barrier.{task.name}", curved.value - line.value, n, "test examples", low, high
-    )
-    if high < 0:
-        meaning = "the trained path goes round the barrier"
-    elif low > 0:
-        meaning = "the trained path rises higher than the line"
-    else:
-        meaning = "nothing shows that the trained path goes round it"
+    return line
+
+
+def _barrier_number(
+    result: Result, task: TaskRuns, paths: Sequence[_Paths], way: str, draws: int, seed: int
+) -> tuple[Number, np.ndarray]:
+    """(number barrier.<way>, [B] in each draw of examples)."""
+    n = task.evaluation_set.n
+    drawn_BE = draw_counts(np.random.default_rng(seed), n, draws)
+    value = float(np.mean([path.barriers(way, np.ones((1, n)))[0] for path in paths]))
+    drawn_B = np.mean([path.barriers(way, drawn_BE) for path in paths], axis=0)
+    interval = percentile_interval(drawn_B)
+    return result.number(f"barrier.{way}.{task.name}", value, n, "test examples", *interval), drawn_B
+
+
+def _report_path(
+    result: Result,
+    task: TaskRuns,
+    paths: Sequence[_Paths],
+    line: Number,
+    falling: float,
+    limits: tuple[float, float],
+    draws: int,
+    seed: int,
+) -> None:
+    """How much of the barrier remains on the trained paths. limits: round_below and still."""
+    n = task.evaluation_set.n
+    curved, curved_B = _barrier_number(result, task, paths, "bezier", draws, seed)
+    drawn_BE = np.concatenate([np.ones((1, n)), draw_counts(np.random.default_rng(seed), n, draws)])
+    straight_B = np.mean([path.barriers("line", drawn_BE) for path in paths], axis=0)
+    interval = percentile_interval(curved_B - straight_B[1:])
+    result.number(f"difference.barrier.{task.name}", curved.value - straight_B[0], n, "test examples", *interval)
+    result.number(f"falls.{task.name}", falling, len(paths), "pairs")
+    share = max(path.share for path in paths)
+    bounds = [path.remaining("bezier", draws, seed).interval(len(paths)) for path in paths]
+    low, high = (max(each) for each in zip(*bounds, strict=True))
+    low, high = min(low, share), max(high, share)
+    remains = result.number(f"remains.{task.name}", share, n, "test examples", low, high)
     sentence = (
-        f"{task.name}: {rises}, a trained Bezier path {curved.value:.3f}: {difference.value:+.3f} "
-        f"({low:+.3f} to {high:+.3f}), so {meaning} ({pairs})."
+        f"{task.name}: {_rises(line)}; on a trained Bezier path {share:.0%} ({low:.0%} to {high:.0%}) of the barrier "
+        f"remains, {_meaning(line, remains, falling, *limits)} ({_pairs(task, paths)})."
     )
-    result.findings.append(Finding.of(difference, sentence))
+    result.findings.append(Finding.of(remains, sentence))
+
+
+def _meaning(line: Number, remains: Number, falling: float, round_below: float, still: float) -> str:
+    """Whether the path goes round the barrier, does not, or these runs cannot say."""
+    if line.interval[0] <= 0:
+        return "but test examples do not show the barrier, so whether it goes round is not decidable"
+    goes = decided("path_goes_round", remains.interval, "", threshold=round_below, below=True)
+    least = f"{round_below:.0%}"
+    if goes.holds:
+        return f"so it goes round the barrier: less than {least} remains"
+    if falling > still:
+        return (
+            f"but its loss still falls ({falling:.0%} of its fall is in the last quarter of the steps), so whether a "
+            "path goes round is not decidable: train it longer"
+        )
+    if goes.outcome is Outcome.fails:
+        return f"so it does not go round the barrier: more than {least} remains"
+    return f"so whether it goes round, with less than {least}, is not decidable: more test examples"
+
+
+def _rises(line: Number) -> str:
+    low, high = line.interval
+    return f"the straight line's midpoint rises {line.value:.3f} nats a token above its ends ({low:.3f} to {high:.3f})"
+
+
+def _pairs(task: TaskRuns, paths: Sequence[_Paths]) -> str:
+    runs = len(task.members)
+    count = f"{len(paths)} of {runs * (runs - 1) // 2} pairs"
+    return f"{count}, the highest on training examples, n = {task.evaluation_set.n} test examples"
 
 
 def _figure(table: pd.DataFrame) -> str:

@@ -1,30 +1,28 @@
 """Are the trained prompts of a task alike? Cosines within and between tasks, and nearly orthogonal pairs beside chance.
 
-Shapes: N runs, P prompt tokens, d width, S sampled pairs, B bootstrap draws.
+Shapes: N runs, P prompt tokens, d width, S sampled pairs.
 """
-
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import LEVEL, Premise, decided
 from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.geometry.run_pairs import closer, over_runs, same_task
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
+    STILL,
     bootstrap_mean,
+    drawn_means,
     exchangeable,
-    null_draws,
-    pair_interval,
-    pair_means,
-    permutation_p,
-    permuted_within,
-    run_weights,
-    share_interval,
+    newcombe,
+    or_wilson,
+    t_interval,
     wilson,
 )
-from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
+from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -40,6 +38,7 @@ def similarity(
     alike: float = 0.5,
     sample: int = 2000,
     permutations: int = 1000,
+    rotations: int = 200,
     draws: int = 1000,
     length: int | None = None,
     seed: int = 0,
@@ -48,49 +47,86 @@ def similarity(
 
     `cosine.<pairs>`: the cosine of two runs' tokens at equal position, mean over positions and pairs of runs.
     `orthogonal.<pairs>`: the share of pairs of tokens at equal position that are nearly orthogonal. pairs: within,
-    between, within.<task>. Self-pairs are out. Base rates: `.random` of Gaussian directions of this width,
-    `.vocabulary` of random pairs of vocabulary tokens, which is what prompts at a random-word init would have.
+    between, within.<task>. Self-pairs are out. Base rates: `.p0`, of the same pairs within tasks before training;
+    `.vocabulary`, of random pairs of vocabulary tokens; `.random`, of Gaussian directions of this width.
 
-    Intervals draw whole runs (a share of all or none has Wilson's for as many runs). `same_task` carries p for "runs of
-    a task lie closer": tasks of whole runs exchanged within an init. Table `matrix`: a row per ordered pair of runs;
-    `tokens`: a row per unordered pair of runs and position. The claims are about pairs within tasks.
+    Intervals leave out whole runs (a share of all or none has Wilson's for as many runs; two runs say nothing).
+    `same_task` (run_pairs.py): runs of one task less runs of others, at as many shared inits; its p is the larger of
+    that of tasks exchanged within an init and that of every run's delta turned at random, `same_task.rotated`;
+    `moved.<task>`, the mean norm of the deltas. Table `matrix`: a row per ordered pair of runs; `tokens`: a row per
+    unordered pair of runs and position. The claims are about pairs within tasks; nearly orthogonal pairs are a finding
+    where there are more than P0s and the vocabulary have: in many dimensions most pairs are.
 
     Args:
         orthogonal: |cosine| below which tokens count as nearly orthogonal.
         alike: cosine from which tokens would count as similar.
         sample: random pairs for each base rate.
-        permutations: for the p.
-        draws: bootstrap draws.
+        permutations, rotations: for the two p of same_task.
+        draws: bootstrap draws, of the base rates.
         length: only prompts of so many tokens; null: all, which must have the same.
         seed: of all draws.
 
     Raises UserError where no task has two runs, or shapes differ.
     """
+    # Long because all its numbers and options are named here.
     if length is not None:
         runs = runs.query(f"prompt_length == {length}")
     require_levels(runs, {"task": 1}, "similarity")
-    unit_NPd = tokens(runs).unit_NPd.astype(np.float64)
-    cosines_PNN = np.clip(np.einsum("npd,mpd->pnm", unit_NPd, unit_NPd), -1, 1)
-    mean_NN = cosines_PNN.mean(0)
+    cosines_PNN = _cosines(tokens(runs).unit_NPd)
     tasks_N = runs.table["task"].to_numpy()
     pairs = _pairs_of_runs(tasks_N)
     result = Result()
-    cosine, near = _pair_numbers(result, cosines_PNN, pairs, orthogonal, run_weights(len(runs), draws, seed))
-    bases = _base_rates(result, vocabulary, unit_NPd.shape[2], orthogonal, sample, seed)
-    p = _same_task(result, mean_NN, tasks_N, runs.table["init"].to_numpy(), permutations, seed)
+    cosine, near = _pair_numbers(result, cosines_PNN, pairs, orthogonal)
+    bases = _base_rates(result, vocabulary, runs.prompts().shape[2], orthogonal, sample, draws, seed)
+    initial_NPd = _initial(runs, result)
+    above = {kind: _above(near[WITHIN], base) for kind, base in bases.items() if kind != "random"}
+    if initial_NPd is not None:
+        p0_NN = (np.abs(_cosines(tokens(runs, which="initial").unit_NPd)) < orthogonal).mean(0)
+        near_NN = (np.abs(cosines_PNN) < orthogonal).mean(0)
+        bases["p0"], above["p0"] = _beside_p0(result, near_NN, p0_NN, pairs[WITHIN])
     of = f"n = {cosine[WITHIN].n} pairs of runs, {len(cosines_PNN)} token{'s' if len(cosines_PNN) > 1 else ''} each"
     findings = [
-        _alike_finding(cosine[WITHIN], cosine.get(BETWEEN), alike, p, of),
-        _orthogonal_finding(near[WITHIN], bases, orthogonal, of),
+        _alike_finding(cosine[WITHIN], alike, of),
+        _orthogonal_finding(near[WITHIN], bases, above, orthogonal, of),
     ]
     result.findings += findings
+    _same_task(result, runs, initial_NPd, permutations, rotations, seed)
+    within_runs = int(pairs[WITHIN].any(1).sum())
     result.claims += [
-        Claim("tokens_not_similar", Outcome.of(cosine[WITHIN].interval[1] < alike), findings[0].sentence),
-        Claim("some_orthogonal", Outcome.of(near[WITHIN].value > 0), findings[1].sentence),
+        decided(
+            "tokens_not_similar",
+            cosine[WITHIN].interval,
+            findings[0].sentence,
+            threshold=alike,
+            below=True,
+            p=_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, within_runs),
+            needs="more runs of a task: three at least",
+        ),
+        _orthogonal_claim(above, findings[1].sentence, within_runs),
     ]
+    mean_NN = cosines_PNN.mean(0)
     result.tables |= {"matrix": _matrix_table(mean_NN, tasks_N), "tokens": _token_table(cosines_PNN, tasks_N)}
     result.figures["matrix"] = _figure(mean_NN, tasks_N)
     return result
+
+
+def _cosines(unit_NPd: np.ndarray) -> np.ndarray:
+    """[P, N, N] float64: of tokens at equal position."""
+    unit_NPd = unit_NPd.astype(np.float64)
+    return np.clip(np.einsum("npd,mpd->pnm", unit_NPd, unit_NPd), -1, 1)
+
+
+def _initial(runs: RunTable, result: Result) -> np.ndarray | None:
+    """[N, P, d], the P0s; None, and an omission, where runs have none."""
+    try:
+        initial_NPd = runs.prompts("initial")
+    except UserError:
+        result.omissions.append("similarity: the base rate of untrained prompts, and how far training moved, need P0s.")
+        return None
+    if (np.linalg.norm(initial_NPd, axis=2) == 0).any():
+        result.omissions.append("similarity: a P0 of length 0 has no direction: there is no base rate of P0s.")
+        return None
+    return initial_NPd
 
 
 def _pairs_of_runs(tasks_N: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,7 +144,6 @@ def _pair_numbers(
     cosines_PNN: np.ndarray,
     pairs: dict[str, np.ndarray],
     orthogonal: float,
-    weights_BN: np.ndarray,
 ) -> tuple[dict[str, Number], dict[str, Number]]:
     """Numbers cosine.<pairs> and orthogonal.<pairs>, by pairs."""
     mean_NN, near_NN = cosines_PNN.mean(0), (np.abs(cosines_PNN) < orthogonal).mean(0)
@@ -118,18 +153,23 @@ def _pair_numbers(
         if not count:
             result.omissions.append(f"similarity: there are no pairs of runs for {name}.")
             continue
-        interval = pair_interval(mean_NN, pairs_NN, weights_BN)
+        interval = over_runs(mean_NN, pairs_NN, -1.0, 1.0)
         cosine[name] = result.number(f"cosine.{name}", mean_NN[pairs_NN].mean(), count, "pairs of runs", *interval)
         share = near_NN[pairs_NN].mean()
-        shares_B = pair_means(weights_BN, np.where(pairs_NN, near_NN, 0.0), pairs_NN.astype(np.float64))
         # Of all pairs or none: no more is known than there are runs.
-        interval = share_interval(shares_B, share, int(pairs_NN.any(1).sum()))
+        interval = or_wilson(over_runs(near_NN, pairs_NN, 0.0, 1.0), share, int(pairs_NN.any(1).sum()))
         near[name] = result.number(f"orthogonal.{name}", share, count, "pairs of runs", *interval)
     return cosine, near
 
 
 def _base_rates(
-    result: Result, vocabulary: Vocabulary | None, width: int, orthogonal: float, sample: int, seed: int
+    result: Result,
+    vocabulary: Vocabulary | None,
+    width: int,
+    orthogonal: float,
+    sample: int,
+    draws: int,
+    seed: int,
 ) -> dict[str, Number]:
     """Numbers of independent pairs, with bootstrap and Wilson's intervals; returns orthogonal.<kind> by kind."""
     generator = np.random.default_rng(seed)
@@ -145,33 +185,87 @@ def _base_rates(
         norms_S = np.linalg.norm(one_Sd, axis=1) * np.linalg.norm(other_Sd, axis=1)
         cosines_S = (one_Sd * other_Sd).sum(1) / np.where(norms_S > 0, norms_S, 1)
         near = int((np.abs(cosines_S) < orthogonal).sum())
-        interval = bootstrap_mean(cosines_S, seed=seed)
+        interval = bootstrap_mean(cosines_S, draws=draws, seed=seed)
         result.number(f"cosine.{kind}", cosines_S.mean(), sample, "pairs of vectors", *interval)
         interval = wilson(near, sample)
         bases[kind] = result.number(f"orthogonal.{kind}", near / sample, sample, "pairs of vectors", *interval)
     return bases
 
 
+def _above(within: Number, base: Number) -> tuple[float, float, float]:
+    """(how far the share lies above a base rate of other pairs, its 95 % interval: Newcombe's of both)."""
+    return within.value - base.value, *newcombe(within.value, within.interval, base.value, base.interval)
+
+
+def _beside_p0(
+    result: Result, near_NN: np.ndarray, p0_NN: np.ndarray, within_NN: np.ndarray
+) -> tuple[Number, tuple[float, float, float]]:
+    """(number orthogonal.p0, how far the trained share lies above it with its interval: the same pairs of runs)."""
+    runs, count = int(within_NN.any(1).sum()), int(within_NN.sum()) // 2
+    share = float(p0_NN[within_NN].mean())
+    interval = or_wilson(over_runs(p0_NN, within_NN, 0.0, 1.0), share, runs)
+    base = result.number("orthogonal.p0", share, count, "pairs of runs", *interval)
+    trained = float(near_NN[within_NN].mean())
+    low, high = over_runs(near_NN - p0_NN, within_NN, -1.0, 1.0)
+    if high - low < STILL:  # every pair changed alike: no more is known than there are runs
+        ends = (wilson(round(x * runs), runs) for x in (trained, share))
+        low, high = newcombe(trained, next(ends), share, next(ends))
+    result.number("difference.orthogonal.p0", trained - share, count, "pairs of runs", low, high)
+    return base, (trained - share, low, high)
+
+
+def _p(difference: float, half: float, runs: int) -> float:
+    """Two-sided p of a difference of which so much is half a 95 % interval over runs: Student's t."""
+    from scipy.stats import t
+
+    freedom = max(runs - 1, 1)
+    return float(2 * t.sf(abs(difference) / max(half, STILL) * t.ppf(0.975, freedom), freedom))
+
+
 def _same_task(
-    result: Result, mean_NN: np.ndarray, tasks_N: np.ndarray, inits_N: np.ndarray, permutations: int, seed: int
-) -> float | None:
-    """Number `same_task`: mean cosine within less between tasks; returns its p, None where nothing can be exchanged."""
-    if not exchangeable(tasks_N, inits_N):
+    result: Result, runs: RunTable, initial_NPd: np.ndarray | None, permutations: int, rotations: int, seed: int
+) -> None:
+    """Numbers `same_task`, `same_task.rotated` and `moved.<task>`, and the finding, where tasks can be exchanged."""
+    tasks_N, inits_N = (runs.table[factor].to_numpy() for factor in ("task", "init"))
+    if not exchangeable(tasks_N, inits_N) or np.isnan(closer(np.eye(len(runs)), tasks_N, inits_N)):
         result.omissions.append(
-            "similarity: whether runs of a task lie closer needs runs of two tasks with the same init."
+            "similarity: whether runs of a task lie closer needs runs of two tasks with the same init, and pairs of "
+            "runs within a task and between tasks that share an init, or that do not."
         )
-        return None
-    apart_NN = ~np.eye(len(tasks_N), dtype=bool)
+        return
+    compared = same_task(runs.prompts(), initial_NPd, tasks_N, inits_N, permutations, rotations, seed)
+    p = max(compared.p, compared.rotated_p or 0.0)
+    number = result.number("same_task", compared.difference, len(runs), "runs", p=p)
+    cause, moved = "", ""
+    if initial_NPd is None or compared.rotated is None:
+        cause = ", which may be because they moved differently far"
+    else:
+        result.number("same_task.rotated", compared.rotated, rotations, "rotations", p=compared.rotated_p)
+        lengths_N = np.linalg.norm((runs.prompts() - initial_NPd).reshape(len(runs), -1), axis=1)
+        means = [_moved(result, task, lengths_N[tasks_N == task]) for task in order_of_appearance(tasks_N)]
+        moved = f"; with each run's way turned at random {compared.rotated:+.3f} (p = {compared.rotated_p:.2g}), "
+        moved += f"prompts moved {min(means):.2f} to {max(means):.2f} by task"
+    if p < LEVEL:
+        says = f"lie closer than runs of others{cause}"
+    elif compared.p < LEVEL:
+        says = "are not shown to lie closer than runs of others but by how far they moved"
+    else:
+        says = "are not shown to lie closer than runs of others"
+    sentence = (
+        f"Runs of one task {says}: mean cosine {compared.difference:+.3f} at as many shared inits "
+        f"(p = {compared.p:.2g}){moved} (n = {len(runs)} runs)."
+    )
+    result.findings.append(Finding.of(number, sentence))
 
-    def closer(labels_N: np.ndarray) -> float:
-        same_NN = labels_N[:, None] == labels_N
-        return float(mean_NN[same_NN & apart_NN].mean() - mean_NN[~same_NN].mean())
 
-    observed = closer(tasks_N)
-    null = null_draws(lambda generator: closer(tasks_N[permuted_within(inits_N, generator)]), permutations, seed)
-    p = permutation_p(observed, null)
-    result.number("same_task", observed, len(tasks_N), "runs", p=p)
-    return p
+def _moved(result: Result, task: str, lengths_N: np.ndarray) -> float:
+    """Number `moved.<task>`: the mean norm of P - P0."""
+    interval = (
+        t_interval(lengths_N.mean(), drawn_means(lengths_N, 1000, 0), len(lengths_N), 0.0)
+        if (len(lengths_N) > 1)
+        else (0.0, float("inf"))
+    )
+    return result.number(f"moved.{task}", lengths_N.mean(), len(lengths_N), "runs", *interval).value
 
 
 def _with_interval(number: Number, form: str = ".2f") -> str:
@@ -179,32 +273,53 @@ def _with_interval(number: Number, form: str = ".2f") -> str:
     return f"{number.value:{form}} ({low:{form}} to {high:{form}})"
 
 
-def _alike_finding(within: Number, between: Number | None, alike: float, p: float | None, of: str) -> Finding:
+def _alike_finding(within: Number, alike: float, of: str) -> Finding:
     """Whether tokens of one task's prompts are alike. of: what it rests on, in words."""
     low, high = within.interval
     verdict = "are not alike" if high < alike else "are alike" if low >= alike else "may or may not be alike"
-    closer = ""
-    if p is not None and between is not None:
-        how = "closer" if p < 0.05 else "no closer"
-        closer = f"; runs of the same task lie {how} than others (p = {p:.3g}, {_with_interval(between)} between tasks)"
-    sentence = (
-        f"Tokens of one task's trained prompts {verdict}: "
-        f"mean cosine {_with_interval(within)} against {alike:g}{closer} ({of})."
+    return Finding.of(
+        within,
+        f"Tokens of one task's trained prompts {verdict}: mean cosine {_with_interval(within)} against {alike:g} "
+        f"({of}).",
     )
-    return Finding.of(replace(within, p=p), sentence)
 
 
-def _orthogonal_finding(within: Number, bases: dict[str, Number], orthogonal: float, of: str) -> Finding:
+BASES = {
+    "p0": "the same pairs before training",
+    "vocabulary": "pairs of vocabulary tokens",
+    "random": "random directions",
+}
+"""Base rates, in words."""
+
+
+def _orthogonal_finding(
+    within: Number,
+    bases: dict[str, Number],
+    above: dict[str, tuple[float, float, float]],
+    orthogonal: float,
+    of: str,
+) -> Finding:
     """How many pairs of tokens of a task are nearly orthogonal, beside the base rates."""
-    (low, high), (base_low, base_high) = within.interval, bases["random"].interval
-    often = "fewer than" if high < base_low else "more than" if low > base_high else "about as many as"
-    words = {"random": "random directions", "vocabulary": "pairs of vocabulary tokens"}
-    rates = " and ".join(f"{_with_interval(base, '.1%')} of {words[kind]}" for kind, base in bases.items())
+    said = []
+    for kind in [kind for kind in BASES if kind in bases]:
+        _, low, high = above.get(kind) or _above(within, bases[kind])
+        often = "more than" if low > 0 else "fewer than" if high < 0 else "not shown to differ from"
+        said.append(f"{often} {BASES[kind]}, {_with_interval(bases[kind], '.1%')}")
     return Finding.of(
         within,
         f"Within a task {_with_interval(within, '.1%')} of pairs of tokens are nearly orthogonal "
-        f"(|cos| < {orthogonal:g}), {often} chance gives: {rates} ({of}).",
+        f"(|cos| < {orthogonal:g}): {'; '.join(said)} ({of}).",
     )
+
+
+def _orthogonal_claim(above: dict[str, tuple[float, float, float]], evidence: str, runs: int) -> Claim:
+    """More nearly orthogonal pairs than P0s have, and than the vocabulary has: in many dimensions most pairs are."""
+    based = Premise(bool(above), "there is a base rate of P0s or of the vocabulary", "P0s, or the model's vocabulary")
+    if not above:
+        return decided("some_orthogonal", None, evidence, premises=[based])
+    values, lows, highs = zip(*above.values(), strict=True)
+    p = max(_p(value, value - low, runs) for value, low in zip(values, lows, strict=True))
+    return decided("some_orthogonal", (min(lows), min(highs)), evidence, p=p, needs="more runs of a task")
 
 
 def _matrix_table(mean_NN: np.ndarray, tasks_N: np.ndarray) -> pd.DataFrame:

@@ -1,0 +1,93 @@
+"""What is a mean over pairs of runs with other runs, and do runs of one task lie closer than others?
+
+Shapes: N runs, P prompt tokens, d width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptgeo.analysis.geometry.rotation import rotation_null
+from promptgeo.analysis.resampling import jackknife_interval, null_draws, permutation_p, permuted_within
+
+
+def over_runs(values_NN: np.ndarray, pairs_NN: np.ndarray, least: float, most: float) -> tuple[float, float]:
+    """95 % interval of the mean over chosen pairs of runs (bool, symmetric), by leaving out each run (the jackknife).
+
+    Two runs are one pair, which says nothing of others: then, and where leaving a run out leaves no pair, it is all
+    that the mean can be, least to most.
+    """
+    members = np.flatnonzero(pairs_NN.any(1))
+    sums_N, counts_N = np.where(pairs_NN, values_NN, 0.0).sum(1)[members], pairs_NN.sum(1)[members]
+    left_N = counts_N.sum() - 2 * counts_N
+    if len(members) < 3 or not (left_N > 0).all():
+        return least, most
+    low, high = jackknife_interval(sums_N.sum() / counts_N.sum(), (sums_N.sum() - 2 * sums_N) / left_N)
+    return max(low, least), min(high, most)
+
+
+@dataclass(frozen=True)
+class SameTask:
+    """How much closer runs of one task lie than runs of two, each compared at as many shared inits."""
+
+    difference: float
+    """Mean cosine within tasks less between tasks."""
+    p: float
+    """Of tasks exchanged within inits."""
+    rotated_p: float | None
+    """Of each run's way turned at random: whether it is where training went, not only how far. None without P0s."""
+    rotated: float | None
+    """Mean difference of the turned ones."""
+
+
+def same_task(
+    prompts_NPd: np.ndarray,
+    initial_NPd: np.ndarray | None,
+    tasks_N: np.ndarray,
+    inits_N: np.ndarray,
+    permutations: int,
+    rotations: int,
+    seed: int,
+) -> SameTask:
+    """Whether tokens at equal position of one task's runs have a larger cosine than those of others."""
+    cosines_NN = mean_cosines(prompts_NPd)
+    observed = closer(cosines_NN, tasks_N, inits_N)
+    null = null_draws(
+        lambda generator: closer(cosines_NN, tasks_N[permuted_within(inits_N, generator)], inits_N), permutations, seed
+    )
+    p = permutation_p(observed, null[np.isfinite(null)])
+    if initial_NPd is None:
+        return SameTask(observed, p, None, None)
+    turned = rotation_null(
+        lambda moved_NPd: closer(mean_cosines(moved_NPd), tasks_N, inits_N),
+        initial_NPd,
+        prompts_NPd - initial_NPd,
+        rotations,
+        seed,
+    )
+    return SameTask(observed, p, permutation_p(observed, turned), float(turned.mean()))
+
+
+def mean_cosines(prompts_NPd: np.ndarray) -> np.ndarray:
+    """[N, N] float64: cosine of two runs' tokens at equal position, mean over positions."""
+    unit_NPd = prompts_NPd / np.linalg.norm(prompts_NPd, axis=2, keepdims=True)
+    flat_ND = unit_NPd.reshape(len(unit_NPd), -1).astype(np.float64)
+    return flat_ND @ flat_ND.T / prompts_NPd.shape[1]
+
+
+def closer(cosines_NN: np.ndarray, tasks_N: np.ndarray, inits_N: np.ndarray) -> float:
+    """Mean cosine within less between tasks, among pairs that share an init and among those that do not.
+
+    Both weigh as many pairs within tasks as they have. Not compared so, runs of one task would seem farther apart where
+    they never share an init and others do. nan where no pairs of a kind are both within and between tasks.
+    """
+    apart_NN = ~np.eye(len(tasks_N), dtype=bool)
+    task_NN, init_NN = tasks_N[:, None] == tasks_N, inits_N[:, None] == inits_N
+    total, weight = 0.0, 0
+    for alike_NN in (init_NN, ~init_NN):
+        within_NN, between_NN = alike_NN & task_NN & apart_NN, alike_NN & ~task_NN
+        if within_NN.any() and between_NN.any():
+            count = int(within_NN.sum())
+            total += count * float(cosines_NN[within_NN].mean() - cosines_NN[between_NN].mean())
+            weight += count
+    return total / weight if weight else float("nan")
