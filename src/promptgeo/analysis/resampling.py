@@ -346,3 +346,37 @@ def null_draws(statistic: Callable[[np.random.Generator], float], n: int, seed: 
     """[n] float64: the statistic under n random draws, with a progress bar where it takes long."""
     generator = np.random.default_rng(seed)
     return np.array([statistic(generator) for _ in progress(range(n), label)], dtype=np.float64)
+
+
+def sign_flips_needed(level: float = 0.05) -> int:
+    """Units that sign flips need for a two-sided p below `level`: the least of n units is 2 / 2^n."""
+    units = 1
+    while 2.0 ** (1 - units) >= level:
+        units += 1
+    return units
+
+
+def swap_p(statistic: Callable[[np.ndarray], np.ndarray], units: int, permutations: int = 2000, seed: int = 0) -> float:
+    """Two-sided p of a paired difference that is no mean: the two conditions of each unit are swapped as a whole.
+
+    As sign_flip_p: all swaps are enumerated for up to EXACT_UNITS units, else `permutations` are drawn.
+
+    statistic: swaps [B, U] bool -> the difference of each [B]; none swapped is what was observed.
+    """
+    observed = abs(float(statistic(np.zeros((1, units), dtype=bool))[0]))
+    if not np.isfinite(observed):
+        return 1.0
+    if units <= EXACT_UNITS:
+        null_B = np.abs(statistic(np.array(list(product((False, True), repeat=units)))))
+        return float((~(null_B < observed - 1e-12 * max(observed, 1.0))).mean())  # a swap without a difference counts
+    swaps_BU = np.random.default_rng(seed).random((permutations, units)) < 0.5
+    return permutation_p(observed, np.abs(statistic(swaps_BU)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of several tests (Holm 1979), in their order."""
+    adjusted, worst = [0.0] * len(ps), 0.0
+    for rank, k in enumerate(np.argsort(ps, kind="stable")):
+        worst = max(worst, min((len(ps) - rank) * ps[k], 1.0))
+        adjusted[k] = worst
+    return adjusted
