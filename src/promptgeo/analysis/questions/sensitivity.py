@@ -8,9 +8,10 @@ embeddings does not see a token's scale: there scale is a gauge, which is measur
 Numbers: `accuracy.<prompts>`, `loss.<prompts>` (nats a label token) as they are, prompts being `trained`, `initial` or
 `words`; `accuracy.<prompts>.<turned|scaled>.<r>`, likewise `loss`; `reaction.<prompts>.<...>`: by how many nats the
 loss of an example changes, whichever way; `difference.<measure>.<prompts>`: turned less scaled, mean over all r (of
-accuracy: scaled less turned), so that above 0 the angle counts more; `gauge`: reaction to scaling over that to turning.
-n counts different prompts, which are all that is drawn anew: the numbers hold for these test examples. Table
-`sensitivity`: a row per run, prompts, manner and displacement.
+accuracy: scaled less turned), so that above 0 the angle counts more; `scale_share`: scaling's part of both reactions of
+a trained prompt, 0 where scale is a gauge, .5 where it counts as much as the angle. n counts different prompts, which
+are all that is drawn anew: the numbers hold for these test examples. Table `sensitivity`: a row per run, prompts,
+manner and displacement.
 
 Shapes: N runs, S prompts to score, P prompt tokens, d width, E test examples, R displacements.
 """
@@ -28,16 +29,16 @@ from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import sign_flip_p, sign_flips_needed, t_interval
 from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
-from promptgeo.analysis.scoring import BLOCK, EvaluationSet, by_sign, sampled_examples
+from promptgeo.analysis.scoring import BLOCK, EvaluationSet, by_sign, in_percent, sampled_examples
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 TURNED, SCALED = "turned", "scaled"
-PROMPTS = {"trained": "trained prompts", "initial": "untrained P0s", "words": "random word tokens"}
+PROMPTS = {"trained": "trained prompts", "initial": "untrained P0s", "words": "random words"}
 """What is moved, in words."""
 GAUGE = 0.01
-"""Scale is a gauge where scaling moves losses by less than this share of what turning does; rounding moves them too."""
+"""Scale is a gauge where scaling's part of both reactions is smaller; rounding alone moves losses a little."""
 MEASURES = ("accuracy", "loss", "reaction")
 
 Score = Callable[[np.ndarray, EvaluationSet], tuple[np.ndarray, np.ndarray]]
@@ -197,10 +198,10 @@ class _Reactions:
         sign = -1.0 if measure == "accuracy" else 1.0
         return sign * (self.of(prompts, measure, TURNED) - self.of(prompts, measure, SCALED))
 
-    def gauge(self) -> np.ndarray:
-        """[N] float64: the reaction of trained prompts to scaling over that to turning."""
+    def scale_share(self) -> np.ndarray:
+        """[N] float64: scaling's part of what both do to trained prompts' losses; .5 where neither does anything."""
         turning, scaling = self.of("trained", "reaction", TURNED), self.of("trained", "reaction", SCALED)
-        return np.divide(scaling, turning, out=np.full(len(turning), np.nan), where=turning > 0)
+        return np.divide(scaling, turning + scaling, out=np.full(len(turning), 0.5), where=turning + scaling > 0)
 
 
 def _mean(result: Result, quantity: str, values_N: np.ndarray, *bounds: float | None, p: float | None = None) -> Number:
@@ -232,9 +233,9 @@ def _report(reactions: _Reactions, none_N: np.ndarray, result: Result) -> None:
             values_N = reactions.angle_over_scale(prompts, measure)
             p = sign_flip_p(values_N)
             differences[prompts, measure] = _mean(result, f"difference.{measure}.{prompts}", values_N, p=p)
-    gauge = _mean(result, "gauge", reactions.gauge(), 0.0, None)
-    _tell(differences, gauge, result)
-    result.claims.append(_claim(reactions, differences["trained", "accuracy"], gauge, none_N))
+    share = _mean(result, "scale_share", reactions.scale_share(), 0.0, 1.0)
+    _tell(differences, share, result)
+    result.claims.append(_claim(reactions, differences["trained", "accuracy"], share, none_N))
     result.tables["sensitivity"] = reactions.table
     result.figures["sensitivity"] = _figure(lines, reactions)
 
@@ -244,12 +245,12 @@ def _enough(n: int) -> str:
     return "" if n >= sign_flips_needed() else f"; {n} are too few to decide it, {sign_flips_needed()} would do"
 
 
-def _tell(differences: dict[tuple[str, str], Number], gauge: Number, result: Result) -> None:
+def _tell(differences: dict[tuple[str, str], Number], share: Number, result: Result) -> None:
     """The findings: accuracy and loss of the trained prompts, the controls' reactions, and whether scale is a gauge."""
-    if gauge.n < 2:
+    if share.n < 2:
         result.omissions.append("sensitivity: one run gives no interval; train more (-m seed=0,1,2,3,4,5).")
         return
-    gauged = gauge.value < GAUGE
+    gauged = share.value < GAUGE
     for prompts, measure in (
         ("trained", "accuracy"),
         ("trained", "loss"),
@@ -257,17 +258,12 @@ def _tell(differences: dict[tuple[str, str], Number], gauge: Number, result: Res
         ("words", "reaction"),
     ):
         result.findings.append(_difference_finding(differences[prompts, measure], prompts, measure, gauged))
-    low, high = gauge.interval
-    verdict = (
-        "does not see a prompt token's scale (it is a gauge), so angle and magnitude cannot be compared"
-        if gauged
-        else "sees a prompt token's scale: it is no gauge"
-    )
+    verdict = "does not see a prompt token's scale, which is a gauge" if gauged else "sees a prompt token's scale"
     sentence = (
-        f"The model {verdict}: scaling tokens changes an example's loss by {gauge.value:.2g} times ({low:.2g} to "
-        f"{high:.2g}) what turning them equally far does (a gauge: below {GAUGE:g}; n = {gauge.n} prompts)."
+        f"The model {verdict}: of what scaling and turning tokens equally far do to an example's loss, scaling does "
+        f"{in_percent(share)} (a gauge would be below {GAUGE:.0%}; n = {share.n} prompts)."
     )
-    result.findings.append(Finding.of(gauge, sentence))
+    result.findings.append(Finding.of(share, sentence))
 
 
 def _difference_finding(number: Number, prompts: str, measure: str, gauged: bool) -> Finding:
@@ -290,7 +286,7 @@ def _difference_finding(number: Number, prompts: str, measure: str, gauged: bool
     return Finding.of(number, sentence)
 
 
-def _claim(reactions: _Reactions, difference: Number, gauge: Number, none_N: np.ndarray) -> Claim:
+def _claim(reactions: _Reactions, difference: Number, share: Number, none_N: np.ndarray) -> Claim:
     """Whether turning costs a trained prompt more accuracy than scaling."""
     n, needed = difference.n, sign_flips_needed()
     if n < 2:
@@ -312,8 +308,8 @@ def _claim(reactions: _Reactions, difference: Number, gauge: Number, none_N: np.
             "prompts that solve the task",
         ),
         Premise(
-            not gauge.value < GAUGE,
-            f"the model sees a token's scale (gauge {gauge.value:.2g})",
+            not share.value < GAUGE,
+            f"the model sees a token's scale (scaling does {share.value:.1%} of both reactions)",
             "a model that does not normalise its embeddings",
         ),
         Premise(
@@ -323,7 +319,7 @@ def _claim(reactions: _Reactions, difference: Number, gauge: Number, none_N: np.
             "larger displacements",
         ),
     ]
-    sentence = _difference_finding(difference, "trained", "accuracy", gauge.value < GAUGE).sentence
+    sentence = _difference_finding(difference, "trained", "accuracy", share.value < GAUGE).sentence
     return decided("angle_counts_more", difference.interval, sentence, p=difference.p, premises=premises)
 
 
