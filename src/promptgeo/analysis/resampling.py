@@ -406,3 +406,20 @@ def mcnemar_p(first_E: np.ndarray, second_E: np.ndarray) -> float:
 
     wins, losses = int((first_E & ~second_E).sum()), int((second_E & ~first_E).sum())
     return float(binomtest(wins, wins + losses, alternative="greater").pvalue) if wins + losses else 1.0
+
+
+def swap_p(statistic: Callable[[np.ndarray], np.ndarray], units: int, permutations: int = 2000, seed: int = 0) -> float:
+    """Two-sided p of a paired difference that is no mean: the two conditions of each unit are swapped as a whole.
+
+    As sign_flip_p: all swaps are enumerated for up to EXACT_UNITS units, else `permutations` are drawn.
+
+    statistic: swaps [B, U] bool -> the difference of each [B]; none swapped is what was observed.
+    """
+    observed = abs(float(statistic(np.zeros((1, units), dtype=bool))[0]))
+    if not np.isfinite(observed):
+        return 1.0
+    if units <= EXACT_UNITS:
+        null_B = np.abs(statistic(np.array(list(product((False, True), repeat=units)))))
+        return float((~(null_B < observed - 1e-12 * max(observed, 1.0))).mean())  # a swap without a difference counts
+    swaps_BU = np.random.default_rng(seed).random((permutations, units)) < 0.5
+    return permutation_p(observed, np.abs(statistic(swaps_BU)))
