@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from calibrating.scenarios import GRIDS, TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
 
 import promptgeo.analysis
+from calibrating.scenarios import GRIDS, TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.target import Analysis, analysis_of
@@ -27,7 +27,7 @@ CHEAP |= {"random": 5, "others": 5, "words": 3, "points": 7, "dimensions": [1, 4
 FEW = {
     "projection": ("nothing", "four runs"),
     "neighbours": ("nothing", "init only", "run and cell", "how far", "eight runs", "study 3"),
-    "dimension": ("all alike", "failed trainings", "planted"),
+    "dimension": ("all alike", "untrained", "planted"),
     "composition": ("all alike", "failed trainings", "planted"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
 }
@@ -89,7 +89,7 @@ def names() -> list[str]:
 
 
 def needs_model(name: str) -> bool:
-    """Whether it asks the model, or what training recorded: such analyses are asked about skills, the others of places."""
+    """Whether it asks the model, or what training recorded: it is asked about skills; all others about places."""
     return analysis(name).declared.lm or name == "curves"
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from calibrating.stand_in import WIDTH, StandIn
 
+from calibrating.stand_in import WIDTH, StandIn
 from promptgeo.data.tasks import Task
 from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.runs.folder import METRICS_COLUMNS, Run
 from promptgeo.runs.table import RunTable
 from promptgeo.runs.task import task_of
 
-WORDS = ("cat", "dog", "bird", "book", "house", "chair", "pen", "paper", "water", "table")
+WORDS = ("cat", "dog", "bird", "book", "house", "chair", "pen", "paper", "water", "river")
 TASKS = ("plus_one", "plus_two", "country_capital", "lowercase_first_letter", "present_past", "singular_plural")
 CHECKPOINTS = 3
 
@@ -40,9 +40,6 @@ class Geometry:
     """
 
     name: str
-    absent: frozenset[str]
-    """Which effects there are none of: init, task, position, where (no task's prompts lie elsewhere than another's:
-    they may be moved differently far)."""
     inits: int = 3
     tasks: int = 4
     seeds: int = 2
@@ -59,6 +56,23 @@ class Geometry:
     """How many times farther the last task moves its prompts than the first."""
     drop: tuple[tuple[int, int, int], ...] = ()
     """(init, task, seed) of runs that are missing."""
+
+    def absent(self, of: str) -> set[str]:
+        """The effects that there are none of; of: prompt or delta, "" for a question that asks of both.
+
+        task: any of the task. where: no task's prompts lie elsewhere than another's; they may be moved differently far.
+        trained_init: none of the init on what training added.
+        """
+        strengths = {
+            "init": self.init + (self.word if of != "delta" else 0),
+            "trained_init": self.init,
+            "task": self.task + (self.moved - 1),
+            "where": self.task,
+            "position": self.position,
+            "cell": self.cell,
+            "spread": self.moved - 1,
+        }
+        return {effect for effect, strength in strengths.items() if not strength}
 
     def draw(self, seed: int) -> RunTable:
         fixed, generator = np.random.default_rng(2000), np.random.default_rng([seed, 3])
@@ -99,30 +113,25 @@ class Geometry:
         return RunTable.from_arrays(initial + delta, table, initial, path, steps)
 
 
-def _absent(*effects: str) -> frozenset[str]:
-    return frozenset(effects)
-
-
 GEOMETRY = (
-    Geometry("nothing", _absent("init", "task", "position", "where"), word=0.0),
-    Geometry("init only", _absent("task", "position", "where")),
-    Geometry("position only", _absent("init", "task", "where"), word=0.0, position=1.0),
-    Geometry("run and cell", _absent("task", "where"), init=0.7, position=0.7, run=0.7, cell=0.7),
-    Geometry("how far", _absent("where"), moved=4.0, run=0.5),
+    Geometry("nothing", word=0.0),
+    Geometry("init only"),
+    Geometry("position only", word=0.0, position=1.0),
+    Geometry("run and cell", init=0.7, position=0.7, run=0.7, cell=0.7),
+    Geometry("how far", moved=4.0, run=0.5),
     Geometry(
         "unequal",
-        _absent("task", "where"),
         inits=4,
         seeds=3,
         position=0.5,
         run=0.5,
         drop=((0, 0, 1), (0, 0, 2), (1, 0, 2), (2, 1, 0), (3, 3, 0), (3, 3, 1), (3, 3, 2)),
     ),
-    Geometry("untrained", _absent("task", "position", "where"), noise=0.01),
-    Geometry("four runs", _absent("task", "position", "where"), inits=2, tasks=2, seeds=1),
-    Geometry("eight runs", _absent("task", "position", "where"), inits=2, tasks=4, seeds=1),
+    Geometry("untrained", noise=0.01),
+    Geometry("four runs", inits=2, tasks=2, seeds=1),
+    Geometry("eight runs", inits=2, tasks=4, seeds=1),
     # Study 3's grid and sizes: 10 inits x 6 tasks, P = 4; R2 of the init .247, of the task .072.
-    Geometry("study 3", _absent("cell"), 10, 6, 1, 4, word=0.0, init=0.92, task=0.5, position=0.6, run=0.6, noise=1.24),
+    Geometry("study 3", 10, 6, 1, 4, word=0.0, init=0.92, task=0.5, position=0.6, run=0.6, noise=1.24),
 )
 
 
@@ -137,14 +146,19 @@ class Skills:
     """
 
     name: str
-    absent: frozenset[str]
-    """skill: no kind of prompt does better than another; words: none says more of anything."""
     level: float | None = 0.0
     flip: float = 1.0
     wells: bool = False
     """Trained prompts alone solve the task, with what lies near them; else all that lie far enough along its way."""
     seeds: int = 2
     inits: int = 2
+    way: float = 1.0
+    """How far trainings move their prompts in their task's direction; beside it they move at random."""
+
+    def absent(self, of: str) -> set[str]:
+        """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
+        no direction of their own."""
+        return {"words"} | ({"skill"} if self.level is not None else set()) | ({"way"} if not self.way else set())
 
     def draw(self, seed: int, grid: str = "plain") -> RunTable:
         """grid: which runs there are; GRIDS says which analysis needs others than the plain ones."""
@@ -157,7 +171,7 @@ class Skills:
             config = info["config"]
             length, word = config["prompt"]["length"], config["init"]["text"]
             p0 = np.repeat(0.2 * lm.embeddings_Vd[lm.encode(f" {word}")].numpy(), length, axis=0)
-            delta = generator.normal(size=p0.shape) * 0.2 + ways[config["task"]["name"]]
+            delta = generator.normal(size=p0.shape) * 0.2 + self.way * ways[config["task"]["name"]]
             runs.append(_run(info, p0, (p0 + delta).astype(np.float32)))
         lm.set_world(self._level_of(runs, ways), self.flip, seed)
         for name in names:
@@ -188,13 +202,14 @@ class Skills:
 
 
 SKILLS = (
-    Skills("all alike", _absent("skill", "words")),
-    Skills("all alike, many runs", _absent("skill", "words"), seeds=4),
-    Skills("ceiling", _absent("skill", "words"), level=3.0),
-    Skills("floor", _absent("skill", "words"), level=-6.0),
-    Skills("failed trainings", _absent("skill", "words"), level=-2.0),
-    Skills("planted", _absent("words"), level=None, flip=0.3, seeds=3),
-    Skills("wells", _absent("words"), level=None, flip=0.3, wells=True, seeds=3),
+    Skills("all alike"),
+    Skills("all alike, many runs", seeds=4),
+    Skills("ceiling", level=3.0),
+    Skills("floor", level=-6.0),
+    Skills("failed trainings", level=-2.0),
+    Skills("untrained", level=-2.0, way=0.0, seeds=3),
+    Skills("planted", level=None, flip=0.3, seeds=3),
+    Skills("wells", level=None, flip=0.3, wells=True, seeds=3),
 )
 
 GRIDS: dict[str, str] = {

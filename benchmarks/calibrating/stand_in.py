@@ -5,8 +5,8 @@ How well a prompt does at a task is its *level*, which the world says. An exampl
     GAIN * (level(prompt, task) + SPREAD * difficulty(example) + flip * noise(prompt, example)) > 0
 
 with a difficulty N(0, 1) of each example and a noise of mean 0 and variance 1 that changes with any change of the
-prompt (cosines of high frequency). Both are drawn anew with each draw's seed. The level is differentiable in the prompts, so
-that paths and subspaces can be trained.
+prompt (cosines of high frequency). Both are drawn anew with each draw's seed. The level is differentiable in the
+prompts, so that paths and subspaces can be trained.
 
 Shapes: N prompts, P prompt tokens, M label positions, d width, V vocabulary, U different rows.
 """
