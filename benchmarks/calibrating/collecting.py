@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import promptgeo.analysis
-from calibrating.scenarios import GRIDS, TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
+from calibrating.scenarios import TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.target import Analysis, analysis_of
@@ -116,12 +116,12 @@ def _prepare() -> None:
 def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple[dict[str, str], Result]]:
     """What an analysis says of a draw, variant by variant; nothing where these runs cannot support it."""
     asked = analysis(name)
-    runs = scenario.draw(seed) if isinstance(scenario, Geometry) else scenario.draw(seed, GRIDS.get(name, "plain"))
+    runs = scenario.draw(seed, name)
     given: dict[str, Any] = {}
     if asked.declared.lm:
-        given["lm"] = stand_in()
+        given["lm"] = stand_in(name)
     if asked.declared.vocabulary:
-        given["vocabulary"] = Vocabulary.of(stand_in())
+        given["vocabulary"] = Vocabulary.of(stand_in(name))
     options = asked.options | ({"seed": seed} if "seed" in asked.options else {})
     for variant in asked.variants(convention="both" if scenario.name in PAPER else "corrected"):
         try:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from calibrating.stand_in import WIDTH, StandIn
+from calibrating.stand_in import WIDTH, Answers, StandIn, content_of
 from promptgeo.data.tasks import Task
 from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.runs.folder import METRICS_COLUMNS, Run
@@ -74,7 +74,8 @@ class Geometry:
         }
         return {effect for effect, strength in strengths.items() if not strength}
 
-    def draw(self, seed: int) -> RunTable:
+    def draw(self, seed: int, name: str = "") -> RunTable:
+        """The runs that an analysis of this name is given: all are given the same."""
         fixed, generator = np.random.default_rng(2000), np.random.default_rng([seed, 3])
         grid = product(range(self.inits), range(self.tasks), range(self.seeds))
         rows = [row for row in grid if row not in self.drop]
@@ -82,8 +83,8 @@ class Geometry:
         shape = (len(rows), self.length, WIDTH)
         init_Id, task_Td, position_Pd = (fixed.normal(size=(n, WIDTH)) for n in (self.inits, self.tasks, self.length))
         moved_T = np.geomspace(1, self.moved, self.tasks)
-        embeddings = stand_in().embeddings_Vd.numpy()
-        words_Id = embeddings[[stand_in().encode(f" {word}")[0] for word in WORDS[: self.inits]]]
+        embeddings = stand_in(name).embeddings_Vd.numpy()
+        words_Id = embeddings[[stand_in(name).encode(f" {word}")[0] for word in WORDS[: self.inits]]]
         initial = np.broadcast_to((self.word * words_Id)[init_N][:, None], shape)
         cells = generator.normal(size=(self.inits, self.tasks, 1, WIDTH))[init_N, task_N]
         delta = self.init * init_Id[init_N][:, None] + self.task * task_Td[task_N][:, None]
@@ -160,10 +161,11 @@ class Skills:
         no direction of their own."""
         return {"words"} | ({"skill"} if self.level is not None else set()) | ({"way"} if not self.way else set())
 
-    def draw(self, seed: int, grid: str = "plain") -> RunTable:
-        """grid: which runs there are; GRIDS says which analysis needs others than the plain ones."""
+    def draw(self, seed: int, name: str = "") -> RunTable:
+        """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
         fixed, generator = np.random.default_rng(2001), np.random.default_rng([seed, 4])
-        lm, infos = stand_in(), infos_of(grid, self.inits, self.seeds)
+        grid = (GRIDS.get(name, "plain"), self.inits, self.seeds)
+        lm, infos = stand_in(name), infos_of(*grid)
         names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
         ways = dict(zip(names, np.linalg.qr(fixed.normal(size=(WIDTH, WIDTH)))[0], strict=False))
         runs = []
@@ -173,7 +175,7 @@ class Skills:
             p0 = np.repeat(0.2 * lm.embeddings_Vd[lm.encode(f" {word}")].numpy(), length, axis=0)
             delta = generator.normal(size=p0.shape) * 0.2 + self.way * ways[config["task"]["name"]]
             runs.append(_run(info, p0, (p0 + delta).astype(np.float32)))
-        lm.set_world(self._level_of(runs, ways), self.flip, seed)
+        lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), seed)
         for name in names:
             _score([run for run in runs if _task_name(run) == name], lm)
         return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
@@ -227,7 +229,8 @@ PLAIN = ("prompt.length=2", "task.split.max_test=30", "task.split.max_train=24",
 
 
 @cache
-def stand_in() -> StandIn:
+def stand_in(name: str = "") -> StandIn:
+    """One for each analysis, whose words are those of its own runs."""
     return StandIn(WORDS)
 
 
@@ -256,6 +259,17 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
     return infos
 
 
+@cache
+def answers_of(name: str, grid: str, inits: int, seeds: int) -> Answers:
+    """Whose answers the labels of a grid's tasks are: 5 -> 7 is plus_two's, and plus_k's with two copies."""
+    answers: dict[tuple[bytes, bytes], dict[str, None]] = {}
+    for run in (_run(info, np.zeros((1, WIDTH)), np.zeros((1, WIDTH))) for info in infos_of(grid, inits, seeds)):
+        task = task_of_run(run)
+        for row in task.rows(stand_in(name), task.examples, 0):
+            answers.setdefault(content_of(row), {})[task.name] = None
+    return {content: tuple(tasks) for content, tasks in answers.items()}
+
+
 def _info(*overrides: str) -> dict[str, Any]:
     from promptgeo.config.compose import compose
     from promptgeo.config.schema import to_dict
@@ -266,15 +280,13 @@ def _info(*overrides: str) -> dict[str, Any]:
     config = compose([f"model.name_or_path={PATH}", "outputs=nowhere", "device=cpu", *PLAIN, *overrides])
     cell = cell_of(config)
     task = load_task(cell.config.task, cell.config.template)
-    for split in (task.train, task.validation, task.test):
-        stand_in().learn(task.name, task.rows(stand_in(), split, 0))
     return {
         "id": cell.id,
         "status": "completed",
         "config": to_dict(cell.config),
         "precision": "fp32",
         "lr": 0.01,
-        "fingerprints": {"model": stand_in().fingerprint, "data": task.fingerprint},
+        "fingerprints": {"model": StandIn.fingerprint, "data": task.fingerprint},
         "sha256": cell.id,
         **({"coupled_with": [other for other in cell.coupled if other != cell.id]} if cell.coupled else {}),
     }

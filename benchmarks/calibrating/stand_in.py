@@ -23,7 +23,7 @@ from torch import Tensor
 from promptgeo.data.row import Row
 
 WIDTH = 16
-TOKENS = 384
+TOKENS = 640
 GAIN, SPREAD, FREQUENCY = 4.0, 1.0, 40.0
 UNLIKELY = -8.0
 """Logit of a token that is neither the label nor one of the two wrong answers."""
@@ -32,6 +32,8 @@ PART = 2048
 WRONG = (" 999", " nothing")
 """What is written where the answer is wrong: a number or a word."""
 
+Answers = dict[tuple[bytes, bytes], tuple[str, ...]]
+"""content_of(row) -> the tasks whose answer its label is."""
 Level = Callable[[Tensor, str], Tensor]
 """(means of prompts [N, d], name of a task, "" for a label of none) -> levels [N]."""
 
@@ -69,27 +71,21 @@ class StandIn:
         self._ids = {text: i for i, text in enumerate(self._texts)}
         self.embeddings_Vd = torch.from_numpy(generator.normal(size=(TOKENS, WIDTH)).astype(np.float32))
         self.embedding_scale = float(self.embeddings_Vd.std())
-        self.answers: dict[tuple[bytes, bytes], str] = {}
-        """(text, label) -> the task whose answer it is."""
-        self.set_world(lambda mean_Nd, task: torch.zeros(len(mean_Nd)), 0.0, 0)
+        self.answers: Answers = {}
+        self.set_world(lambda mean_Nd, task: torch.zeros(len(mean_Nd)), 0.0, {}, 0)
 
-    def set_world(self, level: Level, flip: float, seed: int) -> None:
-        """What prompts can do from now on, and how much each answer depends on chance."""
-        self._level, self._flip, self._seed = level, flip, seed
+    def set_world(self, level: Level, flip: float, answers: "Answers", seed: int) -> None:
+        """What prompts can do from now on, how much each answer depends on chance, and what the tasks' answers are."""
+        self._level, self._flip, self.answers = level, flip, answers
         self._generator = np.random.default_rng([seed, 1])
         self._known: dict[tuple[bytes, bytes], int] = {}
         self._number: dict[int, tuple[Row, int]] = {}
         self._directions = np.empty((0, WIDTH), np.float32)
         self._phases = np.empty((0, 2), np.float32)
-        self._tasks: list[str] = []
+        self._tasks: list[tuple[str, ...]] = []
         mixing = np.random.default_rng([seed, 2])
         self._mixing_dk = torch.from_numpy(mixing.normal(size=(WIDTH, 8)).astype(np.float32) * FREQUENCY / 4)
         self._logits_kV = torch.from_numpy(mixing.normal(size=(8, TOKENS)).astype(np.float32) * 0.5)
-
-    def learn(self, task: str, rows: Sequence[Row]) -> None:
-        """These rows' labels are a task's answers."""
-        for row in rows:
-            self.answers[_content(row)] = task
 
     # Text.
 
@@ -99,7 +95,7 @@ class StandIn:
     def _id(self, piece: str) -> int:
         if piece not in self._ids:
             if len(self._texts) == TOKENS:
-                return 4 + sum(piece.encode()) % (TOKENS - 4)
+                raise ValueError(f"more than {TOKENS} tokens: fewer examples, or more TOKENS")
             self._ids[piece] = len(self._texts)
             self._texts.append(piece)
         return self._ids[piece]
@@ -139,8 +135,8 @@ class StandIn:
         logits_MV = (features_Nk @ self._logits_kV)[batch.prompt_M] + UNLIKELY
         first = torch.nonzero(batch.first_M & (batch.targets_M != 0))[:, 0]
         later = torch.nonzero(~batch.first_M)[:, 0]
-        content_of = [batch.contents[i] for i in batch.row_M[first].tolist()]
-        right_F, numeric_F = self._scores(prompts_NPd, batch.prompt_M[first], content_of)
+        rows_F = [batch.contents[i] for i in batch.row_M[first].tolist()]
+        right_F, numeric_F = self._scores(prompts_NPd, batch.prompt_M[first], rows_F)
         logits_MV[first, batch.targets_M[first]] = right_F
         logits_MV[first, 2] = numeric_F
         logits_MV[first, 3] = -numeric_F
@@ -153,25 +149,27 @@ class StandIn:
             return torch.empty(0), torch.empty(0)
         unit_F = torch.tensor([self._unit(row) for row in rows_F])
         mean_Nd = prompts_NPd.mean(1) if prompts_NPd.shape[1] else prompts_NPd.sum(1)
-        levels_TN = torch.stack([self._level(mean_Nd, task) for task in self._tasks_seen])
-        task_F = torch.tensor([self._tasks_seen.index(self._tasks[u]) for u in unit_F.tolist()])
+        tasks_F = [self._tasks[u] for u in unit_F.tolist()]
+        kinds = list(dict.fromkeys(tasks_F))
+        levels_TN = torch.stack([self._best_level(mean_Nd, kind) for kind in kinds])
+        task_F = torch.tensor([kinds.index(tasks) for tasks in tasks_F])
         phases_F2 = torch.from_numpy(self._phases)[unit_F]
         angle_F = (_weighted(prompts_NPd)[prompt_F] * torch.from_numpy(self._directions)[unit_F]).sum(1)
         noise_F = 2**0.5 * torch.cos(angle_F + phases_F2[:, 0]).detach()  # no training could follow it
         right_F = GAIN * (levels_TN[task_F, prompt_F] + SPREAD * phases_F2[:, 1] + self._flip * noise_F)
         return right_F, 0.1 * torch.sin(3 * angle_F)
 
-    @property
-    def _tasks_seen(self) -> list[str]:
-        return list(dict.fromkeys(self._tasks))
+    def _best_level(self, mean_Nd: Tensor, tasks: tuple[str, ...]) -> Tensor:
+        """[N]: an answer that is several tasks' is given by whatever is good at one of them."""
+        return torch.stack([self._level(mean_Nd, task) for task in tasks or ("",)]).amax(0)
 
     def _unit(self, row: Row) -> int:
         """The number of a row's content; equal rows have one."""
         if id(row) not in self._number:
-            content = _content(row)
+            content = content_of(row)
             if content not in self._known:
                 self._known[content] = len(self._tasks)
-                self._tasks.append(self.answers.get(content, ""))
+                self._tasks.append(self.answers.get(content, ()))
                 drawn = self._generator.normal(size=WIDTH + 2).astype(np.float32)
                 self._directions = np.vstack([self._directions, FREQUENCY * drawn[None, :WIDTH]])
                 # Phases need no uniform: at this frequency the angle alone is uniform but for the empty prompt.
@@ -216,7 +214,7 @@ class StandIn:
         pass
 
 
-def _content(row: Row) -> tuple[bytes, bytes]:
+def content_of(row: Row) -> tuple[bytes, bytes]:
     """A row without its prompt tokens."""
     return row.ids[row.ids >= 0].tobytes(), row.label.tobytes()
 

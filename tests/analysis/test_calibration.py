@@ -22,9 +22,9 @@ RARE = 1e-4
 @pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_every_line_of_every_analysis_has_a_truth_or_a_reason_why_not(name):
-    wanted = [s for s in (SKILLS if needs_model(name) else PLACES) if fits(name, SCENARIOS[s])]
-    every = [one for scenario in wanted for one in said(name, SCENARIOS[scenario], 0)]
-    assert every, f"{name}: says nothing of {', '.join(wanted)}; give it runs in calibrating/scenarios.py"
+    scenario = next(s for s in (SKILLS if needs_model(name) else PLACES) if fits(name, SCENARIOS[s]))
+    every = said(name, SCENARIOS[scenario], 0)
+    assert every, f"{name}: says nothing of {scenario}; give it runs in calibrating/scenarios.py"
     unknown = {
         f"{one.analysis} | {one.kind} | {one.name}"
         for one in every
@@ -90,7 +90,7 @@ def test_a_word_that_the_stand_in_reads_is_the_word_that_it_writes():
 
 
 def test_names_of_tasks_inits_and_counts_are_not_part_of_a_line():
-    assert shared("vertices.plus_one.P1.min") == shared("vertices.plus_two.P1.min") == "vertices.*.P1.min"
+    assert shared("vertices.plus_one.P1.min") == shared("vertices.plus_two.P1.min") == "vertices.*.P#.min"
     assert shared("alpha.0.25") == shared("alpha.1") == "alpha.#"
 
 
@@ -124,7 +124,7 @@ def _judged(scenario: str, draws: list[Said]) -> dict[str, tuple[float, str]]:
 def test_a_p_that_is_often_small_without_its_effect_is_wrong():
     line = "init_vs_task | prompt |  | number | r2.task"
     uniform = np.random.default_rng(0).uniform(size=400)
-    assert _judged("init only", [Said(line, "r2.task", p=p) for p in uniform]) == {"rejects": (0.0575, "")}
+    assert _judged("init only", [Said(line, "r2.task", p=p) for p in uniform]) == {"rejects": (0.045, "")}
     assert _judged("init only", [Said(line, "r2.task", p=p / 3) for p in uniform])["rejects"][1] == "WRONG"
     assert _judged("study 3", [Said(line, "r2.task", p=p / 3) for p in uniform]) == {}  # there the effect is
 
@@ -146,6 +146,7 @@ def test_verdicts_are_judged_by_whether_the_scenario_makes_the_claim_true():
         assert _judged(scenario, draws) == {what: (0.25, "WRONG")}
 
 
+@pytest.mark.long
 def test_draws_that_lie_there_are_not_drawn_again(tmp_path):
     pair = ("decoding", "four runs")
     assert [done for done, *_ in drawing.draw(tmp_path, [pair], 0, 2, processes=1)] == [1]
