@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from calibrating import drawing, lines
+from calibrating import drawing, lines, reports
 from calibrating.collecting import Said, fits, names, needs_model, of_result, said, shared
 from calibrating.rates import adjusted, rates
 from calibrating.scenarios import SCENARIOS, stand_in
@@ -156,3 +156,12 @@ def test_draws_that_lie_there_are_not_drawn_again(tmp_path):
         [None if one.p is None else float(f"{one.p:.7g}") for one in said("decoding", SCENARIOS["four runs"], seed)]
         for seed in range(2)
     ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("outcome", "wrong"), [("holds", ["repeating_fails"]), ("not decidable", [])])
+def test_a_report_on_null_data_counts_confirmatory_claims_that_hold(monkeypatch, outcome, wrong):
+    result = Result(claims=[Claim("repeating_fails", Outcome(outcome), "So.", 0.01, "runs" * (outcome != "holds"))])
+    monkeypatch.setattr(reports, "results", lambda name, scenario, seed: [({}, result)] * (name == "repeatable"))
+    assert "repeatable_token" in reports.with_claims()
+    assert reports.false_claims("repeatable_token", 0) == wrong
