@@ -1,76 +1,108 @@
-"""How often does the test for the task reject where there is no task effect?
+"""Is every p, interval and verdict right as often as it says? Simulated on runs whose truth is known.
 
-    python benchmarks/calibration.py [--draws 1000] [--permutations 199] [--out calibration.json]
+    python benchmarks/calibration.py --out calibration [--draws 400] [--only init_vs_task ...] [--scenario "init only"]
+    python benchmarks/calibration.py --out calibration --report [--draws 100]
 
-Each draw is a grid of inits and tasks with strong effects of init, position and run, and none of task. The stratified
-test (whole runs permuted within an init) should reject at .05 in 5 % of them. Tokens permuted within an init, the wrong
-way, reject far more often: the tokens of a run are alike. JSON to stdout.
+Each analysis of conf/analysis/ answers synthetic runs (calibrating/scenarios.py): without effects, with effects of the
+init, the position, the run and the cell alone, with tasks that only differ in how far they move, unequal groups, few
+runs, accuracies at the ceiling and the floor, failed and no trainings, and with planted effects. A known function from
+prompts to answers stands in for the model (calibrating/stand_in.py). Of each line the rate is compared with what it
+says (calibrating/rates.py): p <= .05 without its effect in 5 % of draws, a 95 % interval holds the truth in 95 %, and
+a claim holds falsely, or falsely does not hold, in at most 5 %. Binomial tests, Holm over all lines; where a rate is
+not compatible, its draws are doubled once.
 
-Shapes: N runs, P prompt tokens, d width, K = N * P.
+Draws lie in --out, in blocks: a second call goes on where the first was stopped, and draws anew what was changed.
+rates.json and rates.txt are written there; --report writes reports.json, the share of whole reports on null data in
+which a confirmatory claim holds falsely. Seeds are 0 to draws - 1.
 """
 
 import argparse
 import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from promptgeo.analysis.geometry.variance import Inner, run_share
-from promptgeo.analysis.resampling import permutation_p, wilson
-
-INITS, TASKS, LENGTH, WIDTH = 6, 4, 4, 8
-LEVEL = 0.05
+from calibrating.drawing import Pair, draw, pairs, stored
+from calibrating.lines import reason, registered
+from calibrating.rates import MOST_WRONG, Rate, adjusted, as_table, rates
+from promptgeo.analysis.resampling import clopper_pearson
 
 
-def null_draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors [N, P, d] without a task effect, and the init and task [N] of each run."""
-    init_N, task_N = (codes.ravel() for codes in np.indices((INITS, TASKS)))
-    init_N1d = generator.normal(size=(INITS, 1, WIDTH))[init_N]
-    position_1Pd = generator.normal(size=(1, LENGTH, WIDTH))
-    run_N1d = generator.normal(size=(len(init_N), 1, WIDTH))
-    noise_NPd = generator.normal(size=(len(init_N), LENGTH, WIDTH))
-    return 2.0 * init_N1d + position_1Pd + run_N1d + noise_NPd, init_N, task_N
+def drawn(out: Path, wanted: Sequence[Pair], first: int, draws: int, processes: int) -> None:
+    begun = time.perf_counter()
+    for done, blocks, _ in draw(out, wanted, first, draws, processes):
+        left = (time.perf_counter() - begun) / done * (blocks - done)
+        print(f"\r{done} of {blocks} blocks, {left / 60:.0f} min left ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
 
 
-def runs_p(vectors_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray, permutations: int, seed: int) -> float:
-    """The analysis's test: whole runs within an init."""
-    return run_share(Inner.of(vectors_NPd), task_N, init_N, permutations, seed).p
+def judged(out: Path, wanted: Sequence[Pair], draws: dict[Pair, int]) -> list[Rate]:
+    return adjusted(rate for pair in wanted for rate in rates(pair[1], stored(out, *pair, draws[pair])))
 
 
-def tokens_p(vectors_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray, permutations: int, seed: int) -> float:
-    """The wrong way: each token as if it were a run of its own."""
-    length = vectors_NPd.shape[1]
-    tokens_K1d = vectors_NPd.reshape(-1, 1, vectors_NPd.shape[2])
-    return run_share(Inner.of(tokens_K1d), np.repeat(task_N, length), np.repeat(init_N, length), permutations, seed).p
+def unjudged(out: Path, wanted: Sequence[Pair]) -> tuple[dict[str, str], list[str]]:
+    """(lines without a truth -> why, lines that are not registered)."""
+    reasons, unknown = {}, set()
+    for pair in wanted:
+        for said in (one for those in stored(out, *pair, 1) for one in those):
+            if (why := reason(said.analysis, said.name)) is not None:
+                reasons[f"{said.analysis} | {said.name}"] = why
+            elif not registered(said.analysis, said.kind, said.name, said.p is not None):
+                unknown.add(f"{said.analysis} | {said.kind} | {said.name}")
+    return reasons, sorted(unknown)
 
 
-def rejections(draws: int, permutations: int, seed: int = 0) -> dict[str, int]:
-    """In how many null draws each test rejects at LEVEL."""
-    generator = np.random.default_rng(seed)
-    counts = {"runs": 0, "tokens": 0}
-    for draw in range(draws):
-        drawn = null_draw(generator)
-        counts["runs"] += runs_p(*drawn, permutations, draw) <= LEVEL
-        counts["tokens"] += tokens_p(*drawn, permutations, draw) <= LEVEL
-    return counts
+def calibrate(out: Path, wanted: list[Pair], draws: int, processes: int) -> None:
+    drawn(out, wanted, 0, draws, processes)
+    counts = dict.fromkeys(wanted, draws)
+    ordered = judged(out, wanted, counts)
+    again = {(rate.line.split(" | ")[0], rate.scenario) for rate in ordered if rate.side == "WRONG"}
+    if again:
+        print(f"{len(again)} pairs of analysis and scenario are drawn {draws} times more", file=sys.stderr)
+        drawn(out, sorted(again), draws, draws, processes)
+        counts |= dict.fromkeys(again, 2 * draws)
+        ordered = judged(out, wanted, counts)
+    reasons, unknown = unjudged(out, wanted)
+    over = [r for r in ordered if r.what.startswith("falsely") and r.rate > MOST_WRONG]
+    report = {"draws": draws, "lines": len({r.line for r in ordered}), "rates": [r.as_dict() for r in ordered]}
+    report |= {"without_truth": reasons, "not_registered": unknown}
+    (out / "rates.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "rates.txt").write_text(as_table(ordered, all_of_them=True) + "\n", encoding="utf-8")
+    print(as_table(ordered))
+    sides = Counter(rate.side or "as it says" for rate in ordered)
+    print(f"{len(ordered)} rates of {report['lines']} lines: " + ", ".join(f"{n} {side}" for side, n in sides.items()))
+    print(f"{len(over)} verdicts are wrong in more than {MOST_WRONG:.0%} of draws; {len(unknown)} lines not registered")
+
+
+def report_rates(out: Path, draws: int, only: Sequence[str]) -> None:
+    from calibrating.reports import false_claims, with_claims
+
+    shares = {}
+    for study in [name for name in with_claims() if not only or name in only]:
+        held = [false_claims(study, seed) for seed in range(draws)]
+        wrong = sum(map(bool, held))
+        which = Counter(claim for those in held for claim in those)
+        shares[study] = {"draws": draws, "wrong": wrong, "interval": clopper_pearson(wrong, draws), "claims": which}
+        print(f"{study}: {wrong} of {draws} reports hold a confirmatory claim falsely {dict(which)}", flush=True)
+        (out / "reports.json").write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--permutations", type=int, default=199)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draws", type=int, help="400; of reports 100")
+    parser.add_argument("--only", nargs="*", default=[], help="analyses; with --report, studies")
+    parser.add_argument("--scenario", nargs="*", default=[])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
-    smallest = permutation_p(1.0, np.zeros(options.permutations))
-    report = {"draws": options.draws, "permutations": options.permutations, "seed": options.seed, "level": LEVEL}
-    report |= {"smallest_p": smallest, "inits": INITS, "tasks": TASKS, "prompt_length": LENGTH, "width": WIDTH}
-    for name, count in rejections(options.draws, options.permutations, options.seed).items():
-        report[name] = {"rejected": count / options.draws, "interval": wilson(count, options.draws)}
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.report:
+        report_rates(options.out, options.draws or 100, options.only)
+    else:
+        calibrate(options.out, pairs(options.only, options.scenario), options.draws or 400, options.processes)
 
 
 if __name__ == "__main__":

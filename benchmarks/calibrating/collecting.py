@@ -1,0 +1,185 @@
+"""What does an analysis say of a draw? Each of its p values, intervals and verdicts, under a name that draws share."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import promptgeo.analysis
+from calibrating.scenarios import TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
+from promptgeo.analysis.geometry.vocabulary import Vocabulary
+from promptgeo.analysis.result import Claim, Finding, Number, Result
+from promptgeo.analysis.target import Analysis, analysis_of
+from promptgeo.config.compose_analyze import analysis_file, available
+from promptgeo.errors import UserError
+
+CHEAP = {"permutations": 199, "draws": 200, "redraws": 99, "nulls": 199, "sample": 100, "mixtures": 60, "controls": 12}
+CHEAP |= {"max_examples": 30, "directions": 4, "subspaces": 2, "steps": 20, "radii_of": 2, "max_runs": 6, "say": 2}
+CHEAP |= {"max_pairs": 20, "max_compositions": 12, "max_orders": 4, "max_subsets": 4, "resolution": 0, "seeds": 2}
+CHEAP |= {"random": 5, "others": 5, "words": 3, "points": 7, "dimensions": [1, 4, 16], "chosen_on": 12}
+"""Options by name, where an analysis has them: nothing is tested more often, or on more, than calibration needs."""
+FEW = {
+    "projection": ("nothing", "four runs"),
+    "neighbours": ("nothing", "init only", "run and cell", "how far", "eight runs", "study 3"),
+    "dimension": ("all alike", "untrained", "planted"),
+    "composition": ("all alike", "failed trainings", "planted"),
+    "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
+}
+"""Analyses that take long: the scenarios that they are asked about."""
+PAPER = ("nothing", "run and cell", "study 3")
+"""Scenarios that are also counted as the study counted."""
+ONLY: dict[str, dict[str, Any]] = {
+    "convexity": {"steps": 5},
+    "projection": {"perplexity": 5.0},
+    "composition": {"max_examples": 16, "max_pairs": 6},
+    "neighbours": {"epsilons": [0.5, 0.9], "permutations": 99},
+}
+"""Options of one analysis."""
+INSTANCES = 3
+"""Of a line (each task's, each pair's), at most so many in a draw: its first, middle and last name."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One p, interval or verdict of a draw."""
+
+    line: str
+    """analysis | of | convention | kind | name, in which tasks, inits and counts have placeholders."""
+    raw: str
+    """The name as it is: what has one truth."""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    outcome: str | None = None
+    """Of a claim."""
+
+    @property
+    def analysis(self) -> str:
+        return self.line.split(" | ")[0]
+
+    @property
+    def kind(self) -> str:
+        """number, finding or claim."""
+        return self.line.split(" | ")[3]
+
+    @property
+    def name(self) -> str:
+        return self.line.split(" | ")[4]
+
+
+@cache
+def analysis(name: str) -> Analysis:
+    """As a command gives it, with cheap options."""
+    settings = analysis_file(name)
+    own = {**CHEAP, **ONLY.get(name, {})}
+    settings |= {key: own[key] for key in settings if key in own and settings[key] is not True}
+    _prepare()
+    return analysis_of(name, settings)
+
+
+def names() -> list[str]:
+    return available()
+
+
+def needs_model(name: str) -> bool:
+    """Whether it asks the model, or what training recorded: it is asked about skills; all others about places."""
+    return analysis(name).declared.lm or name == "curves"
+
+
+def fits(name: str, scenario: Geometry | Skills) -> bool:
+    few = FEW.get(name)
+    return needs_model(name) == isinstance(scenario, Skills) and (few is None or scenario.name in few)
+
+
+@cache
+def _prepare() -> None:
+    """Leaves out what is not counted here and takes most of the time: figures, and reading a run's task anew."""
+    torch.set_num_threads(1)
+    root = Path(promptgeo.analysis.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        names = path.relative_to(root.parents[1]).with_suffix("").parts
+        module = import_module(".".join(names[:-1] if names[-1] == "__init__" else names))
+        for name in list(vars(module)):
+            if name.endswith("figure"):
+                setattr(module, name, lambda *args, **options: "")
+            elif name == "task_of":
+                setattr(module, name, task_of_run)
+
+
+def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple[dict[str, str], Result]]:
+    """What an analysis says of a draw, variant by variant; nothing where these runs cannot support it."""
+    asked = analysis(name)
+    runs = scenario.draw(seed, name)
+    given: dict[str, Any] = {}
+    if asked.declared.lm:
+        given["lm"] = stand_in(name)
+    if asked.declared.vocabulary:
+        given["vocabulary"] = Vocabulary.of(stand_in(name))
+    options = asked.options | ({"seed": seed} if "seed" in asked.options else {})
+    for variant in asked.variants(convention="both" if scenario.name in PAPER else "corrected"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield dict(variant), asked.function(runs, **options, **given, **variant)
+        except UserError:
+            continue
+
+
+def said(name: str, scenario: Geometry | Skills, seed: int) -> list[Said]:
+    """Every p, interval and verdict of an analysis of a draw."""
+    return [each for variant, result in results(name, scenario, seed) for each in of_result(name, variant, result)]
+
+
+def of_result(name: str, variant: dict[str, str], result: Result) -> list[Said]:
+    prefix = f"{name} | {variant.get('of', '')} | {variant.get('convention', '')}"
+    numbers = [(f"{prefix} | number | {shared(n.quantity)}", n.quantity, n) for n in result.numbers]
+    by_value = {(n.value, n.n, n.low, n.high, n.p): n.quantity for n in result.numbers}
+    findings = []
+    for finding in result.findings:
+        key = (finding.estimate, finding.n, finding.low, finding.high, finding.p)
+        raw = by_value.get(key) or sentence(finding.sentence)
+        findings.append((f"{prefix} | finding | {shared(raw)}", raw, finding))
+    claims = [(f"{prefix} | claim | {claim.name}", claim.name, claim) for claim in result.claims]
+    by_line: dict[str, list[Said]] = {}
+    for line, raw, each in (*numbers, *findings, *claims):
+        one = _said(line, raw, each)
+        if one.outcome is not None or one.p is not None or one.low is not None:
+            by_line.setdefault(line, []).append(one)
+    return [one for those in by_line.values() for one in _some(those)]
+
+
+def _said(line: str, raw: str, each: Number | Finding | Claim) -> Said:
+    if isinstance(each, Claim):
+        return Said(line, raw, p=each.p, outcome=str(each.outcome))
+    value = each.value if isinstance(each, Number) else each.estimate
+    return Said(line, raw, value, each.low, each.high, each.p)
+
+
+def _some(those: list[Said]) -> list[Said]:
+    if len(those) <= INSTANCES:
+        return those
+    those = sorted(those, key=lambda one: one.raw)
+    return [those[0], those[len(those) // 2], those[-1]]
+
+
+NAMES = sorted({*TASKS, *WORDS, "plus_k", "explanation"}, key=len, reverse=True)
+COUNT = re.compile(r"(?<![a-z])[+-]?\d+(\.\d+)?(e-?\d+)?")
+
+
+def shared(name: str) -> str:
+    """A name with placeholders: tasks and inits *, counts #."""
+    for word in NAMES:
+        name = re.sub(rf"(?<![a-z]){word}(?![a-z])", "*", name)
+    return COUNT.sub("#", name)
+
+
+def sentence(text: str) -> str:
+    """A finding's own words, short: those that no number varies."""
+    return shared(text).partition("#")[0][:60].strip(" (")

@@ -1,0 +1,142 @@
+"""What is the truth of each line: of which effect is a p, when is a claim true, and what can no scenario say?
+
+Every p and every claim must be found here by its own name; tests/analysis/test_calibration.py fails for one that is
+not. An interval needs no entry: its truth is what its number is on average over all draws of a scenario, whose fixed
+effects (inits, tasks, positions) stay and in which runs, examples and chance are drawn anew. Where that is not what it
+claims to hold, REASONS says why.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from calibrating.scenarios import Geometry, Skills
+
+Scenario = Geometry | Skills
+
+
+@dataclass(frozen=True)
+class Test:
+    """A p: where there is none of this effect, it should be below .05 in 5 % of draws (an exact test: at most)."""
+
+    analysis: str
+    name: str
+    """A regular expression for all of the number's name."""
+    effect: str
+    exact: bool = True
+    """Permutations or sign flips of whole units: it may reject less often where units are few or values equal."""
+
+
+TESTS = (
+    Test("decoding", r"decoding\.task\..*", "where"),
+    Test("decoding", r"decoding\.init\..*", "init"),
+    Test("init_vs_task|over_training", r".*(turned|rotat|where|beyond_moved|beyond_distance).*", "where"),
+    Test("init_vs_task|over_training", r"(r2|omega2|effect)\.task(\.(start|end))?", "task"),
+    Test("init_vs_task|over_training", r"(r2|omega2|effect)\.init(\.(start|end))?", "init"),
+    Test("init_vs_task", r"(r2|effect)\.init\.beyond_p0", "trained_init"),
+    Test("init_vs_task|over_training", r"(r2|omega2|effect)\.position(\..*)?", "position"),
+    Test("init_vs_task", r"(r2|omega2|effect)\.init_x_task", "cell"),
+    Test("init_vs_task", r"permdisp\..*", "spread"),
+    Test("init_vs_task", r"moved(\..*)?", "spread"),
+    Test("neighbours", r"neighbours\.prompts\.same_task\..*", "task"),
+    Test("neighbours", r"neighbours\.prompts\.same_init\..*", "init"),
+    Test("neighbours", r"neighbours\.prompts\.same_position\..*", "position"),
+    Test("mean_distances", r"(l2\.)?.*task.*", "task"),
+    Test("mean_distances", r"(l2\.)?.*init.*", "init"),
+    Test("mean_distances", r"(l2\.)?.*position.*", "position"),
+    Test("sequences", r"pearson.*", "task"),
+    Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
+    Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
+    Test("explanation", r"js\.own\..*", "words"),
+    Test("speaking_probes", r"difference\..*", "words"),
+    Test(
+        "composition|convexity|mean_prompts|repeatable|token_operations|transplant|orthogonal|bezier",
+        r"(difference|over_bar|lowest)\..*",
+        "skill",
+    ),
+)
+
+REASONS = {
+    r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
+    r"projection \| trustworthiness\..*": "a picture of any points keeps some neighbours: none has no truth in it",
+    r"projection \| tsne\..*": "a spread of t-SNE's random starts, not an interval of what other runs would give",
+    r".* \| .*\.(min|max)": "an extreme of few draws, whose mean over scenarios is not what its interval is of",
+    r".* \| .*chance.*": "an interval of the null distribution, not of a number of these runs",
+    r".* \| .*(random_vocabulary|\.vocabulary)": "the vocabulary is one and the same in all draws",
+    r".* \| .*(base_rate|expected)": "of a sample of the vocabulary or of labels dealt anew, which no run decides",
+    r"neighbours \| (nearest_word|prompts_have_neighbours)": "about the stand-in's vocabulary, which is random",
+    r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
+}
+"""analysis | name -> why a line has no truth in any scenario."""
+
+
+def test_of(analysis: str, name: str) -> Test | None:
+    """The first that fits."""
+    for test in TESTS:
+        if re.fullmatch(test.analysis, analysis) and re.fullmatch(test.name, name):
+            return test
+    return None
+
+
+def reason(analysis: str, name: str) -> str | None:
+    """Why a line has no truth in any scenario; None where it has one."""
+    for pattern, why in REASONS.items():
+        if re.fullmatch(pattern, f"{analysis} | {name}"):
+            return why
+    return None
+
+
+# Claims: True where it should hold, False where it must not, None where the scenario does not say.
+
+Truth = Callable[[Scenario, str], bool | None]
+
+
+def _without(effect: str, true_in: tuple[str, ...] = ()) -> Truth:
+    """Must not hold without an effect; should hold in these scenarios."""
+
+    def truth(scenario: Scenario, of: str) -> bool | None:
+        return False if effect in scenario.absent(of) else True if scenario.name in true_in else None
+
+    return truth
+
+
+def _skilled(false_in: tuple[str, ...] = ()) -> Truth:
+    """Should hold where trained prompts alone solve their task, and must not where none or all do."""
+
+    def truth(scenario: Scenario, of: str) -> bool | None:
+        if "skill" in scenario.absent(of) or scenario.name in false_in:
+            return False
+        return True if scenario.name == "planted" else None
+
+    return truth
+
+
+def _unless_skilled(scenario: Scenario, of: str) -> bool | None:
+    """Must not hold where trained prompts do no better than others; else the scenario does not say."""
+    return False if "skill" in scenario.absent(of) else None
+
+
+CLAIMS: dict[str, Truth] = {
+    "init_matters": _without("init", ("study 3",)),
+    "task_matters": _without("where", ("study 3",)),
+    "init_closer": _without("init", ("study 3",)),
+    "pearson": _without("where"),
+    "each_task_nearest_itself": _without("where"),
+    "only_geography_mutual": _without("where"),
+    "tokens_not_similar": lambda scenario, of: True if scenario.name == "nothing" else None,
+    "convex": _skilled(("wells",)),
+    "orders_work": _skilled(),
+    "repeats_fail": _skilled(),
+    "one_token_numeric": _skilled(),
+    "sum_of_deltas": _unless_skilled,
+    "repeating_fails": _unless_skilled,
+}
+
+
+def registered(analysis: str, kind: str, name: str, has_p: bool) -> bool:
+    """Whether a line has a truth under some scenario, or a reason why not."""
+    if reason(analysis, name) is not None:
+        return True
+    if kind == "claim":
+        return name in CLAIMS
+    return not has_p or test_of(analysis, name) is not None

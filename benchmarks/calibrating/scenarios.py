@@ -1,0 +1,348 @@
+"""Synthetic runs of which the truth is known: nulls, in which one or more effects are absent, and planted effects.
+
+A scenario's fixed effects (inits, tasks, positions) are the same in all of its draws; what runs differ in by chance is
+drawn anew. So each number has one truth: what it is over all draws.
+
+Shapes: N runs, P prompt tokens, d width, C checkpoints.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from calibrating.stand_in import WIDTH, Answers, StandIn, content_of
+from promptgeo.data.tasks import Task
+from promptgeo.evaluation.evaluate import evaluate
+from promptgeo.runs.folder import METRICS_COLUMNS, Run
+from promptgeo.runs.table import RunTable
+from promptgeo.runs.task import task_of
+
+WORDS = ("cat", "dog", "bird", "book", "house", "chair", "pen", "paper", "water", "river")
+TASKS = ("plus_one", "plus_two", "country_capital", "lowercase_first_letter", "present_past", "singular_plural")
+CHECKPOINTS = 3
+
+
+# Where prompts lie: no model is asked.
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Runs by their prompts. P = P0 + delta; each effect is a standard deviation of a random direction's coordinates.
+
+    P0 is the init's word, at each position. delta = moved * (init + task + position + run + cell + noise).
+    """
+
+    name: str
+    inits: int = 3
+    tasks: int = 4
+    seeds: int = 2
+    length: int = 3
+    word: float = 1.0
+    """Of P0 by init; 0: all inits have one P0."""
+    init: float = 0.0
+    task: float = 0.0
+    position: float = 0.0
+    run: float = 0.0
+    cell: float = 0.0
+    noise: float = 1.0
+    moved: float = 1.0
+    """How many times farther the last task moves its prompts than the first."""
+    drop: tuple[tuple[int, int, int], ...] = ()
+    """(init, task, seed) of runs that are missing."""
+
+    def absent(self, of: str) -> set[str]:
+        """The effects that there are none of; of: prompt or delta, "" for a question that asks of both.
+
+        task: any of the task. where: no task's prompts lie elsewhere than another's; they may be moved differently far.
+        trained_init: none of the init on what training added.
+        """
+        strengths = {
+            "init": self.init + (self.word if of != "delta" else 0),
+            "trained_init": self.init,
+            "task": self.task + (self.moved - 1),
+            "where": self.task,
+            "position": self.position,
+            "cell": self.cell,
+            "spread": self.moved - 1,
+        }
+        return {effect for effect, strength in strengths.items() if not strength}
+
+    def draw(self, seed: int, name: str = "") -> RunTable:
+        """The runs that an analysis of this name is given: all are given the same."""
+        fixed, generator = np.random.default_rng(2000), np.random.default_rng([seed, 3])
+        grid = product(range(self.inits), range(self.tasks), range(self.seeds))
+        rows = [row for row in grid if row not in self.drop]
+        init_N, task_N, seed_N = np.array(rows).T
+        shape = (len(rows), self.length, WIDTH)
+        init_Id, task_Td, position_Pd = (fixed.normal(size=(n, WIDTH)) for n in (self.inits, self.tasks, self.length))
+        moved_T = np.geomspace(1, self.moved, self.tasks)
+        embeddings = stand_in(name).embeddings_Vd.numpy()
+        words_Id = embeddings[[stand_in(name).encode(f" {word}")[0] for word in WORDS[: self.inits]]]
+        initial = np.broadcast_to((self.word * words_Id)[init_N][:, None], shape)
+        cells = generator.normal(size=(self.inits, self.tasks, 1, WIDTH))[init_N, task_N]
+        delta = self.init * init_Id[init_N][:, None] + self.task * task_Td[task_N][:, None]
+        delta = delta + self.position * position_Pd + self.cell * cells
+        delta = delta + self.run * generator.normal(size=(len(rows), 1, WIDTH))
+        delta = (delta + self.noise * generator.normal(size=shape)) * moved_T[task_N][:, None, None]
+        steps = np.arange(1, CHECKPOINTS + 1)
+        path = initial[:, None] + delta[:, None] * (steps / CHECKPOINTS)[:, None, None]
+        table = pd.DataFrame(
+            {
+                "id": [f"{n:064d}" for n in range(len(rows))],
+                "status": "completed",
+                "model": "stand-in",
+                "task": [TASKS[t] for t in task_N],
+                "init": [WORDS[i] for i in init_N],
+                "template": "input_label",
+                "seed": seed_N,
+                "prompt_length": self.length,
+                "lr": 0.01,
+                "steps": 100,
+                "n": 100,
+                "accuracy_none": 0.05,
+                "accuracy_initial": 0.05,
+                "accuracy_final": 0.95,
+            }
+        )
+        return RunTable.from_arrays(initial + delta, table, initial, path, steps)
+
+
+GEOMETRY = (
+    Geometry("nothing", word=0.0),
+    Geometry("init only"),
+    Geometry("position only", word=0.0, position=1.0),
+    Geometry("run and cell", init=0.7, position=0.7, run=0.7, cell=0.7),
+    Geometry("how far", moved=4.0, run=0.5),
+    Geometry(
+        "unequal",
+        inits=4,
+        seeds=3,
+        position=0.5,
+        run=0.5,
+        drop=((0, 0, 1), (0, 0, 2), (1, 0, 2), (2, 1, 0), (3, 3, 0), (3, 3, 1), (3, 3, 2)),
+    ),
+    Geometry("untrained", noise=0.01),
+    Geometry("four runs", inits=2, tasks=2, seeds=1),
+    Geometry("eight runs", inits=2, tasks=4, seeds=1),
+    # Study 3's grid and sizes: 10 inits x 6 tasks, P = 4; R2 of the init .247, of the task .072.
+    Geometry("study 3", 10, 6, 1, 4, word=0.0, init=0.92, task=0.5, position=0.6, run=0.6, noise=1.24),
+)
+
+
+# What prompts can do: the stand-in is asked.
+
+
+@dataclass(frozen=True)
+class Skills:
+    """Runs by what their prompts, and whatever is made of them, can do.
+
+    level: of every prompt, or None where it depends on the prompt: trained ones solve their task and P0 does not.
+    """
+
+    name: str
+    level: float | None = 0.0
+    flip: float = 1.0
+    wells: bool = False
+    """Trained prompts alone solve the task, with what lies near them; else all that lie far enough along its way."""
+    seeds: int = 2
+    inits: int = 2
+    way: float = 1.0
+    """How far trainings move their prompts in their task's direction; beside it they move at random."""
+
+    def absent(self, of: str) -> set[str]:
+        """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
+        no direction of their own."""
+        return {"words"} | ({"skill"} if self.level is not None else set()) | ({"way"} if not self.way else set())
+
+    def draw(self, seed: int, name: str = "") -> RunTable:
+        """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
+        fixed, generator = np.random.default_rng(2001), np.random.default_rng([seed, 4])
+        grid = (GRIDS.get(name, "plain"), self.inits, self.seeds)
+        lm, infos = stand_in(name), infos_of(*grid)
+        names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
+        ways = dict(zip(names, np.linalg.qr(fixed.normal(size=(WIDTH, WIDTH)))[0], strict=False))
+        runs = []
+        for info in infos:
+            config = info["config"]
+            length, word = config["prompt"]["length"], config["init"]["text"]
+            p0 = np.repeat(0.2 * lm.embeddings_Vd[lm.encode(f" {word}")].numpy(), length, axis=0)
+            delta = generator.normal(size=p0.shape) * 0.2 + self.way * ways[config["task"]["name"]]
+            runs.append(_run(info, p0, (p0 + delta).astype(np.float32)))
+        lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), seed)
+        for name in names:
+            _score([run for run in runs if _task_name(run) == name], lm)
+        return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
+
+    def _level_of(self, runs: list[Run], ways: dict[str, np.ndarray]) -> Callable[[torch.Tensor, str], torch.Tensor]:
+        if self.level is not None:
+            constant = self.level
+            return lambda mean_Nd, task: torch.full((len(mean_Nd),), constant)
+        if not self.wells:
+            directions = {task: torch.from_numpy(way.astype(np.float32)) for task, way in ways.items()}
+            bottom = torch.tensor(-2.5)
+            return lambda mean_Nd, task: (
+                bottom + 5 * (mean_Nd @ directions[task]).clamp(max=1.2)
+                if task in directions
+                else bottom.expand(len(mean_Nd))
+            )
+        centres = {
+            task: torch.from_numpy(np.stack([r.prompt().mean(0) for r in runs if _task_name(r) == task]))
+            for task in ways
+        }
+        return lambda mean_Nd, task: (
+            -2.5 + 5 * torch.exp(-(torch.cdist(mean_Nd, centres[task]).min(1).values ** 2) / (2 * 0.05**2))
+            if task in centres
+            else torch.full((len(mean_Nd),), -2.5)
+        )
+
+
+SKILLS = (
+    Skills("all alike"),
+    Skills("all alike, many runs", seeds=4),
+    Skills("ceiling", level=3.0),
+    Skills("floor", level=-6.0),
+    Skills("failed trainings", level=-2.0),
+    Skills("untrained", level=-2.0, way=0.0, seeds=3),
+    Skills("planted", level=None, flip=0.3, seeds=3),
+    Skills("wells", level=None, flip=0.3, wells=True, seeds=3),
+)
+
+GRIDS: dict[str, str] = {
+    "composition": "composition",
+    "repeatable": "repeatable",
+    "explanation": "explanation",
+    "orthogonal": "orthogonal",
+}
+"""Analysis -> which runs it needs."""
+EXPLANATION = [
+    "task=custom", "task.name=explanation", "task.source.kind=bundled", "task.source.bundled=explanations.csv"
+]  # fmt: skip
+"""As sweeps/explanation.yaml has it."""
+PLAIN = ("prompt.length=2", "task.split.max_test=30", "task.split.max_train=24", "template.longer_labels=warn")
+
+
+@cache
+def stand_in(name: str = "") -> StandIn:
+    """One for each analysis, whose words are those of its own runs."""
+    return StandIn(WORDS)
+
+
+@cache
+def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
+    """A run.json without results for each run of a grid, from real configs."""
+    tasks = {
+        "plain": [["task=plus_one"], ["task=plus_two"]],
+        "composition": [["task=plus_one"], ["task=plus_two"], ["task=country_capital"]],
+        "repeatable": [["task=plus_k"], ["task=plus_one"], ["task=country_capital"]],
+        "explanation": [EXPLANATION, ["task=plus_one"]],
+        "orthogonal": [["task=plus_one"]],
+    }[grid]
+    infos = [
+        _info(*task, f"init={word}", f"seed={seed}")
+        for task in tasks
+        for word in WORDS[:inits]
+        for seed in range(seeds)
+    ]
+    if grid == "orthogonal":
+        together = ",".join(map(str, range(100, 100 + max(seeds, 3))))
+        apart = ("regulariser=orthogonal", f"regulariser.seeds=[{together}]")
+        infos += [
+            _info("task=plus_one", f"init={WORDS[0]}", f"seed={k}", *apart) for k in map(int, together.split(","))
+        ]
+    return infos
+
+
+@cache
+def answers_of(name: str, grid: str, inits: int, seeds: int) -> Answers:
+    """Whose answers the labels of a grid's tasks are: 5 -> 7 is plus_two's, and plus_k's with two copies."""
+    answers: dict[tuple[bytes, bytes], dict[str, None]] = {}
+    for run in (_run(info, np.zeros((1, WIDTH)), np.zeros((1, WIDTH))) for info in infos_of(grid, inits, seeds)):
+        task = task_of_run(run)
+        for row in task.rows(stand_in(name), task.examples, 0):
+            answers.setdefault(content_of(row), {})[task.name] = None
+    return {content: tuple(tasks) for content, tasks in answers.items()}
+
+
+def _info(*overrides: str) -> dict[str, Any]:
+    from promptgeo.config.compose import compose
+    from promptgeo.config.schema import to_dict
+    from promptgeo.data.tasks import load_task
+    from promptgeo.tiny import PATH
+    from promptgeo.training.cell import cell_of
+
+    config = compose([f"model.name_or_path={PATH}", "outputs=nowhere", "device=cpu", *PLAIN, *overrides])
+    cell = cell_of(config)
+    task = load_task(cell.config.task, cell.config.template)
+    return {
+        "id": cell.id,
+        "status": "completed",
+        "config": to_dict(cell.config),
+        "precision": "fp32",
+        "lr": 0.01,
+        "fingerprints": {"model": StandIn.fingerprint, "data": task.fingerprint},
+        "sha256": cell.id,
+        **({"coupled_with": [other for other in cell.coupled if other != cell.id]} if cell.coupled else {}),
+    }
+
+
+def _task_name(run: Run) -> str:
+    return run.info["config"]["task"]["name"]
+
+
+def _run(info: dict[str, Any], initial_Pd: np.ndarray, final_Pd: np.ndarray) -> Run:
+    """A run in memory: its tensors are set, so that no folder is read."""
+    run = Run(Path("nowhere") / info["id"][:12], dict(info))
+    run.__dict__["tensors"] = {
+        "initial": initial_Pd,
+        "final": final_Pd,
+        "best": final_Pd,
+        "trajectory": final_Pd[None],
+        "steps": np.array([100]),
+    }
+    return run
+
+
+def _score(runs: list[Run], lm: StandIn) -> None:
+    """The test scores and predictions of one task's runs, without a prompt, with P0 and trained, by the stand-in."""
+    task, length = task_of_run(runs[0]), len(runs[0].prompt())
+    none = evaluate(lm, np.zeros((1, 0, lm.width), np.float32), task)
+    scored = evaluate(lm, np.stack([run.prompt(which) for run in runs for which in ("initial", "final")]), task)
+    for k, run in enumerate(runs):
+        by_prompt = {"none": none, "initial": scored.of(2 * k), "final": scored.of(2 * k + 1)}
+        accuracy = {which: float(each.accuracy[0]) for which, each in by_prompt.items()}
+        loss = {which: float(each.loss[0]) for which, each in by_prompt.items()}
+        run.info["results"] = {"split": "test", "n": len(task.test), "steps": 100, "prompt_length": length}
+        run.info["results"] |= {"accuracy": accuracy, "loss": loss}
+        run.__dict__["predictions"] = [
+            {"prompt": which, "id": example.id, "correct": bool(correct)}
+            for which, each in by_prompt.items()
+            for example, correct in zip(task.test, each.correct[0], strict=True)
+        ]
+        run.__dict__["metrics"] = pd.DataFrame(
+            [
+                dict.fromkeys(METRICS_COLUMNS, 1.0)
+                | {"step": step, "epoch": step, "split": "test", "n": len(task.test)}
+                | {"accuracy": accuracy[which], "loss": loss[which]}
+                for step, which in ((0, "initial"), (100, "final"))
+            ]
+        )
+
+
+_tasks: dict[str, Task] = {}
+
+
+def task_of_run(run: Run) -> Task:
+    """task_of, which reads a run's config anew each time, once for each run of the grids."""
+    if run.id not in _tasks:
+        _tasks[run.id] = task_of(run)
+    return _tasks[run.id]
+
+
+SCENARIOS = {scenario.name: scenario for scenario in (*GEOMETRY, *SKILLS)}
