@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import promptgeo.analysis
+import promptgeo
 from calibrating.scenarios import TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.result import Claim, Finding, Number, Result
@@ -102,7 +102,7 @@ def fits(name: str, scenario: Geometry | Skills) -> bool:
 def _prepare() -> None:
     """Leaves out what is not counted here and takes most of the time: figures, and reading a run's task anew."""
     torch.set_num_threads(1)
-    root = Path(promptgeo.analysis.__file__).parent
+    root = Path(promptgeo.__file__).parent / "analysis"
     for path in sorted(root.rglob("*.py")):
         names = path.relative_to(root.parents[1]).with_suffix("").parts
         module = import_module(".".join(names[:-1] if names[-1] == "__init__" else names))

@@ -54,7 +54,7 @@ SHOWN = 6
 SHARES = ("r2.init", "r2.task", "nearest.own_init")
 
 
-@question(of=True, vocabulary=True, claims=("answer_depends_on_rate",))
+@question(of=True, vocabulary=True, claims=("answer_depends_on_rate",), factors=("lr", "training"))
 def matched(
     runs: RunTable,
     *,

@@ -163,6 +163,7 @@ def mean_distances(
     Raises UserError for fewer than 2 inits or tasks, mixed shapes, deltas without P0, a vector of length 0, an unknown
     metric.
     """
+    # Long because its numbers and options are named here.
     of, convention = Of(of), Convention(convention)
     _check(metrics, {"sample": (sample, 2), "draws": (draws, 100)})
     require_levels(runs, {"init": 2, "task": 2}, "mean_distances")
@@ -389,8 +390,9 @@ class _Gain:
 
     def of(self, distances_NN: np.ndarray) -> float:
         """Of the mean distances between runs."""
-        first, second = (self.masks[cell] for cell in (self.contrast.first, self.contrast.second))  # type: ignore[index]
-        return float(distances_NN[second].mean() - distances_NN[first].mean())
+        nearer, farther = self.contrast.first, self.contrast.second
+        assert isinstance(nearer, Cell) and isinstance(farther, Cell)
+        return float(distances_NN[self.masks[farther]].mean() - distances_NN[self.masks[nearer]].mean())
 
     def exchanged_p(self, points: Tokens, table: pd.DataFrame, draws: int, seed: int) -> float | None:
         """Two-sided, whole cells exchanged within the other factor; None where none can be."""

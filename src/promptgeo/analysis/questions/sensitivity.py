@@ -22,14 +22,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.deciding import Premise, decided
+from promptgeo.analysis.deciding import LEVEL, Premise, decided
 from promptgeo.analysis.figures import COLOURS, panels, svg, with_bars
 from promptgeo.analysis.groups import TaskRuns, by_task, distinct
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import sign_flip_p, sign_flips_needed, t_interval
 from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
-from promptgeo.analysis.scoring import BLOCK, EvaluationSet, by_sign, in_percent, sampled_examples
+from promptgeo.analysis.scoring import BLOCK, EvaluationSet, in_percent, sampled_examples
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
@@ -273,9 +273,10 @@ def _difference_finding(number: Number, prompts: str, measure: str, gauged: bool
         values = f"{100 * number.value:+.1f} points", f"{100 * low:+.1f} to {100 * high:+.1f}"
     costs = {"accuracy": "costs", "loss": "raises the loss by", "reaction": "changes an example's loss by"}[measure]
     what = {"accuracy": "accuracy", "loss": "nats a label token", "reaction": "nats a label token"}[measure]
-    words = by_sign(number, "more", "neither more nor less, as far as can be told,", "less")
-    if _enough(number.n) or (words != "neither more nor less, as far as can be told," and (number.p or 0) >= 0.05):
-        words = "neither more nor less, as far as can be told,"
+    told = not _enough(number.n) and number.p is not None and number.p < LEVEL
+    words = "neither more nor less, as far as can be told,"
+    if told and (low > 0 or high < 0):
+        words = "more" if low > 0 else "less"
     object_ = f"{words} {what}" if measure == "accuracy" else words
     unit = "" if measure == "accuracy" else f" {what}"
     caveat = " (scale is a gauge here)" if gauged else ""
