@@ -356,21 +356,21 @@ def test_dispersion_keeps_its_level_with_unequal_groups_and_other_effects():
         effects = np.linalg.qr(generator.normal(size=(64, 11)))[0].T  # at right angles: means of equal lengths
         mean = effects[:4][init][:, None] + effects[4:7][task][:, None] + effects[7:][None]
         run = 0.1 * generator.normal(size=(len(sizes), 1, 64)) + 0.1 * generator.normal(size=(len(sizes), 4, 64))
-        run_N, _ = variance.spreads(variance.unit(mean + run), init, task)
         orders = variance.orders_within(init, 99, draw)
-        null = variance.spread_ratios(run_N, task[orders])
-        rejected += variance.permutation_p(variance.spread_ratios(run_N, task[None])[0], null) <= 0.05
+        run_N, null_BN = variance.spreads(variance.unit(mean + run), init, task, orders)
+        null = variance.spread_ratios(null_BN, task)
+        rejected += variance.permutation_p(variance.spread_ratios(run_N[None], task)[0], null) <= 0.05
     assert rejected <= 20  # of 200: 10 at the level; more than 20 have a chance of .002
 
 
 def test_a_run_alone_in_its_level_says_nothing_of_spread():
     table = pd.concat([grid(2, 3), pd.DataFrame({"init": ["alone"], "task": ["t0"], "seed": [0]})], ignore_index=True)
-    run_N, _ = variance.spreads(
-        variance.unit(planted(table).prompts()), *(pd.factorize(table[f])[0] for f in ("init", "task"))
-    )
-    assert np.isnan(run_N[-1]) and np.isfinite(run_N[:-1]).all()
-    ratio = variance.spread_ratios(np.array([1.0, 3.0, 5.0, np.nan]), np.array([[0, 0, 1, 2]]))
-    assert ratio[0] == pytest.approx(2.5)
+    init, task = (pd.factorize(table[f])[0] for f in ("init", "task"))
+    assert variance.with_peers(init, task).tolist() == [True] * 6 + [False]
+    assert number(init_vs_task(planted(table), permutations=50, redraws=50), "permdisp.task").n == 6
+    chain = np.array([0, 0, 1, 1, 2])  # the last one settles the one before, and so on
+    assert not variance.with_peers(chain, np.array([0, 1, 1, 2, 2])).any()
+    assert variance.spread_ratios(np.array([[1.0, 3.0, 5.0]]), np.array([0, 0, 1]))[0] == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize(

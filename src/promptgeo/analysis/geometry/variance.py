@@ -252,40 +252,58 @@ def cells(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
     return np.unique(first_N * (int(second_N.max()) + 1) + second_N, return_inverse=True)[1]
 
 
-def spreads(unit_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(how far each run [N], each token [N, P] lies from where its init, task and position place it), float64.
+def with_peers(init_N: np.ndarray, task_N: np.ndarray) -> np.ndarray:
+    """[N] bool: the runs whose place init and task leave open; one that is alone in a level lies there by definition.
+
+    Leaving out one can leave another alone.
+    """
+    kept_N = np.ones(len(init_N), dtype=bool)
+    while kept_N.any():
+        basis_nq = basis(*(np.unique(codes_N[kept_N], return_inverse=True)[1] for codes_N in (init_N, task_N)))
+        free_n = 1.0 - (basis_nq**2).sum(1)
+        if (free_n > 1e-9).all():  # rounding
+            break
+        kept_N[kept_N] = free_n > 1e-9
+    return kept_N
+
+
+def spreads(
+    unit_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray, orders_BN: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the runs lie from where their init, task and position place them: [N], and in each order [B, N]; float64.
 
     Residuals of the additive model, root mean square over a run's tokens. What a run shares with its levels pulls
     their means towards it, the more the fewer they are: its residual is divided by sqrt(1 - leverage), in a group of n
-    by sqrt(1 - 1/n). A run that is alone in a level lies there by definition: NaN.
+    by sqrt(1 - 1/n). In the null, runs exchange these residuals and the model is fitted again, so that the residuals
+    of a small group are as alike as they are in the data. Every run needs peers (with_peers).
     """
     n = len(unit_NPd)
     means_Nd = unit_NPd.mean(1, dtype=np.float64)
     within_NPd = unit_NPd - means_Nd[:, None]
-    within_NPd -= within_NPd.mean(0)
+    within_N = ((within_NPd - within_NPd.mean(0)) ** 2).sum(2).mean(1) / (1.0 - 1.0 / n)
     basis_Nq = basis(init_N, task_N)
-    means_Nd = means_Nd - basis_Nq @ (basis_Nq.T @ means_Nd)
-    free_N = 1.0 - (basis_Nq**2).sum(1)
-    alone_N = free_N < 1e-9  # rounding
-    squares_N = (means_Nd**2).sum(1) / np.where(alone_N, np.nan, free_N)
-    squares_N += (within_NPd**2).sum(2).mean(1) / (1.0 - 1.0 / n)
-    return np.sqrt(squares_N), np.linalg.norm(means_Nd[:, None] + within_NPd, axis=2)
+    residual_NN = np.eye(n) - basis_Nq @ basis_Nq.T
+    free_N = np.diag(residual_NN)
+    scaled_Nd = residual_NN @ means_Nd / np.sqrt(free_N)[:, None]
+    gram_NN = scaled_Nd @ scaled_Nd.T
+    null_BN = np.empty(orders_BN.shape)
+    for b, order_N in enumerate(orders_BN):
+        fitted_NN = residual_NN @ gram_NN[np.ix_(order_N, order_N)]
+        null_BN[b] = (fitted_NN * residual_NN).sum(1) / free_N + within_N[order_N]
+    return np.sqrt(np.diag(gram_NN) + within_N), np.sqrt(np.maximum(null_BN, 0.0))  # rounding
 
 
-def spread_ratios(values_K: np.ndarray, codes_BK: np.ndarray) -> np.ndarray:
-    """[B] float64: the largest of the levels' mean spreads over the smallest, for each assignment of levels.
+def token_spreads(unit_NPd: np.ndarray, init_N: np.ndarray, task_N: np.ndarray) -> np.ndarray:
+    """[N, P] float64: how far each token lies from where its run's init and task and its position place it."""
+    means_Nd, basis_Nq = unit_NPd.mean(1, dtype=np.float64), basis(init_N, task_N)
+    additive_NPd = (basis_Nq @ (basis_Nq.T @ means_Nd))[:, None] + unit_NPd.mean(0) - means_Nd.mean(0)
+    return np.asarray(np.linalg.norm(unit_NPd - additive_NPd, axis=2))
 
-    NaN values do not count.
-    """
-    counts_K = np.isfinite(values_K)
-    means_LB = np.stack(
-        [
-            (chosen_BK @ np.where(counts_K, values_K, 0.0)) / np.maximum(chosen_BK @ counts_K.astype(float), LEAST)
-            for chosen_BK in (codes_BK == level for level in range(int(codes_BK.max()) + 1))
-        ]
-    )
-    means_LB[means_LB == 0] = np.nan  # no run of the level counts
-    return np.nanmax(means_LB, axis=0) / np.nanmin(means_LB, axis=0)
+
+def spread_ratios(values_BK: np.ndarray, codes_K: np.ndarray) -> np.ndarray:
+    """[B] float64: the largest of the levels' mean spreads over the smallest."""
+    means_BL = values_BK @ np.eye(int(codes_K.max()) + 1)[codes_K] / np.bincount(codes_K)
+    return means_BL.max(1) / np.maximum(means_BL.min(1), LEAST)
 
 
 class Reassigned:

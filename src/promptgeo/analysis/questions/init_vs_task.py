@@ -41,6 +41,8 @@ from promptgeo.analysis.geometry.variance import (
     run_share,
     spread_ratios,
     spreads,
+    token_spreads,
+    with_peers,
 )
 from promptgeo.analysis.question import Of, question
 from promptgeo.analysis.resampling import (
@@ -267,27 +269,40 @@ def _report_dispersions(grid: _Grid, parts: dict[str, _Part], draws: _Draws, res
     and permuted like the shares.
     """
     dispersions = {}
-    run_N, token_NP = spreads(grid.unit_NPd, grid.codes["init"], grid.codes["task"])
+    kept_N = with_peers(grid.codes["init"], grid.codes["task"])
+    codes = {factor: np.unique(codes_N[kept_N], return_inverse=True)[1] for factor, codes_N in grid.codes.items()}
     for factor, part in parts.items():
         if factor == INTERACTION or part.share is None:
             continue
-        if factor == "position":
-            codes_K, values_K = np.tile(np.arange(grid.inner.length), grid.n), token_NP.ravel()
-            permuted_BK = shuffled_positions(grid.n, grid.inner.length, draws.redraws, draws.seed)
-        else:
-            codes_K, values_K = grid.codes[factor], run_N
-            permuted_BK = codes_K[orders_within(grid.codes[OTHER[factor]], draws.redraws, draws.seed)]
-        if not (np.nan_to_num(values_K) > 1e-6).any():  # rounding
+        compared = _compared_spreads(factor, grid.unit_NPd[kept_N], codes, draws) if kept_N.any() else None
+        if compared is None:
             result.omissions.append(
                 f"Every run lies where its init, task and position place it: the {factor}s' spreads cannot be compared."
             )
             continue
-        ratio = float(spread_ratios(values_K, codes_K[None])[0])
-        p = max(permutation_p(ratio, spread_ratios(values_K, permuted_BK)), 1.0 / grid.ways(factor))
-        number = dispersions[factor] = result.number(f"permdisp.{factor}", ratio, grid.n, "runs", p=p)
+        ratio, null_B = compared
+        p = max(permutation_p(ratio, null_B), 1.0 / grid.ways(factor))
+        number = dispersions[factor] = result.number(f"permdisp.{factor}", ratio, int(kept_N.sum()), "runs", p=p)
         if grid.testable(factor):
             result.findings.append(_dispersion_finding(factor, number, p))
     return dispersions
+
+
+def _compared_spreads(
+    factor: str, unit_NPd: np.ndarray, codes: dict[str, np.ndarray], draws: _Draws
+) -> tuple[float, np.ndarray] | None:
+    """(the ratio of the levels' spreads, those of its null [B]); None where nothing spreads."""
+    n, length, _ = unit_NPd.shape
+    if factor == "position":
+        codes_K, values_K = np.tile(np.arange(length), n), token_spreads(unit_NPd, codes["init"], codes["task"]).ravel()
+        places_BK = np.argsort(shuffled_positions(n, length, draws.redraws, draws.seed).reshape(-1, n, length), axis=2)
+        null_BK = values_K[(places_BK + length * np.arange(n)[:, None]).reshape(-1, n * length)]
+    else:
+        codes_K, orders_BN = codes[factor], orders_within(codes[OTHER[factor]], draws.redraws, draws.seed)
+        values_K, null_BK = spreads(unit_NPd, codes["init"], codes["task"], orders_BN)
+    if values_K.max() < 1e-6 or not codes_K.any():  # rounding; one level
+        return None
+    return float(spread_ratios(values_K[None], codes_K)[0]), spread_ratios(null_BK, codes_K)
 
 
 def _dispersion_finding(factor: str, number: Number, p: float) -> Finding:
