@@ -389,7 +389,7 @@ def test_the_statements_hold_where_they_are_true_and_generalise():
 
 def test_the_table_of_runs_gives_the_claims():
     words = a_vocabulary(width=40)
-    inits = ("cat", "dog", "bird", "normal")
+    inits = ("cat", "dog", "bird", "normal", "zeros", "uniform", "vocab")
     runs = a_grid(words, tasks=TASKS, inits=inits, init=0, position=0, task=1.5, noise=0.3)
     result = neighbours(runs, vocabulary=words, sample=10, permutations=99)
     claims = {claim.name: claim for claim in result.claims}
@@ -398,7 +398,7 @@ def test_the_table_of_runs_gives_the_claims():
     assert claims["only_geography_mutual"].outcome == "not decidable"  # no task is near another
     few = neighbours(runs.query("init in ['cat', 'dog']"), vocabulary=words, sample=10, permutations=99)
     claim = next(claim for claim in few.claims if claim.name == "each_task_nearest_itself")
-    assert claim.outcome == "not decidable" and claim.needs == "at least 3 inits"
+    assert claim.outcome == "not decidable" and claim.needs == "at least 6 inits with runs of every task"
     assert set(claims) == {
         "each_task_nearest_itself",
         "only_geography_mutual",

@@ -357,7 +357,7 @@ def _tasks(result: Result, seen: _Seen) -> None:
         result.omissions.append("Table 3 (neighbours task by task): needs at least 2 tasks with at least 2 runs each.")
         return
     onehot_NL = np.eye(len(names))[codes_N]
-    cells = _task_numbers(result, names, onehot_NL, seen)
+    _task_numbers(result, names, onehot_NL, seen)
     if len(names) < 3:
         result.omissions.append("Which tasks are mutual neighbours: needs at least 3 tasks.")
         return
@@ -377,19 +377,14 @@ def _tasks(result: Result, seen: _Seen) -> None:
         result.omissions.append("Which tasks have their neighbours in themselves: needs two inits of every two tasks.")
         return
     rates_LL = onehot_NL.T @ near_NN @ onehot_NL / possible_LL
-    by_init = LeaveOuts(table["init"])
-    with np.errstate(invalid="ignore"):  # without some init there are no such pairs
-        without_JLL = pairs_by_task(by_init.weights_JN, near_NN, onehot_NL) / pairs_by_task(
-            by_init.weights_JN, possible_NN, onehot_NL
-        )
-    rows = Rows.over_inits(rates_LL, without_JLL, by_init, table["init"].nunique())
+    rows = Rows.over_inits(near_NN, possible_NN, onehot_NL, table["init"].to_numpy(), seen.seed)
     scale, unit = (possible_LL, "") if paper else (1000.0, ", neighbours per 1000 pairs of tokens with other inits")
     compared = pd.DataFrame(rates_LL * scale, names, names)
     control_p = (0.0, 0.0) if paper else _table_controls(names, onehot_NL, possible_LL, rates_LL, seen)
     at = f"at epsilon = {radius:.3g}{unit}"
     claims = task_claims(compared, rows, at, control_p, learned(table))
     result.claims += claims
-    result.findings.append(_task_finding(cells, compared, claims[0], seen))
+    result.findings.append(_task_finding(compared, claims[0], int(possible_LL.sum()), seen))
 
 
 def _table_controls(
@@ -412,14 +407,12 @@ def _table_controls(
     return own, pair
 
 
-def _task_numbers(
-    result: Result, names: list[str], onehot_NL: np.ndarray, seen: _Seen
-) -> dict[tuple[float, str, str], Number]:
-    """Numbers and table table3, with intervals over inits; the numbers by radius, task and neighbours' task."""
+def _task_numbers(result: Result, names: list[str], onehot_NL: np.ndarray, seen: _Seen) -> None:
+    """Numbers and table table3, with intervals over inits."""
     pairs, by_init = seen.pairs, LeaveOuts(seen.runs.table["init"])
     possible_LL = onehot_NL.T @ pairs.possible_NN @ onehot_NL
     possible_JLL = pairs_by_task(by_init.weights_JN, pairs.possible_NN, onehot_NL)
-    numbers, rows = {}, []
+    rows = []
     for epsilon in seen.table_radii:
         near_NN = pairs.near_ENN[pairs.radii.index(epsilon)]
         counts_LL, counts_JLL = onehot_NL.T @ near_NN @ onehot_NL, pairs_by_task(by_init.weights_JN, near_NN, onehot_NL)
@@ -431,43 +424,29 @@ def _task_numbers(
             bounds = (None, None) if low is None or high is None else (low * n, high * n)
             name = f"table3.{epsilon:.3g}.{task}.{other}"
             number = result.number(name, counts_LL[i, j], n, "pairs of prompt tokens", *bounds)
-            numbers[epsilon, task, other] = number
             row = {"epsilon": epsilon, "task": task, "neighbour_task": other, "count": int(number.value)}
             rows.append(row | {"low": number.low, "high": number.high, "pairs": n, "share": number.value / n})
     result.tables["table3"] = pd.DataFrame(rows)
-    return numbers
 
 
-def _task_finding(
-    cells: dict[tuple[float, str, str], Number], compared: pd.DataFrame, claim: Claim, seen: _Seen
-) -> Finding:
-    """What the claim says of all tasks, and the task that is the closest call."""
+def _task_finding(compared: pd.DataFrame, claim: Claim, cells: int, seen: _Seen) -> Finding:
+    """What the claim says of all tasks, and the task that is the closest call. cells: pairs that the table rests on."""
     weakest = min(compared.index, key=lambda t: compared.loc[t, t] - compared.loc[t].drop(t).max())
     other = compared.loc[weakest].drop(weakest).idxmax()
-    radius = seen.table_radii[0]
-    own, far = cells[radius, weakest, weakest], cells[radius, weakest, other]
+    own, far = float(compared.loc[weakest, weakest]), float(compared.loc[weakest, other])
     start = {
         Outcome.holds: "Every task has most of its prompt neighbours in itself",
         Outcome.fails: "Not every task has most of its prompt neighbours in itself",
         Outcome.undecidable: "Whether every task has most of its prompt neighbours in itself is not decidable",
     }[claim.outcome]
-
-    def count(number: Number) -> str:
-        between = "" if number.low is None else f"{number.low:.0f} to {number.high:.0f}; "
-        return f"({between}n = {number.n}"
-
+    of = "" if seen.convention == Convention.paper else " of 1000 pairs of tokens with other inits"
     p = 1.0 if claim.p is None else claim.p
-    return Finding(
-        f"{start} (cosine distance < {radius:.3g}, p = {p:.3g}); the closest call is {weakest}: "
-        f"{own.value:.0f} in itself {count(own)} pairs), {far.value:.0f} in {other} {count(far)}), "
-        f"{seen.pairs.runs} runs.",
-        own.value,
-        own.n,
-        own.unit,
-        own.low,
-        own.high,
-        p,
+    sentence = (
+        f"{start} (cosine distance < {seen.table_radii[0]:.3g}, p = {p:.3g}); the closest call is {weakest}: "
+        f"{own:.4g}{of} are neighbours in itself, {far:.4g} in {other} "
+        f"(n = {cells} pairs in {seen.pairs.runs} runs)."
     )
+    return Finding(sentence, own - far, cells, "pairs of prompt tokens", p=p)
 
 
 # The vocabulary.
