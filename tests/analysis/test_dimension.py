@@ -13,16 +13,20 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis.geometry.solution_groups import Criterion, Group, cosines_about_barycentre
+from promptgeo.analysis.geometry.solution_radii import mean_interval
 from promptgeo.analysis.geometry.subspaces import (
     centred_gram,
+    null_grams,
     orthonormal,
     participation,
     radii,
     random_directions,
     smallest_reaching,
     spread,
+    spread_beside,
     train_in_subspaces,
     unit,
+    vocabulary_grams,
 )
 from promptgeo.analysis.groups import by_task, distinct, pushed_apart
 from promptgeo.analysis.questions.dimension import dimension
@@ -200,6 +204,30 @@ def test_solutions_in_a_plane_spread_less_than_random_directions():
     assert measured.ratio == pytest.approx(measured.value / measured.null) and shares == pytest.approx(
         [0.5, 0.5, *[0] * 5], abs=1e-9
     )
+
+
+def test_untrained_prompts_spread_less_than_random_directions_and_not_less_than_p0s_or_the_vocabulary():
+    """Embeddings have directions in which they vary most: what is said of their spread is said beside their own."""
+    generator = np.random.default_rng(0)
+    words = generator.normal(size=(300, 64)) * np.exp(0.8 * generator.normal(size=64))
+    said = []
+    for _ in range(25):
+        p0, more = words[generator.integers(0, 300, (2, 8))]
+        gram = centred_gram(p0 + 0.7 * more)
+        random, own = spread_beside(gram, null_grams(p0, 60, generator)), spread_beside(gram, centred_gram(p0)[None])
+        vocabulary = spread_beside(gram, vocabulary_grams(words, 8, 1, 60, generator))
+        said.append((random.p < 0.05, own.high < 1 or own.low > 1, vocabulary.p < 0.05))
+    fewer, beside_p0, beside_words = np.mean(said, axis=0)
+    assert fewer > 0.9 and beside_p0 <= 0.08 and beside_words <= 0.16
+    flat = np.linalg.qr(generator.normal(size=(64, 1)))[0]
+    line = 0.1 * p0 + 5 * np.arange(8)[:, None] * flat.T
+    assert spread_beside(centred_gram(line), centred_gram(p0)[None]).high < 1
+
+
+def test_few_runs_are_few():
+    """The interval of a mean over two runs holds it in 95 %; a bootstrap's in half."""
+    held = [low <= 0 <= high for low, high in map(mean_interval, np.random.default_rng(0).normal(size=(400, 2)))]
+    assert 0.92 <= np.mean(held) <= 0.98 and mean_interval(np.ones(1)) == (-np.inf, np.inf)
 
 
 def test_random_directions_are_their_own_null():
