@@ -12,7 +12,7 @@ import torch
 
 import promptgeo as pg
 import reference
-from promptgeo.analysis.geometry.solution_groups import Criterion, Group, cosines_about_barycentre
+from promptgeo.analysis.geometry.solution_groups import AlikeGroups, Criterion, Group, cosines_about_barycentre
 from promptgeo.analysis.geometry.solution_radii import mean_interval
 from promptgeo.analysis.geometry.subspaces import (
     centred_gram,
@@ -32,7 +32,7 @@ from promptgeo.analysis.groups import by_task, distinct, pushed_apart
 from promptgeo.analysis.questions.dimension import dimension
 from promptgeo.analysis.questions.orthogonal import coupled_groups, orthogonal
 from promptgeo.analysis.resampling import jackknife_interval, or_wilson, wilson
-from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.analysis.training_loss import loss_gradient, minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run
@@ -279,7 +279,7 @@ def made(vertices, mixtures, barycentre, cosine=1 / 3) -> Group:
 
 
 def lacking(group: Group, threshold: float, apart: float) -> list[str]:
-    return Criterion(1.0, apart, threshold, np.empty(0)).lacking(group)
+    return Criterion(1.0, apart, np.full(10, threshold)).lacking(group)
 
 
 def test_solutions_count_only_if_the_worst_the_mixtures_and_the_barycentre_do_and_their_directions_are_apart():
@@ -293,6 +293,26 @@ def test_solutions_count_only_if_the_worst_the_mixtures_and_the_barycentre_do_an
     drawn = made([0.5, 0.7], [0, 1], 1).accuracies(np.eye(10)[[5, 9]])
     expected = {"worst": [0, 0], "vertices": [0.5, 0], "mixtures": [0.5, 0.5], "barycentre": [1, 1]}
     assert {kind: values.tolist() for kind, values in drawn.items()} == expected
+
+
+def test_noise_does_not_keep_solutions_from_counting_nor_lets_them_count():
+    """16 prompts whose true accuracy is the threshold: the lowest of them always lies below it as counted."""
+    generator, outcomes, lowest = np.random.default_rng(0), [], []
+    for _ in range(30):
+        solved = (generator.random((16, 200)) < 0.8).astype(float)
+        group = Group(1.0, "vocab", solved, solved[:3], solved[0], 1 / 15, (0, 1))
+        drawn = generator.multinomial(200, np.full(200, 1 / 200), size=200).astype(float)
+        for asked in (0.8, 0.4, 0.97):
+            criterion = Criterion(1.0, 0.1, np.full(200, asked))
+            value, low, high = AlikeGroups.of([group], drawn, generator).margins(criterion, drawn)
+            assert low <= value <= high
+            outcomes.append(AlikeGroups([group], {}).outcome(criterion, (low, high)))
+            lowest.append(value)
+    assert np.mean(np.array(lowest[::3]) < 0) > 0.9
+    assert outcomes[::3].count(Outcome.undecidable) >= 28
+    assert set(outcomes[1::3]) == {Outcome.holds} and set(outcomes[2::3]) == {Outcome.fails}
+    far = Criterion(1.0, 0.0, np.full(200, 0.4))
+    assert AlikeGroups([replace(group, cosine=0.5)], {}).outcome(far, (0.1, 0.5)) is Outcome.fails
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +394,11 @@ def test_orthogonal_solutions_scored_by_hand(mixed, plans):
     assert (
         len(result.findings) == 3 and ("3 mutually orthogonal solutions fit" in result.findings[0].sentence) == counts
     )
+    p0 = number(result, "p0.cosine.country_capital.n3")
+    assert p0.value == pytest.approx(cosines_about_barycentre(mixed.prompts("initial")[4:])[0])
     for each in result.numbers:
+        if ".cosine." in each.quantity and "p0." in each.quantity:
+            continue
         low, high = each.interval
         assert each.n > 0 and low <= each.value + 1e-9 and each.value <= high + 1e-9, each
 

@@ -79,6 +79,7 @@ def dimension(
 
     Raises UserError where no task has two trained prompts of one length, or for prompts that were trained elsewhere.
     """
+    # Long because all its numbers and options are named here.
     _check(factor, directions, most, dimensions, subspaces, share, steps)
     result = Result()
     tasks = _tasks(runs, max_examples, seed, result)
