@@ -10,7 +10,7 @@ import promptgeo as pg
 import reference
 from promptgeo.analysis.geometry import mixtures
 from promptgeo.analysis.geometry.hull_claim import judge, over_tasks
-from promptgeo.analysis.geometry.hull_resampling import HullResampler, student
+from promptgeo.analysis.geometry.hull_resampling import HullResampler
 from promptgeo.analysis.geometry.hulls import Hull, Kind, controlled
 from promptgeo.analysis.geometry.lowest_mixture import lowest_mixture
 from promptgeo.analysis.geometry.verdict import verdict
@@ -20,6 +20,7 @@ from promptgeo.analysis.resampling import (
     difference_interval,
     percentile_interval,
     share_interval,
+    student,
     wilson,
 )
 from promptgeo.analysis.result import Number, Outcome

@@ -12,23 +12,27 @@ import torch
 
 import promptgeo as pg
 import reference
-from promptgeo.analysis.geometry.solution_groups import Criterion, Group, cosines_about_barycentre
+from promptgeo.analysis.geometry.solution_groups import AlikeGroups, Criterion, Group, cosines_about_barycentre
+from promptgeo.analysis.geometry.solution_radii import mean_interval
 from promptgeo.analysis.geometry.subspaces import (
     centred_gram,
+    null_grams,
     orthonormal,
     participation,
     radii,
     random_directions,
     smallest_reaching,
     spread,
+    spread_beside,
     train_in_subspaces,
     unit,
+    vocabulary_grams,
 )
 from promptgeo.analysis.groups import by_task, distinct, pushed_apart
 from promptgeo.analysis.questions.dimension import dimension
 from promptgeo.analysis.questions.orthogonal import coupled_groups, orthogonal
 from promptgeo.analysis.resampling import jackknife_interval, or_wilson, wilson
-from promptgeo.analysis.result import Number, Result
+from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.analysis.training_loss import loss_gradient, minibatch_losses, token_losses
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run
@@ -202,6 +206,30 @@ def test_solutions_in_a_plane_spread_less_than_random_directions():
     )
 
 
+def test_untrained_prompts_spread_less_than_random_directions_and_not_less_than_p0s_or_the_vocabulary():
+    """Embeddings have directions in which they vary most: what is said of their spread is said beside their own."""
+    generator = np.random.default_rng(0)
+    words = generator.normal(size=(300, 64)) * np.exp(0.8 * generator.normal(size=64))
+    said = []
+    for _ in range(25):
+        p0, more = words[generator.integers(0, 300, (2, 8))]
+        gram = centred_gram(p0 + 0.7 * more)
+        random, own = spread_beside(gram, null_grams(p0, 60, generator)), spread_beside(gram, centred_gram(p0)[None])
+        vocabulary = spread_beside(gram, vocabulary_grams(words, 8, 1, 60, generator))
+        said.append((random.p < 0.05, own.high < 1 or own.low > 1, vocabulary.p < 0.05))
+    fewer, beside_p0, beside_words = np.mean(said, axis=0)
+    assert fewer > 0.9 and beside_p0 <= 0.08 and beside_words <= 0.16
+    flat = np.linalg.qr(generator.normal(size=(64, 1)))[0]
+    line = 0.1 * p0 + 5 * np.arange(8)[:, None] * flat.T
+    assert spread_beside(centred_gram(line), centred_gram(p0)[None]).high < 1
+
+
+def test_few_runs_are_few():
+    """The interval of a mean over two runs holds it in 95 %; a bootstrap's in half."""
+    held = [low <= 0 <= high for low, high in map(mean_interval, np.random.default_rng(0).normal(size=(400, 2)))]
+    assert 0.92 <= np.mean(held) <= 0.98 and mean_interval(np.ones(1)) == (-np.inf, np.inf)
+
+
 def test_random_directions_are_their_own_null():
     generator = np.random.default_rng(3)
     tests = [spread(random_directions(8, (100,), generator), 99, generator)[0] for _ in range(40)]
@@ -251,7 +279,7 @@ def made(vertices, mixtures, barycentre, cosine=1 / 3) -> Group:
 
 
 def lacking(group: Group, threshold: float, apart: float) -> list[str]:
-    return Criterion(1.0, apart, threshold, np.empty(0)).lacking(group)
+    return Criterion(1.0, apart, np.full(10, threshold)).lacking(group)
 
 
 def test_solutions_count_only_if_the_worst_the_mixtures_and_the_barycentre_do_and_their_directions_are_apart():
@@ -265,6 +293,26 @@ def test_solutions_count_only_if_the_worst_the_mixtures_and_the_barycentre_do_an
     drawn = made([0.5, 0.7], [0, 1], 1).accuracies(np.eye(10)[[5, 9]])
     expected = {"worst": [0, 0], "vertices": [0.5, 0], "mixtures": [0.5, 0.5], "barycentre": [1, 1]}
     assert {kind: values.tolist() for kind, values in drawn.items()} == expected
+
+
+def test_noise_does_not_keep_solutions_from_counting_nor_lets_them_count():
+    """16 prompts whose true accuracy is the threshold: the lowest of them always lies below it as counted."""
+    generator, outcomes, lowest = np.random.default_rng(0), [], []
+    for _ in range(30):
+        solved = (generator.random((16, 200)) < 0.8).astype(float)
+        group = Group(1.0, "vocab", solved, solved[:3], solved[0], 1 / 15, (0, 1))
+        drawn = generator.multinomial(200, np.full(200, 1 / 200), size=200).astype(float)
+        for asked in (0.8, 0.4, 0.97):
+            criterion = Criterion(1.0, 0.1, np.full(200, asked))
+            value, low, high = AlikeGroups.of([group], drawn, generator).margins(criterion, drawn)
+            assert low <= value <= high
+            outcomes.append(AlikeGroups([group], {}).outcome(criterion, (low, high)))
+            lowest.append(value)
+    assert np.mean(np.array(lowest[::3]) < 0) > 0.9
+    assert outcomes[::3].count(Outcome.undecidable) >= 28
+    assert set(outcomes[1::3]) == {Outcome.holds} and set(outcomes[2::3]) == {Outcome.fails}
+    far = Criterion(1.0, 0.0, np.full(200, 0.4))
+    assert AlikeGroups([replace(group, cosine=0.5)], {}).outcome(far, (0.1, 0.5)) is Outcome.fails
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +394,11 @@ def test_orthogonal_solutions_scored_by_hand(mixed, plans):
     assert (
         len(result.findings) == 3 and ("3 mutually orthogonal solutions fit" in result.findings[0].sentence) == counts
     )
+    p0 = number(result, "p0.cosine.country_capital.n3")
+    assert p0.value == pytest.approx(cosines_about_barycentre(mixed.prompts("initial")[4:])[0])
     for each in result.numbers:
+        if ".cosine." in each.quantity and "p0." in each.quantity:
+            continue
         low, high = each.interval
         assert each.n > 0 and low <= each.value + 1e-9 and each.value <= high + 1e-9, each
 

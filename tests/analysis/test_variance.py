@@ -18,7 +18,7 @@ from promptgeo.analysis.question import declaration
 from promptgeo.analysis.questions.decoding import _Classes, decoding, nearest_means
 from promptgeo.analysis.questions.init_vs_task import init_vs_task
 from promptgeo.analysis.questions.over_training import over_training
-from promptgeo.analysis.resampling import assignments, least_dealt_p, normal_interval
+from promptgeo.analysis.resampling import assignments, least_dealt_p
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run
@@ -444,12 +444,6 @@ def test_the_least_p_of_levels_dealt_anew_is_two_over_the_ways_of_dealing(counts
         assert least_dealt_p(counts) == pytest.approx(min(2 / np.prod(stratum_ways), 1))
     else:
         assert 0 < least_dealt_p(counts) < 1e-300  # more ways than a float holds
-
-
-def test_the_normal_interval_is_1_96_deviations_about_the_value_whatever_the_draws_lie_about():
-    draws = np.array([1.0, 3.0, np.nan, 5.0])
-    spread = 1.959964 * np.sqrt(8 / 3)
-    assert normal_interval(10.0, draws) == pytest.approx((10 - spread, 10 + spread), abs=1e-12)
 
 
 def test_same_options_same_bytes():

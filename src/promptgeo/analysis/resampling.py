@@ -133,15 +133,6 @@ def percentile_interval(draws_B: np.ndarray, method: Literal["linear", "nearest"
     return float(low), float(high)
 
 
-def normal_interval(value: float, draws_B: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a value by the spread of its draws: value -+ 1.96 standard deviations. NaN draws are left out.
-
-    For quantities that bootstrap draws push to one side, so that the draws' own percentiles would lie beside the value.
-    """
-    spread = NORMAL * float(np.nanstd(draws_B))
-    return value - spread, value + spread
-
-
 def varies(draws_B: np.ndarray) -> bool:
     """Whether the draws differ from each other."""
     return bool(np.nanmax(draws_B) - np.nanmin(draws_B) > STILL)
@@ -423,3 +414,21 @@ def swap_p(statistic: Callable[[np.ndarray], np.ndarray], units: int, permutatio
         return float((~(null_B < observed - 1e-12 * max(observed, 1.0))).mean())  # a swap without a difference counts
     swaps_BU = np.random.default_rng(seed).random((permutations, units)) < 0.5
     return permutation_p(observed, np.abs(statistic(swaps_BU)))
+
+
+def student(units: int) -> float:
+    """By how much the draws of so few units are too narrow: t over normal, times sqrt(n / (n - 1)); 9.2 of two.
+
+    1 for a single unit, whose draws do not vary at all.
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, units - 1)) / NORMAL * np.sqrt(units / (units - 1)) if units > 1 else 1.0
+
+
+def t_p(difference: float, half: float, units: int) -> float:
+    """Two-sided p of a difference of which so much is half a 95 % interval over so many units: Student's t."""
+    from scipy.stats import t
+
+    freedom = max(units - 1, 1)
+    return float(2 * t.sf(abs(difference) / max(half, STILL) * t.ppf(0.975, freedom), freedom))

@@ -11,26 +11,15 @@ draws.
 """
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
 
 import numpy as np
 
 from promptgeo.analysis.geometry.hulls import PUBLISHED_HULLS, PUBLISHED_MIXTURES, Hull, Measure
-from promptgeo.analysis.resampling import NORMAL, Resampler
+from promptgeo.analysis.resampling import Resampler, student
 
 BLOCK = 256
 """Prompts whose scores are held at once in every draw: 2 MB for 1,000 draws, however many mixtures there are."""
 EVERYTHING = slice(None)
-
-
-def student(units: int) -> float:
-    """By how much the draws of so few units are too narrow: t over normal, times sqrt(n / (n - 1)); 9.2 of two.
-
-    1 for a single unit, whose draws do not vary at all.
-    """
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, units - 1)) / NORMAL * sqrt(units / (units - 1)) if units > 1 else 1.0
 
 
 def published_extremes(

@@ -100,11 +100,21 @@ class _Compared:
         return _p((self.lowest_BV <= z).sum(0), len(self.lowest_BV), -z)
 
 
+def lowest_above(rows_RE: np.ndarray, least_E: np.ndarray, drawn_BE: np.ndarray) -> tuple[float, float, float]:
+    """(min over prompts of mean accuracy less what is asked, its 95 % interval): bounds as those of lowest_mixture.
+
+    rows_RE: float64, what each prompt solves of each example. least_E: what is asked of each.
+    """
+    compared = _Compared.of(rows_RE, least_E[None], drawn_BE - 1.0)
+    value = float((rows_RE.mean(1) - least_E.mean()).min())
+    return value, min(compared.low(), value), max(compared.high(0.025), value)
+
+
 def _paired(mixed_ME: np.ndarray, vertex_VE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(difference [M, V], its standard error [M, V]) of paired accuracies: one example more on which each wins."""
     n = mixed_ME.shape[1]
     centre_MV = (mixed_ME.sum(1)[:, None] - vertex_VE.sum(1)) / (n + 2)
-    squares_MV = (mixed_ME**2).sum(1)[:, None] - 2 * mixed_ME @ vertex_VE.T + vertex_VE.sum(1)
+    squares_MV = (mixed_ME**2).sum(1)[:, None] - 2 * mixed_ME @ vertex_VE.T + (vertex_VE**2).sum(1)
     return centre_MV, np.sqrt(((squares_MV + 2) / (n + 2) - centre_MV**2) / (n + 2))
 
 

@@ -9,11 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
+from promptgeo.analysis.geometry.lowest_mixture import lowest_above
 from promptgeo.analysis.geometry.mixtures import dirichlet, mix
+from promptgeo.analysis.geometry.run_pairs import over_runs
 from promptgeo.analysis.geometry.subspaces import unit
 from promptgeo.analysis.geometry.verdict import ROUNDING
 from promptgeo.analysis.groups import TaskRuns, pushed_apart
-from promptgeo.analysis.resampling import draw_counts, token_pair_interval
+from promptgeo.analysis.resampling import draw_counts
+from promptgeo.analysis.result import Outcome
 from promptgeo.model.interface import LM
 
 LABELS = {
@@ -41,6 +44,8 @@ class Group:
     cosine: float
     """Mean |cosine| about the barycentre."""
     cosine_interval: tuple[float, float]
+    p0_cosine: float | None = None
+    """Likewise of their P0s; None where a run has none."""
 
     @property
     def size(self) -> int:
@@ -76,11 +81,13 @@ def score_group(lm: LM, runs: TaskRuns, mixtures: int, generator: np.random.Gene
     correct = runs.evaluation_set.evaluate(lm, points.astype(np.float32)).correct.astype(np.float64)
     init, weight = str(runs.runs[0].info["config"]["init"]["name"]), pushed_apart(runs.runs[0])
     cosine, interval = cosines_about_barycentre(vertices_NPd)
-    return Group(weight, init, correct[:size], correct[size:-1], correct[-1], cosine, interval)
+    initial_NPd = runs.initial()
+    p0_cosine = None if initial_NPd is None else cosines_about_barycentre(initial_NPd)[0]
+    return Group(weight, init, correct[:size], correct[size:-1], correct[-1], cosine, interval, p0_cosine)
 
 
 def cosines_about_barycentre(vertices: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """(mean over pairs of |cosine| of P_i minus their barycentre, its 95 % interval, runs drawn with replacement).
+    """(mean over pairs of |cosine| of P_i minus their barycentre, its 95 % interval, by leaving out each run).
 
     vertices: [N, ...], N >= 2. A prompt that lies at the barycentre has no direction: its cosines count as 1, the
     farthest from orthogonal.
@@ -93,8 +100,7 @@ def cosines_about_barycentre(vertices: np.ndarray) -> tuple[float, tuple[float, 
     unit_ND[somewhere_N] = unit(flat_ND[somewhere_N])
     cosines_NN = np.where(np.outer(somewhere_N, somewhere_N), np.abs(unit_ND @ unit_ND.T), 1.0)
     pairs_NN = ~np.eye(len(vertices), dtype=bool)
-    interval = token_pair_interval(cosines_NN, np.arange(len(vertices)), pairs_NN)
-    return float(cosines_NN[pairs_NN].mean()), interval
+    return float(cosines_NN[pairs_NN].mean()), over_runs(cosines_NN, pairs_NN, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +109,13 @@ class Criterion:
 
     share: float
     apart: float
-    reference: float
-    """Mean accuracy of the unregularised runs."""
-    reference_B: np.ndarray
-    """In each draw of test examples."""
+    reference_E: np.ndarray
+    """[E] float64: the share of the unregularised runs that solve each example."""
+
+    @property
+    def reference(self) -> float:
+        """Mean accuracy of the unregularised runs."""
+        return float(self.reference_E.mean())
 
     @property
     def threshold(self) -> float:
@@ -148,18 +157,25 @@ class AlikeGroups:
     def accuracy(self) -> dict[str, float]:
         return {kind: float(np.mean([group.accuracy[kind] for group in self.groups])) for kind in LABELS}
 
-    def margins(self, criterion: Criterion) -> tuple[float, np.ndarray]:
-        """How far the lowest decisive accuracy lies above the threshold: (value, [B] in each draw)."""
-        value = min(self.accuracy[kind] for kind in DECISIVE) - criterion.threshold
-        lowest_B = np.minimum.reduce([self.drawn[kind] for kind in DECISIVE])
-        return value, lowest_B - criterion.share * criterion.reference_B
+    def margins(self, criterion: Criterion, drawn_BE: np.ndarray) -> tuple[float, float, float]:
+        """How far the lowest decisive accuracy of any group lies above the threshold, with its 95 % interval.
+
+        Each prompt for itself: the worst one is not chosen by its noisy accuracy (lowest_mixture.py).
+        """
+        rows_RE = np.concatenate(
+            [
+                np.concatenate([group.vertices_VE, group.mixtures_ME.mean(0)[None], group.barycentre_E[None]])
+                for group in self.groups
+            ]
+        )
+        return lowest_above(rows_RE, criterion.share * criterion.reference_E, drawn_BE)
+
+    def outcome(self, criterion: Criterion, interval: tuple[float, float]) -> Outcome:
+        """Whether N counts: all of it, by the margin's interval and by how far apart the prompts lie."""
+        if not all(criterion.directions(group) for group in self.groups) or interval[1] < 0:
+            return Outcome.fails
+        return Outcome.holds if interval[0] > 0 else Outcome.undecidable
 
     def lacking(self, criterion: Criterion) -> list[str]:
         """What keeps any of them from counting."""
         return list(dict.fromkeys(what for group in self.groups for what in criterion.lacking(group)))
-
-    def counts(self, criterion: Criterion) -> np.ndarray:
-        """[1 + B] bool: whether N counts, as it is and in each draw."""
-        directions = all(criterion.directions(group) for group in self.groups)
-        _, margin_B = self.margins(criterion)
-        return np.concatenate([[not self.lacking(criterion)], (margin_B >= -ROUNDING) & directions])

@@ -16,7 +16,7 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, small_multiples, svg
 from promptgeo.analysis.geometry.subspaces import DOUBLINGS, HALVINGS, radii, random_directions, unit
 from promptgeo.analysis.groups import TaskRuns
-from promptgeo.analysis.resampling import bootstrap_mean, or_wilson
+from promptgeo.analysis.resampling import jackknife_interval, or_wilson
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.training_loss import loss_gradient, losses_without_gradient
 from promptgeo.data.row import Row
@@ -52,19 +52,17 @@ def measure_radii(
     lm: LM,
     task: TaskRuns,
     search: Search,
-    draws: int,
-    seed: int,
     generator: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """A row per radius. Their means over runs (two at least) go to the result.
 
     Numbers: `radius.<kind>.<task>`, geometric means in units of the prompt's norm; `ratio.<kind>.<task>`, over random;
-    `reach.<task>`, the share of hull directions that reach the other solution. Intervals draw runs (starting points).
+    `reach.<task>`, the share of hull directions that reach the other solution. Intervals are Student's t over runs
+    (starting points).
 
     Args:
         task: the runs.
         search: where radii are measured.
-        draws, seed: of the intervals.
         generator: of the random directions.
     """
     rows = task.evaluation_set.task.rows(lm, task.evaluation_set.task.test, task.length)
@@ -103,7 +101,7 @@ def measure_radii(
             "interval."
         )
     else:
-        _report(result, task.name, pd.DataFrame(measured), tau, search, draws, seed)
+        _report(result, task.name, pd.DataFrame(measured), tau, search)
     return measured
 
 
@@ -121,9 +119,15 @@ def _directions(
     return directions
 
 
-def _report(
-    result: Result, task: str, measured: pd.DataFrame, tau: float, search: Search, draws: int, seed: int
-) -> None:
+def mean_interval(values_N: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean over few runs: Student's t; of one run anything."""
+    n = len(values_N)
+    if n < 2:
+        return -np.inf, np.inf
+    return jackknife_interval(values_N.mean(), (values_N.sum() - values_N) / (n - 1))
+
+
+def _report(result: Result, task: str, measured: pd.DataFrame, tau: float, search: Search) -> None:
     """Geometric means over runs, of each run's mean over its directions: runs are what was drawn."""
     smallest = search.most * 2.0 ** -(DOUBLINGS + HALVINGS)  # a radius of 0 is at most the smallest that is resolved
     logs = np.log(measured["relative"].clip(lower=smallest))
@@ -131,7 +135,7 @@ def _report(
 
     def geometric(quantity: str, values: pd.Series) -> Number:
         logs_N = values.dropna().to_numpy()
-        mean, low, high = np.exp([logs_N.mean(), *bootstrap_mean(logs_N, draws=draws, seed=seed)]).tolist()
+        mean, low, high = np.exp([logs_N.mean(), *mean_interval(logs_N)]).tolist()
         return result.number(f"{quantity}.{task}", mean, len(logs_N), "runs", low, high)
 
     means: dict[str, Number] = {}
@@ -144,7 +148,8 @@ def _report(
     resolved = 1 - 2.0**-HALVINGS
     reached = (hull["radius"] >= hull["distance"] * resolved).to_numpy(float)
     # Where all or none reach the other solution, no more is known than there are runs: not directions were drawn.
-    interval = or_wilson(bootstrap_mean(reached, hull["run"].to_numpy(), draws, seed), reached.mean(), len(logs))
+    low, high = mean_interval(pd.Series(reached).groupby(hull["run"].to_numpy()).mean().to_numpy())
+    interval = or_wilson((max(low, 0.0), min(high, 1.0)), reached.mean(), len(logs))
     result.number(f"reach.{task}", reached.mean(), len(reached), "directions", *interval)
     beyond = measured.loc[measured["kind"].isin(["random", "hull"]), "beyond"]
     capped = ""

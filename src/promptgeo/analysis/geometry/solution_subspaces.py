@@ -18,7 +18,7 @@ import torch
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.subspaces import orthonormal, smallest_reaching, train_in_subspaces
 from promptgeo.analysis.groups import TaskRuns
-from promptgeo.analysis.resampling import draw_counts, or_wilson, percentile_interval
+from promptgeo.analysis.resampling import bounded_interval, draw_counts, or_wilson, percentile_interval, student
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import percent
 from promptgeo.analysis.training_loss import minibatch_losses
@@ -117,14 +117,15 @@ def _report(
 ) -> None:
     dims, (_, count, n) = accuracies.dims, accuracies.correct_KSE.shape
     drawn_BE = draw_counts(generator, n, draws) / n
-    drawn_BS = draw_counts(generator, count, draws) / count
+    # Few subspaces are few: what they differ by is enlarged as Student's t is.
+    drawn_BS = (1 + (draw_counts(generator, count, draws) - 1) * student(count)) / count
     accuracy_K = accuracies.correct_KSE.mean((1, 2))
     accuracy_BK = np.stack(
         [((drawn_BE @ correct_SE.T) * drawn_BS).sum(1) for correct_SE in accuracies.correct_KSE], axis=1
     )
     numbers = []
     for k, value, drawn_B in zip(dims, accuracy_K, accuracy_BK.T, strict=True):
-        interval = or_wilson(percentile_interval(drawn_B), value, n)
+        interval = or_wilson(bounded_interval(drawn_B, 0.0, 1.0), value, n)
         name = "whole" if k == dims[-1] else f"k{k}"
         numbers.append(result.number(f"subspace.{task}.{name}", value, count, "subspaces", *interval))
     full, full_B = float(accuracies.trained_NE.mean()), (drawn_BE @ accuracies.trained_NE.T).mean(1)

@@ -145,13 +145,21 @@ def null_grams(vectors_ND: np.ndarray, draws: int, generator: np.random.Generato
     return np.stack([centred_gram(long_N1 * random_directions(n, shape, generator)) for _ in range(draws)])
 
 
+def vocabulary_grams(
+    embeddings_Vd: np.ndarray, n: int, length: int, draws: int, generator: np.random.Generator
+) -> np.ndarray:
+    """[R, N, N] float64: centred_gram of n prompts of so many random vocabulary tokens each."""
+    picked = generator.integers(0, len(embeddings_Vd), (draws, n, length))
+    return np.stack([centred_gram(embeddings_Vd[picked_NP].reshape(n, -1)) for picked_NP in picked])
+
+
 @dataclass(frozen=True)
 class Spread:
-    """A participation ratio beside that of random directions."""
+    """A participation ratio beside that of other points: random directions, P0s, vocabulary tokens."""
 
     value: float
     null: float
-    """Mean of random directions with the same norms."""
+    """Mean of the others'."""
     ratio: float
     """value / null."""
     low: float
@@ -162,21 +170,29 @@ class Spread:
 
 
 def spread(vectors_ND: np.ndarray, nulls: int, generator: np.random.Generator) -> tuple[Spread, np.ndarray]:
-    """(the participation ratio of N >= 4 vectors against its null, shares of variance by principal component [N - 1]).
+    """(the participation ratio of N >= 4 vectors against random directions', shares of variance by component [N - 1]).
 
     N points give N - 1 at most, so the ratio to the null says more than the number itself.
-    The interval is the jackknife's, on the ratio's logarithm. A bootstrap will not do: a draw holds some runs twice,
-    and the fewer different ones there are, the fuller they spread over what N - 1 allows, so that its interval may not
-    even hold the estimate.
     """
     n = len(vectors_ND)
-    gram_NN, null_RNN = centred_gram(vectors_ND), null_grams(vectors_ND, nulls, generator)
+    gram_NN = centred_gram(vectors_ND)
+    values = np.clip(np.linalg.eigvalsh(gram_NN)[::-1][: n - 1], 0, None)
+    return spread_beside(gram_NN, null_grams(vectors_ND, nulls, generator)), values / values.sum()
+
+
+def spread_beside(gram_NN: np.ndarray, null_RNN: np.ndarray) -> Spread:
+    """The participation ratio of N >= 4 vectors beside that of as many others, R times: of the same runs' P0s, once.
+
+    The interval is the jackknife's, on the ratio's logarithm: a run is left out of both. A bootstrap will not do: a
+    draw holds some runs twice, and the fewer different ones there are, the fuller they spread over what N - 1 allows,
+    so that its interval may not even hold the estimate.
+    """
+    n = len(gram_NN)
     counts_BN = np.concatenate([np.ones((1, n)), 1 - np.eye(n)])  # all runs, then all but each one
     ratio_B = participation(gram_NN, counts_BN)
     null_RB = np.stack([participation(null_NN, counts_BN) for null_NN in null_RNN])
     log_B = np.log(ratio_B / null_RB.mean(0))
     low, high = np.exp(jackknife_interval(log_B[0], log_B[1:])).tolist()
-    values = np.clip(np.linalg.eigvalsh(gram_NN)[::-1][: n - 1], 0, None)
     value, null = float(ratio_B[0]), float(null_RB[:, 0].mean())
     p = permutation_p(value, null_RB[:, 0], "less")
-    return Spread(value, null, value / null, low, high, p), values / values.sum()
+    return Spread(value, null, value / null, low, high, p)

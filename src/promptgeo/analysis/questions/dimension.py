@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.geometry.solution_radii import Search, measure_radii, radius_figure
 from promptgeo.analysis.geometry.solution_subspaces import Training, subspace_figure, train_subspaces
-from promptgeo.analysis.geometry.subspaces import Spread, spread
+from promptgeo.analysis.geometry.subspaces import Spread, centred_gram, spread, spread_beside, vocabulary_grams
 from promptgeo.analysis.groups import TaskRuns, by_task, distinct, pushed_apart, two_or_more
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
-from promptgeo.analysis.result import Finding, Result
+from promptgeo.analysis.resampling import t_p
+from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import sampled_examples
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
@@ -55,7 +57,10 @@ def dimension(
     Training in random subspaces (solution_subspaces.py): `subspace.<task>.k<k>`, test accuracy; `.k0`, of P0 itself;
     `.whole`, in the whole space; `subspace.<task>`, the smallest k that reaches `share` of the trained runs' accuracy.
     Participation ratio of the solutions and of the deltas P - P0 (`spread`): `participation.<of>.<task>`;
-    `participation.null...`, of random directions with the same norms; `participation.ratio...`, value / null, with p.
+    `participation.null...`, of random directions with the same norms; `participation.ratio...`, value / null, with p;
+    of the solutions also `participation.p0.<task>`, of their P0s, and `participation.vocabulary.<task>`, of random
+    vocabulary tokens, with `participation.over_p0.<task>` and `.over_vocabulary.<task>`, value over those: untrained
+    prompts too spread over fewer dimensions than random directions do.
 
     Runs that were pushed apart (regulariser=orthogonal) are left out, for that is what spread them.
 
@@ -74,6 +79,7 @@ def dimension(
 
     Raises UserError where no task has two trained prompts of one length, or for prompts that were trained elsewhere.
     """
+    # Long because all its numbers and options are named here.
     _check(factor, directions, most, dimensions, subspaces, share, steps)
     result = Result()
     tasks = _tasks(runs, max_examples, seed, result)
@@ -83,9 +89,9 @@ def dimension(
     for k, task in enumerate(progress(tasks, "tasks")):
         # Each measure of each task has a stream of its own: what one draws does not depend on the others' options.
         streams = [np.random.default_rng((seed, k, part)) for part in range(3)]
-        rows["radii"] += measure_radii(result, lm, task, search, draws, seed, streams[0])
+        rows["radii"] += measure_radii(result, lm, task, search, streams[0])
         rows["subspaces"] += train_subspaces(result, lm, task, training, draws, streams[1])
-        rows["participation"] += _participation(result, task, nulls, streams[2])
+        rows["participation"] += _participation(result, lm, task, nulls, streams[2])
     result.omissions += sampled_examples("dimension", [task.evaluation_set for task in tasks], max_examples, seed)
     _show(result, rows, share)
     return result
@@ -136,7 +142,9 @@ def _show(result: Result, rows: dict[str, list[dict[str, Any]]], share: float) -
 # Participation ratio.
 
 
-def _participation(result: Result, task: TaskRuns, nulls: int, generator: np.random.Generator) -> list[dict[str, Any]]:
+def _participation(
+    result: Result, lm: LM, task: TaskRuns, nulls: int, generator: np.random.Generator
+) -> list[dict[str, Any]]:
     """A row per principal component of the prompts, and of the deltas."""
     n, prompts_NPd, p0_NPd = len(task.members), task.prompts(), task.initial()
     if n < 4:
@@ -159,7 +167,11 @@ def _participation(result: Result, task: TaskRuns, nulls: int, generator: np.ran
     rows: list[dict[str, Any]] = []
     for of, vectors_NPd in vectors.items():
         measured, spectrum = spread(vectors_NPd.reshape(n, -1), nulls, generator)
-        _report_participation(result, task.name, of, measured, n)
+        ratio = _report_random(result, f"{of}.{task.name}", measured, n)
+        bases = {}
+        if of == "prompt":
+            bases = _bases(lm, prompts_NPd, p0_NPd if "delta" in vectors else None, nulls, generator)
+        result.findings.append(_spread_finding(result, task.name, of, n, (measured, ratio), bases))
         ratios = {"participation": measured.value, "null": measured.null, "runs": n}
         rows += [
             {"task": task.name, "of": of, "component": k, "share": share} | ratios
@@ -168,20 +180,61 @@ def _participation(result: Result, task: TaskRuns, nulls: int, generator: np.ran
     return rows
 
 
-def _report_participation(result: Result, task: str, of: str, measured: Spread, n: int) -> None:
-    null, p, place = measured.null, measured.p, f"{of}.{task}"
+BASES = {"p0": "of their P0s", "vocabulary": "of random vocabulary tokens"}
+"""What solutions are compared with, in words."""
+
+
+def _bases(
+    lm: LM, prompts_NPd: np.ndarray, p0_NPd: np.ndarray | None, nulls: int, generator: np.random.Generator
+) -> dict[str, Spread]:
+    """The solutions' spread beside that of their P0s, where these differ, and of random vocabulary tokens."""
+    n, length, _ = prompts_NPd.shape
+    gram_NN = centred_gram(prompts_NPd.reshape(n, -1))
+    bases = {}
+    if p0_NPd is not None:
+        bases["p0"] = spread_beside(gram_NN, centred_gram(p0_NPd.reshape(n, -1))[None])
+    embeddings_Vd = lm.vocabulary().numpy()
+    bases["vocabulary"] = spread_beside(gram_NN, vocabulary_grams(embeddings_Vd, n, length, nulls, generator))
+    return bases
+
+
+def _report_random(result: Result, place: str, measured: Spread, n: int) -> Number:
+    """Numbers beside random directions; returns the ratio to them."""
+    null, p = measured.null, measured.p
     low, high = measured.low * null, measured.high * null
     result.number(f"participation.{place}", measured.value, n, "runs", low, high, p)
     result.number(f"participation.null.{place}", null, n, "runs", p=p)
-    ratio = result.number(f"participation.ratio.{place}", measured.ratio, n, "runs", measured.low, measured.high, p)
-    fewer = "they spread over fewer dimensions than random directions do"
-    if p >= 0.05:
-        fewer = f"nothing shows that {fewer}"
-    elif measured.high >= 1:
-        fewer += ", though other runs might not"
+    return result.number(f"participation.ratio.{place}", measured.ratio, n, "runs", measured.low, measured.high, p)
+
+
+def _spread_finding(
+    result: Result, task: str, of: str, n: int, random: tuple[Spread, Number], bases: dict[str, Spread]
+) -> Finding:
+    """Over how many dimensions the vectors spread, beside the first base, or random directions where there is none."""
+    measured, judged = random
+    against, p = "random directions", f", p = {measured.p:.2g}"
+    beside: list[str] = []
+    for base in reversed(bases):  # the first, P0s where there are any, judges
+        other = bases[base]
+        # Of one set of P0s there are no draws: p is that of the interval.
+        named = t_p(np.log(other.ratio), np.log(other.high / other.low) / 2, n) if base == "p0" else other.p
+        result.number(f"participation.{base}.{task}", other.null, n, "runs", p=named)
+        judged = result.number(
+            f"participation.over_{base}.{task}", other.ratio, n, "runs", other.low, other.high, named
+        )
+        against, p = BASES[base].removeprefix("of "), f", p = {named:.2g}"
+        beside.insert(0, f"{BASES[base]} {other.null:.2f}")
+    low, high = judged.interval
+    if high < 1 and judged.p is not None and judged.p < LEVEL:
+        says = f"spread over fewer dimensions than {against}"
+    elif low > 1:
+        says = f"spread over more dimensions than {against}"
+    else:
+        says = f"are not shown to spread over fewer or more dimensions than {against}"
+    beside.append(f"of random directions with the same norms {measured.null:.2f}")
     sentence = (
-        f"{task}: the participation ratio of {n} {OF[of]} is {measured.value:.2f}, of random directions with the same "
-        f"norms {null:.2f} ({n} points give {n - 1} at most): {ratio.value:.3f} of it ({measured.low:.3f} to "
-        f"{measured.high:.3f}, p = {p:.3g}), so {fewer} (n = {n} runs)."
+        f"{task}: {n} {OF[of]} {says}: their participation ratio is {measured.value:.2f}, {', '.join(beside)} ({n} "
+        f"points give {n - 1} at most), {judged.value:.3f} of that of {against} ({low:.3f} to {high:.3f}{p}, "
+        f"n = {n} runs)."
     )
-    result.findings.append(Finding.of(ratio, sentence))
+    return Finding.of(judged, sentence)

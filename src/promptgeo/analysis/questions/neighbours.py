@@ -97,6 +97,7 @@ def neighbours(
 
     Raises UserError for fewer than 3 runs, a vector of length 0, or a vocabulary of another width.
     """
+    # Long because its numbers and options are named here.
     require_runs(runs, 3, "neighbours")
     radii = _radii(epsilons, epsilon)
     if sample < 2 or permutations < 1:

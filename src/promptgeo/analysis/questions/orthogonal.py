@@ -6,8 +6,8 @@ regular simplex, every cosine is -1 / (N - 1); two are such corners always. Runs
 apart are the control.
 
 Intervals (95 %) draw test examples with replacement, and whole groups where there are several of one N: they hold for
-these trainings, for runs of one group depend on each other. Where nothing varies: Wilson's. The interval of the cosine
-draws runs.
+these trainings, for runs of one group depend on each other. Where nothing varies: Wilson's. That of the cosine leaves
+out runs; that of the margin bounds all prompts at once.
 
 Shapes: V unregularised runs of a task, E test examples, B bootstrap draws.
 """
@@ -25,8 +25,8 @@ from promptgeo.analysis.geometry.solution_groups import DECISIVE, LABELS, AlikeG
 from promptgeo.analysis.groups import TaskRuns, by_task, distinct, pushed_apart
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
-from promptgeo.analysis.resampling import STILL, draw_counts, or_wilson, percentile_interval, wilson
-from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.resampling import draw_counts, or_wilson, percentile_interval
+from promptgeo.analysis.result import Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import percent, sampled_examples
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
@@ -52,10 +52,12 @@ def orthogonal(
     mixtures) and `barycentre...`; `cosine...`, the mean |cosine| of P_i minus their barycentre over pairs of runs;
     `margin...`, how far the lowest of worst, mixtures and barycentre lies above the threshold; the same of as many
     unregularised runs as `unregularised.<name>`; `solutions.<task>`, the largest N that counts (0: none). Several
-    weights of the regulariser: `.n<N>.w<weight>`; several groups of one N: means.
+    weights of the regulariser: `.n<N>.w<weight>`; several groups of one N: means, of the margin the least.
 
     N counts if worst, mixtures and barycentre reach the threshold, `share` of the mean accuracy of the unregularised
-    runs (N = 1), and the mean |cosine| is at most 1 / (N - 1) + apart. A regulariser of weight 0 is none.
+    runs (N = 1), and the mean |cosine| is at most 1 / (N - 1) + apart, by the interval of `margin...`: else it does
+    not, or these examples cannot say. Random directions are as far apart, and so may be P0s: `p0.cosine...`. A
+    regulariser of weight 0 is none.
 
     Args:
         mixtures: of a group.
@@ -82,8 +84,7 @@ def orthogonal(
         n = family.task.evaluation_set.n
         drawn_BE = draw_counts(generator, n, draws)
         reference_VE = family.task.evaluation_set.evaluate(lm, family.free.prompts()).correct
-        reference_B = (drawn_BE @ reference_VE.T).mean(1) / n
-        criterion = Criterion(share, apart, float(reference_VE.mean()), reference_B)
+        criterion = Criterion(share, apart, reference_VE.astype(np.float64).mean(0))
         groups = [score_group(lm, each, mixtures, generator) for each in (*_controls(family), *family.coupled)]
         _report(result, family, groups, drawn_BE, criterion, generator)
         rows += [_row(family, group, criterion) for group in groups]
@@ -183,26 +184,33 @@ def _report(
 ) -> None:
     """All that is said of one task."""
     name, n = family.task.name, family.task.evaluation_set.n
-    interval = or_wilson(percentile_interval(criterion.reference_B), criterion.reference, n)
+    interval = or_wilson(percentile_interval(drawn_BE @ criterion.reference_E / n), criterion.reference, n)
     result.number(f"unregularised.{name}", criterion.reference, len(family.free.members), "runs", *interval)
     weights = sorted({group.weight for group in groups if group.weight})
     several = len(weights) > 1
     findings: list[Finding] = []
-    counting: dict[float, dict[int, np.ndarray]] = {weight: {} for weight in weights}
+    counting: dict[float, dict[int, tuple[bool, Outcome]]] = {weight: {} for weight in weights}
     for size, weight in sorted({(group.size, group.weight) for group in groups}):
         same = [group for group in groups if (group.size, group.weight) == (size, weight)]
         alike = AlikeGroups.of(same, drawn_BE, generator)
-        numbers = _report_numbers(result, name, n, alike, criterion, several)
-        findings.append(_alike_finding(name, n, alike, numbers, criterion, several))
+        numbers = _report_numbers(result, name, n, alike, criterion, several, drawn_BE)
+        outcome = alike.outcome(criterion, numbers["margin"].interval)
+        findings.append(_alike_finding(name, n, alike, numbers, criterion, several, outcome))
         if weight:
-            counting[weight][size] = alike.counts(criterion)
+            counting[weight][size] = (not alike.lacking(criterion), outcome)
     for weight, counts in counting.items():
         result.findings.append(_report_largest(result, name, n, counts, weight if several else None, criterion))
     result.findings += findings
 
 
 def _report_numbers(
-    result: Result, task: str, n: int, alike: AlikeGroups, criterion: Criterion, several: bool
+    result: Result,
+    task: str,
+    n: int,
+    alike: AlikeGroups,
+    criterion: Criterion,
+    several: bool,
+    drawn_BE: np.ndarray,
 ) -> dict[str, Number]:
     """The accuracies, cosine and margin of one N. n: test examples. several: whether there are several weights."""
     size = alike.size
@@ -216,55 +224,67 @@ def _report_numbers(
     low, high = np.mean([group.cosine_interval for group in alike.groups], axis=0).tolist()
     pairs = size * (size - 1) // 2
     numbers["cosine"] = result.number(f"{prefix}cosine.{place}", cosine, pairs, "pairs of runs", low, high)
-    margin, margin_B = alike.margins(criterion)
-    interval = _margin_interval(margin, margin_B, criterion.threshold, n)
-    numbers["margin"] = result.number(f"{prefix}margin.{place}", margin, n, "test examples", *interval)
+    p0s = [group.p0_cosine for group in alike.groups if group.p0_cosine is not None]
+    if p0s:
+        numbers["p0"] = result.number(f"{prefix}p0.cosine.{place}", float(np.mean(p0s)), pairs, "pairs of runs")
+    margin, low, high = alike.margins(criterion, drawn_BE)
+    numbers["margin"] = result.number(f"{prefix}margin.{place}", margin, n, "test examples", low, high)
     return numbers
 
 
-def _margin_interval(margin: float, margin_B: np.ndarray, threshold: float, n: int) -> tuple[float, float]:
-    """95 % percentile interval; where the draws do not vary, Wilson's of the accuracy, less the threshold."""
-    low, high = percentile_interval(margin_B)
-    if high - low > STILL:
-        return low, high
-    low, high = wilson(round((margin + threshold) * n), n)
-    return low - threshold, high - threshold
-
-
 def _alike_finding(
-    task: str, n: int, alike: AlikeGroups, numbers: dict[str, Number], criterion: Criterion, several: bool
+    task: str,
+    n: int,
+    alike: AlikeGroups,
+    numbers: dict[str, Number],
+    criterion: Criterion,
+    several: bool,
+    outcome: Outcome,
 ) -> Finding:
     """Whether one N counts, and by how much."""
-    size, lacking = alike.size, alike.lacking(criterion)
+    size = alike.size
     if alike.weight:
         what = f"N = {size} solutions pushed apart{f' (weight {alike.weight:g})' if several else ''}"
     else:
         what = f"{size} unregularised solutions"
-    counts = "count" if not lacking else f"do not count for their {' and '.join(lacking)}"
+    lacking = " and ".join(alike.lacking(criterion)) or "worst prompt"
+    counts = {
+        Outcome.holds: "count",
+        Outcome.fails: f"do not count for their {lacking}",
+        Outcome.undecidable: "may or may not count, which needs more test examples",
+    }[outcome]
     worst, mixtures, barycentre = (percent(numbers[kind].value, *numbers[kind].interval) for kind in DECISIVE)
     margin = numbers["margin"]
     low, high = margin.interval
-    unsure = "" if low > 0 or high < 0 else ", which other test examples could turn round"
+    p0 = f", of their P0s {numbers['p0'].value:.3f}" if "p0" in numbers else ""
     sentence = (
         f"{task}: {what} {counts}: their worst prompt solves {worst}, their mixtures {mixtures}, their barycentre "
         f"{barycentre}, the lowest {100 * margin.value:+.1f} points from the threshold "
-        f"({100 * low:+.1f} to {100 * high:+.1f}; {100 * criterion.share:g} % of the unregularised accuracy){unsure}; "
-        f"mean |cosine| about the barycentre {numbers['cosine'].value:.3f}, of a regular simplex {1 / (size - 1):.3f} "
+        f"({100 * low:+.1f} to {100 * high:+.1f}; {100 * criterion.share:g} % of the unregularised accuracy); "
+        f"mean |cosine| about the barycentre {numbers['cosine'].value:.3f}, of a regular simplex "
+        f"{1 / (size - 1):.3f}{p0} "
         f"(n = {n} test examples, {len(alike.groups)} group{'s' if len(alike.groups) > 1 else ''})."
     )
     return Finding.of(margin, sentence)
 
 
 def _report_largest(
-    result: Result, task: str, n: int, counts: dict[int, np.ndarray], weight: float | None, criterion: Criterion
+    result: Result,
+    task: str,
+    n: int,
+    counts: dict[int, tuple[bool, Outcome]],
+    weight: float | None,
+    criterion: Criterion,
 ) -> Finding:
     """The largest N that counts, of those that were trained.
 
-    counts: [1 + B] of each N (AlikeGroups.counts). weight: of the regulariser, where there are several.
+    counts: of each N whether it counts as it is, and what test examples can say of that: the interval goes from the
+    largest N that is sure to count to the largest that may. weight: of the regulariser, where there are several.
     """
     tried = sorted(counts)
-    most, *drawn = np.max([np.where(counts[size], size, 0) for size in tried], axis=0).tolist()
-    low, high = percentile_interval(np.array(drawn), method="nearest")
+    most = max((size for size in tried if counts[size][0]), default=0)
+    low = max((size for size in tried if counts[size][1] is Outcome.holds), default=0)
+    high = max((size for size in tried if counts[size][1] is not Outcome.fails), default=0)
     suffix = "" if weight is None else f".w{weight:g}"
     number = result.number(f"solutions.{task}{suffix}", most, n, "test examples", low, high)
     above = [size for size in tried if size > most]
@@ -275,13 +295,14 @@ def _report_largest(
     if not most:
         largest = "no number of mutually orthogonal solutions counts"
     elif above:
-        largest = f"{most} mutually orthogonal solutions fit and {above[0]} do not"
+        may_not = "do not" if counts[above[0]][1] is Outcome.fails else "may or may not"
+        largest = f"{most} mutually orthogonal solutions fit and {above[0]} {may_not}"
     else:
         largest = f"{most} mutually orthogonal solutions fit, and more were not tried"
     if gaps:
         trained += f", though {', '.join(gaps)} did not"
     sentence = (
-        f"{task}: {largest}, {trained} ({low:g} to {high:g}; "
+        f"{task}: {largest}, {trained} ({low:g} surely, {high:g} at most; "
         f"N counts if its worst prompt, mixtures and barycentre solve {100 * criterion.share:g} % of what "
         f"unregularised prompts solve, {criterion.reference:.1%}; n = {n} test examples)."
     )

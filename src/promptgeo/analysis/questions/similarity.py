@@ -20,6 +20,7 @@ from promptgeo.analysis.resampling import (
     newcombe,
     or_wilson,
     t_interval,
+    t_p,
     wilson,
 )
 from promptgeo.analysis.result import Claim, Finding, Number, Result
@@ -99,7 +100,7 @@ def similarity(
             findings[0].sentence,
             threshold=alike,
             below=True,
-            p=_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, within_runs),
+            p=t_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, within_runs),
             needs="more runs of a task: three at least",
         ),
         _orthogonal_claim(above, findings[1].sentence, within_runs),
@@ -214,14 +215,6 @@ def _beside_p0(
     return base, (trained - share, low, high)
 
 
-def _p(difference: float, half: float, runs: int) -> float:
-    """Two-sided p of a difference of which so much is half a 95 % interval over runs: Student's t."""
-    from scipy.stats import t
-
-    freedom = max(runs - 1, 1)
-    return float(2 * t.sf(abs(difference) / max(half, STILL) * t.ppf(0.975, freedom), freedom))
-
-
 def _same_task(
     result: Result, runs: RunTable, initial_NPd: np.ndarray | None, permutations: int, rotations: int, seed: int
 ) -> None:
@@ -318,7 +311,7 @@ def _orthogonal_claim(above: dict[str, tuple[float, float, float]], evidence: st
     if not above:
         return decided("some_orthogonal", None, evidence, premises=[based])
     values, lows, highs = zip(*above.values(), strict=True)
-    p = max(_p(value, value - low, runs) for value, low in zip(values, lows, strict=True))
+    p = max(t_p(value, value - low, runs) for value, low in zip(values, lows, strict=True))
     return decided("some_orthogonal", (min(lows), min(highs)), evidence, p=p, needs="more runs of a task")
 
 
