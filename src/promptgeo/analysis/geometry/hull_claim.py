@@ -85,7 +85,7 @@ def _control(hull: Hull, seed: int) -> tuple[Premise, float]:
     p, above = sign_flip_p(mixed_E - moved_E, permutations=2000, seed=seed), mixed_E.mean() > moved_E.mean()
     words = (
         f"mixtures solve more than a vertex moved as far in a random direction ({mixed_E.mean():.1%} against "
-        f"{moved_E.mean():.1%}, p = {p:.2g}), so that they solve the task says nothing of convexity"
+        f"{moved_E.mean():.1%}, p = {p:.2g})"
     )
     return Premise(bool(p < LEVEL and above), words, "trained prompts so far apart that a random direction fails"), p
 
@@ -113,11 +113,12 @@ def over_tasks(judged: Mapping[str, Judged], margin: float) -> tuple[Finding, Cl
     adjusted = holm([each.claim.p if each.claim.p is not None else 1.0 for each in tested.values()])
     failing = holm([each.lowest.fails_p for each in tested.values()])
     outcomes = {task: Outcome.undecidable for task in judged}
-    for task, p, against in zip(tested, adjusted, failing, strict=True):
+    for task, p, below in zip(tested, adjusted, failing, strict=True):
         outcome = tested[task].claim.outcome
-        if (outcome is Outcome.holds and p < LEVEL) or (outcome is Outcome.fails and against < LEVEL):
+        if (outcome is Outcome.holds and p < LEVEL) or (outcome is Outcome.fails and below < LEVEL):
             outcomes[task] = outcome
-    p = min(adjusted, default=1.0)
+    against = Outcome.fails in outcomes.values()
+    p = max(adjusted) if against else min(adjusted, default=1.0)
     sentence = _sentence(outcomes, margin)
     least = min((each.lowest for each in (tested or judged).values()), key=lambda each: each.value)
     n = sum(each.n for each in judged.values())
