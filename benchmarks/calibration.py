@@ -18,6 +18,7 @@ which a confirmatory claim holds falsely. Seeds are 0 to draws - 1.
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -47,8 +48,8 @@ def unjudged(out: Path, wanted: Sequence[Pair]) -> tuple[dict[str, str], list[st
     reasons, unknown = {}, set()
     for pair in wanted:
         for said in (one for those in stored(out, *pair, 1) for one in those):
-            if (why := reason(said.analysis, said.name)) is not None:
-                reasons[f"{said.analysis} | {said.name}"] = why
+            if (why := reason(said.analysis, said.name, said.convention)) is not None:
+                reasons[f"{said.analysis} | {said.convention} | {said.name}"] = why
             elif not registered(said.analysis, said.kind, said.name, said.p is not None):
                 unknown.add(f"{said.analysis} | {said.kind} | {said.name}")
     return reasons, sorted(unknown)
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: the processes end too
     options.out.mkdir(parents=True, exist_ok=True)
     if options.report:
         report_rates(options.out, options.draws or 100, options.only)

@@ -26,18 +26,18 @@ CHEAP |= {"random": 5, "others": 5, "words": 3, "points": 7, "dimensions": [1, 4
 """Options by name, where an analysis has them: nothing is tested more often, or on more, than calibration needs."""
 FEW = {
     "projection": ("nothing", "four runs"),
-    "neighbours": ("nothing", "init only", "run and cell", "how far", "eight runs", "study 3"),
+    "neighbours": ("nothing", "run and cell", "how far", "eight runs", "study 3"),
+    "transplant": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "dimension": ("all alike", "untrained", "planted"),
     "composition": ("all alike", "failed trainings", "planted"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
 }
 """Analyses that take long: the scenarios that they are asked about."""
-PAPER = ("nothing", "run and cell", "study 3")
-"""Scenarios that are also counted as the study counted."""
 ONLY: dict[str, dict[str, Any]] = {
     "convexity": {"steps": 5},
     "projection": {"perplexity": 5.0},
     "composition": {"max_examples": 16, "max_pairs": 6},
+    "transplant": {"max_pairs": 12, "max_compositions": 6},
     "neighbours": {"epsilons": [0.5, 0.9], "permutations": 99},
 }
 """Options of one analysis."""
@@ -63,6 +63,11 @@ class Said:
     @property
     def analysis(self) -> str:
         return self.line.split(" | ")[0]
+
+    @property
+    def convention(self) -> str:
+        """paper, corrected or neither."""
+        return self.line.split(" | ")[2]
 
     @property
     def kind(self) -> str:
@@ -123,7 +128,7 @@ def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple
     if asked.declared.vocabulary:
         given["vocabulary"] = Vocabulary.of(stand_in(name))
     options = asked.options | ({"seed": seed} if "seed" in asked.options else {})
-    for variant in asked.variants(convention="both" if scenario.name in PAPER else "corrected"):
+    for variant in asked.variants(convention="corrected"):  # lines.reason says why not paper
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -44,10 +44,13 @@ def draw(out: Path, wanted: Sequence[Pair], first: int, draws: int, processes: i
         return
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # read by the processes as they start: they themselves use all cores
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    try:
         futures = [pool.submit(_draw_block, out, *block) for block in missing]
         for done, future in enumerate(as_completed(futures), 1):
             yield done, len(missing), future.result()
+    finally:  # stopped: the blocks that are being drawn are finished, no others begun
+        pool.shutdown(cancel_futures=True)
 
 
 def _draw_block(out: Path, name: str, scenario: str, start: int, stop: int) -> float:

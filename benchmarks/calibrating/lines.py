@@ -78,8 +78,10 @@ def test_of(analysis: str, name: str) -> Test | None:
     return None
 
 
-def reason(analysis: str, name: str) -> str | None:
-    """Why a line has no truth in any scenario; None where it has one."""
+def reason(analysis: str, name: str, convention: str = "") -> str | None:
+    """Why a line is not judged; None where it has a truth."""
+    if convention == "paper":
+        return "as the study counted, with whatever was wrong in that; the corrected line beside it is judged"
     for pattern, why in REASONS.items():
         if re.fullmatch(pattern, f"{analysis} | {name}"):
             return why

@@ -77,7 +77,7 @@ def _of_line(line: str, scenario: str, draws: list[list[Said]]) -> list[Rate]:
     """draws: the line's instances in each draw that has it."""
     one = draws[0][0]
     of = line.split(" | ")[1]
-    if len(draws) < LEAST_DRAWS or reason(one.analysis, one.name) is not None:
+    if len(draws) < LEAST_DRAWS or reason(one.analysis, one.name, one.convention) is not None:
         return []
     chosen = [those[k % len(those)] for k, those in enumerate(draws)]
     if one.kind == "claim":

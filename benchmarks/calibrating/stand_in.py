@@ -71,6 +71,9 @@ class StandIn:
         self._ids = {text: i for i, text in enumerate(self._texts)}
         self.embeddings_Vd = torch.from_numpy(generator.normal(size=(TOKENS, WIDTH)).astype(np.float32))
         self.embedding_scale = float(self.embeddings_Vd.std())
+        # What is said where nothing is to be answered: the model's own, so the same in all draws.
+        self._mixing_dk = torch.from_numpy(generator.normal(size=(WIDTH, 8)).astype(np.float32) * FREQUENCY / 4)
+        self._logits_kV = torch.from_numpy(generator.normal(size=(8, TOKENS)).astype(np.float32) * 0.5)
         self.answers: Answers = {}
         self.set_world(lambda mean_Nd, task: torch.zeros(len(mean_Nd)), 0.0, {}, 0)
 
@@ -83,9 +86,6 @@ class StandIn:
         self._directions = np.empty((0, WIDTH), np.float32)
         self._phases = np.empty((0, 2), np.float32)
         self._tasks: list[tuple[str, ...]] = []
-        mixing = np.random.default_rng([seed, 2])
-        self._mixing_dk = torch.from_numpy(mixing.normal(size=(WIDTH, 8)).astype(np.float32) * FREQUENCY / 4)
-        self._logits_kV = torch.from_numpy(mixing.normal(size=(8, TOKENS)).astype(np.float32) * 0.5)
 
     # Text.
 

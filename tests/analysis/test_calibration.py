@@ -111,6 +111,7 @@ def test_a_finding_is_named_by_its_number_and_a_claim_by_itself():
 def test_a_line_that_is_not_registered_is_found():
     assert not lines.registered("init_vs_task", "number", "r2.weather", True)
     assert not lines.registered("init_vs_task", "claim", "weather_matters", False)
+    assert lines.reason("mean_distances", "same_task", "paper") and not lines.reason("mean_distances", "same_task")
     assert lines.registered("init_vs_task", "number", "r2.weather", False)  # an interval's truth is its number's mean
 
 
