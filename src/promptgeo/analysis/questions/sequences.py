@@ -80,9 +80,8 @@ def sequences(
     lowest = result.number("pearson.minimum", compared.r_J.min(), compared.n, compared.unit, p=p)
     if compared.chance_J is not None:
         null_B = _lowest_by_chance(grid, seed)
-        chance_p = permutation_p(lowest.value, null_B)
-        interval = percentile_interval(null_B)
-        result.number("pearson.minimum.by_chance", null_B.mean(), DRAWS, "draws", *interval, chance_p)
+        chance = *percentile_interval(null_B), permutation_p(lowest.value, null_B)
+        result.number("pearson.minimum.by_chance", null_B.mean(), DRAWS, "draws", *chance)
     diagonal = _zero_diagonal(result, grid, grid.pairs[int(whole.r_J.argmin())], seed)
     result.tables["pearson"] = _table(grid, compared)
     moved = None if paper else Moved.of(runs, of)
@@ -95,15 +94,10 @@ def sequences(
             f"at least {LEAST_TASKS} are needed."
         )
     else:
-        beyond = "" if paper else f"; {NO_P0 if moved is None else moved.words}"
-        finding = _finding(grid, compared, compared.p_J, lowest, of, far, beyond)
-        result.findings.append(finding)
-        evidence = f"{finding.sentence} {evidence}"
-    premises = learned(runs.table)
-    if paper:
-        said = f"the lowest r is above what the zero diagonal alone gives (up to {diagonal.interval[1]:.3f})"
-        needs = "sequences without the zero diagonal (convention=corrected)"
-        premises.append(Premise(lowest.value > diagonal.interval[1], said, needs))
+        far_words = "" if paper else f"; {NO_P0 if moved is None else moved.words}"
+        result.findings.append(_finding(grid, compared, compared.p_J, lowest, of, far, far_words))
+        evidence = f"{result.findings[0].sentence} {evidence}"
+    premises = learned(runs.table) + ([_beyond_diagonal(lowest, diagonal)] if paper else [])
     mean = None if paper else _mean(result, grid, compared)
     result.claims.append(_claim(compared, evidence, far, mean, premises, paper))
     result.figures["pearson"] = _figure(grid, compared, of)
@@ -347,6 +341,13 @@ def _mean(result: Result, grid: _Grid, compared: _Compared) -> tuple[float, Erro
 # What follows from them.
 
 
+def _beyond_diagonal(lowest: Number, diagonal: Number) -> Premise:
+    """As the study counted, the zero diagonal alone makes r large: it must be larger still to mean anything."""
+    most = diagonal.interval[1]
+    said = f"the lowest r is above what the zero diagonal alone gives (up to {most:.3f})"
+    return Premise(lowest.value > most, said, "sequences without the zero diagonal (convention=corrected)")
+
+
 def _claim(
     compared: _Compared,
     evidence: str,
@@ -403,6 +404,8 @@ def _finding(
     first, second = (grid.inits[i] for i in grid.pairs[at])
     which = "any two inits" if correlated == pairs else f"{correlated} of {pairs} pairs of inits only"
     which = which if correlated else "no two inits detectably"
+    if not correlated and compared.chance_J is not None and pairs >= LEVEL * math.factorial(len(grid.tasks)):
+        which += f" ({len(grid.tasks)} tasks have too few orders to tell which of {pairs} pairs do)"
     if correlated and moved and (far is None or not far.beyond(lowest.value)):
         which += ", perhaps by how far tasks move their prompts alone"
     if far is not None:
