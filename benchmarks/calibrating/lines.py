@@ -45,6 +45,9 @@ TESTS = (
     Test("mean_distances", r"(l2\.)?.*init.*", "init"),
     Test("mean_distances", r"(l2\.)?.*position.*", "position"),
     Test("sequences", r"pearson.*", "task"),
+    Test("matched", r".*\.(equal_accuracy|equal_distance|end)\..*", "rate", exact=True),
+    Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
+    Test("convexity", r"Mixtures against.*", "skill"),
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
     Test("explanation", r"js\.own\..*", "words"),
@@ -57,6 +60,8 @@ TESTS = (
 )
 
 REASONS = {
+    r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
+    r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
     r"projection \| trustworthiness\..*": "a picture of any points keeps some neighbours: none has no truth in it",
     r"projection \| tsne\..*": "a spread of t-SNE's random starts, not an interval of what other runs would give",
@@ -132,6 +137,8 @@ CLAIMS: dict[str, Truth] = {
     "one_token_numeric": _skilled(),
     "sum_of_deltas": _unless_skilled,
     "repeating_fails": _unless_skilled,
+    "answer_depends_on_rate": _without("rate"),
+    "angle_counts_more": lambda scenario, of: None,
 }
 
 

@@ -71,11 +71,22 @@ class Geometry:
             "position": self.position,
             "cell": self.cell,
             "spread": self.moved - 1,
+            "rate": 0.0,  # the runs of both rates are drawn alike
         }
         return {effect for effect, strength in strengths.items() if not strength}
 
     def draw(self, seed: int, name: str = "") -> RunTable:
-        """The runs that an analysis of this name is given: all are given the same."""
+        """The runs that an analysis of this name is given: all the same, but matched, whose runs have two rates."""
+        if name != "matched":
+            return self._draw(seed, name)
+        parts = [self._draw(2 * seed + k, name, lr) for k, lr in enumerate((0.01, 0.1))]
+        table = pd.concat([part.table for part in parts]).assign(id=lambda t: [f"{n:064d}" for n in range(len(t))])
+        final, initial, path = (
+            np.concatenate([part.arrays[which] for part in parts]) for which in ("final", "initial", "trajectory")
+        )
+        return RunTable.from_arrays(final, table, initial, path, parts[0].arrays["steps"])
+
+    def _draw(self, seed: int, name: str, lr: float = 0.01) -> RunTable:
         fixed, generator = np.random.default_rng(2000), np.random.default_rng([seed, 3])
         grid = product(range(self.inits), range(self.tasks), range(self.seeds))
         rows = [row for row in grid if row not in self.drop]
@@ -103,7 +114,7 @@ class Geometry:
                 "template": "input_label",
                 "seed": seed_N,
                 "prompt_length": self.length,
-                "lr": 0.01,
+                "lr": lr,
                 "steps": 100,
                 "n": 100,
                 "accuracy_none": 0.05,

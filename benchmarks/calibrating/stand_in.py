@@ -207,6 +207,12 @@ class StandIn:
             first += self.label_logits(prompts_NPd, batch)[batch.first_M].argmax(-1).tolist()
         return first
 
+    def cache_for(self, batch: Rows, longest: int) -> None:
+        """Its rows run whole."""
+
+    def write_on(self, *_: object) -> None:
+        raise NotImplementedError("without a cache nothing is continued")
+
     def dropout(self) -> AbstractContextManager[None]:
         return nullcontext()
 

@@ -19,13 +19,14 @@ from conftest import needs_shared
 from promptgeo.analysis.geometry import vocabulary as vocabulary_module
 from promptgeo.analysis.geometry.task_table import GEOGRAPHY, Rows, mutual_neighbours, nearest_itself, task_claims
 from promptgeo.analysis.geometry.token_kinds import KINDS, forms, glitch_tokens, kind_of
-from promptgeo.analysis.geometry.vocabulary import Vocabulary
+from promptgeo.analysis.geometry.vocabulary import OWN_SHARE, Vocabulary, init_words
 from promptgeo.analysis.questions.neighbour_words import neighbour_words
 from promptgeo.analysis.questions.neighbours import neighbours
 from promptgeo.analysis.resampling import drawn_means, shuffled_positions
 from promptgeo.analysis.result import Claim, Number, Result
 from promptgeo.errors import UserError
-from promptgeo.runs.table import RunTable
+from promptgeo.runs.importing import import_prompts
+from promptgeo.runs.table import RunTable, load_runs
 
 TASKS = [
     "country_capital",
@@ -412,6 +413,72 @@ def test_the_table_of_runs_gives_the_claims():
     )
 
 
+def test_the_own_radius_is_a_quantile_of_the_vocabularys_distances():
+    words = a_vocabulary(80)
+    d = 1.0 - words.unit(np.arange(80)).astype(float) @ words.unit(np.arange(80)).T.astype(float)
+    pairs = np.sort(d[~np.eye(80, dtype=bool)])
+    for share in (0.01, 0.1):
+        assert words.own_radius(share) == pytest.approx(pairs[round(share * 80 * 79) - 1], abs=1e-6)
+    assert 35 < 50_256 * OWN_SHARE < 36.66  # neighbours of a GPT-2 token within .7, itself not among them
+
+
+def test_the_counts_and_claims_at_the_own_radius():
+    words = a_vocabulary(200)
+    runs = a_grid(words)
+    published = neighbours(runs, vocabulary=words, sample=20, permutations=9)
+    own = number(published, "own_radius").value
+    at_own = neighbours(runs, vocabulary=words, sample=20, permutations=9, own_radius=True)
+    same = neighbours(runs, vocabulary=words, epsilon=own, sample=20, permutations=9)
+    for name in ("prompts.prompts", "prompts.words", "vocabulary.words"):
+        value = number(same, f"neighbours.{name}").value
+        assert number(published, f"own_radius.{name}").value == number(at_own, f"neighbours.{name}").value == value
+    # Within the own radius no prompt token here has a word, so that its nearest is not compared.
+    assert {claim.name for claim in published.claims} - {claim.name for claim in at_own.claims} == {"nearest_word"}
+    assert any(row.quantity.startswith(f"table3.{5 / 7 * own:.3g}.") for row in at_own.numbers)
+    with pytest.raises(UserError, match="own_radius=true: needs"):
+        neighbours(runs, own_radius=True, permutations=9)
+
+
+def far_alone(tasks_at: float) -> RunTable:
+    """10 inits x 6 tasks that train in one direction, some fourfold as far as others; and tasks at places of theirs."""
+    g = np.random.default_rng(3)
+    table = pd.DataFrame([(f"i{i}", task) for i in range(10) for task in TASKS], columns=["init", "task"])
+    init, task = np.repeat(np.arange(10), 6), np.tile(np.arange(6), 10)
+    initial = 1.5 * g.normal(size=(10, 1, 64))[init].repeat(4, axis=1)
+    delta = g.normal(size=64) + g.normal(size=(60, 1, 64)) + 0.7 * g.normal(size=(60, 4, 64))
+    delta += tasks_at * g.normal(size=(6, 1, 64))[task]
+    return RunTable.from_arrays(initial + delta * np.geomspace(0.5, 2, 6)[task][:, None, None], table, initial)
+
+
+def test_tasks_that_only_move_differently_far_are_not_said_to_be_neighbours():
+    said = "have the same task"
+    for at, beyond in ((0.0, False), (0.8, True)):
+        result = neighbours(far_alone(at), epsilons=[0.75], epsilon=0.75, permutations=99)
+        assert number(result, "neighbours.prompts.same_task.share").p < 0.05
+        sentence = next(f.sentence for f in result.findings if said in f.sentence)
+        assert ("more often than by chance" in sentence) == beyond
+        assert ("not detectably more often than how far tasks move makes it" in sentence) != beyond
+        assert (number(result, "neighbours.prompts.same_task.how_far").p < 0.05) == beyond
+        assert "tasks move their prompts by " in sentence
+
+
+def test_the_nearest_word_is_compared_as_the_study_censored_it():
+    words = a_vocabulary()
+    runs = a_grid(words, noise=0.9)
+    paper, corrected = (
+        neighbours(runs, convention=c, vocabulary=words, sample=20, permutations=9, epsilon=0.6) for c in CONVENTIONS
+    )
+    censored = number(corrected, "nearest.prompts.to_words.within")
+    assert censored.value == number(paper, "nearest.prompts.to_words").value
+    assert censored.value < number(corrected, "nearest.prompts.to_words").value and "within 0.6" in censored.unit
+    for result in (paper, corrected):
+        claim = next(claim for claim in result.claims if claim.name == "nearest_word")
+        assert (
+            f"at cosine distance {censored.value:.3f} " in claim.evidence
+            and "within 0.05 of it is the same" in claim.evidence
+        )
+
+
 # Kinds of words.
 
 
@@ -427,8 +494,9 @@ TEXTS = {
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in TEXTS.items() for text in texts])
 def test_kinds(kind, text):
-    assert kind_of(text, "cat") == kind
-    assert kind_of(text) == ("other" if kind in ("init word", "inflection") else kind)
+    glitch = kind == "glitch token"
+    assert kind_of(text, "cat", glitch) == kind
+    assert kind_of(text, glitch=glitch) == ("other" if kind in ("init word", "inflection") else kind)
 
 
 def test_forms():
@@ -442,17 +510,55 @@ def test_glitch_tokens_are_tokens_of_gpt2():
     from tokenizers.decoders import ByteLevel
 
     folder = needs_shared("gpt2-tokenizer")
-    vocabulary = {
-        ByteLevel().decode([token]) for token in json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    }
-    assert glitch_tokens() - vocabulary == set()
-    assert {
-        " RandomRedditor",
-        "rawdownloadcloneembedreportprint",
-        " guiActiveUn",
-        "PsyNetMessage",
-        " externalToEVA",
-    } <= glitch_tokens()
+    by_text = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    texts = {number: ByteLevel().decode([token]) for token, number in by_text.items()}
+    assert len(glitch_tokens()) == 85
+    assert all(texts[number] == token for number, token in glitch_tokens().items())
+    assert {" RandomRedditor", " guiActiveUn", "PsyNetMessage", " externalToEVA"} <= set(glitch_tokens().values())
+
+
+def test_glitch_tokens_are_known_of_gpt2s_vocabulary_alone():
+    size = max(glitch_tokens()) + 1
+    texts = [glitch_tokens().get(i, f"word{i}") for i in range(size)]
+    g = np.random.default_rng(0)
+    runs = a_grid(a_vocabulary(width=4), noise=0.1)
+    gpt2 = Vocabulary(g.normal(size=(size, 4)).astype(np.float32), texts)
+    other = Vocabulary(gpt2.embeddings_Vd, [texts[-1], *texts[:-1]])  # every token there, one place on
+    known, unknown = (neighbour_words(runs, vocabulary=v, epsilon=0.05) for v in (gpt2, other))
+    assert number(known, "neighbour_words.glitch_token.vocabulary").value == pytest.approx(85 / size)
+    assert any(f.sentence.startswith("Known glitch tokens are ") for f in known.findings)
+    assert not any("glitch" in row.quantity for row in unknown.numbers)
+    assert not any("glitch" in f.sentence for f in unknown.findings)
+    assert any("another one" in line for line in unknown.omissions)
+    assert not any("another one" in line for line in known.omissions)
+
+
+def test_a_share_of_none_or_all_has_an_interval():
+    words = a_vocabulary(width=40)
+    runs = a_grid(words, inits=("cat", "dog", "bird"), length=2)
+    prompts = np.stack([[words.embeddings_Vd[words.index[init]]] * 2 for init in runs.table["init"]]) + 0.01
+    result = neighbour_words(RunTable.from_arrays(prompts, runs.table), vocabulary=words, top=1, epsilon=0.3)
+    for kind, (low, high) in {"init_word": (0.29, 1.0), "unreadable": (0.0, 0.71)}.items():
+        row = number(result, f"neighbour_words.{kind}")
+        assert (row.low, row.high) == pytest.approx((low, high), abs=5e-3)  # Clopper and Pearson's for 3 inits
+    without = number(result, "neighbour_words.without")
+    assert without.value == 0 and (without.low, without.high) == pytest.approx((0.0, 0.708 * 36), abs=0.1)
+    assert not any("rarer" in f.sentence or "more common" in f.sentence for f in result.findings)
+
+
+def test_imported_runs_start_from_the_word_that_their_init_is_called(tmp_path):
+    words = a_vocabulary()
+    runs = a_grid(words, inits=("cat", "normal"), seeds=1)
+    np.save(tmp_path / "p.npy", runs.prompts())
+    runs.table.drop(columns="seed").to_csv(tmp_path / "t.csv", index=False)
+    import_prompts([tmp_path / "p.npy"], tmp_path / "t.csv", tmp_path / "out")
+    imported = load_runs(tmp_path / "out")
+    assert init_words(imported) == init_words(runs) == {"cat": "cat"}
+    given, read = (
+        neighbours(r, convention="paper", vocabulary=words, sample=10, permutations=9) for r in (runs, imported)
+    )
+    name = "neighbours.prompts.words"
+    assert number(read, name).value == pytest.approx(number(given, name).value, abs=1e-9)
 
 
 def test_neighbour_words_agree_with_loops(monkeypatch):
@@ -488,7 +594,7 @@ def test_neighbour_words_agree_with_loops(monkeypatch):
     pd.testing.assert_frame_equal(table, expected, check_dtype=False, atol=1e-6)
     assert number(result, "neighbour_words.found").value == pytest.approx(np.mean(counts))
     assert number(result, "neighbour_words.without").value == sum(c == 0 for c in counts)
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if kind != "glitch token"):
         share = np.mean([row[-1] == kind for row in rows])
         base = np.mean(
             [

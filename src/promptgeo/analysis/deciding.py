@@ -94,15 +94,16 @@ def tested(
     fails_p: float,
     evidence: str,
     *,
+    level: float = LEVEL,
     premises: Sequence[Premise] = (),
     needs: str = "more runs",
 ) -> Claim:
     """A claim with a test by which it holds and one by which it does not, each p of which may be 1.
 
     For a claim of several parts: it holds by the largest p of them, and fails by the smallest, adjusted for how many
-    there are. Arguments as of `decided`.
+    there are. level: what holds_p must lie below, where the study asks for less than LEVEL. The rest as in `decided`.
     """
-    holds, fails = holds_p < LEVEL, fails_p < LEVEL
+    holds, fails = holds_p < level, fails_p < LEVEL
     interval = (1.0, 1.0) if holds else (-1.0, -1.0) if fails else None
     return decided(name, interval, evidence, p=holds_p, premises=premises, needs=needs)
 

@@ -26,7 +26,7 @@ DOUBLINGS, HALVINGS = 9, 6
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """[K, ...] float64: each as a whole at length 1."""
-    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
+    flat = vectors.reshape(len(vectors), int(np.prod(vectors.shape[1:]))).astype(np.float64)  # -1 is none of no vector
     return (flat / np.linalg.norm(flat, axis=1, keepdims=True)).reshape(vectors.shape)
 
 

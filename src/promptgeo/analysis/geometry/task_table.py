@@ -75,8 +75,8 @@ class Rows:
 
     greater_LLL: np.ndarray
     """By sign flips: in each init, do more of a's tokens of other inits have neighbours in its run of b or of c? For
-    statements all of which must hold. (A pair of own runs is in two inits' differences: where a task is as near itself
-    as another, p rejects in 11 %, and the claim holds by it in half of these.)"""
+    statements all of which must hold. (A pair of own runs is in two inits' differences: between two tasks that are
+    the same p rejects in 6 to 7 %.)"""
     certain_LLL: np.ndarray
     """By Student's t over inits: for one statement of many, whose p is adjusted for how many they are."""
     inits: int | None = None

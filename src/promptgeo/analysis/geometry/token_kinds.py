@@ -15,18 +15,18 @@ from promptgeo.analysis.geometry.vocabulary import Vocabulary
 KINDS = ("init word", "inflection", "glitch token", "rare alphabet", "unreadable", "other")
 
 
-def kind_of(text: str, word: str | None = None) -> str:
+def kind_of(text: str, word: str | None = None, glitch: bool = False) -> str:
     """The kind of a token by its text; the first of KINDS that fits.
 
     init word: the very word that the prompt started from. inflection: stripped and in lower case one of the word's
-    `forms` (Cat, " cat", CATS). glitch token: one of `glitch_tokens`. rare alphabet: holds a letter that is not Latin.
+    `forms` (Cat, " cat", CATS). glitch token: as `glitch` says. rare alphabet: holds a letter that is not Latin.
     unreadable: nothing, bytes that are not a character, control, private or unassigned characters.
     """
     if word is not None and text == word:
         return "init word"
     if word is not None and text.strip().lower() in forms(word):
         return "inflection"
-    if text in glitch_tokens():
+    if glitch:
         return "glitch token"
     if any(_unreadable(character) for character in text) or not text:
         return "unreadable"
@@ -49,10 +49,17 @@ def forms(word: str) -> set[str]:
 
 
 @cache
-def glitch_tokens() -> frozenset[str]:
-    """GPT-2's known glitch tokens, from glitch_tokens.txt (where their sources are named)."""
+def glitch_tokens() -> dict[int, str]:
+    """GPT-2's known glitch tokens by their ids, from glitch_tokens.txt (where their sources are named)."""
     text = (files("promptgeo.analysis.geometry") / "glitch_tokens.txt").read_text(encoding="utf-8")
-    return frozenset(line for line in text.split("\n") if line and not line.startswith("#"))
+    lines = (line.split("\t") for line in text.split("\n") if line and not line.startswith("#"))
+    return {int(number): token for number, token in lines}
+
+
+def knows_glitch_tokens(vocabulary: Vocabulary) -> bool:
+    """Whether a vocabulary has every one of GPT-2's glitch tokens at its id: the list says nothing of any other."""
+    texts = vocabulary.tokens
+    return all(number < len(texts) and texts[number] == token for number, token in glitch_tokens().items())
 
 
 @cache
@@ -70,6 +77,8 @@ def _not_latin(character: str) -> bool:
 def vocabulary_kinds(vocabulary: Vocabulary, word: str | None) -> np.ndarray:
     """[V] int64: the number in KINDS of every token, for prompts that started from `word` (None: from no word)."""
     codes_V = _kinds_without_word(tuple(vocabulary.tokens)).copy()
+    if knows_glitch_tokens(vocabulary):
+        codes_V[list(glitch_tokens())] = KINDS.index("glitch token")
     if word is not None:
         spellings = _spellings(tuple(vocabulary.tokens))
         for i in (i for form in forms(word) for i in spellings.get(form, ())):

@@ -150,9 +150,8 @@ def mean_distances(
     (crossed.py; over tokens for the vocabulary).
 
     `difference.<contrast>`: how much farther apart the other pairs lie. p of `init_gain` and `task_gain`: whole cells
-    exchange inits within a task, tasks within an init; of the others: Student's t. `difference.task_gain.how_far`: what
-    `task_gain` is where tasks only differ in how far they move their prompts (how_far.py); its p is that of task_gain
-    against this, and the finding says "closer" only where it is small too.
+    exchange inits within a task, tasks within an init; of others: Student's t. `.task_gain.how_far`: where tasks only
+    differ in how far they move prompts (how_far.py); the same task is called closer only beyond that.
 
     Args:
         metrics: cosine, l2; findings and the claim are about the first.
@@ -168,8 +167,7 @@ def mean_distances(
     _check(metrics, {"sample": (sample, 2), "draws": (draws, 100)})
     require_levels(runs, {"init": 2, "task": 2}, "mean_distances")
     points = tokens(runs, of)
-    left_out, moved = LeaveOuts(runs.table["init"], runs.table["task"]), Moved.of(runs, of)
-    result = Result()
+    left_out, moved, result = LeaveOuts(runs.table["init"], runs.table["task"]), Moved.of(runs, of), Result()
     rows: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     for metric in metrics:
@@ -383,16 +381,16 @@ class _Gain:
 
     contrast: Contrast
     metric: str
-    masks: Mapping[Cell, np.ndarray]
+    masks: Mapping[Any, np.ndarray]
+    """By cell: [N, N] bool."""
 
     def __call__(self, prompts_NPd: np.ndarray) -> float:
         return self.of(_run_distances(prompts_NPd, self.metric))
 
     def of(self, distances_NN: np.ndarray) -> float:
         """Of the mean distances between runs."""
-        nearer, farther = self.contrast.first, self.contrast.second
-        assert isinstance(nearer, Cell) and isinstance(farther, Cell)
-        return float(distances_NN[self.masks[farther]].mean() - distances_NN[self.masks[nearer]].mean())
+        first, second = (self.masks[cell] for cell in (self.contrast.first, self.contrast.second))
+        return float(distances_NN[second].mean() - distances_NN[first].mean())
 
     def exchanged_p(self, points: Tokens, table: pd.DataFrame, draws: int, seed: int) -> float | None:
         """Two-sided, whole cells exchanged within the other factor; None where none can be."""

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.geometry.token_kinds import KINDS, vocabulary_kinds
+from promptgeo.analysis.geometry.token_kinds import KINDS, knows_glitch_tokens, vocabulary_kinds
 from promptgeo.analysis.geometry.tokens import Tokens, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.geometry.vocabulary import Near, Vocabulary, init_words, require_width
 from promptgeo.analysis.question import Of, question
-from promptgeo.analysis.resampling import bootstrap_mean
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -34,18 +34,16 @@ PLURALS = {
 
 
 @question(vocabulary=True)
-def neighbour_words(
-    runs: RunTable, *, vocabulary: Vocabulary, epsilon: float = 0.7, top: int = 20, seed: int = 0
-) -> Result:
+def neighbour_words(runs: RunTable, *, vocabulary: Vocabulary, epsilon: float = 0.7, top: int = 20) -> Result:
     """Table `neighbour_words`: for each prompt token its nearest vocabulary tokens, with the kind of each.
 
     Numbers `neighbour_words.<kind>` (share of these neighbours), `.vocabulary` (share expected of tokens drawn from the
-    vocabulary) and `.enrichment` (their ratio). Intervals: 95 %, whole runs drawn with replacement.
+    vocabulary) and `.enrichment` (their ratio). Intervals: 95 %, over inits and tasks (crossed.py). Glitch tokens are
+    known of GPT-2's own vocabulary only.
 
     Args:
         epsilon: cosine distance within which a token is a neighbour.
         top: neighbours of a prompt token that are named, the nearest ones.
-        seed: of the draws.
 
     Raises UserError for fewer than 3 runs, a vector of length 0, or a vocabulary of another width.
     """
@@ -65,27 +63,44 @@ def neighbour_words(
     if without := sorted(init for init in kinds if init not in words):
         names = ", ".join(map(str, without))
         result.omissions.append(f"Init words and their inflections: {names} start from no word.")
-    alone = _counts(result, near.counts_EK[0], points.table["run"].to_numpy(), seed)
+    if not knows_glitch_tokens(vocabulary):
+        result.omissions.append("Glitch tokens: the list is of GPT-2's vocabulary, and this is another one.")
+    left_out = LeaveOuts(runs.table["init"], runs.table["task"])
+    alone = _counts(result, near.counts_EK[0], points.table["run"].to_numpy(), left_out)
     if table.empty:
         result.omissions.append(
             f"Kinds of neighbouring words: no prompt token has a vocabulary token within {epsilon:g}."
         )
         return result
-    shares = _shares(result, table, kinds, seed)
+    shares = _shares(result, table, kinds, left_out, knows_glitch_tokens(vocabulary))
     result.tables["kinds"] = pd.DataFrame([share.row for share in shares])
-    result.findings.append(_own_finding(table, alone, epsilon, top))
-    result.findings += _kind_findings(shares, table["run"].nunique())
+    own, error = _share_of(table["kind"].isin(OWN).to_numpy(), table["run"].to_numpy(), left_out)
+    if error is None:
+        result.omissions.append("Kinds of neighbouring words: fewer than 3 runs have neighbours, no interval.")
+    else:
+        result.findings.append(_own_finding(own, error, len(table), alone, epsilon, top))
+        result.findings += _kind_findings(shares, table["run"].nunique())
     result.figures["neighbour_words"] = _figure(table, shares)
     return result
 
 
-def _counts(result: Result, counts_K: np.ndarray, run_K: np.ndarray, seed: int) -> Number:
+def _share_of(holds_K: np.ndarray, run_K: np.ndarray, left_out: LeaveOuts) -> tuple[float, Error | None]:
+    """(the mean of some tokens' or words' values, its error over the runs that have any)."""
+    runs = left_out.weights_JN.shape[1]
+    counts_N = np.bincount(run_K, minlength=runs).astype(float)
+    return left_out.mean(np.bincount(run_K, holds_K, minlength=runs), counts_N)
+
+
+def _counts(result: Result, counts_K: np.ndarray, run_K: np.ndarray, left_out: LeaveOuts) -> Number:
     """Numbers: neighbours of a prompt token, and how many prompt tokens have none; returns the second."""
-    k, interval = len(counts_K), bootstrap_mean(counts_K, run_K, seed=seed)
-    result.number("neighbour_words.found", counts_K.mean(), k, "prompt tokens", *interval)
-    alone_K = counts_K == 0
-    low, high = bootstrap_mean(alone_K, run_K, seed=seed)
-    return result.number("neighbour_words.without", alone_K.sum(), k, "prompt tokens", low * k, high * k)
+    k, unit = len(counts_K), "prompt tokens"
+    found, error = _share_of(counts_K, run_K, left_out)
+    low, high = (None, None) if error is None else error.interval(found)
+    result.number("neighbour_words.found", found, k, unit, None if low is None else max(low, 0.0), high)
+    share, error = _share_of(counts_K == 0, run_K, left_out)
+    low, high = (None, None) if error is None else error.share_interval(share)
+    ends = (None, None) if low is None or high is None else (low * k, high * k)
+    return result.number("neighbour_words.without", int((counts_K == 0).sum()), k, unit, *ends)
 
 
 def _table(
@@ -134,8 +149,13 @@ class _Share:
         return {"kind": self.kind} | ends | {"vocabulary": self.vocabulary.value, "n": share.n}
 
 
-def _shares(result: Result, table: pd.DataFrame, kinds: dict[str, np.ndarray], seed: int) -> list[_Share]:
-    """Share of each kind among the neighbours and among as many tokens drawn from the vocabulary, as numbers."""
+def _shares(
+    result: Result, table: pd.DataFrame, kinds: dict[str, np.ndarray], left_out: LeaveOuts, glitch: bool
+) -> list[_Share]:
+    """Share of each kind among the neighbours and among as many tokens drawn from the vocabulary, as numbers.
+
+    glitch: whether it is known which tokens of the vocabulary are glitch tokens.
+    """
     run, rows = table["run"].to_numpy(), len(table)
     size = len(next(iter(kinds.values())))
     per_init = table["init"].value_counts(sort=False)
@@ -144,30 +164,31 @@ def _shares(result: Result, table: pd.DataFrame, kinds: dict[str, np.ndarray], s
     expected = sum(parts, start=np.zeros(len(KINDS))) / rows
     shares = []
     for kind, base in zip(KINDS, expected, strict=True):
+        if kind == "glitch token" and not glitch:
+            continue
         name = f"neighbour_words.{kind.replace(' ', '_')}"
-        of_kind = (table["kind"] == kind).to_numpy()
-        share = of_kind.mean()
-        low, high = bootstrap_mean(of_kind, run, seed=seed)
+        share, error = _share_of((table["kind"] == kind).to_numpy(), run, left_out)
+        low, high = (None, None) if error is None else error.share_interval(share)
         among = result.number(name, share, rows, "neighbouring words", low, high)
         # All tokens of the vocabulary: no sampling error, so no width.
         overall = result.number(f"{name}.vocabulary", base, size, "vocabulary tokens", base, base)
         if base > 0:
-            result.number(f"{name}.enrichment", share / base, rows, "neighbouring words", low / base, high / base)
+            ends = (None, None) if low is None or high is None else (low / base, high / base)
+            result.number(f"{name}.enrichment", share / base, rows, "neighbouring words", *ends)
         shares.append(_Share(kind, among, overall))
     return shares
 
 
-def _own_finding(table: pd.DataFrame, alone: Number, epsilon: float, top: int) -> Finding:
+def _own_finding(share: float, error: Error, words: int, alone: Number, epsilon: float, top: int) -> Finding:
     """How many neighbours are the init word or a form of it. alone: prompt tokens without a neighbour."""
-    own = table["kind"].isin(OWN).to_numpy()
-    low, high = bootstrap_mean(own, table["run"].to_numpy())
+    low, high = error.share_interval(share)
     sentence = (
-        f"{own.mean():.1%} of the words next to prompt tokens are the init word or a form of it "
-        f"({low:.1%} to {high:.1%}; n = {len(table)} words, "
+        f"{share:.1%} of the words next to prompt tokens are the init word or a form of it "
+        f"({low:.1%} to {high:.1%}; n = {words} words, "
         f"at most {top} within cosine distance {epsilon:g} of each of {alone.n} prompt tokens, "
         f"{alone.value:.0f} of which have none)."
     )
-    return Finding(sentence, own.mean(), len(table), "neighbouring words", low, high)
+    return Finding(sentence, share, words, "neighbouring words", low, high)
 
 
 def _kind_findings(shares: Sequence[_Share], runs: int) -> list[Finding]:
@@ -175,7 +196,7 @@ def _kind_findings(shares: Sequence[_Share], runs: int) -> list[Finding]:
     findings = []
     for share in shares:
         base = share.vocabulary.value
-        if share.kind not in PLURALS or base == 0:
+        if share.kind not in PLURALS or base == 0 or share.share.low is None:
             continue
         low, high = share.share.interval
         how = "more common" if low > base else "rarer" if high < base else "not detectably more or less common"
@@ -194,7 +215,10 @@ def _figure(table: pd.DataFrame, shares: Sequence[_Share]) -> str:
     """Stacked bars: the kinds of each init's neighbours, all inits' together, and the vocabulary's own."""
     inits = order_of_appearance(table["init"])
     bars = {str(init): _kind_shares(table[table["init"] == init]) for init in inits}
-    heights = [*bars.values(), [s.share.value for s in shares], [s.vocabulary.value for s in shares]]
+    by_kind = {share.kind: share for share in shares}
+    every = [by_kind[kind].share.value if kind in by_kind else 0.0 for kind in KINDS]
+    words = [by_kind[kind].vocabulary.value if kind in by_kind else 0.0 for kind in KINDS]
+    heights = [*bars.values(), every, words]
     names = [*bars, "all", "vocabulary"]
     at = np.append(np.arange(len(inits)), [len(inits) + 0.5, len(inits) + 1.5])
     with panels(1, 1, height=3.0) as (figure, axes):

@@ -99,38 +99,24 @@ def neighbours(
     """
     # Long because its numbers and options are named here.
     require_runs(runs, 3, "neighbours")
-    radii = _radii(epsilons, epsilon)
     if sample < 2 or permutations < 1:
         raise UserError(
             f"neighbours: sample={sample}, permutations={permutations}: "
             "at least 2 sampled tokens and 1 permutation are needed"
         )
+    own = None if vocabulary is None else vocabulary.own_radius(seed=seed)
+    radii, epsilon, table_radii = _radii(epsilons, epsilon, own, own_radius)
     points = tokens(runs, of)
-    known = vocabulary if of == Of.prompt else None
-    own = vocabulary.own_radius(seed=seed) if vocabulary is not None else None
-    table_radii = TABLE_3
-    if own_radius:
-        if own is None:
-            raise UserError("neighbours.own_radius=true: needs the frozen model's vocabulary")
-        epsilon, table_radii = own, (TABLE_3_SHARE * own, own)
-    radii = tuple(sorted({*radii, epsilon, *table_radii, *([own] if own is not None else [])}))
-    paper = convention == Convention.paper
-    pairs = count_pairs(points, radii, epsilon, within_runs=paper, permutations=permutations, seed=seed)
+    within = convention == Convention.paper
+    pairs = count_pairs(points, radii, epsilon, within_runs=within, permutations=permutations, seed=seed)
     seen = _Seen(runs, points, pairs, convention, Moved.of(runs, of), table_radii, permutations, seed)
-    result, words = Result(), None
+    result = Result()
     _among_prompts(result, seen)
     _tasks(result, seen)
-    if known is not None:
-        words = count_words(runs, known, points, radii, sample, seed, convention, seen.initial_Kd)
-        _around_words(result, seen, words)
-        _at_own_radius(result, seen, words, own)
-        _nearest(result, seen, words)
-    else:
-        if of == Of.prompt:
-            result.omissions.append("Neighbours among the vocabulary: no frozen model was given.")
-        value, error = seen.mean_of(pairs.nearest_K)
-        bounds = _at_least_0(value, error)
-        result.number("nearest.prompts.to_prompts", value, len(points), "prompt tokens", *bounds)
+    words = None
+    if of == Of.prompt and vocabulary is not None:
+        words = count_words(runs, vocabulary, points, radii, sample, seed, convention, seen.initial_Kd)
+    _nearby_words(result, seen, words, own, of)
     sweep = _sweep(words, seen)
     result.tables["epsilon_sweep"] = sweep
     result.figures["epsilon_sweep"] = _sweep_figure(sweep, epsilon)
@@ -138,14 +124,25 @@ def neighbours(
     return result
 
 
-def _radii(epsilons: Sequence[float], epsilon: float) -> tuple[float, ...]:
-    """All given radii, in order. Raises UserError for one that no cosine distance can have."""
-    radii = tuple(sorted({*map(float, epsilons), float(epsilon)}))
-    if not 0 < radii[0] <= radii[-1] <= 2:
+def _radii(
+    epsilons: Sequence[float], epsilon: float, own: float | None, own_radius: bool
+) -> tuple[tuple[float, ...], float, tuple[float, float]]:
+    """(all radii in order, the one of the numbers, those of Table 3). own: the model's own radius; None: not known.
+
+    Raises UserError for one that no cosine distance can have, or where the own radius is asked for and not known.
+    """
+    given = sorted({*map(float, epsilons), float(epsilon)})
+    if not 0 < given[0] <= given[-1] <= 2:
         raise UserError(
             f"neighbours: epsilons={list(epsilons)}, epsilon={epsilon}: cosine distances lie between 0 and 2"
         )
-    return radii
+    if own_radius and own is None:
+        raise UserError("neighbours.own_radius=true: needs the frozen model's vocabulary")
+    table_radii = TABLE_3
+    if own_radius and own is not None:
+        epsilon, table_radii = own, (TABLE_3_SHARE * own, own)
+    radii = tuple(sorted({*given, epsilon, *table_radii, *([own] if own is not None else [])}))
+    return radii, float(epsilon), table_radii
 
 
 @dataclass(frozen=True)
@@ -451,6 +448,19 @@ def _task_finding(compared: pd.DataFrame, claim: Claim, cells: int, seen: _Seen)
 
 
 # The vocabulary.
+
+
+def _nearby_words(result: Result, seen: _Seen, words: WordCounts | None, own: float | None, of: Of) -> None:
+    """All numbers of the vocabulary's tokens; without these the one of `nearest` that needs none."""
+    if words is not None:
+        _around_words(result, seen, words)
+        _at_own_radius(result, seen, words, own)
+        _nearest(result, seen, words)
+        return
+    if of == Of.prompt:
+        result.omissions.append("Neighbours among the vocabulary: no frozen model was given.")
+    value, error = seen.mean_of(seen.pairs.nearest_K)
+    result.number("nearest.prompts.to_prompts", value, seen.k, "prompt tokens", *_at_least_0(value, error))
 
 
 def _around_words(result: Result, seen: _Seen, words: WordCounts) -> None:
