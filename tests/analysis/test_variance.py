@@ -3,9 +3,7 @@
 Shapes: N runs, P prompt tokens, d width, K = N * P, C checkpoints.
 """
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +12,18 @@ import safetensors.numpy
 from scipy.stats import t as students_t
 
 from promptgeo.analysis.geometry import variance
+from promptgeo.analysis.geometry.variance import Inner, run_share
 from promptgeo.analysis.question import declaration
 from promptgeo.analysis.questions.decoding import _Classes, decoding, nearest_means
 from promptgeo.analysis.questions.init_vs_task import init_vs_task
 from promptgeo.analysis.questions.over_training import over_training
-from promptgeo.analysis.resampling import assignments, least_dealt_p
+from promptgeo.analysis.resampling import (
+    assignments,
+    cell_orders_within,
+    least_dealt_p,
+    orders_within,
+    permutation_p,
+)
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run
@@ -399,12 +404,20 @@ def test_an_interaction_is_found_where_seeds_allow():
 
 @pytest.mark.long
 def test_the_test_for_the_task_is_calibrated_and_a_token_permutation_is_not():
-    path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
-    spec = importlib.util.spec_from_file_location("calibration", path)
-    calibration = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(calibration)
-    rejected = calibration.rejections(draws=1000, permutations=99)
-    assert 30 <= rejected["runs"] <= 70
+    """1,000 grids of 6 inits and 4 tasks with strong effects of init, position and run, and none of task."""
+    init_N, task_N = (codes.ravel() for codes in np.indices((6, 4)))
+    generator, rejected = np.random.default_rng(0), {"runs": 0, "tokens": 0}
+    for draw in range(1000):
+        init_N1d = 2.0 * generator.normal(size=(6, 1, 8))[init_N]
+        vectors_NPd = init_N1d + generator.normal(size=(1, 4, 8)) + generator.normal(size=(24, 1, 8))
+        vectors_NPd = vectors_NPd + generator.normal(size=(24, 4, 8))
+        rejected["runs"] += run_share(Inner.of(vectors_NPd), task_N, init_N, 99, draw).p <= 0.05
+        # The wrong way: each token as if it were a run of its own, exchanged with any of its init.
+        tokens = Inner.of(vectors_NPd.reshape(-1, 1, 8))
+        task_K, orders_BK = np.repeat(task_N, 4), orders_within(np.repeat(init_N, 4), 99, draw)
+        null_B = tokens.r2_permuted(task_K, orders_BK)
+        rejected["tokens"] += permutation_p(tokens.r2(task_K), null_B) <= 0.05
+    assert 30 <= rejected["runs"] <= 70, f"{rejected['runs']} of 1000"
     assert rejected["tokens"] > 200
 
 
@@ -676,3 +689,29 @@ def test_over_training_says_what_it_cannot_align(trained):
     one = over_training(trained(checkpoints=1), of="delta", permutations=20, draws=20)
     assert one.omissions == ["There is one checkpoint only: nothing can be said of change."]
     assert not any("change" in number.quantity for number in one.numbers) and not one.findings
+
+
+def test_the_runs_of_a_cell_change_places_together():
+    """Cells of 2, 1, 3 and 2 runs: in each draw a cell's runs come from one cell of its stratum."""
+    level_N, stratum_N = np.array([0, 0, 1, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 1, 1, 1])
+    orders_BN = cell_orders_within(level_N, stratum_N, 40, 0)
+    sources = [tuple(zip(level_N[order], stratum_N[order], strict=True)) for order in orders_BN]
+    for source in sources:
+        assert source[0] == source[1] and len(set(source[3:6])) == 1 and source[6] == source[7]
+        assert all(s == stratum for (_, s), stratum in zip(source, stratum_N, strict=True))
+        assert {source[0], source[2]} == {(0, 0), (1, 0)} and {source[3], source[6]} == {(0, 1), (1, 1)}
+    assert len(set(sources)) == 4, "two strata of two cells"
+
+
+def test_seeds_that_are_alike_are_no_task_effect():
+    """Runs of a cell have something in common that no init and no task has: R2 of the task rejects in 5 %."""
+    init_N, task_N, _ = (x.ravel() for x in np.indices((4, 3, 4)))
+    rejected, exchanged_singly = 0, 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        cell_N1d = generator.normal(size=(4, 3, 1, 8))[init_N, task_N]
+        inner = Inner.of(cell_N1d + 0.3 * generator.normal(size=(len(init_N), 2, 8)))
+        rejected += run_share(inner, task_N, init_N, 99, seed).p <= 0.05
+        singly_B = inner.r2_permuted(task_N, orders_within(init_N, 99, seed))
+        exchanged_singly += permutation_p(inner.r2(task_N), singly_B) <= 0.05
+    assert rejected <= 8 and exchanged_singly >= 40

@@ -299,6 +299,35 @@ def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
     return orders_BN
 
 
+def first_of_cells(codes_N: np.ndarray, strata_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the first run of each cell [C], the cell of each run [N]), int64: a cell has one level and one stratum.
+
+    Cells in the order in which their first runs stand.
+    """
+    pairs_N2 = np.stack([np.unique(x, return_inverse=True)[1] for x in (codes_N, strata_N)], axis=1)
+    _, first_C, cell_N = np.unique(pairs_N2, axis=0, return_index=True, return_inverse=True)
+    place_C = np.argsort(np.argsort(first_C))
+    return np.sort(first_C), place_C[cell_N.reshape(-1)]
+
+
+def cell_orders_within(codes_N: np.ndarray, strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """[B, N] int64: for each run, the run of another cell of its stratum whose place it takes, in n random draws.
+
+    Whole cells change places, for the seeds of a cell may be alike in more than level and stratum. A run takes the
+    place of the run with its number in the other cell, counted round where that has fewer.
+    """
+    first_C, cell_N = first_of_cells(codes_N, strata_N)
+    members = [np.flatnonzero(cell_N == cell) for cell in range(len(first_C))]
+    number_N = np.empty(len(cell_N), dtype=np.int64)
+    for member in members:
+        number_N[member] = np.arange(len(member))
+    sizes_C = np.array([len(member) for member in members])
+    place_CM = np.stack([np.resize(member, sizes_C.max()) for member in members])
+    source_BN = orders_within(strata_N[first_C], n, seed)[:, cell_N]
+    orders_BN: np.ndarray = place_CM[source_BN, number_N % sizes_C[source_BN]]
+    return orders_BN
+
+
 def other_orders(count: int, most: int, seed: int) -> tuple[list[np.ndarray], bool]:
     """(orders of so many things, [count] int64 each; whether they are all): all but the given one, or `most` random.
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from promptgeo.analysis.resampling import (
     assignments,
+    cell_orders_within,
+    first_of_cells,
     orders_within,
     percentile_interval,
     permutation_p,
@@ -149,14 +151,14 @@ def basis(*codes: np.ndarray) -> np.ndarray:
 def between(gram_NN: np.ndarray, codes_N: np.ndarray, orders_BN: np.ndarray) -> np.ndarray:
     """[B] float64: sum over the levels of z' gram z / n, the levels assigned as each order says."""
     levels = np.arange(int(codes_N.max()) + 1)
-    sizes_L = np.bincount(codes_N)
     size = max(CHUNK // (len(codes_N) * len(levels)), 1)
     sums = []
     for start in range(0, len(orders_BN), size):
         z_NBL = (codes_N[orders_BN[start : start + size]].T[..., None] == levels).astype(np.float64)
         z_Nc = z_NBL.reshape(len(codes_N), -1)
         forms_BL = np.einsum("nc,nc->c", gram_NN @ z_Nc, z_Nc).reshape(-1, len(levels))
-        sums.append((forms_BL / sizes_L).sum(1))
+        # Cells may have unequal numbers of runs, so that a level has another number once they have changed places.
+        sums.append((forms_BL / np.maximum(z_NBL.sum(0), 1.0)).sum(1))
     return np.concatenate(sums)
 
 
@@ -194,10 +196,11 @@ class Share:
 def run_share(inner: Inner, codes_N: np.ndarray, strata_N: np.ndarray, permutations: int, seed: int) -> Share:
     """R2 of a factor of whole runs.
 
-    Null: the runs of each stratum exchange their levels, and keep their tokens at their positions.
+    Null: the cells of each stratum exchange their levels, all runs of one together; tokens keep their positions.
     """
-    null_B = inner.r2_permuted(codes_N, orders_within(strata_N, permutations, seed))
-    return Share(inner.r2(codes_N), null_B, assignments(codes_N, strata_N))
+    null_B = inner.r2_permuted(codes_N, cell_orders_within(codes_N, strata_N, permutations, seed))
+    first_C, _ = first_of_cells(codes_N, strata_N)
+    return Share(inner.r2(codes_N), null_B, assignments(codes_N[first_C], strata_N[first_C]))
 
 
 def position_share(unit_NPd: np.ndarray, inner: Inner, permutations: int, seed: int) -> Share:

@@ -47,7 +47,9 @@ from promptgeo.analysis.geometry.variance import (
 from promptgeo.analysis.question import Of, question
 from promptgeo.analysis.resampling import (
     assignments,
+    cell_orders_within,
     drawn_means,
+    first_of_cells,
     least_dealt_p,
     orders_within,
     permutation_p,
@@ -143,11 +145,13 @@ class _Grid:
         """
         if factor == "position":
             return position_ways(self.n, self.inner.length)
-        return assignments(self.codes[factor], self.codes[OTHER[factor]])
+        first_C, _ = first_of_cells(self.codes[factor], self.codes[OTHER[factor]])
+        return assignments(self.codes[factor][first_C], self.codes[OTHER[factor]][first_C])
 
     def deals(self, factor: str) -> float:
         """In how many ways the deltas of its levels can be dealt anew, each P0 kept."""
-        return 2.0 / least_dealt_p(pd.crosstab(self.codes[OTHER[factor]], self.codes[factor]).to_numpy().tolist())
+        counts_SL = pd.crosstab(self.codes[OTHER[factor]], self.codes[factor]).to_numpy()
+        return 2.0 / least_dealt_p((counts_SL > 0).astype(int).tolist())
 
     def exchangeable(self, factor: str) -> bool:
         return self.ways(factor) > 1.5  # more than 1, whatever rounding leaves of it
@@ -344,7 +348,7 @@ def _report_beyond_p0(
 ) -> None:
     """Do the shares of init and position exceed what P0 alone gives, with the deltas of others?"""
     if grid.exchangeable("init"):
-        orders_BN = orders_within(grid.codes["task"], draws.redraws, draws.seed)
+        orders_BN = cell_orders_within(grid.codes["init"], grid.codes["task"], draws.redraws, draws.seed)
         share = Reassigned(initial_NPd, delta_NPd, grid.codes["task"]).r2(grid.codes["init"], orders_BN)
         _report_beyond("init", "inits", replace(share, ways=grid.deals("init")), grid, result)
     if grid.exchangeable("position"):
@@ -382,7 +386,7 @@ def _report_moved(
     far = _report_distances(runs, initial_NPd, delta_NPd, draws.seed, result)
     if not grid.exchangeable("task"):
         return None
-    orders_BN = orders_within(grid.codes["init"], draws.redraws, draws.seed)
+    orders_BN = cell_orders_within(grid.codes["task"], grid.codes["init"], draws.redraws, draws.seed)
     reassigned = Reassigned(initial_NPd, delta_NPd, grid.codes["init"], as_far=True)
     share = replace(reassigned.r2(grid.codes["task"], orders_BN), ways=grid.deals("task"))
     excess, against = _report_excess("task", ("moved", "beyond_moved"), share, grid, result)
