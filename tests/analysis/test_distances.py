@@ -488,7 +488,7 @@ def test_shared_arrangement_is_found_and_shared_positions_are_not_taken_for_one(
         (claim,) = paper.claims
         above = number(paper, "pearson.minimum").value > number(paper, "pearson.zero_diagonal_alone").high
         assert claim.outcome == ("holds" if above else "not decidable")
-        assert above or "Not given: the lowest r is above what the zero diagonal alone gives" in claim.evidence
+        assert above or "not given: the lowest r is above what the zero diagonal alone gives" in claim.evidence
     positions = sequences(planted(width=128, seed=2, position=1.0))
     assert number(positions, "pearson.minimum").value > 0.7 and positions.findings[0].p > 0.05
 
