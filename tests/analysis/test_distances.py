@@ -488,7 +488,7 @@ def test_shared_arrangement_is_found_and_shared_positions_are_not_taken_for_one(
         (claim,) = paper.claims
         above = number(paper, "pearson.minimum").value > number(paper, "pearson.zero_diagonal_alone").high
         assert claim.outcome == ("holds" if above else "not decidable")
-        assert above or "not given: the lowest r is above what the zero diagonal alone gives" in claim.evidence
+        assert above or "Not given: the lowest r is above what the zero diagonal alone gives" in claim.evidence
     positions = sequences(planted(width=128, seed=2, position=1.0))
     assert number(positions, "pearson.minimum").value > 0.7 and positions.findings[0].p > 0.05
 
@@ -598,6 +598,7 @@ def test_tasks_that_only_move_differently_far_correlate_by_that_alone():
     assert claim.outcome == "not decidable" and "equally far" in claim.needs
 
 
+@pytest.mark.long
 def test_that_some_pairs_correlate_is_adjusted_for_how_many_there_are():
     some = 0
     for seed in range(8):

@@ -109,6 +109,7 @@ def test_angle_above_all_and_scale_alone_are_told_apart():
     assert number(by_scale, "difference.reaction.initial").value < 0  # the control sees the scale, too
 
 
+@pytest.mark.long
 def test_premises_that_are_not_met_leave_it_undecided():
     few = asked(scale, runs=5).claims[0]
     assert few.outcome is Outcome.undecidable and few.needs == "6 runs"
@@ -126,6 +127,7 @@ def test_premises_that_are_not_met_leave_it_undecided():
     assert one.claims[0].outcome is Outcome.undecidable and not one.findings
 
 
+@pytest.mark.long
 def test_where_only_the_displacement_counts_angle_and_magnitude_are_seldom_told_apart():
     """Outcomes are drawn with a chance that falls with the displacement; 200 draws."""
     from promptgeo.analysis.resampling import sign_flip_p

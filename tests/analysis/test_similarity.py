@@ -106,6 +106,7 @@ def test_two_runs_say_nothing_of_others():
     )
 
 
+@pytest.mark.long
 def test_tasks_that_only_move_differently_far_are_not_closer():
     """By exchanging tasks within inits alone, every one of these would be."""
     said, exchanged = [], []

@@ -282,6 +282,7 @@ def moved_differently_far(draw: int, task: float = 0.0) -> RunTable:
     return RunTable.from_arrays(start + far[:, None, None] * delta, table, start)
 
 
+@pytest.mark.long
 def test_tasks_that_only_move_differently_far_do_not_matter():
     fired = 0
     for draw in range(12):

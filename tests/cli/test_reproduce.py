@@ -184,6 +184,7 @@ def test_help_names_the_studies_without_torch():
     assert outcome.returncode == 0 and "Studies: composition, convexity, " in outcome.stdout, outcome.stderr
 
 
+@pytest.mark.long
 def test_study_3_as_published():
     grid, study = published(), Study.of("init_vs_task", published()[0].study)
     config = grid[0]
