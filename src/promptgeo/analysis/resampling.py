@@ -281,15 +281,6 @@ def permutation_p(observed: float, null: np.ndarray, tail: str = "greater") -> f
     return float(min((1 + extreme) / (1 + len(null)), 1.0))
 
 
-def permuted_within(strata_N: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """[N] int64: a random order of the runs that exchanges only runs of the same stratum."""
-    order = np.arange(len(strata_N))
-    for stratum in np.unique(strata_N):
-        members = np.flatnonzero(strata_N == stratum)
-        order[members] = generator.permutation(members)
-    return order
-
-
 def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
     """[B, N] int64: n random orders of the runs that exchange only runs of the same stratum."""
     strata_N = np.unique(strata_N, return_inverse=True)[1]

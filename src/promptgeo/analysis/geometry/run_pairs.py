@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptgeo.analysis.geometry.rotation import rotation_null
-from promptgeo.analysis.resampling import jackknife_interval, null_draws, permutation_p, permuted_within
+from promptgeo.analysis.geometry.how_far import Control, Moved
+from promptgeo.analysis.resampling import cell_orders_within, jackknife_interval, permutation_p
+from promptgeo.runs.table import RunTable
 
 
 def over_runs(values_NN: np.ndarray, pairs_NN: np.ndarray, least: float, most: float) -> tuple[float, float]:
@@ -33,39 +34,28 @@ class SameTask:
     difference: float
     """Mean cosine within tasks less between tasks."""
     p: float
-    """Of tasks exchanged within inits."""
-    rotated_p: float | None
-    """Of each run's way turned at random: whether it is where training went, not only how far. None without P0s."""
-    rotated: float | None
-    """Mean difference of the turned ones."""
+    """Of the tasks of whole cells exchanged within inits."""
+    how_far: Control | None
+    """Where tasks only differ in how far they move their prompts; None without P0s."""
 
 
-def same_task(
-    prompts_NPd: np.ndarray,
-    initial_NPd: np.ndarray | None,
-    tasks_N: np.ndarray,
-    inits_N: np.ndarray,
-    permutations: int,
-    rotations: int,
-    seed: int,
-) -> SameTask:
-    """Whether tokens at equal position of one task's runs have a larger cosine than those of others."""
-    cosines_NN = mean_cosines(prompts_NPd)
+def same_task(runs: RunTable, moved: Moved | None, permutations: int, seed: int) -> SameTask:
+    """Whether tokens at equal position of one task's runs have a larger cosine than those of others.
+
+    Runs of two tasks with one init, of which cells can be exchanged.
+    """
+    tasks_N, inits_N = (runs.table[factor].to_numpy() for factor in ("task", "init"))
+    cosines_NN = mean_cosines(runs.prompts())
     observed = closer(cosines_NN, tasks_N, inits_N)
-    null = null_draws(
-        lambda generator: closer(cosines_NN, tasks_N[permuted_within(inits_N, generator)], inits_N), permutations, seed
-    )
-    p = permutation_p(observed, null[np.isfinite(null)])
-    if initial_NPd is None:
-        return SameTask(observed, p, None, None)
-    turned = rotation_null(
-        lambda moved_NPd: closer(mean_cosines(moved_NPd), tasks_N, inits_N),
-        initial_NPd,
-        prompts_NPd - initial_NPd,
-        rotations,
-        seed,
-    )
-    return SameTask(observed, p, permutation_p(observed, turned), float(turned.mean()))
+    orders_BN = cell_orders_within(tasks_N, inits_N, permutations, seed)
+    null_B = np.array([closer(cosines_NN, tasks_N[order], inits_N) for order in orders_BN])
+    p = permutation_p(observed, null_B[np.isfinite(null_B)])
+    dealt_B = None
+    if moved is not None:
+        dealt_B = moved.null(
+            lambda prompts_NPd: closer(mean_cosines(prompts_NPd), tasks_N, inits_N), permutations, seed
+        )
+    return SameTask(observed, p, None if dealt_B is None else Control.of(observed, dealt_B))
 
 
 def mean_cosines(prompts_NPd: np.ndarray) -> np.ndarray:

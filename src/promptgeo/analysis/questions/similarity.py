@@ -8,10 +8,11 @@ import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
 from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.geometry.how_far import Moved
 from promptgeo.analysis.geometry.run_pairs import closer, over_runs, same_task
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
-from promptgeo.analysis.question import question
+from promptgeo.analysis.question import Of, question
 from promptgeo.analysis.resampling import (
     STILL,
     bootstrap_mean,
@@ -39,7 +40,6 @@ def similarity(
     alike: float = 0.5,
     sample: int = 2000,
     permutations: int = 1000,
-    rotations: int = 200,
     draws: int = 1000,
     length: int | None = None,
     seed: int = 0,
@@ -53,7 +53,7 @@ def similarity(
 
     Intervals leave out whole runs (a share of all or none has Wilson's for as many runs; two runs say nothing).
     `same_task` (run_pairs.py): runs of one task less runs of others, at as many shared inits; its p is the larger of
-    that of tasks exchanged within an init and that of every run's delta turned at random, `same_task.rotated`;
+    that of tasks exchanged within an init and that beside tasks that only move differently far, `same_task.how_far`;
     `moved.<task>`, the mean norm of the deltas. Table `matrix`: a row per ordered pair of runs; `tokens`: a row per
     unordered pair of runs and position. The claims are about pairs within tasks; nearly orthogonal pairs are a finding
     where there are more than P0s and the vocabulary have: in many dimensions most pairs are.
@@ -62,7 +62,7 @@ def similarity(
         orthogonal: |cosine| below which tokens count as nearly orthogonal.
         alike: cosine from which tokens would count as similar.
         sample: random pairs for each base rate.
-        permutations, rotations: for the two p of same_task.
+        permutations: for the two p of same_task (how_far.py draws fewer).
         draws: bootstrap draws, of the base rates.
         length: only prompts of so many tokens; null: all, which must have the same.
         seed: of all draws.
@@ -91,7 +91,7 @@ def similarity(
         _orthogonal_finding(near[WITHIN], bases, above, orthogonal, of),
     ]
     result.findings += findings
-    _same_task(result, runs, initial_NPd, permutations, rotations, seed)
+    _same_task(result, runs, initial_NPd, permutations, seed)
     within_runs = int(pairs[WITHIN].any(1).sum())
     result.claims += [
         decided(
@@ -215,10 +215,8 @@ def _beside_p0(
     return base, (trained - share, low, high)
 
 
-def _same_task(
-    result: Result, runs: RunTable, initial_NPd: np.ndarray | None, permutations: int, rotations: int, seed: int
-) -> None:
-    """Numbers `same_task`, `same_task.rotated` and `moved.<task>`, and the finding, where tasks can be exchanged."""
+def _same_task(result: Result, runs: RunTable, initial_NPd: np.ndarray | None, permutations: int, seed: int) -> None:
+    """Numbers `same_task`, `same_task.how_far` and `moved.<task>`, and the finding, where tasks can be exchanged."""
     tasks_N, inits_N = (runs.table[factor].to_numpy() for factor in ("task", "init"))
     if not exchangeable(tasks_N, inits_N) or np.isnan(closer(np.eye(len(runs)), tasks_N, inits_N)):
         result.omissions.append(
@@ -226,19 +224,21 @@ def _same_task(
             "runs within a task and between tasks that share an init, or that do not."
         )
         return
-    compared = same_task(runs.prompts(), initial_NPd, tasks_N, inits_N, permutations, rotations, seed)
-    p = max(compared.p, compared.rotated_p or 0.0)
-    number = result.number("same_task", compared.difference, len(runs), "runs", p=p)
-    cause, moved = "", ""
-    if initial_NPd is None or compared.rotated is None:
+    compared = same_task(runs, Moved.of(runs, Of.prompt), permutations, seed)
+    control = compared.how_far
+    number = result.number(
+        "same_task", compared.difference, len(runs), "runs", p=max(compared.p, control.p if control else 0.0)
+    )
+    cause, beside = "", ""
+    if control is None or initial_NPd is None:
         cause = ", which may be because they moved differently far"
     else:
-        result.number("same_task.rotated", compared.rotated, rotations, "rotations", p=compared.rotated_p)
+        result.number("same_task.how_far", *control.row)
         lengths_N = np.linalg.norm((runs.prompts() - initial_NPd).reshape(len(runs), -1), axis=1)
         means = [_moved(result, task, lengths_N[tasks_N == task]) for task in order_of_appearance(tasks_N)]
-        moved = f"; with each run's way turned at random {compared.rotated:+.3f} (p = {compared.rotated_p:.2g}), "
-        moved += f"prompts moved {min(means):.2f} to {max(means):.2f} by task"
-    if p < LEVEL:
+        beside = f"; where each run goes as far, but the way of any task's run of its init, {control.mean:+.3f} "
+        beside += f"(p = {control.p:.2g}), prompts moved {min(means):.2f} to {max(means):.2f} by task"
+    if compared.p < LEVEL and (control is None or control.beyond(compared.difference)):
         says = f"lie closer than runs of others{cause}"
     elif compared.p < LEVEL:
         says = "are not shown to lie closer than runs of others but by how far they moved"
@@ -246,7 +246,7 @@ def _same_task(
         says = "are not shown to lie closer than runs of others"
     sentence = (
         f"Runs of one task {says}: mean cosine {compared.difference:+.3f} at as many shared inits "
-        f"(p = {compared.p:.2g}){moved} (n = {len(runs)} runs)."
+        f"(p = {compared.p:.2g}){beside} (n = {len(runs)} runs)."
     )
     result.findings.append(Finding.of(number, sentence))
 
