@@ -50,7 +50,8 @@ def spread(runs, *, of, convention, scale=1.0, extra=8, more=8, trouble=None) ->
     result = Result(tables={"values": pd.DataFrame({"value": [value]})}, figures={"drawing": "<svg/>"})
     number = result.number("spread", value, len(vectors), "tokens", p=0.5)
     result.findings.append(Finding.of(number, f"It spreads over {value:.6f} by the {convention} convention."))
-    result.claims.append(Claim("tiny" if trouble == "claim" else "small", Outcome.of(value < 1), "As it is."))
+    outcome = Outcome.holds if value < 1 else Outcome.fails
+    result.claims.append(Claim("tiny" if trouble == "claim" else "small", outcome, "As it is."))
     return result
 
 

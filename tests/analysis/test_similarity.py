@@ -117,10 +117,10 @@ def test_tasks_that_only_move_differently_far_are_not_closer():
         table = RunTable.from_arrays(runs.prompts(), runs.table)
         exchanged.append(number(similarity(table, permutations=99), "same_task").p)
     assert np.mean(np.array(exchanged) < 0.05) > 0.5 and np.mean(np.array(said) < 0.05) <= 1 / 8
-    planted = similarity(moved_runs(0.0, 0.0, steps=(0.3, 1.0, 3.0), task=1.0, words=True), permutations=99)
-    assert (
-        number(planted, "same_task").p == 0.01 and number(planted, "moved.2").value > number(planted, "moved.0").value
-    )
+    planted = similarity(moved_runs(0.0, 0.0, steps=(0.3, 1.0, 3.0), task=1.0, words=True), permutations=999)
+    # Three tasks within three inits can be dealt in 36 ways.
+    assert number(planted, "same_task").p < 0.05
+    assert number(planted, "moved.2").value > number(planted, "moved.0").value
 
 
 def test_runs_that_never_share_an_init_within_a_task_are_compared_at_different_inits():

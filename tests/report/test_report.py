@@ -110,7 +110,7 @@ def distances(convention: str, of: str, closer: bool = True) -> Result:
         Finding(f"{of} tokens lie {'closer' if closer else 'no closer'} ({convention}).", 0.2, 40, "pairs", 0.1, 0.3)
     )
     if of == "prompt":
-        outcome = Outcome.of(closer or convention == "paper")
+        outcome = Outcome.holds if closer or convention == "paper" else Outcome.fails
         result.claims.append(Claim("closer", outcome, f"seen {convention} <at .5>.", p=0.01))
     result.tables["means"] = pd.DataFrame({"task": ["a<b"] * 20, "distance": [0.123456] * 20})
     result.figures["bars"] = figure(f"{of} {convention}")
@@ -302,7 +302,7 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     study, result = load_study("convexity"), Result()
     vertices, mixtures = ({task: pair[k] for task, pair in PUBLISHED.items()} for k in (0, 1))
     counted = verdict(vertices, mixtures, 0.05)
-    result.claims.append(Claim("convex", Outcome.of(counted.holds), counted.sentence))
+    result.claims.append(Claim("convex", Outcome.holds if counted.holds else Outcome.fails, counted.sentence))
     for kind, accuracies in (("vertices", vertices), ("mixtures", mixtures)):
         for task, accuracy in accuracies.items():
             for which, value in (

@@ -226,27 +226,6 @@ def t_mean(
 # Means over pairs of runs.
 
 
-def pair_interval(values_NN: np.ndarray, pairs_NN: np.ndarray, weights_BN: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over chosen pairs of runs (bool, symmetric), whole runs drawn."""
-    chosen_NN = np.where(pairs_NN, values_NN, 0.0)
-    return percentile_interval(pair_means(weights_BN, chosen_NN, pairs_NN.astype(np.float64)))
-
-
-def token_pair_interval(
-    distances_KK: np.ndarray, run_K: np.ndarray, chosen_KK: np.ndarray, draws: int = 500, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the mean distance over chosen pairs of tokens (bool, symmetric), the runs run_K [K] drawn.
-
-    Pairs share runs, so they are not independent: drawing pairs would make the interval far too narrow.
-    """
-    runs = int(run_K.max()) + 1
-    pair_sum, pair_count = np.zeros((runs, runs)), np.zeros((runs, runs))
-    rows, columns = np.nonzero(chosen_KK)
-    np.add.at(pair_sum, (run_K[rows], run_K[columns]), distances_KK[rows, columns])
-    np.add.at(pair_count, (run_K[rows], run_K[columns]), 1.0)
-    return percentile_interval(pair_means(run_weights(runs, draws, seed), pair_sum, pair_count))
-
-
 def pair_means(weights_BN: np.ndarray, sum_NN: np.ndarray, count_NN: np.ndarray) -> np.ndarray:
     """[B] float64: the mean over pairs of tokens in each bootstrap draw of runs; NaN where a draw has no such pair.
 

@@ -77,11 +77,6 @@ class Outcome(StrEnum):
     fails = "does not hold"
     undecidable = "not decidable"
 
-    @classmethod
-    def of(cls, holds: bool) -> "Outcome":
-        """Of a statement that these runs decide either way."""
-        return cls.holds if holds else cls.fails
-
 
 @dataclass(frozen=True)
 class Claim:

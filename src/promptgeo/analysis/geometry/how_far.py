@@ -93,7 +93,12 @@ class Moved:
         orders_BN = cell_orders(self.table, "init", "task", min(draws, MOST_DRAWS), seed)
         if orders_BN is None:
             return None
-        return np.array([statistic(self.initial_NPd + self.far_NP1 * self.direction_NPd[order]) for order in orders_BN])
+        return np.array([statistic(self.dealt(order)) for order in orders_BN])
+
+    def dealt(self, order_N: np.ndarray) -> np.ndarray:
+        """[N, P, d] float32: each run as far from its P0 as it is, the way of the run that an order gives it."""
+        prompts_NPd: np.ndarray = self.initial_NPd + self.far_NP1 * self.direction_NPd[order_N]
+        return prompts_NPd
 
     @property
     def words(self) -> str:

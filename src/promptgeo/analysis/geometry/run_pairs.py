@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptgeo.analysis.geometry.how_far import Control, Moved
+from promptgeo.analysis.geometry.how_far import MOST_DRAWS, Control, Moved
 from promptgeo.analysis.resampling import cell_orders_within, jackknife_interval, permutation_p
 from promptgeo.runs.table import RunTable
 
@@ -42,20 +42,26 @@ class SameTask:
 def same_task(runs: RunTable, moved: Moved | None, permutations: int, seed: int) -> SameTask:
     """Whether tokens at equal position of one task's runs have a larger cosine than those of others.
 
-    Runs of two tasks with one init, of which cells can be exchanged.
+    Runs of one task and init that start from the same P0 may be alike in more: they change places together. Of runs
+    whose P0 is not known each changes places alone.
     """
     tasks_N, inits_N = (runs.table[factor].to_numpy() for factor in ("task", "init"))
+    starts_N = np.arange(len(runs))
+    if moved is not None:
+        starts_N = np.unique(moved.initial_NPd.reshape(len(runs), -1), axis=0, return_inverse=True)[1].reshape(-1)
+    units_N = np.unique(
+        np.stack([np.unique(tasks_N, return_inverse=True)[1], starts_N], 1), axis=0, return_inverse=True
+    )
+    orders_BN = cell_orders_within(units_N[1].reshape(-1), inits_N, permutations, seed)
     cosines_NN = mean_cosines(runs.prompts())
     observed = closer(cosines_NN, tasks_N, inits_N)
-    orders_BN = cell_orders_within(tasks_N, inits_N, permutations, seed)
     null_B = np.array([closer(cosines_NN, tasks_N[order], inits_N) for order in orders_BN])
     p = permutation_p(observed, null_B[np.isfinite(null_B)])
-    dealt_B = None
-    if moved is not None:
-        dealt_B = moved.null(
-            lambda prompts_NPd: closer(mean_cosines(prompts_NPd), tasks_N, inits_N), permutations, seed
-        )
-    return SameTask(observed, p, None if dealt_B is None else Control.of(observed, dealt_B))
+    if moved is None:
+        return SameTask(observed, p, None)
+    dealt = (moved.dealt(order) for order in orders_BN[:MOST_DRAWS])
+    dealt_B = np.array([closer(mean_cosines(prompts_NPd), tasks_N, inits_N) for prompts_NPd in dealt])
+    return SameTask(observed, p, Control.of(observed, dealt_B))
 
 
 def mean_cosines(prompts_NPd: np.ndarray) -> np.ndarray:
