@@ -37,13 +37,14 @@ class Control:
     high: float
     """95 % range of its draws."""
     p: float
-    """Two-sided, of the observed statistic."""
+    """Of the observed statistic being larger: few tasks and inits can be dealt in few ways, and half of a two-sided p
+    would ask what no one does."""
     draws: int
 
     @classmethod
     def of(cls, observed: float, null_B: np.ndarray) -> "Control":
         """Of a statistic and its draws."""
-        p = permutation_p(observed, null_B, "two-sided")
+        p = permutation_p(observed, null_B)
         return cls(float(null_B.mean()), *percentile_interval(null_B), p, len(null_B))
 
     def beyond(self, observed: float) -> bool:
