@@ -25,7 +25,12 @@ CHEAP |= {"max_pairs": 20, "max_compositions": 12, "max_orders": 4, "max_subsets
 CHEAP |= {"random": 5, "others": 5, "words": 3, "points": 7, "dimensions": [1, 4, 16], "chosen_on": 12}
 """Options by name, where an analysis has them: nothing is tested more often, or on more, than calibration needs."""
 FEW = {
-    "projection": ("nothing", "four runs"),
+    "projection": ("nothing",),
+    "matched": ("nothing", "run and cell", "how far", "eight runs", "study 3"),
+    "sensitivity": ("planted",),
+    "bezier": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
+    "repeatable": ("all alike", "floor", "failed trainings", "planted", "wells"),
+    "convexity": ("all alike", "floor", "failed trainings", "untrained", "planted", "wells"),
     "neighbours": ("nothing", "run and cell", "how far", "eight runs", "study 3"),
     "transplant": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "dimension": ("all alike", "untrained", "planted"),
@@ -34,11 +39,14 @@ FEW = {
 }
 """Analyses that take long: the scenarios that they are asked about."""
 ONLY: dict[str, dict[str, Any]] = {
-    "convexity": {"steps": 5},
+    "convexity": {"steps": 5, "mixtures": 40},
     "projection": {"perplexity": 5.0},
     "composition": {"max_examples": 16, "max_pairs": 6},
     "transplant": {"max_pairs": 12, "max_compositions": 6},
+    "token_operations": {"max_runs": 4},
     "neighbours": {"epsilons": [0.5, 0.9], "permutations": 99},
+    "sequences": {"permutations": 99},
+    "mean_distances": {"permutations": 99},
 }
 """Options of one analysis."""
 INSTANCES = 3

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from promptgeo.analysis.resampling import clopper_pearson
+from promptgeo.analysis.resampling import clopper_pearson, t_quantile, t_two_sided
 
 LEAST_LEVELS = 3
 """Of a factor whose levels are left out: without one of two there are no pairs. One with fewer is taken as it is."""
@@ -33,18 +33,14 @@ class Error(NamedTuple):
 
     def interval(self, value: float, level: float = 0.95) -> tuple[float, float]:
         """By Student's t."""
-        from scipy.stats import t
-
-        half = float(t.ppf((1 + level) / 2, self.freedom)) * self.standard
+        half = t_quantile((1 + level) / 2, self.freedom) * self.standard
         return value - half, value + half
 
     def p(self, value: float) -> float:
         """Two-sided p of a value of 0, by Student's t; 1 where neither it nor the leave-outs leave 0."""
-        from scipy.stats import t
-
         if self.standard == 0:
             return float(value == 0)
-        return float(2 * t.sf(abs(value) / self.standard, self.freedom))
+        return t_two_sided(value / self.standard, self.freedom)
 
     def greater_p(self, value: float) -> float:
         """The two-sided p where the value is positive, else 1: of the statement that it lies above 0."""
@@ -62,14 +58,14 @@ class Error(NamedTuple):
 
         (Korn and Graubard 1998.) A share of 0 or 1, which does not vary, counts one observation for each unit.
         """
-        from scipy.stats import beta, t
+        from scipy.special import betaincinv
 
         if self.standard == 0 or not 0 < share < 1:
             return clopper_pearson(round(share * self.units), self.units)
         n = share * (1 - share) / self.standard**2
-        n = max(n * float(t.ppf(0.975, max(n - 1, 1)) / t.ppf(0.975, self.freedom)) ** 2, 1.0)
+        n = max(n * (t_quantile(0.975, max(n - 1, 1)) / t_quantile(0.975, self.freedom)) ** 2, 1.0)
         hits, misses = share * n, (1 - share) * n
-        return float(beta.ppf(0.025, hits, misses + 1)), float(beta.ppf(0.975, hits + 1, misses))
+        return float(betaincinv(hits, misses + 1, 0.025)), float(betaincinv(hits + 1, misses, 0.975))
 
 
 class LeaveOuts:

@@ -74,7 +74,7 @@ def points_of(runs: RunTable) -> Points:
         fixed |= {"run": n, "rate": rates_N[n], "untrained": _untrained(runs.table, n)}
         for step, accuracy, prompt_Pd in _points(runs.table, n, run, finals_NPd[n], split):
             p0_Pd = initial_NPd[n].astype(np.float64)
-            moved = float(np.linalg.norm(prompt_Pd - p0_Pd) / np.linalg.norm(p0_Pd))
+            moved = float(np.linalg.norm(prompt_Pd - p0_Pd) / (np.linalg.norm(p0_Pd) or np.nan))
             rows.append(fixed | {"step": step, "accuracy": accuracy, "moved": moved})
             prompts.append(prompt_Pd)
     named = "validation" if on_validation else _split(trained[0])

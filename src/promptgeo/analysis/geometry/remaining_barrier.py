@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptgeo.analysis.resampling import draw_counts
+from promptgeo.analysis.resampling import draw_counts, t_quantile
 
 LARGEST = 10.0
 """A share that may be larger counts as this."""
@@ -75,9 +75,7 @@ class Remaining:
         return bool((over_BTT[0] - z * error_TT).min(1).max() > 0)
 
     def _t(self, level: float) -> float:
-        from scipy.stats import t
-
-        return float(t.ppf(level, max(self.n - 1, 1)))
+        return t_quantile(level, max(self.n - 1, 1))
 
     def _bound(self, below: Callable[[float], bool]) -> float:
         """The largest share of which `below` is true: below is true up to there."""
