@@ -234,3 +234,10 @@ def test_swaps_of_a_mean_are_sign_flips():
 def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_a_p0_of_zero_is_refused_in_one_line():
+    runs = planted()
+    zero = RunTable.from_arrays(runs.prompts(), runs.table, np.zeros_like(runs.prompts()))
+    with pytest.raises(UserError, match="a prompt token is zero"):
+        asked(zero)
