@@ -167,3 +167,16 @@ def test_only_prompts_of_one_length_count():
 def test_a_task_needs_two_runs():
     with pytest.raises(UserError, match="two or more"):
         similarity(random_runs().query("seed == 0"))
+
+
+def test_claims_about_trained_prompts_need_runs_that_learned_their_task():
+    runs = moved_runs(0, 0)
+    for before, final, runs_of, needs in (
+        (0.1, 0.9, slice(None), ""),
+        (0.9, 0.9, slice(None), "prompts that learned their task"),
+        (0.1, 0.9, slice(0, 3), "6 runs, to show that they learned their task"),
+    ):
+        table = runs.table.iloc[runs_of].assign(accuracy_initial=before, accuracy_none=before, accuracy_final=final)
+        few = RunTable.from_arrays(runs.prompts()[runs_of], table, runs.prompts("initial")[runs_of])
+        claim = similarity(few, permutations=9).claims[0]
+        assert (claim.outcome is Outcome.holds) == (not needs) and (claim.needs or "") == needs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from promptgeo.analysis.resampling import sign_flip_p
+from promptgeo.analysis.resampling import sign_flip_p, sign_flips_needed
 from promptgeo.analysis.result import Claim, Outcome
 
 if TYPE_CHECKING:
@@ -120,10 +120,13 @@ def learned(table: "pd.DataFrame") -> list[Premise]:
         if scored.empty:
             continue
         trained, untrained = scored["accuracy_final"].to_numpy(float), scored[f"accuracy_{which}"].to_numpy(float)
-        better = bool(np.mean(trained - untrained) > 0 and sign_flip_p(trained - untrained) < LEVEL)
+        rises = bool(np.mean(trained - untrained) > 0)
+        better = rises and sign_flip_p(trained - untrained) < LEVEL
+        too_few = rises and len(scored) < (least := sign_flips_needed(LEVEL))
         sentence = (
             f"the trained prompts solve more than {words} ({trained.mean():.0%} against {untrained.mean():.0%}, "
             f"n = {len(scored)} runs)"
         )
-        premises.append(Premise(better, sentence, "prompts that learned their task"))
+        needs = f"{least} runs, to show that they learned their task" if too_few else "prompts that learned their task"
+        premises.append(Premise(better, sentence, needs))
     return premises

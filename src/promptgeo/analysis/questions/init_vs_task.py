@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.deciding import LEVEL, Premise, decided
+from promptgeo.analysis.deciding import LEVEL, Premise, decided, learned
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.tokens import require_levels, tokens
 from promptgeo.analysis.geometry.variance import (
@@ -54,7 +54,6 @@ from promptgeo.analysis.resampling import (
     orders_within,
     permutation_p,
     shuffled_positions,
-    sign_flip_p,
     t_interval,
 )
 from promptgeo.analysis.result import Finding, Number, Result
@@ -436,7 +435,7 @@ def _finding(factor: str, share: Share, effect: Number, tokens: int, of: Of, at_
 
 def _add_claims(runs: RunTable, grid: _Grid, parts: dict[str, _Part], moved: Share | None, result: Result) -> None:
     """They hold by their tests alone, and never fail: how small a share would have shown is not known."""
-    solved = _solved(runs)
+    solved = learned(runs.table)
     for factor in OTHER:
         share = parts[factor].share
         if share is None:
@@ -470,22 +469,6 @@ def _of_moved(moved: Share) -> str:
     verdict = "exceeds" if moved.p < LEVEL else "does not detectably exceed"
     low, high = moved.by_chance
     return f"It {verdict} what tasks give that move differently far alone: {low:.3f} to {high:.3f}, p = {moved.p:.2g}."
-
-
-def _solved(runs: RunTable) -> list[Premise]:
-    """Training did something: the trained prompts do their tasks better than P0 and no prompt. [] where not known."""
-    columns = ["accuracy_final", "accuracy_initial", "accuracy_none"]
-    table = runs.table.reindex(columns=columns).astype(float)
-    before = table[columns[1:]].max(axis=1)
-    gains = (table["accuracy_final"] - before).dropna().to_numpy()
-    if not len(gains):
-        return []
-    met = bool(gains.mean() > 0) and sign_flip_p(gains) < LEVEL
-    words = (
-        f"that the trained prompts do their tasks ({table['accuracy_final'].mean():.0%}) better than P0 and no prompt "
-        f"({before.mean():.0%})"
-    )
-    return [Premise(met, words, "prompts that do their tasks")]
 
 
 def _figure(shares: dict[str, Share]) -> str:

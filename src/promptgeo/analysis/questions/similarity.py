@@ -6,7 +6,7 @@ Shapes: N runs, P prompt tokens, d width, S sampled pairs.
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.deciding import LEVEL, Premise, decided
+from promptgeo.analysis.deciding import LEVEL, Premise, decided, learned
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.how_far import Moved
 from promptgeo.analysis.geometry.run_pairs import closer, over_runs, same_task
@@ -93,6 +93,7 @@ def similarity(
     result.findings += findings
     _same_task(result, runs, initial_NPd, permutations, seed)
     within_runs = int(pairs[WITHIN].any(1).sum())
+    premises = learned(runs.table)
     result.claims += [
         decided(
             "tokens_not_similar",
@@ -101,9 +102,10 @@ def similarity(
             threshold=alike,
             below=True,
             p=t_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, within_runs),
+            premises=premises,
             needs="more runs of a task: three at least",
         ),
-        _orthogonal_claim(above, findings[1].sentence, within_runs),
+        _orthogonal_claim(above, findings[1].sentence, within_runs, premises),
     ]
     mean_NN = cosines_PNN.mean(0)
     result.tables |= {"matrix": _matrix_table(mean_NN, tasks_N), "tokens": _token_table(cosines_PNN, tasks_N)}
@@ -305,14 +307,17 @@ def _orthogonal_finding(
     )
 
 
-def _orthogonal_claim(above: dict[str, tuple[float, float, float]], evidence: str, runs: int) -> Claim:
+def _orthogonal_claim(
+    above: dict[str, tuple[float, float, float]], evidence: str, runs: int, premises: list[Premise]
+) -> Claim:
     """More nearly orthogonal pairs than P0s have, and than the vocabulary has: in many dimensions most pairs are."""
     based = Premise(bool(above), "there is a base rate of P0s or of the vocabulary", "P0s, or the model's vocabulary")
     if not above:
-        return decided("some_orthogonal", None, evidence, premises=[based])
+        return decided("some_orthogonal", None, evidence, premises=[*premises, based])
     values, lows, highs = zip(*above.values(), strict=True)
     p = max(t_p(value, value - low, runs) for value, low in zip(values, lows, strict=True))
-    return decided("some_orthogonal", (min(lows), min(highs)), evidence, p=p, needs="more runs of a task")
+    interval = (min(lows), min(highs))
+    return decided("some_orthogonal", interval, evidence, p=p, premises=premises, needs="more runs of a task")
 
 
 def _matrix_table(mean_NN: np.ndarray, tasks_N: np.ndarray) -> pd.DataFrame:
