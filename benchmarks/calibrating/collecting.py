@@ -26,7 +26,11 @@ CHEAP |= {"random": 5, "others": 5, "words": 3, "points": 7, "dimensions": [1, 4
 """Options by name, where an analysis has them: nothing is tested more often, or on more, than calibration needs."""
 FEW = {
     "projection": ("nothing",),
-    "matched": ("nothing", "run and cell", "how far", "eight runs", "study 3"),
+    "matched": ("nothing", "run and cell", "how far", "study 3"),
+    "orthogonal": ("all alike", "floor", "failed trainings", "planted", "wells"),
+    "curves": ("all alike", "ceiling", "floor", "failed trainings", "planted"),
+    "mean_prompts": ("untrained", "all alike", "ceiling", "floor", "failed trainings", "planted"),
+    "speaking_probes": ("untrained", "all alike", "ceiling", "failed trainings", "planted"),
     "sensitivity": ("planted",),
     "bezier": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "repeatable": ("all alike", "floor", "failed trainings", "planted", "wells"),

@@ -154,6 +154,8 @@ GEOMETRY = (
 class Skills:
     """Runs by what their prompts, and whatever is made of them, can do.
 
+    What an analysis' intervals take as given (test examples, or the runs) is the same in all of its draws.
+
     level: of every prompt, or None where it depends on the prompt: trained ones solve their task and P0 does not.
     """
 
@@ -174,7 +176,8 @@ class Skills:
 
     def draw(self, seed: int, name: str = "") -> RunTable:
         """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
-        fixed, generator = np.random.default_rng(2001), np.random.default_rng([seed, 4])
+        fixed = np.random.default_rng(2001)
+        generator = np.random.default_rng([0 if name in GIVEN_RUNS else seed, 4])
         grid = (GRIDS.get(name, "plain"), self.inits, self.seeds)
         lm, infos = stand_in(name), infos_of(*grid)
         names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
@@ -186,7 +189,8 @@ class Skills:
             p0 = np.repeat(0.2 * lm.embeddings_Vd[lm.encode(f" {word}")].numpy(), length, axis=0)
             delta = generator.normal(size=p0.shape) * 0.2 + self.way * ways[config["task"]["name"]]
             runs.append(_run(info, p0, (p0 + delta).astype(np.float32)))
-        lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), seed)
+        examples = 0 if name in GIVEN_EXAMPLES else seed
+        lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), examples)
         for name in names:
             _score([run for run in runs if _task_name(run) == name], lm)
         return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
@@ -232,6 +236,10 @@ GRIDS: dict[str, str] = {
     "orthogonal": "orthogonal",
 }
 """Analysis -> which runs it needs."""
+GIVEN_EXAMPLES = {"explanation", "speaking_probes", "dimension"}
+"""Analyses whose intervals are of other runs on these questions, words and examples: they are the same in all draws."""
+GIVEN_RUNS = {"bezier"}
+"""Analyses whose intervals are of these prompts on other test examples: the prompts are the same in all draws."""
 EXPLANATION = [
     "task=custom", "task.name=explanation", "task.source.kind=bundled", "task.source.bundled=explanations.csv"
 ]  # fmt: skip

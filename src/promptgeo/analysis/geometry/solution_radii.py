@@ -16,7 +16,7 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, small_multiples, svg
 from promptgeo.analysis.geometry.subspaces import DOUBLINGS, HALVINGS, radii, random_directions, unit
 from promptgeo.analysis.groups import TaskRuns
-from promptgeo.analysis.resampling import jackknife_interval, or_wilson
+from promptgeo.analysis.resampling import STILL, jackknife_interval, or_wilson
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.training_loss import loss_gradient, losses_without_gradient
 from promptgeo.data.row import Row
@@ -135,8 +135,10 @@ def _report(result: Result, task: str, measured: pd.DataFrame, tau: float, searc
 
     def geometric(quantity: str, values: pd.Series) -> Number:
         logs_N = values.dropna().to_numpy()
-        mean, low, high = np.exp([logs_N.mean(), *mean_interval(logs_N)]).tolist()
-        return result.number(f"{quantity}.{task}", mean, len(logs_N), "runs", low, high)
+        mean = float(np.exp(logs_N.mean()))
+        # Runs that all end at the largest radius do not say how much they differ.
+        interval = np.exp(mean_interval(logs_N)).tolist() if np.ptp(logs_N) > STILL else (0.0, np.inf)
+        return result.number(f"{quantity}.{task}", mean, len(logs_N), "runs", *interval)
 
     means: dict[str, Number] = {}
     ratios: dict[str, Number] = {}
