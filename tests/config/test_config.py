@@ -671,3 +671,10 @@ def test_a_unit_belongs_to_a_uniform_init():
     with pytest.raises(UserError, match=r"^init.unit=embedding: only init=uniform has a unit"):
         validate(compose(["init=cat", "init.unit=embedding"]))
     validate(compose(["init=uniform", "init.unit=absolute"]))
+
+
+@pytest.mark.parametrize("key", ["template.bos", "task.split.kind", "evaluation.split", "device"])
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_a_number_is_no_choice_among_words(key, number):
+    with pytest.raises(UserError, match=f"^{key}: Invalid value '{number}', expected one of"):
+        compose(["model=tiny", "task=country_capital", "init=cat", f"{key}={number}"])

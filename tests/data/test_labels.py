@@ -142,7 +142,7 @@ def test_class_names_of_hub_data_are_used(tmp_path, kind, monkeypatch, caplog):
 
 
 def test_hidden_labels_are_named(tmp_path):
-    for hidden in ([-1, -1, -1], ["-1", "-1", "-1"]):
+    for hidden in ([-1, -1, -1], ["-1", "-1", "-1"], [-1.0, -1.0, -1.0]):
         for split, labels in (("train", [0, 1]), ("test", hidden), ("validation", [1, 0])):
             table(tmp_path, labels).rename(tmp_path / f"{split}.json")
         message = said(own(tmp_path))

@@ -114,6 +114,20 @@ def test_what_is_auto_has_the_identity_of_what_it_comes_to(tmp_path):
     assert random.id == auto.id and auto.config.task.split.kind is SplitKind.random
 
 
+def test_the_usual_names_written_out_are_the_same_run(tmp_path):
+    line = ("task=custom", f"task.source.path={folder(tmp_path, train=20, validation=5, test=10)}")
+    names = [f"task.split.{role}={role}" for role in ("train", "validation", "test")]
+    assert cell_of(compose([*line, *names])).id == cell_of(compose(line)).id
+    assert cell_of(compose([*line, "task.split.train=train+validation"])).id != cell_of(compose(line)).id
+
+
+def test_a_fraction_beside_the_sources_own_validation_split_is_said_not_to_be_cut(tmp_path, caplog):
+    path = folder(tmp_path, train=20, validation=5, test=10)
+    task = load(path, validation=0.2)
+    assert (len(task.train), len(task.validation)) == (20, 5)
+    assert "task.split.validation=0.2 is not cut: the source's own is used" in caplog.text
+
+
 def test_validation_examples_that_are_asked_for_and_cannot_be_there_are_missed_before_a_model_is_loaded(tmp_path):
     folder(tmp_path, data=20)
     line = ("task=custom", f"task.source.path={tmp_path}/data.jsonl", "evaluation.split=validation")

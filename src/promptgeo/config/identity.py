@@ -19,6 +19,7 @@ _NOT_IDENTITY = re.compile(
 
 
 _AS_FIRST = {"task.split.kind": "random", "template.label_tokens": "alone", "template.bos": "never"}
+_AS_FIRST |= {f"task.split.{role}": role for role in ("train", "validation", "test")}  # the usual names, written out
 """What fields whose default depends on data or model come to where a run is what the first version's was: left out."""
 
 

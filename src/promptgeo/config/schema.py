@@ -15,23 +15,25 @@ from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import MISSING
 
+UNWRITTEN = 10**9
+"""OmegaConf takes the number of a member for the member: from here on nobody writes one (template.bos=3 is an error)."""
 # Enum members are what a user writes in YAML or on the command line.
-SourceKind = Enum("SourceKind", "bundled function_vectors hub file")
-SplitKind = Enum("SplitKind", "auto random own all")
-InitKind = Enum("InitKind", "word text vocab normal uniform labels file run")
-Unit = Enum("Unit", "absolute embedding")
-LongerLabels = Enum("LongerLabels", "refuse warn")
-LabelTokens = Enum("LabelTokens", "auto alone anchored")
-Scoring = Enum("Scoring", "line prefix token")
-Bos = Enum("Bos", "auto always never after_prompt")
-OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor")
-Schedule = Enum("Schedule", "constant linear cosine")
-RegulariserKind = Enum("RegulariserKind", "none orthogonal")
-Precision = Enum("Precision", "auto fp32 bf16")
-Device = Enum("Device", "auto cpu cuda")
-EvaluationSplit = Enum("EvaluationSplit", "test validation")
-Every = Enum("Every", "epoch end")
-Logger = Enum("Logger", "tensorboard wandb")
+SourceKind = Enum("SourceKind", "bundled function_vectors hub file", start=UNWRITTEN)
+SplitKind = Enum("SplitKind", "auto random own all", start=UNWRITTEN)
+InitKind = Enum("InitKind", "word text vocab normal uniform labels file run", start=UNWRITTEN)
+Unit = Enum("Unit", "absolute embedding", start=UNWRITTEN)
+LongerLabels = Enum("LongerLabels", "refuse warn", start=UNWRITTEN)
+LabelTokens = Enum("LabelTokens", "auto alone anchored", start=UNWRITTEN)
+Scoring = Enum("Scoring", "line prefix token", start=UNWRITTEN)
+Bos = Enum("Bos", "auto always never after_prompt", start=UNWRITTEN)
+OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor", start=UNWRITTEN)
+Schedule = Enum("Schedule", "constant linear cosine", start=UNWRITTEN)
+RegulariserKind = Enum("RegulariserKind", "none orthogonal", start=UNWRITTEN)
+Precision = Enum("Precision", "auto fp32 bf16", start=UNWRITTEN)
+Device = Enum("Device", "auto cpu cuda", start=UNWRITTEN)
+EvaluationSplit = Enum("EvaluationSplit", "test validation", start=UNWRITTEN)
+Every = Enum("Every", "epoch end", start=UNWRITTEN)
+Logger = Enum("Logger", "tensorboard wandb", start=UNWRITTEN)
 
 
 @dataclass

@@ -78,7 +78,7 @@ def _of_classes(
     for where, answers in column:
         numbers = [index(answer, len(words)) for answer in answers]
         if None in numbers:
-            hidden = "-1" in answers
+            hidden = not {"-1", "-1.0"}.isdisjoint(answers)
             what = "the hidden label -1 (a benchmark's own secret)" if hidden else f"the label {answers[0]!r}"
             way = "name another split with task.split.test=" if hidden else f"it is none of {words}"
             raise UserError(f"{where} has {what}: {way}")

@@ -277,7 +277,7 @@ def _pair(text: str, answers: tuple[str, ...], copies: int | None) -> Any:
 
 def _require_labels_shown(of_split: list[Labelled], split: str, table: dict[str, Rows], place: str) -> None:
     """Raises UserError where every label is -1: benchmarks hide those of their test split so."""
-    if len(of_split) > 1 and all(answers == ("-1",) for _, answers in of_split):
+    if len(of_split) > 1 and all(answers in (("-1",), ("-1.0",)) for _, answers in of_split):
         others = [other for other in table if other != split]
         raise UserError(
             f"{place}: every label of {split} is -1, so they are hidden; name another split"

@@ -80,9 +80,14 @@ def split_examples(
         train = draw(train, split.max_train, split.seed)
     if split.max_test is not None:
         test = _drawn(test, split.max_test, split.seed)
-    if not isinstance(split.validation, str) and split.validation > 0 and not validation:
-        key = f"task {name}: task.split.validation"
-        train, validation = train_test_split(train, split.validation, split.seed, key)
+    if not isinstance(split.validation, str) and split.validation > 0:
+        if validation:
+            log.warning(
+                "task %s: task.split.validation=%s is not cut: the source's own is used", name, split.validation
+            )
+        else:
+            key = f"task {name}: task.split.validation"
+            train, validation = train_test_split(train, split.validation, split.seed, key)
     if split.max_train is not None:
         _say_counts(train, name)
     return train, validation, test
