@@ -7,8 +7,9 @@ import torch
 import promptgeo as pg
 import reference
 from promptgeo.analysis.geometry import mixtures
-from promptgeo.analysis.geometry.remaining_barrier import Remaining
+from promptgeo.analysis.geometry.remaining_barrier import Remaining, highest_interval, rises
 from promptgeo.analysis.questions.bezier import _meaning, bezier, curve, falls, highest_pairs, train_control
+from promptgeo.analysis.resampling import draw_counts
 from promptgeo.analysis.result import Number
 from promptgeo.analysis.training_loss import token_losses
 from promptgeo.errors import UserError
@@ -170,3 +171,17 @@ def test_no_barrier_no_path(runs, plans):
     assert "so there was nothing to go round" in result.findings[0].sentence
     with pytest.raises(UserError, match="two or more"):
         bezier(runs.query("seed == 0"), lm=plans[0].lm)
+
+
+@pytest.mark.parametrize("height", [0.0, 0.05, 0.3])
+def test_the_highest_rise_of_a_noisy_path_has_an_interval_that_holds_the_true_one(height):
+    t_T = np.linspace(0, 1, 11)
+    weights_BE = np.concatenate([np.ones((1, 60)), draw_counts(np.random.default_rng(0), 60, 300)])
+    held = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        noise_TE = 0.3 * generator.normal(size=(1, 60)) + generator.normal(size=(11, 60)).cumsum(0) * 0.1
+        losses_TE = 1 + (height * 4 * t_T * (1 - t_T))[:, None] + noise_TE
+        low, high = highest_interval(rises(weights_BE, losses_TE, np.ones(60), t_T), 60)
+        held += low <= height <= high
+    assert held >= 91

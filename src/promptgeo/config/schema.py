@@ -16,7 +16,7 @@ from typing import Any, cast, get_args, get_type_hints
 from omegaconf import MISSING
 
 UNWRITTEN = 10**9
-"""OmegaConf takes the number of a member for the member: from here on nobody writes one (template.bos=3 is an error)."""
+"""OmegaConf takes a member's number for the member: from here on nobody writes one (template.bos=3 is an error)."""
 # Enum members are what a user writes in YAML or on the command line.
 SourceKind = Enum("SourceKind", "bundled function_vectors hub file", start=UNWRITTEN)
 SplitKind = Enum("SplitKind", "auto random own all", start=UNWRITTEN)

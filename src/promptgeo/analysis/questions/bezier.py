@@ -19,11 +19,11 @@ from torch import Tensor
 from promptgeo.analysis.deciding import decided
 from promptgeo.analysis.figures import COLOURS, small_multiples, svg
 from promptgeo.analysis.geometry.mixtures import barrier
-from promptgeo.analysis.geometry.remaining_barrier import LARGEST, Remaining
+from promptgeo.analysis.geometry.remaining_barrier import LARGEST, Remaining, highest_interval
 from promptgeo.analysis.geometry.subspaces import TorchLoss
 from promptgeo.analysis.groups import TaskRuns, by_task, two_or_more
 from promptgeo.analysis.question import question
-from promptgeo.analysis.resampling import STILL, draw_counts, percentile_interval, t_interval
+from promptgeo.analysis.resampling import STILL, t_interval
 from promptgeo.analysis.result import Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import EvaluationSet
 from promptgeo.analysis.training_loss import minibatch_losses, token_losses
@@ -159,9 +159,10 @@ def bezier(
                 control = controls[-1]
             paths.append(_scored(lm, task.evaluation_set, start, control, end, points))
             rows += _rows(task, pair, paths[-1])
+        straight = _barrier_number(result, task, paths, "line", draws, seed)
         line = _report_line(result, task, paths, draws, seed)
         if high:
-            _report_path(result, task, paths, line, max(falling), (round_below, still), draws, seed)
+            _report_path(result, task, paths, straight, line, max(falling), (round_below, still), draws, seed)
     result.tables["paths"] = pd.DataFrame(rows)
     result.figures["paths"] = _figure(result.tables["paths"])
     return result
@@ -220,15 +221,14 @@ class _Paths:
     """{way: (correct, losses), each [T, E]}."""
     tokens_E: np.ndarray
 
-    def barriers(self, way: str, drawn_BE: np.ndarray) -> np.ndarray:
-        """[B] float64: in each draw of examples."""
-        return barrier((drawn_BE @ self.ways[way][1].T) / (drawn_BE @ self.tokens_E)[:, None], self.t_T)
+    def barrier(self, way: str) -> float:
+        """The highest rise of the loss above the line between the ends'."""
+        return float(barrier(self.ways[way][1].sum(1) / self.tokens_E.sum(), self.t_T))
 
     @property
     def share(self) -> float:
         """The curve's barrier over the line's, at most LARGEST."""
-        line, curved = (float(self.barriers(way, np.ones((1, len(self.tokens_E))))[0]) for way in ("line", "bezier"))
-        return min(curved / max(line, STILL), LARGEST)
+        return min(self.barrier("bezier") / max(self.barrier("line"), STILL), LARGEST)
 
     def remaining(self, way: str, draws: int, seed: int) -> Remaining:
         """Its rises beside the line's."""
@@ -256,9 +256,8 @@ def _rows(task: TaskRuns, pair: Pair, paths: _Paths) -> list[dict[str, Any]]:
 
 
 def _report_line(result: Result, task: TaskRuns, paths: Sequence[_Paths], draws: int, seed: int) -> Number:
-    """The line's barrier, and its rise at the midpoint, for which the pairs were chosen; returns the latter."""
+    """The line's rise at the midpoint, for which the pairs were chosen."""
     n = task.evaluation_set.n
-    _barrier_number(result, task, paths, "line", draws, seed)
     remaining = [path.remaining("line", draws, seed) for path in paths]
     rise_B = np.mean([each.line_BT[:, each.line_BT.shape[1] // 2] for each in remaining], axis=0)
     interval = t_interval(rise_B[0], rise_B[1:], n) if n > 1 else (-np.inf, np.inf)
@@ -269,35 +268,40 @@ def _report_line(result: Result, task: TaskRuns, paths: Sequence[_Paths], draws:
     return line
 
 
-def _barrier_number(
-    result: Result, task: TaskRuns, paths: Sequence[_Paths], way: str, draws: int, seed: int
-) -> tuple[Number, np.ndarray]:
-    """(number barrier.<way>, [B] in each draw of examples)."""
+def _barrier_number(result: Result, task: TaskRuns, paths: Sequence[_Paths], way: str, draws: int, seed: int) -> Number:
+    """Number barrier.<way>, mean over the paths, and so its interval."""
     n = task.evaluation_set.n
-    drawn_BE = draw_counts(np.random.default_rng(seed), n, draws)
-    value = float(np.mean([path.barriers(way, np.ones((1, n)))[0] for path in paths]))
-    drawn_B = np.mean([path.barriers(way, drawn_BE) for path in paths], axis=0)
-    interval = percentile_interval(drawn_B)
-    return result.number(f"barrier.{way}.{task.name}", value, n, "test examples", *interval), drawn_B
+    value = float(np.mean([path.barrier(way) for path in paths]))
+    ends = [highest_interval(path.remaining(way, draws, seed).path_BT, n) for path in paths]
+    low, high = np.mean(ends, axis=0).tolist() if n > 1 else (0.0, np.inf)
+    return result.number(f"barrier.{way}.{task.name}", value, n, "test examples", low, high)
 
 
 def _report_path(
     result: Result,
     task: TaskRuns,
     paths: Sequence[_Paths],
+    straight: Number,
     line: Number,
     falling: float,
     limits: tuple[float, float],
     draws: int,
     seed: int,
 ) -> None:
-    """How much of the barrier remains on the trained paths. limits: round_below and still."""
+    """How much of the barrier remains on the trained paths.
+
+    straight, line: barrier.line and midpoint.line. limits: round_below and still.
+    """
     n = task.evaluation_set.n
-    curved, curved_B = _barrier_number(result, task, paths, "bezier", draws, seed)
-    drawn_BE = np.concatenate([np.ones((1, n)), draw_counts(np.random.default_rng(seed), n, draws)])
-    straight_B = np.mean([path.barriers("line", drawn_BE) for path in paths], axis=0)
-    interval = percentile_interval(curved_B - straight_B[1:])
-    result.number(f"difference.barrier.{task.name}", curved.value - straight_B[0], n, "test examples", *interval)
+    curved = _barrier_number(result, task, paths, "bezier", draws, seed)
+    less = curved.value - straight.value
+    (low, high), (least, most) = curved.interval, straight.interval
+    # Of a difference of two, from the interval of each (Newcombe 1998, without his bounds).
+    low, high = (
+        less - np.hypot(curved.value - low, most - straight.value),
+        less + np.hypot(high - curved.value, straight.value - least),
+    )
+    result.number(f"difference.barrier.{task.name}", less, n, "test examples", low, high)
     result.number(f"falls.{task.name}", falling, len(paths), "pairs")
     share = max(path.share for path in paths)
     bounds = [path.remaining("bezier", draws, seed).interval(len(paths)) for path in paths]
