@@ -61,16 +61,21 @@ class Geometry:
         """The effects that there are none of; of: prompt or delta, "" for a question that asks of both.
 
         task: any of the task. where: no task's prompts lie elsewhere than another's; they may be moved differently far.
-        trained_init: none of the init on what training added.
+        trained_init: none of the init on what training added. spread.<factor>: none of the factor, in place either, for
+        tokens are compared at length 1: whoever lies farther from 0 spreads over a smaller angle.
         """
+        init = self.init + (self.word if of != "delta" else 0)
         strengths = {
-            "init": self.init + (self.word if of != "delta" else 0),
+            "init": init,
             "trained_init": self.init,
             "task": self.task + (self.moved - 1),
             "where": self.task,
             "position": self.position,
             "cell": self.cell,
-            "spread": self.moved - 1,
+            "moved": self.moved - 1,
+            "spread.init": self.moved - 1 + init,
+            "spread.task": self.moved - 1 + self.task,
+            "spread.position": self.moved - 1 + self.position,
             "rate": 0.0,  # the runs of both rates are drawn alike
         }
         return {effect for effect, strength in strengths.items() if not strength}

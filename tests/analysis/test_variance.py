@@ -20,9 +20,11 @@ from promptgeo.analysis.questions.over_training import over_training
 from promptgeo.analysis.resampling import (
     assignments,
     cell_orders_within,
+    clopper_pearson,
     least_dealt_p,
     orders_within,
     permutation_p,
+    t_mean,
 )
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
@@ -719,3 +721,18 @@ def test_seeds_that_are_alike_are_no_task_effect():
         singly_B = inner.r2_permuted(task_N, orders_within(init_N, 99, seed))
         exchanged_singly += permutation_p(inner.r2(task_N), singly_B) <= 0.05
     assert rejected <= 8 and exchanged_singly >= 40
+
+
+def test_few_runs_that_are_nearly_all_yes_or_no_are_counted():
+    """Runs that give the answer with .98 or, one in ten, with .03: four are alike two times in three."""
+    generator = np.random.default_rng(0)
+    held = narrow = 0
+    for _ in range(400):
+        values = np.where(generator.random(4) < 0.1, 0.03, 0.98) + generator.normal(size=4) * 0.005
+        low, high = t_mean(values, least=0.0, most=1.0)
+        bare_low, bare_high = t_mean(values)
+        held += low <= 0.885 <= high
+        narrow += bare_low <= 0.885 <= bare_high
+    assert held / 400 > 0.95 and narrow / 400 < 0.5
+    assert t_mean(np.array([0.5, 0.52, 0.51]), least=0.0, most=1.0) == t_mean(np.array([0.5, 0.52, 0.51]))
+    assert clopper_pearson(2.5, 4)[0] < 2.5 / 4 < clopper_pearson(2.5, 4)[1]

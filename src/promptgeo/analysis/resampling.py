@@ -19,6 +19,8 @@ PERCENTILES = (2.5, 97.5)
 """Of a 95 % interval."""
 NORMAL = 1.959964
 """97.5 % of a standard normal distribution lie below."""
+NEAR = 0.1
+"""Of an end: shares that lie so near to it say little more than yes or no."""
 STILL = 1e-9
 """Draws that differ by less do not vary: sums of the same numbers may differ in their last bits."""
 EXACT_UNITS = 12
@@ -85,12 +87,16 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return (0.0 if successes == 0 else float(middle - half)), (1.0 if successes == n else float(middle + half))
 
 
-def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a proportion (Clopper and Pearson 1934), by scipy: conservative, also at the edges."""
-    from scipy.stats import binomtest
+def clopper_pearson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a proportion (Clopper and Pearson 1934): conservative, also at the edges.
 
-    interval = binomtest(int(successes), int(n)).proportion_ci(level, method="exact")
-    return float(interval.low), float(interval.high)
+    Successes need not be whole: a mean of values from 0 to 1 varies no more than a count with that mean.
+    """
+    from scipy.special import betaincinv
+
+    failures, outside = n - successes, (1 - level) / 2
+    low = 0.0 if successes <= 0 else float(betaincinv(successes, failures + 1, outside))
+    return low, (1.0 if failures <= 0 else float(betaincinv(successes + 1, failures, 1 - outside)))
 
 
 def t_interval(
@@ -210,7 +216,8 @@ def t_mean(
 ) -> tuple[float, float] | tuple[None, None]:
     """95 % interval of the mean over few units, each with one or more values: Student's t, clipped; none for one unit.
 
-    The mean weighs values, not units: units are left out one by one (jackknife).
+    The mean weighs values, not units: units are left out one by one (jackknife). Values between two bounds of which all
+    lie near one or the other (nearly_yes_or_no) have an interval at least as wide as a count of so many units has.
     """
     values = np.asarray(values, dtype=np.float64)
     units = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
@@ -218,7 +225,21 @@ def t_mean(
     if len(sums) < 2:
         return None, None
     low, high = jackknife_interval(float(values.mean()), (sums.sum() - sums) / (counts.sum() - counts))
+    if least is not None and most is not None:
+        shares = (sums / counts - least) / (most - least)
+        if nearly_yes_or_no(shares):
+            wide_low, wide_high = clopper_pearson(float(shares.mean()) * len(shares), len(shares))
+            low, high = min(low, least + wide_low * (most - least)), max(high, least + wide_high * (most - least))
     return float(low if least is None else max(low, least)), float(high if most is None else min(high, most))
+
+
+def nearly_yes_or_no(shares: np.ndarray) -> bool:
+    """Whether all of these, which lie from 0 to 1, lie within NEAR of an end.
+
+    How far they lie apart then says nothing of the rare ones that would lie at the other end: of runs that fail once
+    in ten, four are alike in two studies of three.
+    """
+    return bool((np.minimum(shares, 1 - np.asarray(shares)) <= NEAR).all())
 
 
 # Means over pairs of runs.

@@ -284,18 +284,19 @@ def _bits(values_N: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     return t_mean(values_N, least=0.0, most=1.0)
 
 
-def _share_interval(shares_N: np.ndarray, of: int = 1) -> tuple[float, float]:
+def _share_interval(shares_N: np.ndarray, of: int = 1, of_examples: bool = False) -> tuple[float, float]:
     """95 % interval of a mean share; Wilson's where each run says yes or no, or all say the same.
 
-    of: how many inputs one run's share is of: Wilson's over these where there is one run.
+    of: how many inputs one run's share is of: Wilson's over these where there is one run. of_examples: they are test
+    examples, of which a run may well get nearly all right, so that near 1 is not nearly a yes.
     """
     if len(shares_N) == 1:
         return wilson(round(shares_N[0] * of), of)
     if np.isin(shares_N, (0, 1)).all() or np.ptp(shares_N) == 0:
         return wilson(round(shares_N.sum()), len(shares_N))
-    low, high = t_mean(shares_N, least=0.0, most=1.0)
+    low, high = t_mean(shares_N) if of_examples else t_mean(shares_N, least=0.0, most=1.0)
     assert low is not None and high is not None  # there are two runs
-    return low, high
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _runs(n: int) -> str:
@@ -305,7 +306,7 @@ def _runs(n: int) -> str:
 def _report_accuracy(explaining: list[Run], task: str, result: Result) -> None:
     rows = [run.row() for run in explaining]
     accuracy_N = np.array([row["accuracy_final"] for row in rows], dtype=float)
-    low, high = _share_interval(accuracy_N, rows[0]["n"])
+    low, high = _share_interval(accuracy_N, rows[0]["n"], of_examples=True)
     accuracy = result.number("accuracy", accuracy_N.mean(), len(rows), "runs", low, high)
     sentence = (
         f"The tokens of task {task} explain {accuracy.value:.1%} of their test inputs correctly "

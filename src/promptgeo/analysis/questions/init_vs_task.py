@@ -370,11 +370,14 @@ def _report_beyond(factor: str, between: str, share: Share, grid: _Grid, result:
 def _report_excess(
     factor: str, names: tuple[str, str], share: Share, grid: _Grid, result: Result
 ) -> tuple[Number, str]:
-    """(the number of what a share has beyond its null's mean, both in words). names: of the null and of the excess."""
+    """(the number of what a share has beyond its null's mean, both in words). names: of the null and of the excess.
+
+    The null's has the range of its draws. The excess has a p alone: how far the null varies is not how far the share
+    of other runs would.
+    """
     mean, (low, high) = float(share.null_B.mean()), share.by_chance
     result.number(f"r2.{factor}.{names[0]}", mean, grid.n, "runs", low, high)
-    bounds = share.r2 - high, share.r2 - low
-    excess = result.number(f"r2.{factor}.{names[1]}", share.r2 - mean, grid.n, "runs", *bounds, share.p)
+    excess = result.number(f"r2.{factor}.{names[1]}", share.r2 - mean, grid.n, "runs", p=share.p)
     return excess, f"R2 = {share.r2:.3f} against {mean:.3f} ({low:.3f} to {high:.3f})"
 
 

@@ -37,6 +37,7 @@ from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
     least_dealt_p,
+    nearly_yes_or_no,
     newcombe,
     orders_within,
     permutation_p,
@@ -315,8 +316,8 @@ class _Sample:
         return min(low, share), max(high, share)
 
     def difference_interval(self, one_N: np.ndarray, other_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
-        """Of the mean difference of two shares; Newcombe's from an interval of each where draws cannot vary."""
-        if np.ptp((one_N - other_N)[some_N]) > 0:
+        """Of the mean difference of two shares; Newcombe's from an interval of each where runs hardly vary."""
+        if not all(nearly_yes_or_no(shares_N[some_N]) for shares_N in (one_N, other_N)):
             return self.interval(one_N - other_N, some_N, -1.0, 1.0)
         one, other = (self.share_interval(shares_N, some_N) for shares_N in (one_N, other_N))
         return newcombe(one_N[some_N].mean(), one, other_N[some_N].mean(), other)
