@@ -45,6 +45,7 @@ TESTS = (
     Test("mean_distances", r"(l2\.)?.*init.*", "init"),
     Test("mean_distances", r"(l2\.)?.*position.*", "position"),
     Test("sequences", r"pearson.*", "task"),
+    *(Test("matched", rf"r2\.{factor}\..*\.lr.*", factor) for factor in ("init", "task")),
     Test("matched", r".*\.(equal_accuracy|equal_distance|end)\..*", "rate", exact=True),
     Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
     Test("convexity", r"Mixtures against.*", "skill"),

@@ -183,7 +183,7 @@ class Skills:
         """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
         fixed = np.random.default_rng(2001)
         generator = np.random.default_rng([0 if name in GIVEN_RUNS else seed, 4])
-        grid = (GRIDS.get(name, "plain"), self.inits, 1 if name in GIVEN_RUNS else self.seeds)
+        grid = (GRIDS.get(name, "plain"), self.inits, 1 if name in ONE_PAIR else self.seeds)
         lm, infos = stand_in(name), infos_of(*grid)
         names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
         ways = dict(zip(names, np.linalg.qr(fixed.normal(size=(WIDTH, WIDTH)))[0], strict=False))
@@ -243,8 +243,10 @@ GRIDS: dict[str, str] = {
 """Analysis -> which runs it needs."""
 GIVEN_EXAMPLES = {"explanation", "speaking_probes", "dimension"}
 """Analyses whose intervals are of other runs on these questions, words and examples: they are the same in all draws."""
-GIVEN_RUNS = {"bezier"}
-"""Analyses whose intervals are of two prompts on other test examples: the only ones, and the same in all draws."""
+GIVEN_RUNS = {"bezier", "orthogonal"}
+"""Analyses whose intervals are of these prompts on other test examples: they are the same in all draws."""
+ONE_PAIR = {"bezier"}
+"""Of them, those that choose among pairs: there is a single one."""
 EXPLANATION = [
     "task=custom", "task.name=explanation", "task.source.kind=bundled", "task.source.bundled=explanations.csv"
 ]  # fmt: skip

@@ -391,9 +391,7 @@ def test_orthogonal_solutions_scored_by_hand(mixed, plans):
         )
     counts = number(result, "margin.country_capital.n3").value >= 0
     assert number(result, "solutions.country_capital").value == (3 if counts else 0)
-    assert (
-        len(result.findings) == 3 and ("3 mutually orthogonal solutions fit" in result.findings[0].sentence) == counts
-    )
+    assert len(result.findings) == 3 and ("3 solutions pushed apart fit" in result.findings[0].sentence) == counts
     p0 = number(result, "p0.cosine.country_capital.n3")
     assert p0.value == pytest.approx(cosines_about_barycentre(mixed.prompts("initial")[4:])[0])
     for each in result.numbers:

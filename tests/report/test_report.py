@@ -245,7 +245,9 @@ def test_what_is_left_out_is_named(make):
 def test_runs_that_differ_from_the_studys_are_no_replication(make):
     assert "Not a replication" not in make().html
     html = make(differences={"model.name": (["tiny"], ["gpt2-xl"])}).html
-    assert "Not a replication" in html and "<code>model.name</code>: tiny <small>(the study: gpt2-xl)</small>" in html
+    assert (
+        "Not a replication" in html and "<code>model.name</code>: tiny <small>(the sweep file: gpt2-xl)</small>" in html
+    )
     assert html.index("Not a replication") < html.index('id="findings"')
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from promptgeo.analysis.resampling import clopper_pearson, t_quantile, t_two_sided
 
+FEW_HITS = 3
+"""Of a share: one that comes from k units alike has about k hits among the observations that vary as it does."""
 LEAST_LEVELS = 3
 """Of a factor whose levels are left out: without one of two there are no pairs. One with fewer is taken as it is."""
 
@@ -56,16 +58,16 @@ class Error(NamedTuple):
     def share_interval(self, share: float) -> tuple[float, float]:
         """95 % interval of a share: Clopper and Pearson's for as many independent observations as vary alike.
 
-        (Korn and Graubard 1998.) A share of 0 or 1, which does not vary, counts one observation for each unit.
+        (Korn and Graubard 1998.) A share of 0 or 1, which does not vary, counts one observation for each unit; so does
+        one whose hits (or misses) come from so few units that how they vary is not known.
         """
-        from scipy.special import betaincinv
-
         if self.standard == 0 or not 0 < share < 1:
-            return clopper_pearson(round(share * self.units), self.units)
+            return clopper_pearson(share * self.units, self.units)
         n = share * (1 - share) / self.standard**2
+        if min(share, 1 - share) * n < FEW_HITS:
+            n = min(n, self.units)
         n = max(n * (t_quantile(0.975, max(n - 1, 1)) / t_quantile(0.975, self.freedom)) ** 2, 1.0)
-        hits, misses = share * n, (1 - share) * n
-        return float(betaincinv(hits, misses + 1, 0.025)), float(betaincinv(hits + 1, misses, 0.975))
+        return clopper_pearson(share * n, n)
 
 
 class LeaveOuts:

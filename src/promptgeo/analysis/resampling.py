@@ -87,10 +87,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return (0.0 if successes == 0 else float(middle - half)), (1.0 if successes == n else float(middle + half))
 
 
-def clopper_pearson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of a proportion (Clopper and Pearson 1934): conservative, also at the edges.
 
-    Successes need not be whole: a mean of values from 0 to 1 varies no more than a count with that mean.
+    Neither need be whole: a mean of values from 0 to 1 varies no more than a count with that mean.
     """
     from scipy.special import betaincinv
 

@@ -403,9 +403,12 @@ class Difference(NamedTuple):
 
     @property
     def alike(self) -> str:
-        """ ", alike within 5 points" where the whole interval lies within so many; else nothing."""
+        """ ", alike within 5 points" or ", by less than 5 points" where the whole interval lies within so many."""
         low, high = self.estimate.interval
-        return f", alike within {100 * ALIKE:.0f} points" if low > -ALIKE and high < ALIKE else ""
+        if low <= -ALIKE or high >= ALIKE:
+            return ""
+        words = "alike within" if low <= 0 <= high else "by less than"
+        return f", {words} {100 * ALIKE:.0f} points"
 
     @property
     def reach(self) -> str:

@@ -96,7 +96,11 @@ def _together(outcomes: list[str]) -> str:
 
 
 def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
-    """With the p of confirmatory claims adjusted for all of them; what holds by a p that is not small then does not."""
+    """With the p of confirmatory claims adjusted for all of them; what holds by a p that is not small then does not.
+
+    A claim that does not hold counts with p = 1: a small p there is that of the opposite.
+    """
+    verdicts = [replace(v, p=1.0) if v.p is not None and v.outcome == Outcome.fails else v for v in verdicts]
     family = [verdict for verdict in verdicts if verdict.p is not None]
     adjusted = dict(zip((id(v) for v in family), holm([v.p for v in family if v.p is not None]), strict=True))
     made = []
@@ -105,6 +109,8 @@ def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
         if p is not None and p >= LEVEL and verdict.outcome == Outcome.holds:
             needs = f"more runs: with {len(family)} claims tested, p = {p:.2g} (Holm)"
             verdict = replace(verdict, outcome=Outcome.undecidable, needs=needs)
+        elif p is not None and verdict.outcome == Outcome.undecidable and verdict.needs and len(family) > 1:
+            verdict = replace(verdict, needs=f"{verdict.needs}, or more: its p is adjusted for {len(family)} claims")
         made.append(replace(verdict, p=p))
     return made
 

@@ -1,7 +1,7 @@
 """The report as one self-contained HTML page, from stored results, run folders and the study's file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +56,19 @@ def render(material: Material) -> str:
         "time": text.duration,
         "upper_first": text.upper_first,
         "breakable": text.breakable,
+        "spelt": text.spelt,
     }
-    claims = verdicts(material.study, material.stored)
+    lengths = {run.info["config"].get("prompt", {}).get("length") for run in material.runs}
+    study = replace(material.study, length=lengths.pop() if len(lengths) == 1 else None)
+    claims = verdicts(study, material.stored)
     return environment.get_template("page.html.j2").render(
         material=material,
-        study=material.study,
+        study=study,
         facts=facts(material.runs),
         tasks=tasks(material.runs),
         findings=list(findings(material.stored)),
         verdicts={outcome: [v for v in claims if v.outcome == outcome] for outcome in (*Outcome, NOT_TESTED)},
-        analyses=[Section(stored, material.study) for stored in material.stored],
-        unanswered=unanswered(material.study, material.stored),
+        analyses=[Section(stored, study) for stored in material.stored],
+        unanswered=unanswered(study, material.stored),
         omissions=list(omissions(material.stored, material.refused)),
     )

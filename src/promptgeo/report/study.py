@@ -56,12 +56,16 @@ class Study:
     stands_for: dict[str, str] = field(default_factory=dict)
     """Task -> the study's task that it stands for where that is not to be had."""
 
+    length: int | None = None
+    """Of all prompts of a report, which our names of numbers leave out where there is one only; no key of the file."""
+
     def published_for(self, quantity: str) -> Published | None:
         """The published number beside one of ours: of the same name, or of the task that our task stands for."""
-        if quantity in self.published:
-            return self.published[quantity]
         parts = [self.stands_for.get(part, part) for part in quantity.split(".")]
-        return self.published.get(".".join(parts))
+        names = [quantity, ".".join(parts)]
+        if self.length is not None:
+            names += [".".join([*parts[:k], f"P{self.length}", *parts[k:]]) for k in range(1, len(parts) + 1)]
+        return next((self.published[name] for name in names if name in self.published), None)
 
     def check_claims(self, declared: Collection[str]) -> None:
         """Raises UserError for a claim that is not among those that the study's analyses declare."""
@@ -77,7 +81,7 @@ class Study:
     def of(cls, name: str, section: dict[str, Any]) -> "Study":
         """From what sweeps/<name>.yaml has under `study`. Raises UserError, naming the key, for what is wrong in it."""
         section = dict(section)
-        _check_keys(section, {f.name for f in fields(cls)} - {"name"}, f"sweeps/{name}.yaml: study")
+        _check_keys(section, {f.name for f in fields(cls)} - {"name", "length"}, f"sweeps/{name}.yaml: study")
         missing = [key for key in ("title", "source", "analyses") if not section.get(key)]
         if missing:
             raise UserError(f"sweeps/{name}.yaml: study.{missing[0]}: is missing")

@@ -64,3 +64,9 @@ def breakable(name: str) -> "Markup":
 def duration(seconds: float) -> str:
     """5 s, 3.1 min"""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def spelt(value: object) -> str:
+    """A setting's value as text, in quotes where spaces at its ends would not be seen."""
+    text = str(value)
+    return f"'{text}'" if text != text.strip() else text

@@ -106,8 +106,8 @@ def _needs(lowest: Lowest, margin: float, n: int) -> str:
 def over_tasks(judged: Mapping[str, Judged], margin: float) -> tuple[Finding, Claim]:
     """(what the tasks say, in one sentence; the claim).
 
-    It does not hold where one task's mixtures fail, and holds where no task's do and at least one's hold; each adjusted
-    (Holm 1979) for as many tasks as could say something.
+    It does not hold where one task's mixtures fail, and holds where all tasks' hold; each adjusted (Holm 1979) for as
+    many tasks as could say something.
     """
     tested = {task: each for task, each in judged.items() if each.testable}
     adjusted = holm([each.claim.p if each.claim.p is not None else 1.0 for each in tested.values()])
@@ -118,17 +118,18 @@ def over_tasks(judged: Mapping[str, Judged], margin: float) -> tuple[Finding, Cl
         if (outcome is Outcome.holds and p < LEVEL) or (outcome is Outcome.fails and below < LEVEL):
             outcomes[task] = outcome
     against = Outcome.fails in outcomes.values()
-    p = max(adjusted) if against else min(adjusted, default=1.0)
+    p = max(adjusted, default=1.0) if len(tested) == len(judged) else 1.0
     sentence = _sentence(outcomes, margin)
-    least = min((each.lowest for each in (tested or judged).values()), key=lambda each: each.value)
-    n = sum(each.n for each in judged.values())
-    finding = Finding(sentence, least.value, n, "test examples", least.low, least.high, p)
+    worst = min((tested or judged).values(), key=lambda each: each.lowest.value)
+    least = worst.lowest
+    finding = Finding(sentence, least.value, worst.n, "test examples", least.low, least.high)
     evidence = " ".join([sentence, *(each.claim.evidence for each in judged.values())])
-    said = set(outcomes.values())
-    for outcome in (Outcome.fails, Outcome.holds):
-        if outcome in said:
-            return finding, Claim(CLAIM, outcome, evidence, p)
-    needs = "; ".join(f"{task}: {each.claim.needs or 'a smaller p'}" for task, each in judged.items())
+    if against:
+        return finding, Claim(CLAIM, Outcome.fails, evidence, p)
+    open_tasks = [task for task, outcome in outcomes.items() if outcome is Outcome.undecidable]
+    if not open_tasks:
+        return finding, Claim(CLAIM, Outcome.holds, evidence, p)
+    needs = "; ".join(f"{task}: {judged[task].claim.needs or 'a smaller p'}" for task in open_tasks)
     return finding, Claim(CLAIM, Outcome.undecidable, evidence, p, needs)
 
 

@@ -160,8 +160,8 @@ def _in_words(smallest: Number, dims: list[int], share: float) -> str:
     below = dims[dims.index(int(smallest.value)) - 1]
     low, high = smallest.interval
     return (
-        f"a random subspace of dimension {smallest.value:.0f} ({low:.0f} to {high:.0f}) reaches {goal}, one of {below} "
-        "does not"
+        f"a random subspace of dimension {smallest.value:.0f} ({low:.0f} to {high:.0f}) reaches {goal} "
+        f"on average, one of {below} does not"
     )
 
 

@@ -61,8 +61,8 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     for task, rows in runs.table.groupby("task", sort=False):
         per_init = rows.groupby("init", sort=False)["accuracy_final"].mean()
         accuracy(str(task), _of_runs(scores, rows.index))
-        result.number(f"accuracy.lowest.{task}", per_init.min(), len(rows), "runs")
-        result.number(f"accuracy.highest.{task}", per_init.max(), len(rows), "runs")
+        result.number(f"accuracy.lowest.{task}", per_init.min(), len(per_init), "inits")
+        result.number(f"accuracy.highest.{task}", per_init.max(), len(per_init), "inits")
     result.findings.append(_finding(accuracy("all", scores), runs.table))
     evaluated = table[table["split"] != "train"]
     result.figures |= {what: _figure(evaluated, what) for what in LABELS}

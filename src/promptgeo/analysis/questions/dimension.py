@@ -229,6 +229,9 @@ def _spread_finding(
         says = f"spread over fewer dimensions than {against}"
     elif low > 1:
         says = f"spread over more dimensions than {against}"
+    elif judged.p is not None and judged.p < LEVEL:  # the interval is of other runs too, p of these
+        fewer = "fewer" if judged.value < 1 else "more"
+        says = f"spread over {fewer} dimensions than {against}, which other runs may not do"
     else:
         says = f"are not shown to spread over fewer or more dimensions than {against}"
     beside.append(f"of random directions with the same norms {measured.null:.2f}")

@@ -245,7 +245,7 @@ def _report_shares(grid: _Grid, parts: dict[str, _Part], result: Result) -> dict
         result.number(f"r2.{name}", part.r2, grid.n, "runs", p=p)
         corrected = _omega2(grid, part)
         if corrected is not None:
-            result.number(f"omega2.{name}", corrected, grid.n, "runs", p=p)
+            result.number(f"omega2.{name}", corrected, grid.n, "runs")  # p is of R2, given the other factor
         if part.share:
             effects[factor] = result.number(f"effect.{name}", part.share.size, grid.n, "runs", p=p)
     return effects
@@ -429,7 +429,9 @@ def _evidence(share: Share) -> str:
 def _finding(factor: str, share: Share, effect: Number, tokens: int, of: Of, at_p0: float | None) -> Finding:
     what = "trained prompt tokens" if of == Of.prompt else "what training added to the tokens"
     if share.p < LEVEL:
-        verdict = f"The {factor} explains {share.r2:.1%} of the variance of {what}, {effect.value:.1%} beyond chance"
+        verdict = (
+            f"The {factor} explains {share.r2:.1%} of the variance of {what}, {effect.value:.1%} of what chance leaves"
+        )
     else:
         verdict = f"The {factor} does not detectably explain more of the variance of {what} than chance does"
     before = "" if at_p0 is None else f"; at P0 R2 = {at_p0:.3f}"

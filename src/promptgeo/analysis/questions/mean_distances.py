@@ -318,11 +318,13 @@ class _Compared:
     def verdict(self) -> str:
         """closer, farther apart or not: by interval and p, and for the task beyond how far tasks move."""
         (low, high), p = self.number.interval, self.number.p
-        if p is None or p >= LEVEL or low <= 0 <= high:
+        if p is None or p >= LEVEL:
             return "not detectably closer"
-        if low > 0 and self.contrast.name == CONTROLLED and not self.beyond_how_far:
+        if self.number.value > 0 and self.contrast.name == CONTROLLED and not self.beyond_how_far:
             return "not detectably closer, beyond how far tasks move their prompts,"
-        return "closer" if low > 0 else "farther apart"
+        verdict = "closer" if self.number.value > 0 else "farther apart"
+        # p is of these inits and tasks, the interval of others too.
+        return f"{verdict}, which other inits and tasks may not do," if low <= 0 <= high else verdict
 
     def finding(self, of: Of, metric: str, moved: Moved | None, runs: int) -> Finding:
         low, high = self.number.interval

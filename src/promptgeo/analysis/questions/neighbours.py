@@ -330,7 +330,7 @@ def _enrichment_finding(
     if expected is not None and ratio.p is not None:
         if ratio.p < LEVEL:
             how = f"{'more' if share.value > expected.value else 'less'} often than by chance"
-        by_permutations = f"; {expected.value:.1%} where {EXCHANGED[factor]}, p = {ratio.p:.3g}"
+        by_permutations = f" against {expected.value:.1%} where {EXCHANGED[factor]}, p = {ratio.p:.3g}"
     if factor == "task":
         if how.startswith("more") and not beyond_how_far:
             how = "not detectably more often than how far tasks move makes it"
@@ -339,8 +339,8 @@ def _enrichment_finding(
     return Finding.of(
         ratio,
         f"Neighbouring prompt tokens (cosine distance < {seen.pairs.epsilon:.3g}) have the same {factor} {how}: "
-        f"{share.value:.1%} of them against {base_rate.value:.1%} of all pairs, {ratio.value:.2f} times as many"
-        f"{between}{by_permutations} (n = {ratio.n} pairs in {seen.pairs.runs} runs).",
+        f"{share.value:.1%} of them{by_permutations}; of all pairs {base_rate.value:.1%} do, {ratio.value:.2f} times "
+        f"as many{between} (n = {ratio.n} pairs in {seen.pairs.runs} runs).",
     )
 
 

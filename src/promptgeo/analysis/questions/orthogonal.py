@@ -293,16 +293,16 @@ def _report_largest(
     if weight is not None:
         trained += f" with weight {weight:g}"
     if not most:
-        largest = "no number of mutually orthogonal solutions counts"
+        largest = "no number of solutions pushed apart counts"
     elif above:
         may_not = "do not" if counts[above[0]][1] is Outcome.fails else "may or may not"
-        largest = f"{most} mutually orthogonal solutions fit and {above[0]} {may_not}"
+        largest = f"{most} solutions pushed apart fit and {above[0]} {may_not}"
     else:
-        largest = f"{most} mutually orthogonal solutions fit, and more were not tried"
+        largest = f"{most} solutions pushed apart fit, and more were not tried"
     if gaps:
         trained += f", though {', '.join(gaps)} did not"
     sentence = (
-        f"{task}: {largest}, {trained} ({low:g} surely, {high:g} at most; "
+        f"{task}: {largest}, {trained} ({low:g} surely{f', {high:g} at most' if high < tried[-1] else ''}; "
         f"N counts if its worst prompt, mixtures and barycentre solve {100 * criterion.share:g} % of what "
         f"unregularised prompts solve, {criterion.reference:.1%}; n = {n} test examples)."
     )

@@ -330,7 +330,7 @@ def _report_unseen(
         f"k copies of a {held_out.name} prompt solve {in_percent(accuracies.unseen)} of the held-out examples for "
         f"k = {_listed(held_out.unseen)}, which were not trained, {verdict} {in_percent(accuracies.seen)} for "
         f"k = {_listed(held_out.seen)}, which were: {in_points(difference)}{difference.alike} "
-        f"(n = {unseen.examples} and {seen.examples} test examples, {len(set(trained.runs_S))} runs{difference.reach})."
+        f"(n = {unseen.examples} and {seen.examples} examples, {len(set(trained.runs_S))} runs{difference.reach})."
     )
     result.findings.append(Finding.of(difference.number, sentence))
 

@@ -36,6 +36,7 @@ from promptgeo.analysis.probing import entropy, js, next_token, probe_row
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
+    jackknife_interval,
     least_dealt_p,
     nearly_yes_or_no,
     newcombe,
@@ -306,8 +307,21 @@ class _Sample:
             return (-np.inf if least is None else least), (np.inf if most is None else most)
         return low, high
 
+    def partners_interval(self, values_N: np.ndarray) -> tuple[float, float]:
+        """95 % interval, within 0 to 1, of a mean over runs of what each has with its partner of another task.
+
+        A run is in its own value and in those of whose partner it is: each unit is left out with all of these.
+        """
+        partner_N = partners(self.table)
+        assert partner_N is not None  # there are values
+        kept_UN = [(self.units_N != u) & (self.units_N[partner_N] != u) for u in range(self.units)]
+        if len(kept_UN) < 3 or not all(kept_N.any() for kept_N in kept_UN):
+            return 0.0, 1.0
+        low, high = jackknife_interval(values_N.mean(), np.array([values_N[kept_N].mean() for kept_N in kept_UN]))
+        return max(low, 0.0), min(high, 1.0)
+
     def share_interval(self, shares_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
-        """Likewise; never narrower than Wilson's for the units, that of a run's share being yes or no."""
+        """Of a mean share over some runs; never narrower than Wilson's for the units, as if each said yes or no."""
         share, units = shares_N[some_N].mean(), len(np.unique(self.units_N[some_N]))
         low, high = wilson(round(share * units), units)
         if np.ptp(shares_N[some_N]) > 0:
@@ -451,15 +465,19 @@ def _hit_findings(hits: _Hits, top_k: int, probes: int) -> list[Finding]:
     own = hits.shares["trained"]
     if all(share.value == 0 for share in hits.shares.values()):
         low, high = own.interval
-        evidence = f"0 of {probes} probes; 95 % interval {low:.1%} to {high:.1%}; n = {own.n} runs"
+        evidence = (
+            f"0 in {probes} probes of each run; 95 % interval {low:.1%} to {high:.1%}, runs of one task and P0 counted "
+            f"once; n = {own.n} runs"
+        )
         return [Finding.of(own, f"{subject} {says} never, nor does any control ({evidence}).")]
     findings = []
     for control, difference in hits.differences.items():
         low, high = difference.interval
         more = _compared(difference, "more often than", "less often than", "not detectably more or less often than")
         evidence = (
-            f"{own.value:.1%} against {hits.shares[control].value:.1%} of {probes} probes, "
-            f"difference {100 * difference.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+            f"{own.value:.1%} against {hits.shares[control].value:.1%} in {probes} probes of each run, "
+            f"difference {100 * difference.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}"
+            f"{'; whether it is the own task: tasks dealt anew within inits' if control == 'other_task' else ''})"
         )
         findings.append(_finding(difference, f"{subject} {says} {more} {KINDS[control]} does", evidence))
     return findings
@@ -488,7 +506,9 @@ def _report_distributions(spoken: _Spoken, sample: _Sample, result: Result) -> N
         result.number(f"entropy.{kind}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N, least=0.0))
     for (one, other), bits_N in divergences.items():
         name = other if one == "trained" else f"{one}_{other}"
-        result.number(f"js.{name}", bits_N.mean(), len(bits_N), "runs", *sample.interval(bits_N, least=0.0, most=1.0))
+        of_pairs = "other_task" in (one, other)
+        interval = sample.partners_interval(bits_N) if of_pairs else sample.interval(bits_N, least=0.0, most=1.0)
+        result.number(f"js.{name}", bits_N.mean(), len(bits_N), "runs", *interval)
     for control in [kind for kind in ("p0", "random") if kind in entropies]:
         trained_N, control_N = entropies["trained"], entropies[control]
         difference = _difference(f"entropy.{control}", trained_N, control_N, sample, result)

@@ -499,7 +499,7 @@ def _against_bar(report: _Report, kind: Kind, tasks: int, premises: list[Premise
     fails, difference = kind != ORDER, report.over_bar[kind]
     what, once = "in another order", ""
     if fails:
-        what = "a token twice, scored on twice the sum,"
+        what = f"a token twice, scored on the input plus {kind.adds},"
         once = f"; a token once solves {in_percent(report.accuracy[ONE_TOKEN])}"
     evidence = (
         f"{report.group.name}: {what} {in_percent(report.accuracy[kind])}, against {report.well:g} times the trained "
@@ -554,7 +554,8 @@ def _sum_of_deltas(report: _Report, tasks: int, premises: list[Premise]) -> Clai
     ]
     evidence = (
         f"{report.group.name}: the sum of the deltas on a P0 token {in_percent(report.accuracy[DELTA_SUM])}, "
-        f"{', '.join(others)} (n = {report.deltas[SUM].number.n} prompts)."
+        f"{', '.join(others)}; less than {100 * ALIKE:.0f} points more count as none "
+        f"(n = {report.deltas[SUM].number.n} prompts)."
     )
     # Both at once (an intersection): the lesser of each bound, the larger p.
     return decided(
