@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import promptgeo
-from calibrating.scenarios import TASKS, WORDS, Geometry, Skills, stand_in, task_of_run
+from calibrating.scenarios import TASKS, WORDS, Geometry, Skills, given_seed, stand_in, task_of_run
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.target import Analysis, analysis_of
@@ -139,7 +139,7 @@ def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple
         given["lm"] = stand_in(name)
     if asked.declared.vocabulary:
         given["vocabulary"] = Vocabulary.of(stand_in(name))
-    options = asked.options | ({"seed": seed} if "seed" in asked.options else {})
+    options = asked.options | ({"seed": given_seed(name, seed)} if "seed" in asked.options else {})
     for variant in asked.variants(convention="corrected"):  # lines.reason says why not paper
         try:
             with warnings.catch_warnings():

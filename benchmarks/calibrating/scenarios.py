@@ -182,7 +182,7 @@ class Skills:
     def draw(self, seed: int, name: str = "") -> RunTable:
         """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
         fixed = np.random.default_rng(2001)
-        generator = np.random.default_rng([0 if name in GIVEN_RUNS else seed, 4])
+        generator = np.random.default_rng([given_seed(name, seed), 4])
         grid = (GRIDS.get(name, "plain"), self.inits, 1 if name in ONE_PAIR else self.seeds)
         lm, infos = stand_in(name), infos_of(*grid)
         names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
@@ -252,6 +252,11 @@ EXPLANATION = [
 ]  # fmt: skip
 """As sweeps/explanation.yaml has it."""
 PLAIN = ("prompt.length=2", "task.split.max_test=30", "task.split.max_train=24", "template.longer_labels=warn")
+
+
+def given_seed(name: str, seed: int) -> int:
+    """Of what an analysis of this name takes as given, if that is its prompts: the same in all draws."""
+    return 0 if name in GIVEN_RUNS else seed
 
 
 @cache

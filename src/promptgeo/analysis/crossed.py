@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from promptgeo.analysis.resampling import clopper_pearson, t_quantile, t_two_sided
+from promptgeo.analysis.resampling import STILL, clopper_pearson, t_quantile, t_two_sided
 
 FEW_HITS = 3
 """Of a share: one that comes from k units alike has about k hits among the observations that vary as it does."""
@@ -61,7 +61,7 @@ class Error(NamedTuple):
         (Korn and Graubard 1998.) A share of 0 or 1, which does not vary, counts one observation for each unit; so does
         one whose hits (or misses) come from so few units that how they vary is not known.
         """
-        if self.standard == 0 or not 0 < share < 1:
+        if self.standard < STILL or not 0 < share < 1:
             return clopper_pearson(share * self.units, self.units)
         n = share * (1 - share) / self.standard**2
         if min(share, 1 - share) * n < FEW_HITS:

@@ -78,9 +78,9 @@ def convexity(
     L(sum w_i P_i) - max_i L(P_i) and `violated.<task>`, the share with V(w) > 0; `barrier.<task>.mean` / `.max` over
     edges (linear barrier on [0, 1]) and `barrier.slerp.<task>.mean`. The claim: hull_claim.py.
 
-    Intervals (95 %) draw trainings and test examples (hull_resampling.py); for the shares `within` and `violated`
-    examples, and the trainings that the worst vertex is one of. Where nothing varies: Wilson's for as many examples, or
-    for those shares trainings, as there are; of differences Newcombe's.
+    Intervals (95 %) draw trainings and test examples (hull_resampling.py); of `violation` examples alone; for the
+    shares `within` and `violated` examples, and the trainings that the worst vertex is one of. Where nothing varies:
+    Wilson's for as many examples, or for those shares trainings, as there are; of differences Newcombe's.
 
     Args:
         mixtures: of a task, with random Dirichlet weights.
@@ -337,16 +337,22 @@ def _percent(number: Number) -> str:
 
 
 def _report_violations(result: Result, hull: Hull, resampler: HullResampler) -> None:
-    """V(w) of the mixtures: how far their loss lies above the worst vertex's."""
+    """V(w) of the mixtures: how far their loss lies above the worst vertex's.
+
+    The worst of these trainings is no sample of the worst of others: intervals of V are over test examples.
+    """
     violations_M = violation(hull.losses("mixtures"), hull.losses("vertices"))
     vertices_BV = resampler.vertex_scores(hull, "loss", -np.inf)
+    all_BV = resampler.scores(hull, "vertices", "loss")
     violated_B, largest_B = np.zeros(len(vertices_BV)), np.full(len(vertices_BV), -np.inf)
+    sum_B = np.zeros(len(vertices_BV))
     for block_BM in resampler.score_blocks(hull, "mixtures", "loss"):
-        violations_BM = violation(block_BM, vertices_BV)
-        violated_B += (violations_BM > 0).sum(1)
+        violated_B += (violation(block_BM, vertices_BV) > 0).sum(1)
+        violations_BM = violation(block_BM, all_BV)
+        sum_B += violations_BM.sum(1)
         largest_B = np.maximum(largest_B, violations_BM.max(1))
     n, violated = len(violations_M), int((violations_M > 0).sum())
-    mean_B = resampler.mean(hull, "mixtures", "loss") - vertices_BV.max(1)
+    mean_B = sum_B / n
     share = float((violations_M > 0).mean())
     mean = result.number(
         f"violation.{hull.name}.mean", violations_M.mean(), n, "mixtures", *percentile_interval(mean_B)
