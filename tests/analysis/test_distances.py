@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import pearsonr
 from scipy.stats import t as student
 
+from promptgeo.analysis.crossed import Error
 from promptgeo.analysis.geometry.how_far import cell_orders
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.mean_distances import mean_distances
@@ -269,7 +270,7 @@ def test_the_claim_needs_prompts_that_learned_their_task():
         (claim,) = mean_distances(runs, metrics=["cosine"]).claims
         assert claim.outcome == outcome
         assert outcome == "holds" or (
-            "Not given: the trained prompts solve more than P0 (10% against 10%" in claim.evidence
+            "Premise not met: the trained prompts solve more than P0 (10% against 10%" in claim.evidence
             and claim.needs == "prompts that learned their task"
         )
 
@@ -307,7 +308,7 @@ PLANTED = {  # effects; then what is found: init against task, position against 
 @pytest.mark.parametrize("what", PLANTED)
 def test_planted_structure_gives_its_own_sentences(what):
     effects, *verdicts = PLANTED[what]
-    result = mean_distances(planted(inits=6, tasks=6, width=400, seed=1, **effects))
+    result = mean_distances(planted(inits=6, tasks=6, width=400, seed=1, **effects), metrics=["cosine"], draws=199)
     assert len(result.findings) == 4
     for finding, verdict in zip(result.findings, verdicts, strict=True):
         assert f"of different runs lie {verdict} with " in finding.sentence
@@ -488,7 +489,7 @@ def test_shared_arrangement_is_found_and_shared_positions_are_not_taken_for_one(
         (claim,) = paper.claims
         above = number(paper, "pearson.minimum").value > number(paper, "pearson.zero_diagonal_alone").high
         assert claim.outcome == ("holds" if above else "not decidable")
-        assert above or "Not given: the lowest r is above what the zero diagonal alone gives" in claim.evidence
+        assert above or "Premise not met: the lowest r is above what the zero diagonal alone gives" in claim.evidence
     positions = sequences(planted(width=128, seed=2, position=1.0))
     assert number(positions, "pearson.minimum").value > 0.7 and positions.findings[0].p > 0.05
 
@@ -653,3 +654,18 @@ def test_conf_names_the_functions_and_their_defaults():
         for option, value in analysis.options.items():
             default = inspect.signature(analysis.function).parameters[option].default
             assert (tuple(value) if isinstance(value, list) else value) == default, option
+
+
+def test_a_share_that_few_units_make_is_no_surer_than_none_at_all():
+    """2 of 256 in one of 22 runs had a tenth of the upper end that 0 of 256 had."""
+    ends = []
+    for hits in (0, 2, 4):
+        shares_N = np.zeros(22)
+        shares_N[0] = hits / 256 * 22
+        error = Error(float(shares_N.std(ddof=1) / np.sqrt(22)), 21, 0, 22)
+        ends.append(error.share_interval(float(shares_N.mean())))
+    lows, highs = zip(*ends, strict=True)
+    assert list(highs) == sorted(highs) and highs[0] == pytest.approx(0.1544, abs=1e-4) and highs[1] < 0.2
+    many = Error(0.3 / np.sqrt(22), 21, 0, 22).share_interval(0.4)
+    assert 0.24 < many[0] < 0.4 < many[1] < 0.58
+    assert Error(1e-12, 21, 0, 22).share_interval(0.05)[1] > 0.15 and lows[0] == 0.0

@@ -198,7 +198,7 @@ def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_
     # This model writes numbers without any prompt: the token may have no part in it.
     one = claim(same, "one_token_numeric")
     assert one.outcome is Outcome.undecidable and "in which the outputs without a prompt are rarely" in one.needs
-    assert "Not given: fewer than 90% of the outputs without a prompt are numbers" in one.evidence
+    assert "Premise not met: fewer than 90% of the outputs without a prompt are numbers" in one.evidence
     sentence = next(f.sentence for f in same.findings if "in another order" in f.sentence)
     assert "not detectably more or fewer than the trained prompt" in sentence
     assert "+0.0 points" in sentence and "alike" not in sentence

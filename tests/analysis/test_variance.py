@@ -315,7 +315,7 @@ def test_claims_need_p0_and_prompts_that_do_their_tasks():
         if not holds:
             assert claims["init_matters"].needs == "prompts that learned their task"
             assert (
-                "Not given: the trained prompts solve more than P0 (30% against 30%, n = 20 runs)"
+                "Premise not met: the trained prompts solve more than P0 (30% against 30%, n = 20 runs)"
                 in claims["init_matters"].evidence
             )
 

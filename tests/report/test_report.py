@@ -394,6 +394,29 @@ def test_confirmatory_claims_are_adjusted_for_each_other_and_the_rest_is_explora
     assert "“a” Exploratory." in said and "“b” Confirmatory, adjusted p = 0.04." in said and "Not decidable" not in said
 
 
+def test_the_small_p_of_a_claim_that_does_not_hold_helps_no_other(tmp_path):
+    """Two-sided, it is that of the opposite: by Holm of .001 and .03 the second would hold."""
+    claims = [Claim("a", Outcome.fails, "far from it.", p=0.001), Claim("b", Outcome.holds, "seen.", p=0.03)]
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
+    assert "“a” Confirmatory; that it does not hold is not adjusted." in said
+    assert "“b” Confirmatory, adjusted p = 0.06. It would take more runs" in said and "What holds" not in said
+
+
+def test_what_one_claim_would_take_is_not_enough_for_several(tmp_path):
+    claims = [Claim("a", Outcome.undecidable, "maybe.", p=0.1, needs="6 inits")]
+    claims += [Claim("b", Outcome.holds, "seen.", p=0.01)]
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
+    assert "It would take 6 inits, or more: its p is adjusted for 2 claims." in said
+
+
+def test_a_published_number_of_one_length_stands_beside_ours_which_does_not_name_it():
+    published = {"vertices.plus_one.P1.min": Published("vertices.plus_one.P1.min", "", 0.7)}
+    study = Study("s", "?", "S", {}, published=published)
+    assert study.published_for("vertices.plus_one.min") is None
+    assert replace(study, length=1).published_for("vertices.plus_one.min").value == 0.7
+    assert replace(study, length=4).published_for("vertices.plus_one.min") is None
+
+
 def test_what_is_not_decidable_says_what_would_decide_it(tmp_path):
     claims = [Claim("a", Outcome.undecidable, "it may be.", needs="6 runs"), Claim("b", Outcome.fails, "it is not.")]
     said = " ".join(claims_page(tmp_path, claims, []).sections["claims"].split())

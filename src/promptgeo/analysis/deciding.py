@@ -59,7 +59,7 @@ def decided(
     if failing:
         words = "; ".join(premise.words for premise in failing)
         needed = ", ".join(dict.fromkeys(premise.needs for premise in failing))
-        return Claim(name, Outcome.undecidable, f"{evidence} Not given: {words}.", p, needed)
+        return Claim(name, Outcome.undecidable, f"{evidence} Premise not met: {words}.", p, needed)
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
     above, under = low > threshold, high < threshold
     holds, fails = (under, low > threshold - margin) if below else (above, high < threshold + margin)

@@ -26,7 +26,7 @@ from promptgeo.training.interruption import exit_statuses
 if TYPE_CHECKING:
     from promptgeo.analysis.ask import Answer
 
-EXPLORATORY = "Exploratory findings: no p and no interval is adjusted for how many there are."
+EXPLORATORY = "Exploratory findings: no p and no interval is adjusted for how many there are, but where it says so."
 WIDTH = 120
 """Columns of --help."""
 

@@ -136,4 +136,4 @@ def omissions(stored: "Sequence[Stored]", refused: dict[str, str]) -> Iterator[t
     yield from refused.items()
     for s in stored:
         for omission in s.info["omissions"]:
-            yield s.name, omission
+            yield s.name, omission.removeprefix(f"{s.name}: ")

@@ -52,6 +52,7 @@ CHANGES = {
 SHOWN = 6
 """Trainings that are named where some are left out, at most: as many as one reads."""
 SHARES = ("r2.init", "r2.task", "nearest.own_init")
+NEVER_NEGATIVE = ("moved", "distance_to_init", "nearest", "neighbours")
 
 
 @question(of=True, vocabulary=True, claims=("answer_depends_on_rate",), factors=("lr", "training"))
@@ -261,12 +262,12 @@ def _per_prompt(
 def _within(
     interval: tuple[float, float] | None, value: float, name: str, cells: int
 ) -> tuple[float | None, float | None]:
-    """A share's interval within [0, 1], Wilson's where all cells are alike; None for R2, which has its p instead."""
+    """Within what a quantity can be; of a share Wilson's where all cells are alike; None for R2, which has a p."""
     if interval is None or name.startswith("r2."):
         return None, None
     low, high = interval
     if name not in (*SHARES, "accuracy"):
-        return low, high
+        return (max(low, 0.0) if name in NEVER_NEGATIVE else low), high
     return or_wilson((max(low, 0.0), min(high, 1.0)), value, cells)
 
 

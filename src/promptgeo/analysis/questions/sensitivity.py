@@ -127,12 +127,13 @@ def _measured(
 ) -> pd.DataFrame:
     """A row per run, prompts, manner and displacement, with accuracy, loss and reaction.
 
-    Equal prompts of a task (P0s of one init) are scored once, for the run named in scored_for. Means are over planes,
-    or the two scales.
+    Equal prompts (P0s of one init) are one, whatever tasks they are scored on: that of the run named in scored_for.
+    Means are over planes, or the two scales.
     """
     norms_V = np.linalg.norm(vocabulary_Vd, axis=1)
     usable = np.flatnonzero(norms_V > 0)
     frames = []
+    first: dict[bytes, int] = {}
     for group in progress(groups, "tasks"):
         initial_NPd = group.initial()
         if initial_NPd is None:  # runs.prompts("initial") has refused such runs
@@ -146,7 +147,7 @@ def _measured(
                 if key not in seen:
                     plane_seed = generator.integers(2**32)
                     rows = _scored(_moved(prompt_Pd, radii, planes, int(plane_seed)), group.evaluation_set, score)
-                    seen[key] = rows.assign(scored_for=member)
+                    seen[key] = rows.assign(scored_for=first.setdefault(key, member))
                 frames.append(seen[key].assign(run=member, task=group.name, prompts=prompts))
     return pd.concat(frames, ignore_index=True)
 
@@ -277,7 +278,7 @@ def _difference_finding(number: Number, prompts: str, measure: str, gauged: bool
     words = "neither more nor less, as far as can be told,"
     if told and (low > 0 or high < 0):
         words = "more" if low > 0 else "less"
-    object_ = f"{words} {what}" if measure == "accuracy" else words
+    object_ = words if measure != "accuracy" else f"{words} {what}" if words in ("more", "less") else f"{what} {words}"
     unit = "" if measure == "accuracy" else f" {what}"
     caveat = " (scale is a gauge here)" if gauged else ""
     sentence = (

@@ -369,6 +369,8 @@ def _claim(
         evidence += f" The mean r is {value:.3f} ({low:.3f} to {min(high, 1.0):.3f}); below {LITTLE:g} it is little."
     if not paper and holds_p < LEVEL and (far is None or not far.beyond(float(compared.r_J.min()))):
         needs, holds_p = "tasks that move their prompts equally far (training.max_steps), and P0", 1.0
+    elif not paper and far is not None:
+        holds_p = max(holds_p, far.p)
     return tested("pearson", holds_p, fails_p, evidence, level=LEVEL, premises=premises, needs=needs)
 
 

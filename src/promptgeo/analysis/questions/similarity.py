@@ -103,7 +103,7 @@ def similarity(
             below=True,
             p=t_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, within_runs),
             premises=premises,
-            needs="more runs of a task: three at least",
+            needs="three runs of a task" if within_runs < 3 else "more runs of a task",
         ),
         _orthogonal_claim(above, findings[1].sentence, within_runs, premises),
     ]
@@ -154,7 +154,8 @@ def _pair_numbers(
     for name, pairs_NN in pairs.items():
         count = int(pairs_NN.sum()) // 2
         if not count:
-            result.omissions.append(f"similarity: there are no pairs of runs for {name}.")
+            which = "of different tasks" if name == BETWEEN else f"of {name.removeprefix(f'{WITHIN}.')}"
+            result.omissions.append(f"similarity: there are no pairs of runs {which}.")
             continue
         interval = over_runs(mean_NN, pairs_NN, -1.0, 1.0)
         cosine[name] = result.number(f"cosine.{name}", mean_NN[pairs_NN].mean(), count, "pairs of runs", *interval)
