@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import astuple
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def _file(out: Path, name: str, scenario: str, start: int, stop: int) -> Path:
     return _folder(out, name) / f"{_slug(scenario)}-{start:05d}-{stop:05d}.jsonl.gz"
 
 
+@cache
 def _folder(out: Path, name: str) -> Path:
     """Of an analysis as its code and options are: whatever is changed is drawn anew."""
     asked = analysis(name)
