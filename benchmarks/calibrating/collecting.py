@@ -34,7 +34,7 @@ FEW = {
     "sensitivity": ("planted",),
     "bezier": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "repeatable": ("all alike", "floor", "failed trainings", "planted", "wells"),
-    "convexity": ("all alike", "floor", "failed trainings", "untrained", "planted", "wells"),
+    "convexity": ("all alike", "ceiling", "floor", "failed trainings", "untrained", "planted", "wells"),
     "neighbours": ("nothing", "run and cell", "how far", "eight runs", "study 3"),
     "transplant": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "dimension": ("all alike", "untrained", "planted"),

@@ -48,7 +48,6 @@ TESTS = (
     *(Test("matched", rf"r2\.{factor}\..*\.lr.*", factor) for factor in ("init", "task")),
     Test("matched", r".*\.(equal_accuracy|equal_distance|end)\..*", "rate", exact=True),
     Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
-    Test("convexity", r"Mixtures against.*", "skill"),
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
     Test("explanation", r"js\.own\..*", "words"),
@@ -61,9 +60,8 @@ TESTS = (
 )
 
 REASONS = {
-    r"bezier \| (barrier|difference\.barrier|remains)\..*": "each draw trains another path, and maxima: test_bezier.py",
-    r"convexity \| (violation|barrier)\..*": "of a maximum over these trainings or points, which others' is not near",
-    r"token_operations \| (difference\.)?random_sum\..*": "few random directions: one may solve the task alone",
+    r"bezier \| (barrier\.bezier|difference\.barrier|remains)\..*": "each draw trains another path: test_bezier.py",
+    r"convexity \| violation\..*": "of the worst of these trainings, which the worst of others is not near",
     r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",

@@ -236,8 +236,10 @@ def test_holm_by_hand():
     assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
 
 
-def test_a_p0_of_zero_is_refused_in_one_line():
+def test_how_far_from_a_p0_of_zero_is_not_known_and_refused_in_one_line():
     runs = planted()
     zero = RunTable.from_arrays(runs.prompts(), runs.table, np.zeros_like(runs.prompts()))
+    chosen = matched_points(points_of(zero), Among.distance, 0.2)
+    assert not len(chosen.chosen_UK) and "no moved is known at some rate" in chosen.left_out[0]
     with pytest.raises(UserError, match="a prompt token is zero"):
         asked(zero)

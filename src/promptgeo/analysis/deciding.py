@@ -122,11 +122,12 @@ def learned(table: "pd.DataFrame") -> list[Premise]:
         trained, untrained = scored["accuracy_final"].to_numpy(float), scored[f"accuracy_{which}"].to_numpy(float)
         rises = bool(np.mean(trained - untrained) > 0)
         better = rises and sign_flip_p(trained - untrained) < LEVEL
-        too_few = rises and len(scored) < (least := sign_flips_needed(LEVEL))
         sentence = (
             f"the trained prompts solve more than {words} ({trained.mean():.0%} against {untrained.mean():.0%}, "
             f"n = {len(scored)} runs)"
         )
-        needs = f"{least} runs, to show that they learned their task" if too_few else "prompts that learned their task"
+        least, needs = sign_flips_needed(LEVEL), "prompts that learned their task"
+        if rises and len(scored) < least:
+            needs = f"{least} runs, to show that they learned their task"
         premises.append(Premise(better, sentence, needs))
     return premises

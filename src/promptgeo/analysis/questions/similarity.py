@@ -248,7 +248,7 @@ def _same_task(result: Result, runs: RunTable, initial_NPd: np.ndarray | None, p
     else:
         says = "are not shown to lie closer than runs of others"
     sentence = (
-        f"Runs of one task {says}: by {compared.difference:+.3f} in mean cosine at as many shared inits "
+        f"Runs of one task {says}: a difference of {compared.difference:+.3f} in mean cosine at as many shared inits "
         f"(p = {compared.p:.2g}){beside} (n = {len(runs)} runs)."
     )
     result.findings.append(Finding.of(number, sentence))
