@@ -150,3 +150,13 @@ def test_where_only_the_displacement_counts_angle_and_magnitude_are_seldom_told_
         assert len(differences_N) == RUNS
         small += sign_flip_p(differences_N) < 0.05
     assert small / draws <= 0.07
+
+
+def test_a_p0_that_several_tasks_start_from_counts_once():
+    one, other = group(0, 3), group(1, 3)
+    other.name, other.members, other.initial = "u", [3, 4, 5], one.initial
+    table = _measured([one, other], np.random.default_rng(1).normal(size=(50, WIDTH)), RADII, 2, 0, angle)
+    reactions = _Reactions(list(RADII), table)
+    assert len(reactions.of("initial", "loss")) == 3 and len(reactions.of("trained", "loss")) == 6
+    both = table[(table["prompts"] == "initial") & (table["how"] == "") & table["run"].isin([0, 3])]["loss"]
+    assert len(both) == 2 and reactions.of("initial", "loss")[0] == pytest.approx(both.mean())
