@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibrating.drawing import Pair, draw, pairs, stored
+from calibrating.drawing import BLOCK, Pair, draw, pairs, stored
 from calibrating.lines import reason, registered
 from calibrating.rates import MOST_WRONG, Rate, adjusted, as_table, rates
 from promptgeo.analysis.resampling import clopper_pearson
@@ -43,6 +43,11 @@ def judged(out: Path, wanted: Sequence[Pair], draws: dict[Pair, int]) -> list[Ra
     return adjusted(rate for pair in wanted for rate in rates(pair[1], stored(out, *pair, draws[pair])))
 
 
+def judged_at_all(out: Path, pair: Pair) -> bool:
+    """Whether some line has a truth: of the others a first block shows that they are registered."""
+    return any(reason(s.analysis, s.name, s.convention) is None for those in stored(out, *pair, BLOCK) for s in those)
+
+
 def unjudged(out: Path, wanted: Sequence[Pair]) -> tuple[dict[str, str], list[str]]:
     """(lines without a truth -> why, lines that are not registered)."""
     reasons, unknown = {}, set()
@@ -56,7 +61,8 @@ def unjudged(out: Path, wanted: Sequence[Pair]) -> tuple[dict[str, str], list[st
 
 
 def calibrate(out: Path, wanted: list[Pair], draws: int, processes: int) -> None:
-    drawn(out, wanted, 0, draws, processes)
+    drawn(out, wanted, 0, min(draws, BLOCK), processes)
+    drawn(out, [pair for pair in wanted if judged_at_all(out, pair)], 0, draws, processes)
     counts = dict.fromkeys(wanted, draws)
     ordered = judged(out, wanted, counts)
     again = {(rate.line.split(" | ")[0], rate.scenario) for rate in ordered if rate.side == "WRONG"}

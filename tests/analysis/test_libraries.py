@@ -23,6 +23,7 @@ from promptgeo.analysis.resampling import (
     newcombe,
     sign_flip_p,
     t_interval,
+    upper_of_few,
     wilson,
 )
 from promptgeo.runs.table import RunTable
@@ -146,6 +147,14 @@ def test_t_intervals_are_scipys():
 
 
 # p.
+
+
+@pytest.mark.parametrize("events", [0, 1, 3, 40])
+def test_the_upper_end_of_a_mean_of_few_events_is_the_exact_one_of_a_poisson_count(events):
+    """Garwood's interval by the chi-squared distribution: events of .2 each, of which none counts as one's error."""
+    exact = stats.chi2.ppf(0.975, 2 * (events + 1)) / 2
+    assert upper_of_few(0.2 * events, 0.2 * np.sqrt(max(events, 1))) == pytest.approx(0.2 * exact)
+    assert upper_of_few(0.2 * events, 0.0) == 0.2 * events
 
 
 def test_sign_flips_are_scipys_exact_permutations_of_pairs():

@@ -13,7 +13,7 @@ from promptgeo.analysis.question import declaration
 from promptgeo.analysis.questions.token_operations import token_operations
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Number, Outcome, Result
-from promptgeo.analysis.token_prompts import other_orders, some_subsets
+from promptgeo.analysis.token_prompts import DIRECTIONS, other_orders, some_subsets
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Run, Trained, write_run
 from promptgeo.runs.table import RunTable, table_of
@@ -177,6 +177,7 @@ def test_deltas_that_add_up_to_a_solution_do_so_on_p0_only(solved, plan, tmp_pat
     assert value(operations, "delta_sum.plus_one") == 1.0 and value(operations, "sum.plus_one") < 0.5
     assert number(operations, "delta_sum.plus_one").n == 3, "a word's P0 tokens are one"
     assert value(operations, "random_sum.plus_one") < 0.5
+    assert number(operations, "random_sum.plus_one").n == 3 * DIRECTIONS, "of each run, not one"
     # The tokens one after the other do not mean +1: what their sum does says nothing of adding up a solution.
     assert claim(operations, "sum_of_deltas").outcome is Outcome.undecidable
     assert "the sum of the deltas on a P0 token 100.0%" in claim(operations, "sum_of_deltas").evidence

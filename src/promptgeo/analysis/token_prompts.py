@@ -56,6 +56,10 @@ class Made(NamedTuple):
     """Positions of the tokens that it is made of."""
 
 
+DIRECTIONS = 8
+"""Random ones of a prompt. One does all or nothing, and a few runs with one each say little of how many do."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which prompts are made of each prompt of P tokens."""
@@ -111,18 +115,19 @@ def token_prompts(prompt_Pd: np.ndarray, choice: Choice) -> Iterator[Made]:
 
 
 def delta_prompts(prompt_Pd: np.ndarray, p0_Pd: np.ndarray, generator: np.random.Generator) -> Iterator[Made]:
-    """P0, the sum of its tokens, and each different token of it plus the sum of all deltas, or plus a random direction.
+    """P0, the sum of its tokens, and each different token of it plus the sum of all deltas, or plus random directions.
 
-    The random direction is as long as the sum of the deltas.
+    A random direction is as long as the sum of the deltas.
     """
     positions, delta_d = range(len(p0_Pd)), (prompt_Pd - p0_Pd).sum(0)
     yield Made(INITIAL, p0_Pd, positions)
     yield Made(INITIAL_SUM, p0_Pd.sum(0, keepdims=True), positions)
-    for i in _different(p0_Pd):
-        noise_d = generator.standard_normal(len(delta_d))
+    different = _different(p0_Pd)
+    for i in different:
         yield Made(DELTA_SUM, p0_Pd[[i]] + delta_d, [i])
-        random_d = noise_d * (np.linalg.norm(delta_d) / np.linalg.norm(noise_d))
-        yield Made(RANDOM_SUM, p0_Pd[[i]] + random_d, [i])
+        for noise_d in generator.standard_normal((math.ceil(DIRECTIONS / len(different)), len(delta_d))):
+            random_d = noise_d * (np.linalg.norm(delta_d) / np.linalg.norm(noise_d))
+            yield Made(RANDOM_SUM, p0_Pd[[i]] + random_d, [i])
 
 
 def _different(p0_Pd: np.ndarray) -> list[int]:

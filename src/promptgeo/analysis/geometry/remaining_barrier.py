@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptgeo.analysis.resampling import draw_counts, t_quantile
+from promptgeo.analysis.resampling import draw_counts, t_quantile, upper_of_few
 
 LARGEST = 10.0
 """A share that may be larger counts as this."""
@@ -28,14 +28,16 @@ def highest_interval(rises_BT: np.ndarray, n: int) -> tuple[float, float]:
     """95 % interval of the highest rise of a path, never below 0: of its points' intervals, all at once.
 
     A maximum of noisy points is too high, and in draws of examples higher still: a percentile interval of maxima
-    covers 75 % where the path is flat.
+    covers 75 % where the path is flat. Losses of which a few are large: upper_of_few.
 
     rises_BT: of all n test examples first, then of each draw of them.
     """
     error_T = np.maximum(rises_BT[1:].std(0), 1e-12)
     off_B = (np.abs(rises_BT[1:] - rises_BT[0]) / error_T).max(1)
     half_T = max(float(np.quantile(off_B, 0.95)), t_quantile(0.975, max(n - 1, 1))) * error_T
-    return float(max((rises_BT[0] - half_T).max(), 0.0)), float(max((rises_BT[0] + half_T).max(), 0.0))
+    low, high = float((rises_BT[0] - half_T).max()), float((rises_BT[0] + half_T).max())
+    at = rises_BT[0].argmax()
+    return max(low, 0.0), max(high, upper_of_few(max(float(rises_BT[0, at]), 0.0), float(error_T[at])))
 
 
 @dataclass(frozen=True)

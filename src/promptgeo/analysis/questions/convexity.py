@@ -35,6 +35,8 @@ from promptgeo.analysis.resampling import (
     difference_interval,
     percentile_interval,
     share_interval,
+    t_quantile,
+    upper_of_few,
     wilson,
 )
 from promptgeo.analysis.result import Finding, Number, Result
@@ -44,7 +46,7 @@ from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 VISIBLE_BARRIER = 5e-4
-"""Nats a label token: a lower bound below it is written as 0.000."""
+"""Nats a label token: less is written as 0.000, so no interval of a barrier ends below it."""
 
 
 @question(lm=True, zero=("resolution",), claims=("convex",), factors=("prompt_length",))
@@ -379,8 +381,12 @@ def _report_barriers(result: Result, hull: Hull, resampler: HullResampler) -> No
     ends_eN = np.stack([hull.kinds["vertices"].weights_SN[list(edge)].mean(0) for edge in hull.edges])
 
     def mean(quantity: str, barriers_e: np.ndarray, barriers_Be: np.ndarray) -> Number:
-        interval = bounded_interval(resampler.means(barriers_Be, ends_eN), 0.0, None)
-        return result.number(quantity, barriers_e.mean(), len(barriers_e), "edges", *interval)
+        # A maximum of losses that are drawn anew is higher than that of those that were measured: how far the draws
+        # lie apart says how far off the mean may be, where they lie does not.
+        value, error = float(barriers_e.mean()), float(resampler.means(barriers_Be, ends_eN).std())
+        half = t_quantile(0.975, max(hull.evaluation_set.n - 1, 1)) * error
+        high = max(value + half, upper_of_few(value, error), VISIBLE_BARRIER)
+        return result.number(quantity, value, len(barriers_e), "edges", max(value - half, 0.0), high)
 
     lines_e = _barriers(hull, vertices_V, hull.losses("edges"))
     lines_Be = _barriers(hull, vertices_BV, resampler.scores(hull, "edges", "loss"))

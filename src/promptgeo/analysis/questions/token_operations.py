@@ -5,7 +5,7 @@ Scored on the runs' test examples. Study 1 (Promptmanteau) tried this on one pro
 Kinds of prompts made of a trained prompt's tokens. `trained`: as they are. `order`: in every other order.
 `subset.<k>`: every k of them, in order. `repeat.<k>`: each one k times. `sum`: their sum as one token. `delta_sum`: a
 P0 token plus the sum of all deltas, for each P0 token. Beside them `initial`: P0; `initial_sum`: the sum of its tokens;
-`random_sum`: a P0 token plus a random direction as long as the sum of the deltas; `none`: no prompt.
+`random_sum`: a P0 token plus each of a few random directions as long as the sum of the deltas; `none`: no prompt.
 
 Claims, of number tasks: `orders_work` and `repeats_fail` (over and under `well` times the trained prompts' accuracy),
 `one_token_numeric` (over the share `enough`, which neither P0 nor no prompt must reach), `sum_of_deltas` (more than the
@@ -71,7 +71,7 @@ WORDS = {
     "order": "its tokens in another order",
     "sum": "the sum of its tokens",
     "delta_sum": "a P0 token plus the sum of the deltas",
-    "random_sum": "a P0 token plus a random direction of that length",
+    "random_sum": "a P0 token plus random directions of that length",
     "initial": "P0",
     "initial_sum": "the sum of P0's tokens",
 }
