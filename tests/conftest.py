@@ -13,6 +13,7 @@ import torch
 
 torch.set_num_threads(2)
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test reaches for a network
+os.environ["PROMPTGEO_CACHE"] = ""  # each test asks its models anew
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LONG = ("training", "tiny", "cli")
 """Wings whose tests train whole sweeps, in processes of their own: a third of the tests, two thirds of the time."""

@@ -26,6 +26,7 @@ from promptgeo.model.batching import MAX_TOKENS, Batch, collate, next_tokens
 from promptgeo.model.checks import Reference, require_grid_agrees, run_on, tree_agrees
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
 from promptgeo.model.loading import model_fingerprint, read_model, reads_ids, resolve_device, resolve_precision
+from promptgeo.model.remembered import Remembered
 from promptgeo.model.tokenizer import leading_tokens
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class FrozenLM:
             model: a transformers model with a causal head. Its weights are frozen and, on a CPU, prepacked.
             tokenizer: its tokenizer. It needs no pad token.
             name: what errors call it.
-            fingerprint: what identifies its numbers.
+            fingerprint: what identifies its numbers, and by which experiments on it are remembered (remembered.py).
 
         Raises UserError where it has no causal head, looks ahead, or its logits or gradients with a soft prompt are not
         those of the untouched model (checks.py).
@@ -76,8 +77,13 @@ class FrozenLM:
         head = model.get_output_embeddings()
         if head is None:
             raise UserError(f"model {name}: has no causal language-model head")
-        reference = Reference(model, name, announced=reads_ids(fingerprint))  # before anything of it is changed
-        self._by_ids = reference.by_ids
+        self._remembered = Remembered(model, fingerprint)
+        by_ids, shares_prefixes = (self._remembered.get(what, bool) for what in ("by_ids", "shares_prefixes"))
+        reference = None
+        if by_ids is None or shares_prefixes is None:  # asked before anything of it is changed
+            reference = Reference(model, name, announced=reads_ids(fingerprint))
+            by_ids = reference.by_ids
+        self._by_ids = by_ids
         if self._by_ids:
             log.warning("model %s: its layers read token ids too; where the soft prompt stands, they read id 0", name)
         with torch.no_grad():
@@ -86,9 +92,12 @@ class FrozenLM:
         prepack(model)
         head.register_forward_pre_hook(self._keep_label_positions)
         self._tree = TreeAttention(model)
-        self._shares_prefixes = self._tree.possible and self._tree_agrees(reference)
-        if not self._shares_prefixes:
-            require_grid_agrees(reference, self.label_logits, self.dtype)
+        self._shares_prefixes = bool(shares_prefixes)
+        if reference is not None:
+            self._shares_prefixes = self._tree.possible and self._tree_agrees(reference)
+            if not self._shares_prefixes:
+                require_grid_agrees(reference, self.label_logits, self.dtype)
+            self._remembered.keep(by_ids=by_ids, shares_prefixes=self._shares_prefixes)
 
     @classmethod
     def load(
@@ -158,7 +167,11 @@ class FrozenLM:
     @cached_property
     def mixes_prompts(self) -> bool:
         """Whether a row has the same bits whatever other rows are in its batch."""
-        return rows_are_independent(self.model)
+        known = self._remembered.get("mixes_prompts", bool)
+        if known is None:
+            known = rows_are_independent(self.model)
+            self._remembered.keep(mixes_prompts=known)
+        return known
 
     @property
     def bytes_per_position(self) -> int:
@@ -202,6 +215,13 @@ class FrozenLM:
     @cached_property
     def embedding_scale(self) -> float:
         """Standard deviation of all entries of the vocabulary's embeddings: the unit of a prompt's coordinates."""
+        known = self._remembered.get("embedding_scale", float)
+        if known is None:
+            known = self._measured_scale()
+            self._remembered.keep(embedding_scale=known)
+        return known
+
+    def _measured_scale(self) -> float:
         total = squares = 0.0
         with torch.no_grad():
             for ids in torch.arange(self.vocabulary_size, device=self.device).split(16384):
