@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import pearsonr
 from scipy.stats import t as student
 
-from promptgeo.analysis.crossed import Error
-from promptgeo.analysis.geometry.how_far import cell_orders
+from promptgeo.analysis.crossed import Error, LeaveOuts
+from promptgeo.analysis.geometry.how_far import Moved, cell_orders
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
+from promptgeo.analysis.question import Of
 from promptgeo.analysis.questions.mean_distances import mean_distances
 from promptgeo.analysis.questions.sequences import sequences, zero_diagonal_alone
 from promptgeo.analysis.resampling import pair_means
@@ -252,6 +253,27 @@ OUTCOMES = {  # what is planted; how many inits and tasks; the claim that the sa
     "alike": ({"init": 1.0, "task": 1.0}, 6, "not decidable"),
     "few": ({"init": 1.0}, 2, "not decidable"),
 }
+
+
+@pytest.mark.parametrize("of", [Of.prompt, Of.delta])
+def test_the_order_that_changes_nothing_gives_what_was_observed(of):
+    """Of four runs it is one in four: put together again from their parts, in 12 % of draws none counted as equal."""
+    for seed in range(8):
+        g = np.random.default_rng(seed)
+        initial = g.normal(size=(4, 2, 16)).astype(np.float32)
+        table = pd.DataFrame({"task": ["a", "b"] * 2, "init": ["x", "x", "y", "y"], "seed": 0, "accuracy_final": 1.0})
+        runs = RunTable.from_arrays(initial + g.normal(size=initial.shape).astype(np.float32), table, initial)
+        moved = Moved.of(runs, of)
+        control = moved.control(lambda prompts: float(np.linalg.norm(prompts[0] - prompts[2])), 199, seed)
+        assert control.p > 0.15, seed
+        assert np.array_equal(moved.dealt(np.arange(4)), moved.prompts_NPd)
+
+
+def test_four_runs_of_two_inits_and_tasks_have_no_interval():
+    four, six = (LeaveOuts(["x", "y"] * n, ["a"] * n + ["b"] * n) for n in (2, 3))
+    assert four.error(np.arange(len(four.weights_JN), dtype=float)) is None
+    error = six.error(np.arange(len(six.weights_JN), dtype=float))
+    assert (error.factors, error.freedom, error.units) == (0, 5, 6)
 
 
 @pytest.mark.parametrize("what", OUTCOMES)

@@ -454,3 +454,10 @@ def test_what_two_runs_have_in_common_is_counted_once():
         low, high = sample.interval(values_N, least=0.0, most=1.0)
         apart += low <= 0.5 <= high
     assert held / 300 > 0.94 and apart / 300 < 0.9
+
+
+def test_two_pairs_of_partners_say_nothing_of_others():
+    """Two tasks in two inits, two seeds from one P0 each: four units in two pairs, not four apart (84 % were held)."""
+    rows = [(task, init, seed) for task in ("a", "b") for init in ("cat", "dog") for seed in range(2)]
+    sample = speaking._Sample(pd.DataFrame(rows, columns=["task", "init", "seed"]), np.arange(8) // 2, 99, 0)
+    assert sample.partners_interval(np.array([0.2, 0.3, 0.4, 0.5] * 2)) == (0.0, 1.0)

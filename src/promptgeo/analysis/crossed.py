@@ -22,6 +22,11 @@ LEAST_LEVELS = 3
 """Of a factor whose levels are left out: without one of two there are no pairs. One with fewer is taken as it is."""
 
 
+LEAST_RUNS = 6
+"""Where no factor has so many levels. Of four runs the pairs within a task are two, and 87 % of intervals hold what
+they should; six is also what sign flips need."""
+
+
 class Error(NamedTuple):
     """How far an estimate may lie from what other levels would give."""
 
@@ -107,7 +112,9 @@ class LeaveOuts:
         *factors, cells, runs = found
         varied = [factor for factor in factors if factor is not None]
         if not varied:
-            return None if runs is None else Error(float(np.sqrt(runs[0])), runs[1] - 1, 0, runs[1])
+            if runs is None or runs[1] < LEAST_RUNS:
+                return None
+            return Error(float(np.sqrt(runs[0])), runs[1] - 1, 0, runs[1])
         variance, units = max(v for v, _ in varied), min(n for _, n in varied)
         if len(varied) > 1 and cells is not None:
             variance = max(variance, sum(v for v, _ in varied) - cells[0])

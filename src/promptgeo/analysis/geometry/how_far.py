@@ -61,6 +61,8 @@ class Control:
 class Moved:
     """P0, and where training took each run's tokens."""
 
+    prompts_NPd: np.ndarray
+    """float32: as they are; deltas where these are looked at."""
     initial_NPd: np.ndarray
     """float32; zeros where the deltas are looked at."""
     direction_NPd: np.ndarray
@@ -85,7 +87,8 @@ class Moved:
         norms_N = np.linalg.norm(initial_NPd.astype(np.float64), axis=(1, 2))
         share_N = np.linalg.norm(delta_NPd.astype(np.float64), axis=(1, 2)) / np.where(norms_N > 0, norms_N, np.nan)
         start_NPd = np.zeros_like(initial_NPd) if of == Of.delta else initial_NPd
-        return cls(start_NPd, direction_NPd, far_NP1, runs.table, share_N)
+        own_NPd = delta_NPd if of == Of.delta else runs.prompts()
+        return cls(own_NPd, start_NPd, direction_NPd, far_NP1, runs.table, share_N)
 
     def null(
         self, statistic: Callable[[np.ndarray], float | Sequence[float]], draws: int, seed: int
@@ -96,9 +99,18 @@ class Moved:
             return None
         return np.array([statistic(self.dealt(order)) for order in orders_BN])
 
+    def control(self, statistic: Callable[[np.ndarray], float], draws: int, seed: int) -> Control | None:
+        """A statistic of the prompts as they are beside its `null`."""
+        null_B = self.null(statistic, draws, seed)
+        return None if null_B is None else Control.of(statistic(self.prompts_NPd), null_B)
+
     def dealt(self, order_N: np.ndarray) -> np.ndarray:
         """[N, P, d] float32: each run as far from its P0 as it is, the way of the run that an order gives it."""
         prompts_NPd: np.ndarray = self.initial_NPd + self.far_NP1 * self.direction_NPd[order_N]
+        # Put together again, a prompt that stays where it was would differ in its last bits, and the order that changes
+        # nothing would not count as one that gives what was observed: of four runs it is one order in four.
+        own_N = order_N == np.arange(len(order_N))
+        prompts_NPd[own_N] = self.prompts_NPd[own_N]
         return prompts_NPd
 
     @property

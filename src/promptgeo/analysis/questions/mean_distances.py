@@ -369,8 +369,7 @@ def _differences(
         number = result.number(name, difference, n, closer.unit, *error.interval(difference), p)
         control = None
         if gain is not None and contrast.name == CONTROLLED and moved is not None:
-            null_B = moved.null(gain, *drawn)
-            control = None if null_B is None else Control.of(difference, null_B)
+            control = moved.control(gain, *drawn)
         if control is not None:
             result.number(f"{name}.how_far", *control.row)
         compared.append(_Compared(contrast, closer, other, error, number, control))

@@ -306,13 +306,11 @@ def _how_far(result: Result, name: str, seen: _Seen) -> bool | None:
     if seen.moved is None or not (seen.other_init_NN & same_NN).any():
         return None
     epsilon = seen.pairs.epsilon
-    null_B = seen.moved.null(lambda prompts: share(near_between(prompts, epsilon)), seen.permutations, seen.seed)
-    if null_B is None:
+    control = seen.moved.control(lambda prompts: share(near_between(prompts, epsilon)), seen.permutations, seen.seed)
+    if control is None:
         return None
-    observed = share(seen.pairs.near_NN)
-    control = Control.of(observed, null_B)
     result.number(f"{name}.how_far", *control.row)
-    return control.beyond(observed)
+    return control.beyond(share(seen.pairs.near_NN))
 
 
 def _enrichment_finding(
@@ -378,7 +376,7 @@ def _tasks(result: Result, seen: _Seen) -> None:
     rows = Rows.over_inits(near_NN, possible_NN, onehot_NL, table["init"].to_numpy(), seen.seed)
     scale, unit = (possible_LL, "") if paper else (1000.0, ", neighbours per 1000 pairs of tokens with other inits")
     compared = pd.DataFrame(rates_LL * scale, names, names)
-    control_p = (0.0, 0.0) if paper else _table_controls(names, onehot_NL, possible_LL, rates_LL, seen)
+    control_p = (0.0, 0.0) if paper else _table_controls(names, onehot_NL, possible_LL, seen)
     at = f"at epsilon = {radius:.3g}{unit}"
     claims = task_claims(compared, rows, at, control_p, learned(table))
     result.claims += claims
@@ -386,7 +384,7 @@ def _tasks(result: Result, seen: _Seen) -> None:
 
 
 def _table_controls(
-    names: list[str], onehot_NL: np.ndarray, possible_LL: np.ndarray, rates_LL: np.ndarray, seen: _Seen
+    names: list[str], onehot_NL: np.ndarray, possible_LL: np.ndarray, seen: _Seen
 ) -> tuple[float, float]:
     """p of both claims against tasks that only move their prompts differently far; 1 where that cannot be told."""
     geography = [names.index(task) for task in GEOGRAPHY] if set(GEOGRAPHY) <= set(names) else None
@@ -399,9 +397,10 @@ def _table_controls(
         return margins(onehot_NL.T @ near_NN @ onehot_NL / possible_LL)
 
     null_BS = None if seen.moved is None else seen.moved.null(of_prompts, seen.permutations, seen.seed)
-    if null_BS is None:
+    if seen.moved is None or null_BS is None:
         return 1.0, 1.0
-    own, pair = (Control.of(value, null_B).p for value, null_B in zip(margins(rates_LL), null_BS.T, strict=True))
+    observed_S = of_prompts(seen.moved.prompts_NPd)
+    own, pair = (Control.of(value, null_B).p for value, null_B in zip(observed_S, null_BS.T, strict=True))
     return own, pair
 
 

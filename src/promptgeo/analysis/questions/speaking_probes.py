@@ -310,11 +310,12 @@ class _Sample:
     def partners_interval(self, values_N: np.ndarray) -> tuple[float, float]:
         """95 % interval, within 0 to 1, of a mean over runs of what each has with its partner of another task.
 
-        A run is in its own value and in those of whose partner it is: each unit is left out with all of these.
+        A run is in its own value and in those of whose partner it is: each unit is left out with all of these. Two
+        that are each other's partners are left out together, so they count once.
         """
         partner_N = partners(self.table)
         assert partner_N is not None  # there are values
-        kept_UN = [(self.units_N != u) & (self.units_N[partner_N] != u) for u in range(self.units)]
+        kept_UN = np.unique([(self.units_N != u) & (self.units_N[partner_N] != u) for u in range(self.units)], axis=0)
         if len(kept_UN) < 3 or not all(kept_N.any() for kept_N in kept_UN):
             return 0.0, 1.0
         low, high = jackknife_interval(values_N.mean(), np.array([values_N[kept_N].mean() for kept_N in kept_UN]))
