@@ -66,7 +66,7 @@ REASONS = {
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
     r"projection \| trustworthiness\..*": "a picture of any points keeps some neighbours: none has no truth in it",
-    r"projection \| (tsne\..*|In the plane, t-SNE.*)": "a spread of t-SNE's random starts, not an interval of what other runs would give",
+    r"projection \| (tsne\..*|In the plane, t-SNE.*)": "a spread of random starts, not an interval of other runs",
     r".* \| .*\.(min|max)": "an extreme of few draws, whose mean over scenarios is not what its interval is of",
     r"init_vs_task \| r2\..*\.(moved|reassigned)": "an interval of the null distribution, not of these runs",
     r".* \| .*chance.*": "an interval of the null distribution, not of a number of these runs",
