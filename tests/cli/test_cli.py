@@ -427,9 +427,10 @@ def tiny(architecture: str):
         ("headless", "the checkpoint lacks lm_head.weight: no causal language-model head was saved with it"),
     ],
 )
-def test_what_is_no_causal_language_model_is_refused(cli, tokenizer, tmp_path, architecture, message):
+def test_what_is_no_causal_language_model_is_refused(cli, tokenizer, tmp_path, capsys, architecture, message):
     tiny(architecture).save_pretrained("other")
     tokenizer.save_pretrained("other")
+    capsys.readouterr()  # how far saving is
     assert_refused(cli("model.name_or_path=./other"), f"model.name_or_path=./other: {message}")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 

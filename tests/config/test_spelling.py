@@ -158,3 +158,55 @@ def test_an_analysiss_texts_keep_their_spelling_too():
     config = compose_analyze(["runs=1e3", "out=yes", "model=1234567e8", "of=delta", "overwrite=true", "allow=[1e3]"])
     assert (config.runs, config.out, config.model, config.overwrite) == ("1e3", "yes", "1234567e8", True)
     assert config.allow == ["1e3"] and compose_analyze(["runs=[1e3,a]", "out=null"]).runs == ["1e3", "a"]
+
+
+OWN_FILES = {
+    "merged": ("task:\n  <<: {labels: [no, yes]}\n", ["no", "yes"]),
+    "merged_list": ("task:\n  <<: [{labels: [no, 1e3]}]\n  max_input_tokens: 9\n", ["no", "1e3"]),
+    "interpolated": (
+        "study: {l: [no, yes]}\ntask: {labels: '${study.l}'}\n",
+        "task.labels=[False, True]: must be a text",
+    ),
+    "itself": ("task: &x {labels: [*x]}\n", "itself.yaml: holds itself"),
+    "digits": (f"seed: {'7' * 5000}\n", "digits.yaml: holds a number of thousands of digits"),
+    "section": ("task: plus_one\n", "task: is a section of keys, not 'plus_one'"),
+    "again": ("defaults: [/task: plus_two]\n", "in a file of your own write '- override /task: <option>'"),
+    "slash": ("defaults: [override task: plus_two]\n", "needs the slash before task"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_a_file_of_the_users_own_is_read_as_written_or_named_in_a_line(tmp_path, name):
+    text, expected = OWN_FILES[name]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    line = [f"hydra.searchpath=[file://{tmp_path}]", f"+experiment={name}"]
+    if isinstance(expected, list):
+        assert compose(line).task.labels == expected
+        return
+    with pytest.raises(UserError) as error:
+        compose(line)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "latin.yaml").write_bytes(b"# @package _global_\nname: caf\xe9\n")
+    with pytest.raises(UserError, match=r"latin.yaml: is no text in UTF-8$"):
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "+experiment=latin"])
+
+
+@pytest.mark.parametrize("key", ["seed", "init.text", "optimizer.lr", "task.labels"])
+def test_thousands_of_digits_are_named(key):
+    value = "7" * 5000 if key != "task.labels" else f"[a,{'7' * 5000}]"
+    with pytest.raises(UserError, match=rf"^{key}: a number of thousands of digits is given"):
+        compose([f"{key}={value}"])
+
+
+@pytest.mark.parametrize("line", ["init=file init.path", "init=run init.path", "model.name_or_path"])
+def test_a_home_that_nobody_has_is_named(line):
+    from promptgeo.training.cell import cell_of
+
+    first, _, key = line.rpartition(" ")
+    with pytest.raises(UserError, match=rf"^{key}=~nobody_x/x: is no place that a file can be at"):
+        cell_of(compose([*([first] if first else []), f'{key}="~nobody_x/x"']))

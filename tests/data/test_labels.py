@@ -159,6 +159,35 @@ def test_hidden_labels_are_named(tmp_path):
     assert "example 2 of test has the hidden label -1" in message and "task.split.test=" in message
 
 
+def test_no_split_that_is_trained_on_is_named_for_hidden_labels(tmp_path):
+    for split, labels in (("train", [0, 1]), ("test_matched", [-1, -1]), ("validation_matched", [1, 0])):
+        table(tmp_path, labels).rename(tmp_path / f"{split}.json")
+    task = own(tmp_path)
+    assert said(task).endswith("others are named as task.split.test=validation_matched")
+    task.split.test = "test_matched"
+    assert said(task).endswith("name another split (that for validation) with task.split.test=")
+
+
+def test_labels_of_which_some_are_hidden_are_warned_of(tmp_path, caplog):
+    def read_with(train: list, test: list) -> list[str]:
+        caplog.clear()
+        for split, labels in (("train", train), ("test", test)):
+            table(tmp_path, labels).rename(tmp_path / f"{split}.json")
+        read(own(tmp_path))
+        return caplog.messages
+
+    (message,) = read_with([0, 1], [-1, 1, -1])
+    assert "2 of 3 labels of test are -1, which no label of training is" in message
+    assert read_with([0, -1], [-1, 1]) == read_with([0, 1], [-1, -2]) == []  # it is one of several
+
+
+@pytest.mark.parametrize("ending", ["json", "parquet"])
+@pytest.mark.parametrize("label", [[1.0, 2.5], [1, 2], [True]])
+def test_a_list_of_numbers_is_no_list_of_answers(tmp_path, label, ending):
+    message = said(own(table(tmp_path, [["a", "b"], label] if ending == "json" else [label, label], ending)))
+    assert "holds a list of numbers in column 'label': a label is a text or a number, or a list of texts" in message
+
+
 def test_a_number_of_copies_beyond_any_model_is_refused(tmp_path):
     path = tmp_path / "my.csv"
     for copies in ("9" * 5000, "10001"):

@@ -149,8 +149,30 @@ def test_k_shot_draws_are_balanced_where_asked_and_counted(tmp_path, caplog):
     assert [e.id for e in even.train] == sorted(e.id for e in even.train)
     again, other = (load(path, kind=SplitKind.all, max_train=12, stratify=True, seed=seed) for seed in (42, 1))
     assert again.train == even.train != other.train
+    held = load(path, kind=SplitKind.random, test_size=0.1, max_train=12, stratify=True, validation=0.5)
+    assert Counter(e.label for e in held.train) == Counter(e.label for e in held.validation) == {"a": 2, "b": 2, "c": 2}
+    assert not {e.id for e in held.train} & {e.id for e in held.validation}
     rare = load(path, kind=SplitKind.all, max_train=30, stratify=True)
     assert Counter(e.label for e in rare.train) == {"a": 12, "b": 6, "c": 12}
+
+
+def test_a_column_that_is_all_but_called_split_is_warned_of(tmp_path, caplog):
+    path = tmp_path / "my.csv"
+    path.write_text("input,label, Split\n" + "".join(f"x{i},b,train\n" for i in range(9)))
+    load(path)
+    (message,) = caplog.messages
+    assert "its column ' Split' is not used: only one that is called 'split' says which" in message
+
+
+def test_two_folders_of_one_name_are_two_tasks_also_with_links_to_nothing(tmp_path):
+    names = set()
+    for parent in ("a", "b"):
+        (tmp_path / parent / "f").mkdir(parents=True)
+        path = folder(tmp_path / parent / "f", train=4, test=2 + (parent == "b"))
+        os.symlink("nowhere", path / "notes.csv")
+        (path / "more.csv").mkdir()
+        names.add(compose(["task=custom", f"task.source.path={path}"]).task.name)
+    assert len(names) == 2 and all(name.startswith("f-") for name in names)
 
 
 def test_an_editors_lock_and_links_to_nothing_are_no_data(tmp_path):

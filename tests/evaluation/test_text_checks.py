@@ -8,7 +8,7 @@ import torch
 import reference
 import tokenizers_like
 from promptgeo import FrozenLM, UserError, evaluate
-from promptgeo.config.schema import LongerLabels, Scoring, Template
+from promptgeo.config.schema import LabelTokens, LongerLabels, Scoring, Template
 from promptgeo.data.tasks import Example, Task
 from promptgeo.evaluation import text_checks
 from promptgeo.evaluation.rules import Continuation, check_scoring, rule_of
@@ -55,6 +55,54 @@ def test_a_label_that_the_tokenizer_does_not_give_back_is_refused(lms, like, tem
     number = 0 if like == "spaces" else 1
     assert message.startswith(f"task t, example {number}: its label {label!r} could never be scored as correct: ")
     assert back in message and "\n" not in message
+
+
+def test_an_end_that_the_tokenizer_loses_is_named_not_the_label(lms):
+    with pytest.raises(UserError, match=r"does not give template.end='\\n' back, .* set another template.end$"):
+        check(lms["spaces"], LINE, "walk")
+
+
+@pytest.mark.parametrize(
+    ("like", "labels", "says"),
+    [
+        ("lower", ("A", "a"), "example 1: its label 'a' is the same token as the label 'A' for this model ('a')"),
+        ("llama2", ("日",), "example 0: its label '日' is the token '<unk>' for this model, which stands for no text"),
+    ],
+)
+def test_single_tokens_that_stand_for_no_label_or_two_are_refused(lms, like, labels, says):
+    template = Template(**{**vars(TOKEN), "label_tokens": LabelTokens.anchored})
+    with pytest.raises(UserError) as error:
+        check(lms[like], template, *labels)
+    assert says in str(error.value)
+
+
+def test_accepted_answers_that_can_never_be_correct_are_warned_of(lms, gpt2, caplog):
+    def check_answers(lm, *answers: str, limit: int = 16) -> list[str]:
+        caplog.clear()
+        examples = [Example(0, "x", "cat", 1, answers)]
+        task = Task("t", examples, [], [], LINE)
+        text_checks.check_texts(lm, task, limit, examples, task.rows(lm, examples, 2))
+        return caplog.messages
+
+    (message,) = check_answers(lms["lower"], "Paris", "dog")
+    assert message.startswith("task t: 1 accepted answers beside the labels are never scored as correct")
+    assert "'Paris' of example 0" in message
+    assert len(check_answers(gpt2, "N'Djamena", limit=3)) == 1
+    assert check_answers(gpt2, "N'Djamena", "dog") == []
+
+
+def test_special_tokens_that_a_cut_loses_are_warned_of(lms, caplog):
+    examples = [Example(0, "a </s> cat and a dog", "cat")]
+    task = Task("t", examples, [], [], LINE, max_input_tokens=4)
+    text_checks.check_texts(lms["llama2"], task, 16, examples, task.rows(lms["llama2"], examples, 2))
+    assert "inputs that task.max_input_tokens=4 cuts lose their special tokens, for instance '</s>'" in caplog.text
+
+
+def test_a_cut_that_leaves_nothing_and_a_label_beyond_the_model_are_named(gpt2):
+    with pytest.raises(UserError, match=r"task.max_input_tokens=1 leaves nothing of its input"):
+        Task("t", [], [], [], LINE, max_input_tokens=1).rows(gpt2, [Example(0, "🙂🙂", "cat")], 2)
+    with pytest.raises(UserError, match=r"its label alone takes \d+, and labels are never cut"):
+        Task("t", [], [], [], LINE).rows(gpt2, [Example(0, "x", "7" * 5000)], 2)
 
 
 @pytest.mark.parametrize("template", [LINE, PREFIX, TOKEN])

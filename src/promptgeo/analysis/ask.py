@@ -16,6 +16,7 @@ from promptgeo.analysis.result import Result, Stored, digest, read, store, store
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
+from promptgeo.config.paths import user_path
 from promptgeo.errors import UserError
 from promptgeo.runs.alike import Alike, alike
 from promptgeo.runs.folder import Run, find_runs
@@ -206,7 +207,7 @@ def _results_folder(out: str | None, folders: Sequence[str]) -> Path:
         return Path(out)
     if len(folders) > 1:
         raise UserError("runs: several folders have no place in common for their results; name one with out=<folder>")
-    return Path(folders[0]).expanduser() / "analysis"
+    return user_path(folders[0], "runs") / "analysis"
 
 
 def _check_folder(folder: Path) -> None:

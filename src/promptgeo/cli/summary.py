@@ -25,6 +25,8 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
     frame = table_of(runs).table.assign(split=[run.info["results"]["split"] for run in runs])
     keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
     keys += [column for column in frame if UNLIKE in column]  # a mean over seeds is of runs that differ in nothing else
+    if not any(key.startswith("task.") for key in keys) and frame.groupby("task")["data"].nunique().max() > 1:
+        keys.append("data")  # one name was given to several files
     splits = " / ".join(sorted(frame["split"].unique()))
     table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
     for column in keys:

@@ -2,9 +2,10 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -54,11 +55,28 @@ def train(arguments: Sequence[str]) -> int:
     if options.help:
         print(compose.help_page([*options.overrides, *_searchpath(options)]))
         return 0
-    cells = _checked(options)
+    with _notices_of_data():
+        cells = _checked(options)
     jobs = Jobs()
     if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
         _run(parser, options, jobs)
     return _print_results(list(jobs.outcomes.values()))
+
+
+@contextlib.contextmanager
+def _notices_of_data() -> Iterator[None]:
+    """Within: what is said of the data (which splits, how many of each label) is shown; Hydra sets up logging later."""
+    logger, handler = logging.getLogger("promptgeo.data"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    if not logging.getLogger().handlers:  # else whoever calls from Python shows it already
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class Jobs:

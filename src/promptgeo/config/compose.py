@@ -22,7 +22,16 @@ from omegaconf import DictConfig, OmegaConf
 from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
-from promptgeo.config.schema import DEFAULT_RATE, Regulariser, RegulariserKind, RunConfig, keys, sections, texts
+from promptgeo.config.schema import (
+    DEFAULT_RATE,
+    Regulariser,
+    RegulariserKind,
+    RunConfig,
+    flatten,
+    keys,
+    sections,
+    texts,
+)
 from promptgeo.config.validate import require
 from promptgeo.errors import UserError
 
@@ -53,6 +62,7 @@ def _as_written(composed: DictConfig) -> RunConfig:
     with config_errors():
         without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
         resolved = OmegaConf.to_container(without_hydra, resolve=True)
+        _require_texts(cast(dict, resolved))
         written = repr(resolved)  # Hydra hands over each job of a grid several times
         if written not in _typed:
             merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)
@@ -61,6 +71,14 @@ def _as_written(composed: DictConfig) -> RunConfig:
 
 
 _typed: dict[str, RunConfig] = {}
+
+
+def _require_texts(resolved: dict) -> None:
+    """Raises UserError where a number or a truth value stands for a text: what is interpolated is not respelt."""
+    for key, value in flatten(resolved).items():
+        values = value if isinstance(value, list) else [value]
+        if key in texts() and any(isinstance(each, bool | float) for each in values):
+            raise UserError(f"{key}={value}: must be a text, written in quotes")
 
 
 def _completed(config: RunConfig) -> RunConfig:
@@ -270,6 +288,9 @@ def _checked(lines: Sequence[str]) -> list[Override]:
             raise UserError(
                 f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')"
             ) from error
+        except ValueError as error:
+            key = line.partition("=")[0]
+            raise UserError(f"{key}: a number of thousands of digits is given, and no key needs one") from error
         if overrides[-1].is_interval_sweep():
             raise UserError(f"{line}: a grid needs values that can be listed: a,b,c or range(0,3)")
     searchpath = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]

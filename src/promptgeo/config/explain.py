@@ -29,6 +29,10 @@ def config_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error
+    except ValueError as error:
+        if "integer string conversion" not in str(error):
+            raise
+        raise UserError("a number of thousands of digits is given, and no key needs one") from error
 
 
 def explain(error: BaseException) -> str:
@@ -42,6 +46,14 @@ def explain(error: BaseException) -> str:
     if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", str(error)):
         options = GlobalHydra.instance().config_loader().get_group_options(missing[1])
         return unknown_option(missing[1], missing[2], options)
+    if again := re.match(r"Multiple values for ([\w/]+)\. To override a value use 'override", str(error)):
+        return f"{again[1]} is chosen already: in a file of your own write '- override /{again[1]}: <option>'"
+    if unmatched := re.search(r"Could not override '\S*?/?([\w]+)@", str(error)):
+        return f"in a file of your own '- override /{unmatched[1]}: <option>' needs the slash before {unmatched[1]}"
+    for link in reversed(chain):
+        if wrong := re.search(r"Merge error: (\w+) is not a subclass of (\w+)\. value: (.*)", str(link)):
+            section = wrong[2].lower()
+            return f"{section}: is a section of keys, not {wrong[3][:80]!r}; a file chooses an option with 'defaults:'"
     file = re.match(r"In '([^']+)'", str(error))
     where = f"{file[1]}.yaml: " if file else ""
     for link in reversed(chain):

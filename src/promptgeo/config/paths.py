@@ -55,7 +55,7 @@ def _data_name(path: str, _stamps: str) -> str:
     source = Path(os.path.abspath(Path(path).expanduser()))  # `.` and `..` have no name of their own
     # Notes and a system's own files beside the data are not part of them.
     files = (
-        sorted(p for p in source.iterdir() if p.suffix in DATA and not p.name.startswith("."))
+        sorted(p for p in source.iterdir() if p.suffix in DATA and not p.name.startswith(".") and p.is_file())
         if source.is_dir()
         else [source]
     )

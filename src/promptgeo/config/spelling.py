@@ -21,6 +21,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from promptgeo.config.schema import texts
+from promptgeo.errors import UserError
 
 NUMERIC = {"range", "interval", "int", "float", "bool", "json_str"}
 """Functions of Hydra's grammar whose arguments are no texts."""
@@ -102,11 +103,20 @@ class SpeltFileSource(FileConfigSource):
         return copy.deepcopy(self._read[key])
 
     def _load(self, config_path: str) -> ConfigResult:
-        result = super().load_config(config_path)
+        name = self._normalize_file_name(config_path)
+        try:
+            result = super().load_config(config_path)
+        except RecursionError as error:
+            raise UserError(f"{self.path}/{name}: holds itself (a YAML alias within what it names)") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path}/{name}: is no text in UTF-8") from error
+        except ValueError as error:
+            if "integer string conversion" not in str(error):
+                raise
+            raise UserError(f"{self.path}/{name}: holds a number of thousands of digits") from error
         group = self._normalize_file_name(config_path).rpartition("/")[0]
         package = result.header.get("package") or group
         prefix = "" if package == "_global_" else package.replace("_group_", group).replace("/", ".")
-        name = self._normalize_file_name(config_path)
         with open(f"{self.path}/{name}", encoding="utf-8") as stream:
             _respell(result.config, yaml.compose(stream, Loader=yaml.SafeLoader), prefix)
         return result
@@ -115,7 +125,11 @@ class SpeltFileSource(FileConfigSource):
 def _respell(config: Any, node: Any, key: str) -> None:
     """Put what the file's text has in place of numbers and truth values, where a text is wanted."""
     if isinstance(config, DictConfig) and isinstance(node, yaml.MappingNode):
-        pairs = [(k.value, value) for k, value in node.value]
+        pairs = [(k.value, value) for k, value in node.value if k.value != "<<"]
+        for k, merged in node.value:
+            for each in merged.value if isinstance(merged, yaml.SequenceNode) else [merged]:
+                if k.value == "<<":  # what stands here itself comes after it, and counts
+                    _respell(config, each, key)
     elif isinstance(config, ListConfig) and isinstance(node, yaml.SequenceNode):
         pairs = list(enumerate(node.value))
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptgeo.config.paths import DATA as ENDINGS
+from promptgeo.data.values import WrittenNumber
 from promptgeo.errors import UserError
 
 LONGEST_FIELD = 2**31 - 1
@@ -52,8 +53,8 @@ def parse_json(text: str) -> Any:
     """
     return json.loads(
         text,
-        parse_float=str,
-        parse_int=str,
+        parse_float=WrittenNumber,
+        parse_int=WrittenNumber,
         parse_constant=lambda name: None if name == "NaN" else name,
         object_pairs_hook=_object,
     )

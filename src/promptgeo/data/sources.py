@@ -118,6 +118,8 @@ def _own(source: Source, split: Split) -> Table:
     if path.is_dir():
         return _folder(path, split)
     table = read_file(path)
+    if split.kind is SplitKind.auto:  # asked before it is resolved, so that this is said once
+        _warn_of_another_spelling(path, table.rows[0])
     if "split" in table.rows[0] and "split" not in (source.input, source.label, source.repeat):
         by_split = _by_column(table) if all("split" in row for row in table.rows) else {}
         if split.kind is SplitKind.auto and kind_of(split, list(by_split)) is SplitKind.own:
@@ -135,6 +137,17 @@ def _own(source: Source, split: Split) -> Table:
     return {"all": lambda: table}
 
 
+def _warn_of_another_spelling(path: Path, row: dict) -> None:
+    """A column `Split` is as likely meant as one called `split`."""
+    alike = [column for column in row if str(column).strip().casefold() == "split" and column != "split"]
+    if alike and "split" not in row:
+        log.warning(
+            "%s: its column %r is not used: only one that is called 'split' says which examples train and test",
+            path,
+            alike[0],
+        )
+
+
 def _folder(path: Path, split: Split) -> Table:
     try:
         present = sorted(p for p in path.iterdir() if p.suffix in ENDINGS and not p.name.startswith("."))
@@ -148,7 +161,7 @@ def _folder(path: Path, split: Split) -> Table:
             raise UserError(f"task.source.path={path}: holds two files called {file.stem}: keep one")
         table[file.stem] = partial(read_file, file)
     if not set(wanted) <= set(table):
-        others = [name for name in table if name not in SPLITS]
+        others = sorted((name for name in table if name not in SPLITS), key=lambda name: name.startswith("test"))
         hint = f"; others are named as task.split.test={others[0]}" if others else ""
         raise UserError(
             f"task.source.path={path}: a folder must hold train and test files (one of {', '.join(ENDINGS)}){hint}"
@@ -256,6 +269,8 @@ def _examples(table: dict[str, Rows], task: Task, place: str) -> dict[str, Pairs
             raise UserError(f"{place}: holds no examples" + (f" of {split}" if split != "all" else ""))
         _require_labels_shown(column[-len(rows.rows) :], split, table, place)
         classes = rows.classes.get(label_column, classes)
+    trained = (task.split.train or "train").split("+")
+    _warn_of_some_hidden([answers[0] for _, answers in column], table, trained, place)
     words = named(column, task.labels, classes, place, label_column)
     made = [
         _pair(text, of_example, copies[i] if copies else None)
@@ -275,14 +290,39 @@ def _pair(text: str, answers: tuple[str, ...], copies: int | None) -> Any:
     return (text, label) if copies is None else (text, label, copies)
 
 
+HIDDEN = ("-1", "-1.0")
+"""Labels as benchmarks hide those of their test split."""
+
+
 def _require_labels_shown(of_split: list[Labelled], split: str, table: dict[str, Rows], place: str) -> None:
-    """Raises UserError where every label is -1: benchmarks hide those of their test split so."""
-    if len(of_split) > 1 and all(answers in (("-1",), ("-1.0",)) for _, answers in of_split):
-        others = [other for other in table if other != split]
+    """Raises UserError where every label is hidden."""
+    if len(of_split) > 1 and all(len(answers) == 1 and answers[0] in HIDDEN for _, answers in of_split):
+        others = [other for other in table if other != split and not other.startswith("train")]
         raise UserError(
             f"{place}: every label of {split} is -1, so they are hidden; name another split"
-            + (f", as task.split.test={others[-1]}" if others else " with task.split.test=")
+            + (f", as task.split.test={others[-1]}" if others else " (that for validation) with task.split.test=")
         )
+
+
+def _warn_of_some_hidden(labels: list[str], table: dict[str, Rows], trained: list[str], place: str) -> None:
+    """Some labels of a split beside training's are -1 where no label of training is, nor any other below 0."""
+    of_each, start = {}, 0
+    for split, rows in table.items():
+        of_each[split] = labels[start : start + len(rows.rows)]
+        start += len(rows.rows)
+    below = any(label.startswith("-") and label not in HIDDEN for label in labels)
+    in_training = any(label in HIDDEN for split in trained for label in of_each.get(split, []))
+    for split, of_split in of_each.items():
+        hidden = sum(label in HIDDEN for label in of_split)
+        if hidden and split not in trained and trained[0] in of_each and not below and not in_training:
+            log.warning(
+                "%s: %d of %d labels of %s are -1, which no label of training is: benchmarks hide labels so; here they "
+                "count as any other",
+                place,
+                hidden,
+                len(of_split),
+                split,
+            )
 
 
 def _copies(row: dict, column: str, example: str) -> int:

@@ -87,7 +87,10 @@ def split_examples(
             )
         else:
             key = f"task {name}: task.split.validation"
-            train, validation = train_test_split(train, split.validation, split.seed, key)
+            if split.stratify and split.max_train is not None:
+                train, validation = _stratified(train, split.validation, split.seed, key)
+            else:
+                train, validation = train_test_split(train, split.validation, split.seed, key)
     if split.max_train is not None:
         _say_counts(train, name)
     return train, validation, test
@@ -128,6 +131,16 @@ def _balanced(examples: list[Example], n: int, seed: int) -> list[Example]:
         placed.append((turns[label], label, i))
         turns[label] += 1
     return [examples[i] for i in sorted(i for *_, i in sorted(placed)[:n])]
+
+
+def _stratified(examples: list[Example], size: float, seed: int, key: str) -> tuple[list[Example], list[Example]]:
+    """As train_test_split, with as many of each label in what is held out while there are any."""
+    held = _balanced(examples, math.ceil(size * len(examples)), seed)
+    ids = {example.id for example in held}
+    left = [example for example in examples if example.id not in ids]
+    if not left:
+        raise UserError(f"{key}={size}: leaves 0 training and {len(held)} other examples of {len(examples)}")
+    return left, held
 
 
 def _say_counts(train: list[Example], name: str) -> None:

@@ -116,14 +116,24 @@ class Task:
                 "this tokenizer is not the model's; give a folder that holds both"
             )
         if lm.max_positions is not None and row.length > lm.max_positions:
+            way = "shorten prompt.length or set task.max_input_tokens"
+            if len(of_label) >= lm.max_positions:
+                way = f"its label alone takes {len(of_label)}, and labels are never cut"
             raise UserError(
-                f"{where}: prompt and text take {row.length} positions, "
-                f"the model has {lm.max_positions}; shorten prompt.length or set task.max_input_tokens"
+                f"{where}: prompt and text take {row.length} positions, the model has {lm.max_positions}; {way}"
             )
         return row
 
     def _input(self, lm: TextModel, example: Example) -> str:
-        return example.input if self.max_input_tokens is None else cut(lm, example.input, self.max_input_tokens)
+        if self.max_input_tokens is None:
+            return example.input
+        kept = cut(lm, example.input, self.max_input_tokens)
+        if not kept.strip():
+            raise UserError(
+                f"task {self.name}, example {example.id} ({example.input[:60]!r}): "
+                f"task.max_input_tokens={self.max_input_tokens} leaves nothing of its input"
+            )
+        return kept
 
 
 def load_task(config: schema.Task, template: Template) -> Task:

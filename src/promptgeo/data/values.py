@@ -9,6 +9,13 @@ import numpy as np
 from promptgeo.errors import UserError
 
 
+class WrittenNumber(str):
+    """A number of a file, as it is spelt there."""
+
+
+NUMBERS = (bool, int, float, Decimal, np.generic, WrittenNumber)
+
+
 def text_of(value: Any, where: str, column: str) -> str:
     """The text of one field; empty where nothing is there.
 
@@ -18,7 +25,7 @@ def text_of(value: Any, where: str, column: str) -> str:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""
     if isinstance(value, str):
-        return _whole(value, where, column)
+        return _whole(str(value), where, column)
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, int | np.integer):
@@ -36,11 +43,15 @@ def text_of(value: Any, where: str, column: str) -> str:
 def answers_of(value: Any, where: str, column: str) -> tuple[str, ...]:
     """The accepted answers of a label field: one text, or the texts of a list, each once and in order.
 
-    Raises UserError as text_of does, and for an empty answer.
+    Raises UserError as text_of does, for an empty answer, and for a list of anything but texts: a vector is no answer.
     """
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     several: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, list | tuple) and value and all(isinstance(one, NUMBERS) for one in several):
+        raise UserError(
+            f"{where} holds a list of numbers in column {column!r}: a label is a text or a number, or a list of texts"
+        )
     answers = tuple(dict.fromkeys(text_of(one, where, column) for one in several))
     if not answers or not all(answer.strip() for answer in answers):
         raise UserError(f"{where} has nothing in column {column!r}")

@@ -42,7 +42,9 @@ def check_texts(lm: LM, task: Task, limit: int, examples: Sequence[Example], row
     if key in passed:
         return
     _check_labels(lm, task, limit, examples, rows)
+    _check_single_tokens(lm, task, examples, rows)
     _check_label_set(lm, task)
+    _warn_of_other_answers(lm, task, limit, examples, rows)
     _warn_of_beginnings(task, examples)
     _warn_of_special_tokens(lm, task, examples, rows)
     passed.add(key)
@@ -63,6 +65,12 @@ def _check_labels(lm: LM, task: Task, limit: int, examples: Sequence[Example], r
         if rule.is_correct(Continuation(lm, whole), example, row):
             longer.append((len(tokens), where))
             continue
+        end = task.template.end
+        if end and end not in lm.decode(whole) and lm.decode(whole).strip() == example.label.strip():
+            raise UserError(
+                f"{where} could never be scored as correct: this tokenizer does not give template.end={end!r} back, "
+                "which would end it; set another template.end"
+            )
         raise UserError(
             f"{where} could never be scored as correct: this tokenizer gives its own tokens back as "
             f"{lm.decode(whole)[:80]!r} (template.scoring={task.template.scoring.name}); write labels as it gives them "
@@ -75,6 +83,40 @@ def _check_labels(lm: LM, task: Task, limit: int, examples: Sequence[Example], r
     if task.template.longer_labels is LongerLabels.refuse:
         raise UserError(f"{said}; set evaluation.max_new_tokens={most} (or template.longer_labels=warn)")
     _warn_once(f"{said} ({len(longer)} of {len(distinct)} labels are longer)")
+
+
+def _check_single_tokens(lm: LM, task: Task, examples: Sequence[Example], rows: Sequence[Row]) -> None:
+    """Where the first token decides, a label that is an unknown or special token, or another label's, is none."""
+    if task.template.scoring is not Scoring.token:
+        return
+    labels: dict[int, str] = {}
+    for example, row in zip(examples, rows, strict=True):
+        token, where = int(row.label[0]), f"task {task.name}, example {example.id}: its label {example.label[:60]!r}"
+        if token in lm.special_ids:
+            raise UserError(f"{where} is the token {lm.token_text(token)!r} for this model, which stands for no text")
+        if labels.setdefault(token, example.label) != example.label:
+            raise UserError(
+                f"{where} is the same token as the label {labels[token][:60]!r} for this model "
+                f"({lm.token_text(token)!r}), so they cannot be told apart"
+            )
+
+
+def _warn_of_other_answers(lm: LM, task: Task, limit: int, examples: Sequence[Example], rows: Sequence[Row]) -> None:
+    """Accepted answers beside the label that this model cannot write, or not within the limit."""
+    rule, never, count = rule_of(task.template), "", 0
+    for example, row in zip(examples, rows, strict=True):
+        for answer in example.accepted:
+            tokens = _until_end(lm, label_ids(lm, task.template, answer))[:limit]
+            alone = replace(example, label=answer, accepted=())
+            of_answer = Row(row.ids, np.array(tokens, dtype=np.int64))
+            if not tokens or not rule.is_correct(Continuation(lm, tokens), alone, of_answer):
+                never, count = never or f"{answer[:60]!r} of example {example.id}", count + 1
+    if count:
+        _warn_once(
+            f"task {task.name}: {count} accepted answers beside the labels are never scored as correct, for instance "
+            f"{never}: this tokenizer gives them back otherwise, or they are longer than the {limit} tokens that the "
+            "model may write"
+        )
 
 
 def _until_end(lm: LM, tokens: list[int]) -> list[int]:
@@ -99,7 +141,7 @@ def _check_label_set(lm: LM, task: Task) -> None:
 def _warn_of_beginnings(task: Task, examples: Sequence[Example]) -> None:
     if task.template.scoring is not Scoring.prefix:
         return
-    labels = sorted({example.label.strip() for example in examples})
+    labels = sorted({answer.strip() for example in examples for answer in example.answers})
     begins = [(a, b) for a, b in pairwise(labels) if b.startswith(a)]
     if begins:
         a, b = begins[0]
@@ -111,6 +153,8 @@ def _warn_of_beginnings(task: Task, examples: Sequence[Example]) -> None:
 
 def _warn_of_special_tokens(lm: LM, task: Task, examples: Sequence[Example], rows: Sequence[Row]) -> None:
     special = np.array(sorted(lm.special_ids))
+    if task.max_input_tokens is not None:
+        _warn_of_cut_special_tokens(lm, task, examples)
     counts = [int(np.isin(row.ids, special).sum()) for row in rows]
     if not any(counts):
         return
@@ -125,6 +169,19 @@ def _warn_of_special_tokens(lm: LM, task: Task, examples: Sequence[Example], row
             f"task {task.name}: {len(found)} inputs hold text that this tokenizer reads as a special token, for "
             f"instance {lm.token_text(token)!r} in example {example.id} ({example.input[:60]!r})"
         )
+
+
+def _warn_of_cut_special_tokens(lm: LM, task: Task, examples: Sequence[Example]) -> None:
+    limit = task.max_input_tokens
+    for example in examples:
+        ids = lm.encode(example.input)
+        lost = [i for i in ids[:limit] if i in lm.special_ids]
+        if limit is not None and len(ids) > limit and lost:
+            _warn_once(
+                f"task {task.name}: inputs that task.max_input_tokens={limit} cuts lose their special tokens, for "
+                f"instance {lm.token_text(lost[0])!r} in example {example.id} ({example.input[:60]!r})"
+            )
+            return
 
 
 _said: set[str] = set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from promptgeo.config.paths import EMBEDDED_MODEL
+from promptgeo.config.paths import EMBEDDED_MODEL, user_path
 from promptgeo.data.hub import offline_if_unreachable
 from promptgeo.errors import UserError
 
@@ -44,7 +44,7 @@ def local_folder(name_or_path: str) -> Path | None:
     """
     if name_or_path == "tiny":
         return EMBEDDED_MODEL
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path, "model.name_or_path")
     if path.is_dir():
         return path
     if path.suffix == ".gguf" and path.is_file():
@@ -187,7 +187,7 @@ def _where(name_or_path: str, revision: str | None, trust_remote_code: bool) -> 
 
 def _gguf_file(name_or_path: str) -> Path | None:
     """The GGUF file that is named, or that alone stands for a model in a folder without a config."""
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path, "model.name_or_path")
     if path.suffix == ".gguf" and path.is_file():
         return path
     if not path.is_dir() or (path / "config.json").exists():

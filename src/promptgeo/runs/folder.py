@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
+from promptgeo.config.paths import user_path
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE, METRICS
 
@@ -132,7 +133,7 @@ class Run:
 
         Raises DamagedRun, which names the file, where one is missing, cannot be read or was changed.
         """
-        folder = Path(folder).expanduser()
+        folder = user_path(str(folder), "runs")
         try:
             info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             files = {name: info["files"][name] for name in FILES}
@@ -242,7 +243,7 @@ def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
 
     Raises UserError where there is no such folder.
     """
-    path = Path(path).expanduser()
+    path = user_path(str(path), "runs")
     if not path.is_dir():
         raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")
     runs, damaged = [], []

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from promptgeo.config.paths import conf_dir, slug
+from promptgeo.config.paths import conf_dir, slug, user_path
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Trained, find_runs, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
@@ -54,11 +54,11 @@ def import_prompts(
 
     Raises UserError for whatever must be mended, before anything is written.
     """
-    out, table = Path(out).expanduser(), Path(table).expanduser()
+    out, table = user_path(str(out), "out"), user_path(str(table), "table")
     rows = read_table(table)
-    prompts = _prompts([Path(f).expanduser() for f in files], table, rows)
+    prompts = _prompts([user_path(str(f), "files") for f in files], table, rows)
     if initial is not None:
-        prompts = _with_initial(prompts, Path(initial).expanduser())
+        prompts = _with_initial(prompts, user_path(str(initial), "initial"))
     ready = [_ready(row, file, prompt, steps) for row, (file, prompt) in zip(rows, prompts, strict=True)]
     _require_distinct(ready)
     folders = [out / run.folder for run in ready]
@@ -110,7 +110,7 @@ def _prompts(files: Sequence[Path], table: Path, rows: Sequence[TableRow]) -> li
 
 def _named(row: TableRow, files: Sequence[Path]) -> Path:
     """The file that a row names: as a path from here or from the table, else by its last parts."""
-    name = Path(row.cells["file"]).expanduser()
+    name = user_path(row.cells["file"], "file")
     same = {name.resolve(), (row.table.parent / name).resolve()}
     matches = [f for f in files if f.resolve() in same]
     matches = matches or [f for f in files if f.resolve().parts[-len(name.parts) :] == name.parts]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptgeo.config.paths import user_path
 from promptgeo.errors import UserError
 
 NEEDED = ("task", "init")
@@ -100,5 +101,5 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
 
 def unused_columns(table: str | Path) -> list[str]:
     """Columns of a table that an import does not look at."""
-    with Path(table).expanduser().open(encoding="utf-8-sig", newline="") as stream:
+    with user_path(str(table), "table").open(encoding="utf-8-sig", newline="") as stream:
         return [c.strip() for c in next(csv.reader(stream)) if c.strip() not in (*NEEDED, *OPTIONAL)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptgeo.config.identity import identity
-from promptgeo.config.paths import EMBEDDED_MODEL, slug, stamps
+from promptgeo.config.paths import EMBEDDED_MODEL, slug, stamps, user_path
 from promptgeo.config.schema import Bos, InitKind, LabelTokens, RunConfig, Template
 from promptgeo.config.validate import require_validation, validate
 from promptgeo.config.waiting import said_when_slow
@@ -139,7 +139,7 @@ def _contents(config: RunConfig, task: "Task") -> dict[str, str]:
     if limit is not None and any(cuts_a_character(tokenizer_of(*where), e.input, limit) for e in task.examples):
         contents["cut"] = "at whole characters"  # the first version left a part of one there
     if config.init.kind is InitKind.file and config.init.path:
-        path = Path(config.init.path).expanduser()
+        path = user_path(config.init.path, "init.path")
         if not path.is_file():
             raise UserError(f"init.path={config.init.path}: no such file")
         contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()

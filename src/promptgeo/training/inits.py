@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from promptgeo.config.paths import user_path
 from promptgeo.config.schema import Init, InitKind, Prompt, Unit
 from promptgeo.data.label_tokens import continuation_ids
 from promptgeo.data.tasks import Task
@@ -145,7 +146,7 @@ def labels(material: Material) -> Tensor:
 def file(material: Material) -> Tensor:
     """A [P, d] array from .npy, or from .safetensors (the tensor called init.which, or the only one)."""
     path = material.path
-    source = Path(path).expanduser()
+    source = user_path(path, "init.path")
     if not source.is_file():
         raise UserError(f"init.path={path}: no such file")
     readers = {".npy": lambda: torch.from_numpy(np.load(source, allow_pickle=False))}
@@ -193,7 +194,7 @@ def run(material: Material) -> Tensor:
 def source_run(path: str) -> Run:
     """The run that init.path names."""
     try:
-        return Run.load(path)
+        return Run.load(user_path(path, "init.path"))
     except DamagedRun as error:
         raise UserError(f"init.path={path}: {error}") from error
 
