@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from promptgeo.config.compose import assignment, compose, literal
 from promptgeo.config.schema import RunConfig
 from promptgeo.data.tasks import Task, load_task
-from promptgeo.errors import RunFailed
+from promptgeo.errors import RunFailed, UserError
 from promptgeo.model.chat import with_turns_written_out
 from promptgeo.runs.folder import Run
 from promptgeo.training.cell import cell_of
@@ -77,6 +77,11 @@ def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: An
     from promptgeo.analysis.ask import run_analyses
     from promptgeo.config.compose_analyze import compose_analyze
 
+    if "runs" in choices and not isinstance(choices["runs"], str | Path | list | tuple):
+        raise UserError(
+            f"runs: a folder of runs is needed, or several, not a {type(choices['runs']).__name__}; prompts trained "
+            "elsewhere become a folder with promptgeo-runs import, or are given to an analysis's own function"
+        )
     written = [f"{key}={literal(_without_paths(value))}" for key, value in choices.items()]
     answers, _ = run_analyses(compose_analyze([*written, *overrides], config_dir))
     return answers

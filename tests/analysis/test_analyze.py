@@ -532,6 +532,27 @@ def test_results_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, fa
     assert [p.name for p in folder.parent.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("out", ["notes", "notes/sub"])
+def test_results_below_a_file_are_refused(cli, out):
+    Path("notes").write_text("mine")
+    outcome = cli(*MINE, f"out={out}")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1] == f"promptgeo: out={out}: notes is a file; name a folder"
+    assert Path("notes").read_text() == "mine"
+
+
+def test_permutations_that_no_p_below_05_can_come_of_are_refused(cli, tmp_path):
+    outcome = cli(f"runs={tmp_path}", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=18")
+    says = "promptgeo: analysis.init_vs_task.permutations=18: must be a whole number from 19"
+    assert (outcome.status, outcome.err.splitlines()[-1]) == (2, says)
+
+
+def test_a_table_of_runs_is_no_folder(tmp_path):
+    table = pg.RunTable.from_arrays(np.ones((2, 1, 3)), pd.DataFrame({"task": ["a", "b"]}))
+    with pytest.raises(pg.UserError, match=r"^runs: a folder of runs is needed, or several, not a RunTable; "):
+        pg.analyze(runs=table, analysis=["decoding"])
+
+
 def test_a_folder_of_ones_own_is_not_replaced(cli):
     Path("notes/spread").mkdir(parents=True)
     Path("notes/spread/thoughts.txt").write_text("mine")

@@ -148,6 +148,15 @@ def test_too_few_cells_decide_nothing_and_say_how_many_would():
     assert set(result.tables["answers"]["outcome"]) == {"not decidable"}
 
 
+@pytest.mark.parametrize(
+    "options", [{"tolerance": -1}, {"distance_tolerance": -0.1}, {"margin": -1}, {"epsilon": 0}, {"epsilon": 3}]
+)
+def test_options_that_mean_nothing_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=rf"^matched: {name}={value}: "):
+        asked(planted(), **options)
+
+
 def test_one_rate_or_none_is_refused():
     with pytest.raises(UserError, match="at least 2 learning rates"):
         asked(planted().query("lr == 1"))

@@ -211,7 +211,9 @@ def _results_folder(out: str | None, folders: Sequence[str]) -> Path:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises UserError for a folder with something else in it than what an analysis writes."""
+    """Raises UserError for a folder with something else in it than what an analysis writes, or below a file."""
+    if file := next((place for place in folder.parents if place.is_file()), None):
+        raise UserError(f"out={folder.parent}: {file} is a file; name a folder")
     if not folder.exists() or stored_key(folder) is not None:
         return
     unfinished = folder.is_dir() and all(

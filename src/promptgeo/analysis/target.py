@@ -85,6 +85,10 @@ def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., An
     return cast(Callable[..., Any], function)
 
 
+FEWEST_PERMUTATIONS = 19
+"""With fewer no p is below .05: what is observed counts as one of them."""
+
+
 def _check_parameters(analysis: Analysis) -> None:
     """Raises UserError where options, declaration and the function's parameters do not fit together."""
     _, *parameters = inspect.signature(analysis.function).parameters.values()
@@ -112,6 +116,7 @@ def _check_options(analysis: Analysis, parameters: Mapping[str, inspect.Paramete
             raise UserError(f"{key}: no such option; {instead}")
         if value is not None or not _admits_none(parameters[option]):
             least = 0 if option == "seed" or option in analysis.declared.zero else 1
+            least = FEWEST_PERMUTATIONS if option == "permutations" else least
             _check_value(key, value, parameters[option].default, least)
 
 

@@ -18,7 +18,7 @@ from promptgeo.runs.folder import PROMPTS, find_runs
 COLUMNS = ("status", "task", "init", "seed", *(f"{HEADLINE}_{which}" for which in PROMPTS), "n", "steps")
 
 IMPORT_HELP = """\
-Make run folders of soft prompts that were trained elsewhere. Every analysis reads them.
+Make run folders of soft prompts that were trained elsewhere. Analyses that score nothing read them.
 
 FILE is one of
   prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table

@@ -115,9 +115,10 @@ def _decodable(classes: _Classes, result: Result) -> bool:
             "seeds would not."
         )
     if not classes.shared_N.all():
+        count = int((~classes.shared_N).sum())
         result.omissions.append(
-            f"{int((~classes.shared_N).sum())} runs have a {factor} that no other {fold} was trained on: "
-            "they cannot be decoded and do not count."
+            f"{factor.capitalize()}s that no other {fold} was trained on cannot be decoded; runs that do not count for "
+            f"it: {count}."
         )
     return True
 

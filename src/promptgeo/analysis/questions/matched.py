@@ -85,6 +85,11 @@ def matched(
 
     Raises UserError for fewer than two inits, tasks or rates, without P0, or where prompts differ in shape.
     """
+    for name, value in (("tolerance", tolerance), ("distance_tolerance", distance_tolerance), ("margin", margin)):
+        if not 0 <= value < float("inf"):
+            raise UserError(f"matched: {name}={value:g}: must be 0 or more")
+    if not 0 < epsilon <= 2:
+        raise UserError(f"matched: epsilon={epsilon:g}: a cosine distance above 0, at most 2, is needed")
     require_levels(runs, {"init": 2, "task": 2}, "matched")
     points = points_of(runs)
     if len(points.rates) < 2:
@@ -347,9 +352,10 @@ def _init_closer_sentence(each: _Compared) -> str:
     asked = "do tokens of one init lie closer than those of one task?"
     if each.settings.of == Of.delta:
         asked = "does what training added lie closer for tokens of one init than for those of one task?"
+    change = each.change["init_closer"]  # its p is of no change at all, not of one within the margin
     return (
-        f"{WHERE[each.among]}: {asked} {answers[0].upper()}{answers[1:]}; {verdict} "
-        f"(change {_evidence(each.change['init_closer'])})."
+        f"{WHERE[each.among]}, of these inits and tasks: {asked} {answers[0].upper()}{answers[1:]}; {verdict} "
+        f"(change {change.value:+.3g}{_range(change)}; n = {change.n} cells)."
     )
 
 

@@ -437,7 +437,7 @@ def _report_kind(
         also = f" ({in_percent(numeric)} of its outputs are numbers)"
     verdict = difference.verdict("more than", "not detectably more or fewer than", "fewer than")
     sentence = (
-        f"{group.name}: {_words(kind)} solves {in_percent(accuracy)} of the test examples{also}, {verdict} "
+        f"{group.name}: {_words(kind)} {_verb(kind)} {in_percent(accuracy)} of the test examples{also}, {verdict} "
         f"the trained prompt ({control.mean:.1%}): {in_points(difference)}{difference.alike} "
         f"({of_kind.n}, {group.evaluation_set.n} test examples{difference.reach})."
     )
@@ -470,6 +470,11 @@ def _words(kind: Kind) -> str:
     if kind.what == "subset":
         return "one of its tokens" if kind.count == 1 else f"{kind.count} of its tokens"
     return WORDS[kind.what]
+
+
+def _verb(kind: Kind) -> str:
+    several = kind.what == "order" or (kind.what == "subset" and kind.count != 1)
+    return "solve" if several else "solves"
 
 
 # Claims.
