@@ -170,7 +170,7 @@ def make_model(family: str) -> torch.nn.Module:
         for parameter in model.parameters():  # scales that start at 0 would switch off what a trained model has
             if parameter.is_floating_point() and not parameter.any():
                 parameter.normal_(0, 0.3)
-        model.eval()(input_ids=torch.arange(6)[None] + 300)  # else the sizes do not fit together
+        model.eval()(input_ids=torch.arange(6)[None] + 300, use_cache=False)  # else the sizes do not fit together
     return model.eval()
 
 
