@@ -11,7 +11,7 @@ from scipy.stats import pearsonr
 from scipy.stats import t as student
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
-from promptgeo.analysis.geometry.how_far import Moved, cell_orders
+from promptgeo.analysis.geometry.how_far import Moved, cell_orders, too_few
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.question import Of
 from promptgeo.analysis.questions.mean_distances import mean_distances
@@ -267,6 +267,23 @@ def test_the_order_that_changes_nothing_gives_what_was_observed(of):
         control = moved.control(lambda prompts: float(np.linalg.norm(prompts[0] - prompts[2])), 199, seed)
         assert control.p > 0.15, seed
         assert np.array_equal(moved.dealt(np.arange(4)), moved.prompts_NPd)
+
+
+@pytest.mark.parametrize(
+    ("inits", "tasks", "says"),
+    [(2, 2, "below 1"), (3, 3, "below 0.056"), (2, 4, "below 0.083"), (4, 3, ""), (3, 4, "")],
+)
+def test_designs_of_which_no_p_can_be_small_are_named(inits, tasks, says):
+    """Tasks dealt within inits: (3!)^3 / 3! = 36 ways, so two of them are 5.6 %; the seeds of a cell add none."""
+    rows = [(f"i{i}", f"t{t}") for i in range(inits) for t in range(tasks) for _ in range(3)]
+    said = too_few(pd.DataFrame(rows, columns=["init", "task"]), "init", "task")
+    assert said == (f"so few inits and tasks allow no p {says}" if says else "")
+
+
+def test_a_verdict_that_no_data_could_reach_is_not_called_undetected():
+    result = mean_distances(planted(inits=3, tasks=3, seeds=2, task=1.0), convention="corrected")
+    said = next(f.sentence for f in result.findings if "with the same task than" in f.sentence)
+    assert "not testably closer (so few inits and tasks allow no p below 0.056)" in said
 
 
 def test_four_runs_of_two_inits_and_tasks_have_no_interval():

@@ -17,10 +17,12 @@ import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.question import Of
-from promptgeo.analysis.resampling import percentile_interval, permutation_p
+from promptgeo.analysis.resampling import assignments, percentile_interval, permutation_p
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
+OTHER = {"init": "task", "task": "init"}
+"""Of a factor whose levels are exchanged, what stays."""
 MOST_DRAWS = 199
 """Of the control: each takes all distances anew."""
 NO_P0 = (
@@ -144,3 +146,11 @@ def cell_orders(table: pd.DataFrame, within: str, factor: str, draws: int, seed:
         places_BC = generator.permuted(np.tile(np.arange(len(cells_CS)), (draws, 1)), axis=1)
         orders_BN[:, cells_CS] = cells_CS[places_BC]
     return orders_BN
+
+
+def too_few(table: pd.DataFrame, within: str, factor: str) -> str:
+    """That `cell_orders` has too few orders for a two-sided p below LEVEL, in words; empty where it has enough."""
+    cells = table.groupby([within, factor], sort=False).size().reset_index(name="runs")
+    strata_C = pd.factorize(cells[within].astype(str) + " " + cells["runs"].astype(str))[0]
+    least = min(2.0 / assignments(pd.factorize(cells[factor])[0], strata_C), 1.0)
+    return f"so few inits and tasks allow no p below {least:.2g}" if least >= LEVEL else ""

@@ -192,6 +192,11 @@ class Share:
         """95 % range of R2 over the permutations."""
         return percentile_interval(self.null_B)
 
+    @property
+    def in_words(self) -> str:
+        """What permutations give: their mean, and what 95 % of them do not exceed, for the test is one-sided."""
+        return f"{self.null_B.mean():.3f}, in 95 % of draws at most {np.quantile(self.null_B, 0.95):.3f}"
+
 
 def run_share(inner: Inner, codes_N: np.ndarray, strata_N: np.ndarray, permutations: int, seed: int) -> Share:
     """R2 of a factor of whole runs.

@@ -200,7 +200,8 @@ def _finding(classes: _Classes, accuracy: Number, chance: Number, p: float, trie
     return Finding.of(
         accuracy,
         f"{verdict} ({accuracy.value:.1%} of n = {accuracy.n} runs in {tries} cells ({low:.1%} to {high:.1%}), "
-        f"by chance {chance.value:.1%} ({chance_low:.1%} to {chance_high:.1%}), p = {p:.2g}).",
+        f"by chance {chance.value:.1%} ({chance_low:.1%} to {chance_high:.1%})"
+        f"{f', p = {p:.2g}' if classes.testable else ''}).",
     )
 
 

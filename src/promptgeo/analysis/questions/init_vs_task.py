@@ -378,7 +378,7 @@ def _report_excess(
     mean, (low, high) = float(share.null_B.mean()), share.by_chance
     result.number(f"r2.{factor}.{names[0]}", mean, grid.n, "runs", low, high)
     excess = result.number(f"r2.{factor}.{names[1]}", share.r2 - mean, grid.n, "runs", p=share.p)
-    return excess, f"R2 = {share.r2:.3f} against {mean:.3f} ({low:.3f} to {high:.3f})"
+    return excess, f"R2 = {share.r2:.3f} against {share.in_words}"
 
 
 def _report_moved(
@@ -422,8 +422,7 @@ def _report_distances(runs: RunTable, initial_NPd: np.ndarray, delta_NPd: np.nda
 
 
 def _evidence(share: Share) -> str:
-    low, high = share.by_chance
-    return f"R2 = {share.r2:.3f}, by chance {low:.3f} to {high:.3f}, p = {share.p:.2g}"
+    return f"R2 = {share.r2:.3f}, by chance {share.in_words}; p = {share.p:.2g}"
 
 
 def _finding(factor: str, share: Share, effect: Number, tokens: int, of: Of, at_p0: float | None) -> Finding:
@@ -472,8 +471,7 @@ def _shown(factor: str, share: Share, grid: _Grid) -> str:
 
 def _of_moved(moved: Share) -> str:
     verdict = "exceeds" if moved.p < LEVEL else "does not detectably exceed"
-    low, high = moved.by_chance
-    return f"It {verdict} what tasks give that move differently far alone: {low:.3f} to {high:.3f}, p = {moved.p:.2g}."
+    return f"It {verdict} what tasks give that move differently far alone: {moved.in_words}; p = {moved.p:.2g}."
 
 
 def _figure(shares: dict[str, Share]) -> str:

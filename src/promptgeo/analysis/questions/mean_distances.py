@@ -17,7 +17,7 @@ from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, decided, learned
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, mean_of_means, pair_mean
-from promptgeo.analysis.geometry.how_far import NO_P0, Control, Moved, cell_orders
+from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, too_few
 from promptgeo.analysis.geometry.tokens import (
     Tokens,
     cosine_distances,
@@ -107,7 +107,6 @@ class Contrast:
 
 
 SAME_INIT, SAME_TASK, NEITHER = Cell(True, False), Cell(False, True), Cell(False, False)
-OTHER = {"init": "task", "task": "init"}
 CONTROLLED = "task_gain"
 """The contrast that tasks can have by moving their prompts differently far."""
 CONTRASTS = {
@@ -309,6 +308,8 @@ class _Compared:
     number: Number
     control: Control | None = None
     """Of CONTROLLED: what it is by how far tasks move."""
+    too_few: str = ""
+    """Why no p could be small, in words."""
 
     @property
     def beyond_how_far(self) -> bool:
@@ -318,6 +319,8 @@ class _Compared:
     def verdict(self) -> str:
         """closer, farther apart or not: by interval and p, and for the task beyond how far tasks move."""
         (low, high), p = self.number.interval, self.number.p
+        if self.too_few:
+            return f"not testably closer ({self.too_few})"
         if p is None or p >= LEVEL:
             return "not detectably closer"
         if self.number.value > 0 and self.contrast.name == CONTROLLED and not self.beyond_how_far:
@@ -372,7 +375,8 @@ def _differences(
             control = moved.control(gain, *drawn)
         if control is not None:
             result.number(f"{name}.how_far", *control.row)
-        compared.append(_Compared(contrast, closer, other, error, number, control))
+        few = too_few(table, OTHER[contrast.exchanged], contrast.exchanged) if contrast.exchanged else ""
+        compared.append(_Compared(contrast, closer, other, error, number, control, few))
     return compared
 
 

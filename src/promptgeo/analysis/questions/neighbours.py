@@ -20,7 +20,7 @@ import pandas as pd
 from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, learned, tested
 from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.geometry.how_far import NO_P0, Control, Moved, cell_orders
+from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, too_few
 from promptgeo.analysis.geometry.pair_counts import PairCounts, count_pairs, equal_label_null, near_between
 from promptgeo.analysis.geometry.task_table import (
     GEOGRAPHY,
@@ -326,7 +326,10 @@ def _enrichment_finding(
     # the first as it is. So the share is compared with what they give.
     how, by_permutations = "not detectably more or less often than by chance", ""
     if expected is not None and ratio.p is not None:
-        if ratio.p < LEVEL:
+        few = too_few(seen.runs.table, OTHER[factor], factor) if factor in OTHER else ""
+        if few:
+            how = f"not testably more or less often than by chance ({few})"
+        elif ratio.p < LEVEL:
             how = f"{'more' if share.value > expected.value else 'less'} often than by chance"
         by_permutations = f" against {expected.value:.1%} where {EXCHANGED[factor]}, p = {ratio.p:.3g}"
     if factor == "task":
