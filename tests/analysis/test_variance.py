@@ -403,9 +403,14 @@ def test_an_interaction_is_found_where_seeds_allow():
     cell = table.groupby(["init", "task"]).ngroup().to_numpy()
     own = np.random.default_rng(9).normal(size=(12, 1, 12))[cell]
     for size, significant in ((0.0, False), (0.8, True)):
-        result = init_vs_task(RunTable.from_arrays(runs.prompts() + size * own, table), permutations=50, redraws=300)
+        start = np.ones_like(runs.prompts())
+        both = RunTable.from_arrays(start + runs.prompts() + size * own, table, start)
+        result = init_vs_task(both, of="delta", permutations=50, redraws=300)
         row = result.tables["decomposition"].set_index("factor").loc["init x task"]
         assert (row["p"] < 0.01) == significant and (row["effect"] > 0.1) == significant
+        # Of prompts it has none: a task that moves them farther spreads them wider.
+        of_prompts = init_vs_task(both, permutations=50, redraws=300)
+        assert np.isnan(of_prompts.tables["decomposition"].set_index("factor").loc["init x task", "p"].astype(float))
 
 
 @pytest.mark.long

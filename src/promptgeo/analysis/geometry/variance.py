@@ -361,17 +361,6 @@ class Reassigned:
             shares.append(explained / (tokens - centre))
         return Share(shares[0], np.array(shares[1:]))
 
-    def interaction(self, inner: Inner, first_N: np.ndarray, second_N: np.ndarray, orders_BN: np.ndarray) -> Share:
-        """R2 of cells beyond both factors, likewise. inner: of the prompts as they are.
-
-        Null shares are scaled to the observed residual by F, as in interaction_share.
-        """
-        additive_Nq, cells_Nq = basis(first_N, second_N), basis(cells(first_N, second_N))
-        remainder = inner.r2(np.arange(len(first_N))) - inner.r2_joint(first_N, second_N)[0]
-        drawn = (self.sums_Nd(order_N) for order_N in orders_BN)
-        null_B = np.array([beyond_additive(sums_Nd @ sums_Nd.T, additive_Nq, cells_Nq) for sums_Nd in drawn])
-        return Share(beyond_additive(inner.gram_NN, additive_Nq, cells_Nq) * remainder, null_B * remainder)
-
 
 def reassigned_positions(initial_NPd: np.ndarray, delta_NPd: np.ndarray, redraws: int, seed: int) -> Share:
     """Position's R2; null: the tokens of a run exchange what training added to them, and keep their P0."""

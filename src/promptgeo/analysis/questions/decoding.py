@@ -5,7 +5,7 @@ classifier. What is exchanged to say what chance gives is whole cells: the runs 
 together, for they are alike and are decoded together.
 
 Tables `decoded_<factor>` (a row per run) and `confusion_<factor>`, factor: task or init. Numbers
-`decoding.<factor>.accuracy` with Wilson's interval for as many tries as there are cells and p, and
+`decoding.<factor>.accuracy` with Clopper and Pearson's interval for its cells (_decode), and p, and
 `decoding.<factor>.chance`: the mean accuracy and its 95 % range with the classes of cells permuted within folds.
 
 Shapes: N runs, C cells, P prompt tokens, d width, L classes, B permutations, R training runs, H runs held out,
@@ -22,7 +22,13 @@ from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.geometry.variance import Inner, cells
 from promptgeo.analysis.question import Of, question
-from promptgeo.analysis.resampling import assignments, orders_within, percentile_interval, permutation_p, wilson
+from promptgeo.analysis.resampling import (
+    assignments,
+    clopper_pearson,
+    orders_within,
+    percentile_interval,
+    permutation_p,
+)
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.runs.table import RunTable
 
@@ -154,8 +160,11 @@ def _decode(classes: _Classes, gram_NN: np.ndarray, of: Of, permutations: int, s
     shared_L = np.bincount(codes_N, counts_N, len(classes.names)) > 0
     null_B = (nearest_means(gram_NN, permuted_BN, folds_N) == permuted_BN).sum(1) / shared_L[permuted_BN].sum(1)
     p = max(permutation_p(right / n, null_B), 1.0 / classes.ways)
-    tries = len(np.unique(classes.cell_N[counts_N]))  # a cell's runs are alike: all of them are one try
-    interval = wilson(round(right / n * tries), tries)
+    cells_tried, levels = len(np.unique(classes.cell_N[counts_N])), len(np.unique(codes_N[counts_N]))
+    # A cell's runs are alike: all of them are one try. Of L classes in a fold one follows from the others: of two, as
+    # good as always.
+    tries = max(round(cells_tried * (levels - 1) / levels), 1)
+    interval = clopper_pearson(right / n * tries, tries)
     accuracy = result.number(f"decoding.{factor}.accuracy", right / n, n, "runs", *interval, p)
     by_chance = percentile_interval(null_B)
     chance = result.number(f"decoding.{factor}.chance", float(null_B.mean()), n, "runs", *by_chance)
@@ -164,7 +173,7 @@ def _decode(classes: _Classes, gram_NN: np.ndarray, of: Of, permutations: int, s
     _add_tables(classes, decoded_N, confusion_LL, result)
     title = f"{accuracy.value:.0%} right; chance {chance.value:.0%}"
     result.figures[f"confusion_{factor}"] = _figure(confusion_LL, classes.names, factor, title)
-    result.findings.append(_finding(classes, accuracy, chance, p, tries, of))
+    result.findings.append(_finding(classes, accuracy, chance, p, cells_tried, of))
 
 
 def _add_tables(classes: _Classes, decoded_N: np.ndarray, confusion_LL: np.ndarray, result: Result) -> None:
