@@ -76,6 +76,8 @@ REASONS = {
     r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
 }
 """analysis | name -> why a line has no truth in any scenario."""
+GEOMETRIC = r"dimension \| (radius|ratio)\..*"
+"""Numbers that are geometric means: so is what they are on average over draws."""
 
 
 def test_of(analysis: str, name: str) -> Test | None:

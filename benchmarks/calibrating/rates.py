@@ -3,6 +3,7 @@
 Of a line's instances (each task's, each pair's) one counts in each draw, in turn, so that draws are independent.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from calibrating.collecting import Said
-from calibrating.lines import CLAIMS, reason, test_of
+from calibrating.lines import CLAIMS, GEOMETRIC, reason, test_of
 from calibrating.scenarios import SCENARIOS
 from promptgeo.analysis.resampling import clopper_pearson, holm
 from promptgeo.analysis.result import Outcome
@@ -99,7 +100,9 @@ def _covered(draws: list[list[Said]], chosen: list[Said]) -> list[bool]:
     for said in (said for those in draws for said in those):
         if said.value is not None and np.isfinite(said.value):
             values[said.raw].append(said.value)
-    truths = {raw: float(np.mean(those)) for raw, those in values.items() if np.ptp(those) > 1e-9}
+    one = draws[0][0]
+    scale, back = (np.log, np.exp) if re.fullmatch(GEOMETRIC, f"{one.analysis} | {one.name}") else (np.array, float)
+    truths = {raw: float(back(scale(those).mean())) for raw, those in values.items() if np.ptp(those) > 1e-9}
     return [
         bool(said.low <= truths[said.raw] <= said.high)
         for said in chosen

@@ -142,15 +142,19 @@ def _show(result: Result, rows: dict[str, list[dict[str, Any]]], share: float) -
 # Participation ratio.
 
 
+LEAST_SPREAD = 6
+"""Of four prompts, whose ratio is at most 3, 90 % of intervals hold what they should."""
+
+
 def _participation(
     result: Result, lm: LM, task: TaskRuns, nulls: int, generator: np.random.Generator
 ) -> list[dict[str, Any]]:
     """A row per principal component of the prompts, and of the deltas."""
     n, prompts_NPd, p0_NPd = len(task.members), task.prompts(), task.initial()
-    if n < 4:
+    if n < LEAST_SPREAD:
         result.omissions.append(
-            f"dimension: {task.name} has {n} trained prompts; a participation ratio needs four, for that of two is 1 "
-            "whatever they are, and its interval leaves runs out."
+            f"dimension: {task.name} has {n} trained prompts; a participation ratio needs {LEAST_SPREAD}, for its "
+            "interval leaves runs out, and few fill the dimensions that they can."
         )
         return []
     vectors = {"prompt": prompts_NPd}
