@@ -156,6 +156,9 @@ def test_a_label_that_begins_another_is_warned_of_under_prefix_scoring(gpt2, cap
     (message,) = caplog.messages
     assert "scores 'Nigeria' as correct where 'Niger' is wanted (1 labels begin another)" in message
     check(gpt2, LINE, "Nigeria", "Niger")
+    both = [Example(0, "x", "City", 1, ("City of Paris",)), Example(1, "x", "Lima", 1, ())]  # either is right
+    task = Task("t", both, [], [], PREFIX)
+    text_checks.check_texts(gpt2, task, 30, both, task.rows(gpt2, both, 2))
     assert len(caplog.messages) == 1
 
 

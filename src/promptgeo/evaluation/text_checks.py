@@ -94,7 +94,7 @@ def _check_single_tokens(lm: LM, task: Task, examples: Sequence[Example], rows: 
         token, where = int(row.label[0]), f"task {task.name}, example {example.id}: its label {example.label[:60]!r}"
         if token in lm.special_ids:
             raise UserError(f"{where} is the token {lm.token_text(token)!r} for this model, which stands for no text")
-        if labels.setdefault(token, example.label) != example.label:
+        if labels.setdefault(token, example.label).strip() != example.label.strip():
             raise UserError(
                 f"{where} is the same token as the label {labels[token][:60]!r} for this model "
                 f"({lm.token_text(token)!r}), so they cannot be told apart"
@@ -141,8 +141,13 @@ def _check_label_set(lm: LM, task: Task) -> None:
 def _warn_of_beginnings(task: Task, examples: Sequence[Example]) -> None:
     if task.template.scoring is not Scoring.prefix:
         return
-    labels = sorted({answer.strip() for example in examples for answer in example.answers})
-    begins = [(a, b) for a, b in pairwise(labels) if b.startswith(a)]
+    answers = [{answer.strip() for answer in example.answers} for example in examples]
+    labels = sorted(set().union(*answers))
+    begins = [
+        (a, b)
+        for a, b in pairwise(labels)
+        if b.startswith(a) and any(a in those and b not in those for those in answers)
+    ]
     if begins:
         a, b = begins[0]
         _warn_once(
