@@ -2,16 +2,16 @@
 
 import json
 
-import gguf
 import numpy as np
 import pytest
 import torch
 import transformers
-from gguf.quants import dequantize, quantize
 
 import reference
 from promptgeo import FrozenLM
 
+gguf = pytest.importorskip("gguf", reason="needs the package gguf, a dev dependency")
+quants = pytest.importorskip("gguf.quants")
 KINDS = {"F32": gguf.GGMLQuantizationType.F32, "Q8_0": gguf.GGMLQuantizationType.Q8_0}
 
 
@@ -40,8 +40,8 @@ def write(path, model, tokenizer, kind) -> None:
         module, _, what = name.rpartition(".")
         values = tensor.numpy().astype(np.float32)
         if values.ndim == 2:
-            packed = quantize(values, kind)
-            tensor.copy_(torch.from_numpy(dequantize(packed, kind)))
+            packed = quants.quantize(values, kind)
+            tensor.copy_(torch.from_numpy(quants.dequantize(packed, kind)))
             writer.add_tensor(f"{names.get_name(module)}.{what}", packed, raw_dtype=kind)
         else:
             writer.add_tensor(f"{names.get_name(module)}.{what}", values)
