@@ -76,6 +76,8 @@ REASONS = {
     r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
 }
 """analysis | name -> why a line has no truth in any scenario."""
+RANGES = r".*\.how_far"
+"""Names whose interval is the range of a null distribution, not of a number of these runs; their p are judged."""
 GEOMETRIC = r"dimension \| (radius|ratio)\..*"
 """Numbers that are geometric means: so is what they are on average over draws."""
 

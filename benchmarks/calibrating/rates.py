@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from calibrating.collecting import Said
-from calibrating.lines import CLAIMS, GEOMETRIC, reason, test_of
+from calibrating.lines import CLAIMS, GEOMETRIC, RANGES, reason, test_of
 from calibrating.scenarios import SCENARIOS
 from promptgeo.analysis.resampling import clopper_pearson, holm
 from promptgeo.analysis.result import Outcome
@@ -88,7 +88,7 @@ def _of_line(line: str, scenario: str, draws: list[list[Said]]) -> list[Rate]:
     p_D = [said.p for said in chosen if said.p is not None and np.isfinite(said.p)]
     if test is not None and test.effect in SCENARIOS[scenario].absent(of) and len(p_D) >= LEAST_DRAWS:
         made.append(_rate(line, scenario, "rejects", sum(p <= LEVEL for p in p_D), len(p_D), LEVEL, test.exact))
-    covered_D = _covered(draws, chosen)
+    covered_D = [] if re.fullmatch(RANGES, one.name) else _covered(draws, chosen)
     if len(covered_D) >= LEAST_DRAWS:
         made.append(_rate(line, scenario, "covers", sum(covered_D), len(covered_D), 1 - LEVEL, False))
     return made

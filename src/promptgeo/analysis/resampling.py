@@ -188,6 +188,16 @@ def or_wilson(interval: tuple[float, float], share: float, n: int) -> tuple[floa
     return wilson(round(share * n), n) if high - low < STILL else interval
 
 
+def or_wider(interval: tuple[float, float], share: float, n: int) -> tuple[float, float]:
+    """The interval of a mean of shares over n examples, at least as wide as Wilson's for one share of them.
+
+    Where few examples are solved at all, and each by some of many prompts, draws of them see too few: near 0 and 1 a
+    percentile interval of 30 examples holds 54 to 88 % of truths.
+    """
+    (low, high), (wilson_low, wilson_high) = interval, wilson(round(share * n), n)
+    return min(low, wilson_low), max(high, wilson_high)
+
+
 def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, float]:
     """95 % interval of a value from what it is without each of N runs (Tukey 1958).
 

@@ -41,6 +41,8 @@ class PairCounts:
     """float64: the sum of equal_NN with positions permuted within each run."""
     nearest_K: np.ndarray
     """float64: distance to the nearest other prompt token that counts."""
+    nearest_run_K: np.ndarray
+    """int64: the run of that token."""
 
     @property
     def runs(self) -> int:
@@ -52,14 +54,18 @@ class PairCounts:
         """float64: pairs closer than epsilon."""
         return self.near_ENN[self.radii.index(self.epsilon)]
 
+    @property
+    def scale(self) -> float:
+        """Pairs per prompt token."""
+        return float(self.possible_NN.sum()) / (self.runs * self.length)
+
     def mean_count(self, near_NN: np.ndarray, weights_BN: np.ndarray) -> tuple[float, np.ndarray]:
         """(neighbours per prompt token, the same with each weighting of the runs [B]).
 
         There: its share of possible pairs, scaled to the observed number of them.
         """
-        scale = self.possible_NN.sum() / (self.runs * self.length)
-        mean = float(near_NN.sum() / self.possible_NN.sum() * scale)
-        return mean, pair_means(weights_BN, near_NN, self.possible_NN) * scale
+        mean = float(near_NN.sum() / self.possible_NN.sum() * self.scale)
+        return mean, pair_means(weights_BN, near_NN, self.possible_NN) * self.scale
 
 
 def count_pairs(
@@ -81,13 +87,14 @@ def count_pairs(
     count, n, length = len(points), points.runs, points.length
     positions_DK = shuffled_positions(n, length, permutations, seed)
     near_ENN, equal_NN = np.zeros((len(radii), n, n)), np.zeros((n, n))
-    null_D, nearest_K = np.zeros(permutations), np.empty(count)
+    null_D, nearest_K, nearest_run_K = np.zeros(permutations), np.empty(count), np.empty(count, dtype=np.int64)
     block = max(BLOCK_BYTES // (8 * count * length), 1) * length  # whole runs
     for start in range(0, count, block):
         rows = np.arange(start, min(start + block, count))
         of_runs = slice(start // length, start // length + len(rows) // length)
         distances_bK = _distances(unit_Kd, rows, length, within_runs)
-        nearest_K[rows] = np.where(rows[:, None] == np.arange(count), np.inf, distances_bK).min(1)
+        others_bK = np.where(rows[:, None] == np.arange(count), np.inf, distances_bK)
+        nearest_K[rows], nearest_run_K[rows] = others_bK.min(1), others_bK.argmin(1) // length
         for e, radius in enumerate(radii):
             near_bK = distances_bK < radius
             near = near_bK.reshape(-1, length, n, length)
@@ -99,7 +106,8 @@ def count_pairs(
     if not within_runs:
         np.fill_diagonal(possible_NN, 0.0)
         np.fill_diagonal(equal_possible_NN, 0.0)
-    return PairCounts(radii, epsilon, length, near_ENN, possible_NN, equal_NN, equal_possible_NN, null_D, nearest_K)
+    equal = equal_NN, equal_possible_NN, null_D
+    return PairCounts(radii, epsilon, length, near_ENN, possible_NN, *equal, nearest_K, nearest_run_K)
 
 
 def _distances(unit_Kd: np.ndarray, rows: np.ndarray, length: int, within_runs: bool) -> np.ndarray:

@@ -13,18 +13,29 @@ from promptgeo.runs.table import RunTable
 
 
 def over_runs(values_NN: np.ndarray, pairs_NN: np.ndarray, least: float, most: float) -> tuple[float, float]:
-    """95 % interval of the mean over chosen pairs of runs (bool, symmetric), by leaving out each run (the jackknife).
+    """95 % interval of the mean over chosen pairs of runs (bool, symmetric), by leaving out each unit (the jackknife).
 
-    Two runs are one pair, which says nothing of others: then, and where leaving a run out leaves no pair, it is all
-    that the mean can be, least to most.
+    One unit says nothing of others: then, and where leaving one out leaves no pair, it is all that the mean can be,
+    least to most.
+    """
+    every_N, every = np.where(pairs_NN, values_NN, 0.0).sum(1), int(pairs_NN.sum())
+    units = pair_units(pairs_NN)
+    left_U = every - 2 * pairs_NN.sum(1)[units]
+    if len(units) < 2 or not (left_U > 0).all():
+        return least, most
+    low, high = jackknife_interval(every_N.sum() / every, (every_N.sum() - 2 * every_N[units]) / left_U)
+    return max(low, least), min(high, most)
+
+
+def pair_units(pairs_NN: np.ndarray) -> np.ndarray:
+    """[U] int64: the runs that pairs are independent by: of two that are each other's only pair, the first.
+
+    Counted as two, tasks of two runs each would have twice the degrees of freedom that their pairs have.
     """
     members = np.flatnonzero(pairs_NN.any(1))
-    sums_N, counts_N = np.where(pairs_NN, values_NN, 0.0).sum(1)[members], pairs_NN.sum(1)[members]
-    left_N = counts_N.sum() - 2 * counts_N
-    if len(members) < 3 or not (left_N > 0).all():
-        return least, most
-    low, high = jackknife_interval(sums_N.sum() / counts_N.sum(), (sums_N.sum() - 2 * sums_N) / left_N)
-    return max(low, least), min(high, most)
+    other_M = pairs_NN[members].argmax(1)
+    alone_M = (pairs_NN[members].sum(1) == 1) & (pairs_NN[other_M].sum(1) == 1)
+    return members[~(alone_M & (other_M < members))]
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def neighbours(
             f"neighbours: sample={sample}, permutations={permutations}: "
             "at least 2 sampled tokens and 1 permutation are needed"
         )
-    own = None if vocabulary is None else vocabulary.own_radius(seed=seed)
+    own = None if vocabulary is None else vocabulary.own_radius()
     radii, epsilon, table_radii = _radii(epsilons, epsilon, own, own_radius)
     points = tokens(runs, of)
     within = convention == Convention.paper
@@ -181,16 +181,36 @@ class _Seen:
             return None
         return self.moved.initial_NPd.reshape(self.k, -1)
 
-    def mean_of(self, values_K: np.ndarray, counted_K: np.ndarray | None = None) -> tuple[float, Error | None]:
-        """(the mean of the tokens' values that count, its error)."""
+    def mean_of(
+        self, values_K: np.ndarray, counted_K: np.ndarray | None = None, with_K: np.ndarray | None = None
+    ) -> tuple[float, Error | None]:
+        """(the mean of the tokens' values that count, its error).
+
+        with_K: the run that each value also rests on, without which it is left out too; None: its own alone.
+        """
         counted_K = np.ones(self.k, dtype=bool) if counted_K is None else counted_K
-        values_NP = np.where(counted_K, values_K, 0.0).reshape(self.pairs.runs, -1)
-        return self.left_out.mean(values_NP.sum(1), counted_K.reshape(self.pairs.runs, -1).sum(1).astype(float))
+        own_K = np.repeat(np.arange(self.pairs.runs), self.pairs.length)
+        place = (own_K, own_K if with_K is None else with_K)
+        sums_NN, counts_NN = np.zeros((2, self.pairs.runs, self.pairs.runs))
+        np.add.at(sums_NN, place, np.where(counted_K, values_K, 0.0))
+        np.add.at(counts_NN, place, counted_K)
+        sums_NN, counts_NN = sums_NN + sums_NN.T, counts_NN + counts_NN.T
+        without_J = pair_means(self.left_out.weights_JN, sums_NN, counts_NN)
+        return float(sums_NN.sum() / counts_NN.sum()), self.left_out.error(without_J, np.asarray(counts_NN.any(axis=1)))
 
     def mean_count(self, near_NN: np.ndarray) -> tuple[float, Error | None]:
         """(neighbours per prompt token, its error)."""
         value, without_J = self.pairs.mean_count(near_NN, self.left_out.weights_JN)
         return value, self.left_out.error(without_J)
+
+    def counted(self, near_NN: np.ndarray) -> tuple[float, float | None, float | None]:
+        """(neighbours per prompt token, its 95 % interval): a share of all pairs, and few of them may be near."""
+        value, error = self.mean_count(near_NN)
+        scale = self.pairs.scale
+        if error is None or not scale:
+            return value, None, None
+        low, high = error._replace(standard=error.standard / scale).share_interval(value / scale)
+        return value, low * scale, high * scale
 
 
 def _at_least_0(value: float, error: Error | None) -> tuple[float, float] | tuple[None, None]:
@@ -232,15 +252,14 @@ def _among_prompts(result: Result, seen: _Seen) -> None:
         _enrichment(result, same, seen)
     if seen.initial_Kd is not None:
         initial_NPd = seen.initial_Kd.reshape(pairs.runs, pairs.length, -1)
-        value, error = seen.mean_count(near_between(initial_NPd, pairs.epsilon))
-        bounds = _at_least_0(value, error)
+        value, *bounds = seen.counted(near_between(initial_NPd, pairs.epsilon))
         result.number("neighbours.prompts.prompts.at_p0", value, seen.k, "tokens of P0", *bounds)
 
 
 def _mean_count(result: Result, name: str, near_NN: np.ndarray, seen: _Seen) -> None:
     """Adds the number of neighbours per prompt token."""
-    value, error = seen.mean_count(near_NN)
-    result.number(name, value, seen.k, "prompt tokens", *_at_least_0(value, error))
+    value, *bounds = seen.counted(near_NN)
+    result.number(name, value, seen.k, "prompt tokens", *bounds)
 
 
 @dataclass(frozen=True)
@@ -461,7 +480,7 @@ def _nearby_words(result: Result, seen: _Seen, words: WordCounts | None, own: fl
         return
     if of == Of.prompt:
         result.omissions.append("Neighbours among the vocabulary: no frozen model was given.")
-    value, error = seen.mean_of(seen.pairs.nearest_K)
+    value, error = seen.mean_of(seen.pairs.nearest_K, with_K=seen.pairs.nearest_run_K)
     result.number("nearest.prompts.to_prompts", value, seen.k, "prompt tokens", *_at_least_0(value, error))
 
 
@@ -548,14 +567,16 @@ def _nearest(result: Result, seen: _Seen, words: WordCounts) -> None:
     epsilon = seen.pairs.epsilon
     paper = seen.convention == Convention.paper
 
-    def mean(name: str, distances: np.ndarray, of_prompts: bool, within: bool) -> tuple[Number, Error | None] | None:
+    def mean(name: str, within: bool) -> tuple[Number, Error | None] | None:
+        distances, of_prompts = quantities[name], name.startswith("nearest.prompts")
         counted = distances < epsilon if within else np.isfinite(distances)
+        name, with_K = f"{name}.within" if within and not paper else name, rests.get(name)
         if not counted.any():
             result.omissions.append(
                 f"{name}: no token has one within {epsilon:.3g}, so the censored mean has nothing to average."
             )
             return None
-        value, error = seen.mean_of(distances, counted) if of_prompts else _of_sample(distances[counted])
+        value, error = seen.mean_of(distances, counted, with_K) if of_prompts else _of_sample(distances[counted])
         unit = f"{'prompt' if of_prompts else 'vocabulary'} tokens" + (f" with one within {epsilon:.3g}" * within)
         return result.number(name, value, int(counted.sum()), unit, *_at_least_0(value, error)), error
 
@@ -566,11 +587,17 @@ def _nearest(result: Result, seen: _Seen, words: WordCounts) -> None:
         "nearest.prompts.to_words": words.prompt_nearest_K,
         "nearest.prompts.to_prompts": seen.pairs.nearest_K,
     }
+    # The nearest token may be a prompt's: without that run the distance is not known.
+    own_K = np.repeat(np.arange(seen.pairs.runs), seen.pairs.length)
+    to_word_K = words.prompt_nearest_K <= seen.pairs.nearest_K
+    rests = {
+        "nearest.prompts": np.where(to_word_K, own_K, seen.pairs.nearest_run_K),
+        "nearest.prompts.to_prompts": seen.pairs.nearest_run_K,
+    }
     published = {}
-    for name, distances in quantities.items():
-        of_prompts = name.startswith("nearest.prompts")
-        whole = mean(name, distances, of_prompts, paper)
-        published[name] = whole if paper else mean(f"{name}.within", distances, of_prompts, True)
+    for name in quantities:
+        whole = mean(name, paper)
+        published[name] = whole if paper else mean(name, True)
     alone_K = words.prompt_nearest_K >= epsilon
     low, high = _share_interval(*seen.mean_of(alone_K))
     ends = (None, None) if low is None or high is None else (low * seen.k, high * seen.k)
@@ -612,8 +639,7 @@ def _sweep(words: WordCounts | None, seen: _Seen) -> pd.DataFrame:
     """Mean counts of neighbours against epsilon, with 95 % intervals."""
     rows = []
     for e, radius in enumerate(seen.pairs.radii):
-        value, error = seen.mean_count(seen.pairs.near_ENN[e])
-        rows.append(("prompt tokens", "prompts", radius, value, *_at_least_0(value, error), seen.k))
+        rows.append(("prompt tokens", "prompts", radius, *seen.counted(seen.pairs.near_ENN[e]), seen.k))
         if words is None:
             continue
         value, error = seen.mean_of(words.prompt_words_EK[e])

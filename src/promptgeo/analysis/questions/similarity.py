@@ -9,7 +9,7 @@ import pandas as pd
 from promptgeo.analysis.deciding import LEVEL, Premise, decided, learned
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.how_far import Moved
-from promptgeo.analysis.geometry.run_pairs import closer, over_runs, same_task
+from promptgeo.analysis.geometry.run_pairs import closer, over_runs, pair_units, same_task
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.question import Of, question
@@ -92,7 +92,7 @@ def similarity(
     ]
     result.findings += findings
     _same_task(result, runs, initial_NPd, permutations, seed)
-    within_runs = int(pairs[WITHIN].any(1).sum())
+    units = len(pair_units(pairs[WITHIN]))
     premises = learned(runs.table)
     result.claims += [
         decided(
@@ -101,11 +101,11 @@ def similarity(
             findings[0].sentence,
             threshold=alike,
             below=True,
-            p=t_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, within_runs),
+            p=t_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, units),
             premises=premises,
-            needs="three runs of a task" if within_runs < 3 else "more runs of a task",
+            needs="three runs of a task" if units < 2 else "more runs of a task",
         ),
-        _orthogonal_claim(above, findings[1].sentence, within_runs, premises),
+        _orthogonal_claim(above, findings[1].sentence, units, premises),
     ]
     mean_NN = cosines_PNN.mean(0)
     result.tables |= {"matrix": _matrix_table(mean_NN, tasks_N), "tokens": _token_table(cosines_PNN, tasks_N)}
@@ -160,8 +160,8 @@ def _pair_numbers(
         interval = over_runs(mean_NN, pairs_NN, -1.0, 1.0)
         cosine[name] = result.number(f"cosine.{name}", mean_NN[pairs_NN].mean(), count, "pairs of runs", *interval)
         share = near_NN[pairs_NN].mean()
-        # Of all pairs or none: no more is known than there are runs.
-        interval = or_wilson(over_runs(near_NN, pairs_NN, 0.0, 1.0), share, int(pairs_NN.any(1).sum()))
+        # Of all pairs or none: no more is known than there are units.
+        interval = or_wilson(over_runs(near_NN, pairs_NN, 0.0, 1.0), share, len(pair_units(pairs_NN)))
         near[name] = result.number(f"orthogonal.{name}", share, count, "pairs of runs", *interval)
     return cosine, near
 
@@ -205,14 +205,14 @@ def _beside_p0(
     result: Result, near_NN: np.ndarray, p0_NN: np.ndarray, within_NN: np.ndarray
 ) -> tuple[Number, tuple[float, float, float]]:
     """(number orthogonal.p0, how far the trained share lies above it with its interval: the same pairs of runs)."""
-    runs, count = int(within_NN.any(1).sum()), int(within_NN.sum()) // 2
+    units, count = len(pair_units(within_NN)), int(within_NN.sum()) // 2
     share = float(p0_NN[within_NN].mean())
-    interval = or_wilson(over_runs(p0_NN, within_NN, 0.0, 1.0), share, runs)
+    interval = or_wilson(over_runs(p0_NN, within_NN, 0.0, 1.0), share, units)
     base = result.number("orthogonal.p0", share, count, "pairs of runs", *interval)
     trained = float(near_NN[within_NN].mean())
     low, high = over_runs(near_NN - p0_NN, within_NN, -1.0, 1.0)
-    if high - low < STILL:  # every pair changed alike: no more is known than there are runs
-        ends = (wilson(round(x * runs), runs) for x in (trained, share))
+    if high - low < STILL:  # every pair changed alike: no more is known than there are units
+        ends = (wilson(round(x * units), units) for x in (trained, share))
         low, high = newcombe(trained, next(ends), share, next(ends))
     result.number("difference.orthogonal.p0", trained - share, count, "pairs of runs", low, high)
     return base, (trained - share, low, high)
@@ -309,14 +309,14 @@ def _orthogonal_finding(
 
 
 def _orthogonal_claim(
-    above: dict[str, tuple[float, float, float]], evidence: str, runs: int, premises: list[Premise]
+    above: dict[str, tuple[float, float, float]], evidence: str, units: int, premises: list[Premise]
 ) -> Claim:
     """More nearly orthogonal pairs than P0s have, and than the vocabulary has: in many dimensions most pairs are."""
     based = Premise(bool(above), "there is a base rate of P0s or of the vocabulary", "P0s, or the model's vocabulary")
     if not above:
         return decided("some_orthogonal", None, evidence, premises=[*premises, based])
     values, lows, highs = zip(*above.values(), strict=True)
-    p = max(t_p(value, value - low, runs) for value, low in zip(values, lows, strict=True))
+    p = max(t_p(value, value - low, units) for value, low in zip(values, lows, strict=True))
     interval = (min(lows), min(highs))
     return decided("some_orthogonal", interval, evidence, p=p, premises=premises, needs="more runs of a task")
 
