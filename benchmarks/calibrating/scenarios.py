@@ -235,6 +235,7 @@ SKILLS = (
 )
 
 GRIDS: dict[str, str] = {
+    "bezier": "many examples",
     "composition": "composition",
     "repeatable": "repeatable",
     "explanation": "explanation",
@@ -270,6 +271,7 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
     """A run.json without results for each run of a grid, from real configs."""
     tasks = {
         "plain": [["task=plus_one"], ["task=plus_two"]],
+        "many examples": [[f"task={task}", "task.split.max_test=100"] for task in ("plus_one", "plus_two")],
         "composition": [["task=plus_one"], ["task=plus_two"], ["task=country_capital"]],
         "repeatable": [["task=plus_k"], ["task=plus_one"], ["task=country_capital"]],
         "explanation": [EXPLANATION, ["task=plus_one"]],

@@ -17,7 +17,9 @@ from promptgeo.analysis.geometry.verdict import verdict
 from promptgeo.analysis.questions.convexity import convexity
 from promptgeo.analysis.resampling import (
     bounded_interval,
+    clopper_pearson,
     difference_interval,
+    draw_counts,
     percentile_interval,
     share_interval,
     student,
@@ -323,11 +325,27 @@ def test_a_draw_moves_the_mean_by_the_effects_of_its_trainings():
 
 def test_a_share_or_difference_that_does_not_vary_has_the_interval_of_its_examples():
     still = np.full(50, 1.0)
-    assert share_interval(still, 1.0, 9) == wilson(9, 9) and bounded_interval(still, None, None) == (1.0, 1.0)
+    assert share_interval(still, 1.0, 9) == clopper_pearson(9, 9) and bounded_interval(still, None, None) == (1.0, 1.0)
     # Newcombe 1998, method 10: 1 - sqrt((1 - .7009)^2 + .2991^2), by hand
     by_hand = (1 - np.sqrt(2) * (1 - wilson(9, 9)[0]), 1.0)
-    assert difference_interval(still, 1.0, 0.0, 9) == pytest.approx(by_hand, abs=1e-9)
-    assert difference_interval(np.linspace(0, 1, 1001), 0.5, 0.0, 9) == pytest.approx((0.025, 0.975))
+    all_of_9, none_of_9 = wilson(9, 9), wilson(0, 9)
+    assert difference_interval(still, 1.0, all_of_9, 0.0, none_of_9) == pytest.approx(by_hand, abs=1e-9)
+    drawn = np.linspace(0, 1, 1001)
+    assert difference_interval(drawn, 0.7, (0.4, 0.9), 0.2, (0.1, 0.5)) == pytest.approx((0.025, 0.975))
+    near = difference_interval(drawn, 0.5, (0.2, 0.8), 0.0, none_of_9)  # one near 0: as wide as Newcombe's
+    assert near == pytest.approx((0.5 - np.hypot(0.3, none_of_9[1]), 0.975))
+
+
+def test_draws_of_few_examples_know_nothing_of_the_rare_ones_that_are_solved():
+    n, share = 30, 0.04
+    generator, held, held_by_draws = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        solved = generator.random(n) < share
+        drawn = draw_counts(generator, n, 200) @ solved / n
+        low, high = share_interval(drawn, solved.mean(), n)
+        held += low <= share <= high
+        held_by_draws += bounded_interval(drawn, 0.0, 1.0)[1] >= share
+    assert held >= 285 and held_by_draws < 225
 
 
 def test_intervals_hold_the_true_mean_about_as_often_as_they_say():

@@ -32,7 +32,7 @@ from promptgeo.analysis.groups import by_task, distinct, pushed_apart
 from promptgeo.analysis.questions import dimension as dimension_questions
 from promptgeo.analysis.questions.dimension import dimension
 from promptgeo.analysis.questions.orthogonal import coupled_groups, orthogonal
-from promptgeo.analysis.resampling import jackknife_interval, or_wilson, wilson
+from promptgeo.analysis.resampling import clopper_pearson, jackknife_interval, or_exact
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.analysis.training_loss import loss_gradient, minibatch_losses, token_losses
 from promptgeo.errors import UserError
@@ -246,12 +246,12 @@ def test_the_interval_holds_the_mean_of_ratios_of_few_dimensions():
     assert np.mean([t.low <= mean <= t.high for t in tests]) >= 0.9  # a bootstrap's: .6
 
 
-def test_the_jackknife_of_a_mean_is_the_t_interval_and_a_share_that_does_not_vary_has_wilsons():
+def test_the_jackknife_of_a_mean_is_the_t_interval_and_a_share_that_does_not_vary_has_clopper_and_pearsons():
     values = np.array([1.0, 2, 4, 9])
     without = np.array([np.delete(values, k).mean() for k in range(4)])
     half = 3.182446305284263 * values.std(ddof=1) / 2  # the 97.5th percentile of t with 3 degrees of freedom
     assert jackknife_interval(values.mean(), without) == pytest.approx((4 - half, 4 + half))
-    assert or_wilson((1.0, 1.0), 1.0, 9) == wilson(9, 9) and or_wilson((0.2, 0.3), 0.25, 9) == (0.2, 0.3)
+    assert or_exact((1.0, 1.0), 1.0, 9) == clopper_pearson(9, 9) and or_exact((0.2, 0.3), 0.25, 9) == (0.2, 0.3)
 
 
 # Groups of orthogonal solutions.

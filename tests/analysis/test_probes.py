@@ -18,7 +18,7 @@ from promptgeo.analysis.question import declaration
 from promptgeo.analysis.questions import speaking_probes as speaking
 from promptgeo.analysis.questions.explanation import _Explained, _outlying, _Sample, explanation, soft_input_row
 from promptgeo.analysis.questions.speaking_probes import partners, speaking_probes, word_tokens
-from promptgeo.analysis.resampling import sign_flip_p, wilson
+from promptgeo.analysis.resampling import clopper_pearson, sign_flip_p
 from promptgeo.analysis.result import Number, Result
 from promptgeo.config.compose import compose
 from promptgeo.config.schema import Template
@@ -395,7 +395,7 @@ def test_intervals_over_few_units_are_students(n):
         held += low <= 0 <= high
     assert 0.92 <= held / 300 <= 0.98
     assert sample.interval(np.array([0.0, 1.0, *[0.5] * (n - 2)]), some_N, 0.0, 1.0) == (0.0, 1.0)
-    assert sample.share_interval(np.zeros(n), some_N) == wilson(0, n)
+    assert sample.share_interval(np.zeros(n), some_N) == clopper_pearson(0, n)
 
 
 @pytest.mark.parametrize("apart", [True, False])

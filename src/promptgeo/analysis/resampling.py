@@ -159,10 +159,22 @@ def varies(draws_B: np.ndarray) -> bool:
     return bool(np.nanmax(draws_B) - np.nanmin(draws_B) > STILL)
 
 
+def near_an_end(share: float) -> bool:
+    """Whether a share is so near to 0 or 1 that it rests on few, if any, that lie at the other end."""
+    return min(share, 1 - share) <= NEAR
+
+
 def share_interval(draws_B: np.ndarray, share: float, n: int) -> tuple[float, float]:
-    """95 % percentile interval of a share, within [0, 1]; where its bounds meet: Wilson's for n."""
-    low, high = bounded_interval(draws_B, 0.0, 1.0)
-    return wilson(round(share * n), n) if high - low < STILL else (low, high)
+    """95 % percentile interval of a share of n examples or units, within [0, 1].
+
+    Near 0 and 1, and where its bounds meet: at least as wide as Clopper and Pearson's for n. Draws of 30 examples of
+    which few are solved do not know of the others, and hold 54 to 88 % of truths.
+    """
+    low, high = or_exact(bounded_interval(draws_B, 0.0, 1.0), share, n)
+    if near_an_end(share):
+        exact_low, exact_high = clopper_pearson(share * n, n)
+        low, high = min(low, exact_low), max(high, exact_high)
+    return low, high
 
 
 def bounded_interval(draws_B: np.ndarray, least: float | None, most: float | None) -> tuple[float, float]:
@@ -171,31 +183,28 @@ def bounded_interval(draws_B: np.ndarray, least: float | None, most: float | Non
     return float(low if least is None else max(low, least)), float(high if most is None else min(high, most))
 
 
-def difference_interval(draws_B: np.ndarray, first: float, second: float, n: int) -> tuple[float, float]:
-    """95 % percentile interval of first - second, two shares of n.
+def difference_interval(
+    draws_B: np.ndarray,
+    first: float,
+    first_interval: tuple[float, float],
+    second: float,
+    second_interval: tuple[float, float],
+) -> tuple[float, float]:
+    """95 % percentile interval of first - second, two shares with their own intervals.
 
-    Where its bounds meet: Newcombe's from the two of Wilson.
+    Where its bounds meet, or a share lies near 0 or 1: at least as wide as Newcombe's from the two intervals.
     """
     low, high = bounded_interval(draws_B, -1.0, 1.0)
-    if high - low < STILL:
-        return newcombe(first, wilson(round(first * n), n), second, wilson(round(second * n), n))
+    if high - low < STILL or near_an_end(first) or near_an_end(second):
+        wide_low, wide_high = newcombe(first, first_interval, second, second_interval)
+        low, high = min(low, wide_low), max(high, wide_high)
     return low, high
 
 
-def or_wilson(interval: tuple[float, float], share: float, n: int) -> tuple[float, float]:
-    """The interval of a share; where its bounds meet, for the draws could not vary: Wilson's for n."""
+def or_exact(interval: tuple[float, float], share: float, n: int) -> tuple[float, float]:
+    """The interval of a share; where its bounds meet, for the draws could not vary: Clopper and Pearson's for n."""
     low, high = interval
-    return wilson(round(share * n), n) if high - low < STILL else interval
-
-
-def or_wider(interval: tuple[float, float], share: float, n: int) -> tuple[float, float]:
-    """The interval of a mean of shares over n examples, at least as wide as Wilson's for one share of them.
-
-    Where few examples are solved at all, and each by some of many prompts, draws of them see too few: near 0 and 1 a
-    percentile interval of 30 examples holds 54 to 88 % of truths.
-    """
-    (low, high), (wilson_low, wilson_high) = interval, wilson(round(share * n), n)
-    return min(low, wilson_low), max(high, wilson_high)
+    return clopper_pearson(share * n, n) if high - low < STILL else interval
 
 
 def jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, float]:
@@ -241,8 +250,9 @@ def t_mean(
 ) -> tuple[float, float] | tuple[None, None]:
     """95 % interval of the mean over few units, each with one or more values: Student's t, clipped; none for one unit.
 
-    The mean weighs values, not units: units are left out one by one (jackknife). Values between two bounds of which all
-    lie near one or the other (nearly_yes_or_no) have an interval at least as wide as a count of so many units has.
+    The mean weighs values, not units: units are left out one by one (jackknife). Values between two bounds whose mean
+    lies near one of them, or of which all lie near one or the other (nearly_yes_or_no), have an interval at least as
+    wide as a count of so many units has: of the few that would lie far off, so few units may have none.
     """
     values = np.asarray(values, dtype=np.float64)
     units = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
@@ -252,7 +262,7 @@ def t_mean(
     low, high = jackknife_interval(float(values.mean()), (sums.sum() - sums) / (counts.sum() - counts))
     if least is not None and most is not None:
         shares = (sums / counts - least) / (most - least)
-        if nearly_yes_or_no(shares):
+        if nearly_yes_or_no(shares) or near_an_end(float(shares.mean())):
             wide_low, wide_high = clopper_pearson(float(shares.mean()) * len(shares), len(shares))
             low, high = min(low, least + wide_low * (most - least)), max(high, least + wide_high * (most - least))
     return float(low if least is None else max(low, least)), float(high if most is None else min(high, most))

@@ -14,7 +14,15 @@ import numpy as np
 from torch import Tensor
 
 from promptgeo.analysis.progress import progress
-from promptgeo.analysis.resampling import STILL, Resampler, jackknife_error, newcombe, t_sum_interval, wilson
+from promptgeo.analysis.resampling import (
+    STILL,
+    Resampler,
+    jackknife_error,
+    near_an_end,
+    newcombe,
+    t_sum_interval,
+    wilson,
+)
 from promptgeo.analysis.result import Number, Result
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
@@ -304,7 +312,7 @@ class Bootstrap:
     def difference(self, scored: Scored, control: Scored, times: float = 1.0) -> Estimate:
         """The first mean less the second (so many times), paired by runs and test examples where they share these.
 
-        Newcombe's interval where neither runs nor examples vary.
+        Where neither runs nor examples vary, or a mean lies near 0 or 1: at least as wide as Newcombe's interval.
         """
         runs, run_errors = _differences_over_runs(scored, control, times)
         drawn_B = self.over_examples(scored) - times * self.over_examples(control)
@@ -313,11 +321,17 @@ class Bootstrap:
         first, second = self.mean(scored), self.mean(control)
         value = first.value - times * second.value
 
+        def apart(level: float) -> tuple[float, float]:
+            low, high = second.at(level)
+            return newcombe(first.value, first.at(level), times * second.value, (times * low, times * high))
+
         def at(level: float) -> tuple[float, float]:
             if not any(error > STILL for error, _ in errors):
-                low, high = second.at(level)
-                return newcombe(first.value, first.at(level), times * second.value, (times * low, times * high))
+                return apart(level)
             low, high = t_sum_interval(value, errors, level)
+            if near_an_end(first.value) or near_an_end(second.value):
+                wide_low, wide_high = apart(level)
+                low, high = min(low, wide_low), max(high, wide_high)
             return max(low, -times), min(high, 1.0)
 
         return Estimate(value, runs, at)

@@ -16,7 +16,7 @@ import pandas as pd
 from promptgeo.analysis.figures import COLOURS, small_multiples, svg
 from promptgeo.analysis.geometry.subspaces import DOUBLINGS, HALVINGS, radii, random_directions, unit
 from promptgeo.analysis.groups import TaskRuns
-from promptgeo.analysis.resampling import STILL, jackknife_interval, or_wilson
+from promptgeo.analysis.resampling import STILL, jackknife_interval, or_exact
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.training_loss import loss_gradient, losses_without_gradient
 from promptgeo.data.row import Row
@@ -151,7 +151,7 @@ def _report(result: Result, task: str, measured: pd.DataFrame, tau: float, searc
     reached = (hull["radius"] >= hull["distance"] * resolved).to_numpy(float)
     # Where all or none reach the other solution, no more is known than there are runs: not directions were drawn.
     low, high = mean_interval(pd.Series(reached).groupby(hull["run"].to_numpy()).mean().to_numpy())
-    interval = or_wilson((max(low, 0.0), min(high, 1.0)), reached.mean(), len(logs))
+    interval = or_exact((max(low, 0.0), min(high, 1.0)), reached.mean(), len(logs))
     result.number(f"reach.{task}", reached.mean(), len(reached), "directions", *interval)
     beyond = measured.loc[measured["kind"].isin(["random", "hull"]), "beyond"]
     capped = ""

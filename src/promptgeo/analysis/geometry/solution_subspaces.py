@@ -18,7 +18,7 @@ import torch
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.subspaces import orthonormal, smallest_reaching, train_in_subspaces
 from promptgeo.analysis.groups import TaskRuns
-from promptgeo.analysis.resampling import bounded_interval, draw_counts, or_wilson, percentile_interval, student
+from promptgeo.analysis.resampling import bounded_interval, draw_counts, or_exact, percentile_interval, student
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import percent
 from promptgeo.analysis.training_loss import minibatch_losses
@@ -125,7 +125,7 @@ def _report(
     )
     numbers = []
     for k, value, drawn_B in zip(dims, accuracy_K, accuracy_BK.T, strict=True):
-        interval = or_wilson(bounded_interval(drawn_B, 0.0, 1.0), value, n)
+        interval = or_exact(bounded_interval(drawn_B, 0.0, 1.0), value, n)
         name = "whole" if k == dims[-1] else f"k{k}"
         numbers.append(result.number(f"subspace.{task}.{name}", value, count, "subspaces", *interval))
     full, full_B = float(accuracies.trained_NE.mean()), (drawn_BE @ accuracies.trained_NE.T).mean(1)

@@ -113,7 +113,8 @@ def bezier(
     the share of the line's barrier that is left on the path, of several pairs the largest (remaining_barrier.py);
     `falls.<task>`, the share of the training loss's fall that is in the last quarter of the steps. Table `paths`: a
     row per point. Intervals draw test examples, the same for both: they hold for this pair, chosen for its barrier,
-    not for any pair.
+    not for any pair. Of 30 examples nearly all of which are solved, they hold 88 to 90 % of truths: the rare large
+    losses may all be missing.
 
     The path goes round the barrier where no more than `round_below` of it remains; it does not where more does and the
     training loss no longer falls. A path that goes round is one, whether or not it could still fall.

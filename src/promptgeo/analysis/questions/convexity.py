@@ -33,6 +33,7 @@ from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
     bounded_interval,
     difference_interval,
+    near_an_end,
     percentile_interval,
     share_interval,
     t_quantile,
@@ -81,8 +82,9 @@ def convexity(
     edges (linear barrier on [0, 1]) and `barrier.slerp.<task>.mean`. The claim: hull_claim.py.
 
     Intervals (95 %) draw trainings and test examples (hull_resampling.py); of `violation` examples alone; for the
-    shares `within` and `violated` examples, and the trainings that the worst vertex is one of. Where nothing varies:
-    Wilson's for as many examples, or for those shares trainings, as there are; of differences Newcombe's.
+    shares `within` and `violated` examples, and the trainings that the worst vertex is one of. Where nothing varies,
+    and near 0 and 1: as wide as Clopper and Pearson's for as many examples, or for those shares and controls trainings,
+    as there are; of differences as Newcombe's.
 
     Args:
         mixtures: of a task, with random Dirichlet weights.
@@ -221,12 +223,16 @@ def _report_means(result: Result, hull: Hull, resampler: HullResampler) -> dict[
         if kind in ("ternary", "published"):  # a grid for a map; hulls that are reported one by one
             continue
         drawn_B = resampler.mean(hull, kind, "accuracy", effects_from="mixtures" if kind == "barycentre" else None)
-        units = {"vertices": "trainings", "mixtures": "mixtures"}
-        count, unit = (n, "test examples") if kind == "barycentre" else (len(scored), units.get(kind, "prompts"))
+        counted = {"vertices": "trainings", "mixtures": "mixtures"}
+        count, unit = (n, "test examples") if kind == "barycentre" else (len(scored), counted.get(kind, "prompts"))
         names = {"vertices": f"vertices.{hull.name}.mean", "mixtures": f"all.mixtures.{hull.name}.mean"}
         quantity = names.get(kind, f"{kind}.{hull.name}")
         value = float(scored.accuracy.mean())
-        means[kind] = _Mean(result.number(quantity, value, count, unit, *share_interval(drawn_B, value, n)), drawn_B)
+        # A control solves much or nothing by where the trainings lie: of such a share no more is known than these are.
+        units = len(hull.members) if kind in CONTROLS and near_an_end(value) else n
+        means[kind] = _Mean(
+            result.number(quantity, value, count, unit, *share_interval(drawn_B, value, units)), drawn_B
+        )
     return means
 
 
@@ -310,7 +316,13 @@ def _report_controls(result: Result, hull: Hull, resampler: HullResampler, means
         control = means[kind]
         chosen = np.arange(len(mixtures)) if kind == "across_tasks" else hull.controlled_C
         mixed, mixed_B = float(mixtures.accuracy[chosen].mean()), resampler.mean(hull, "mixtures", "accuracy", chosen)
-        low, high = difference_interval(mixed_B - control.drawn_B, mixed, control.number.value, n)
+        low, high = difference_interval(
+            mixed_B - control.drawn_B,
+            mixed,
+            share_interval(mixed_B, mixed, n),
+            control.number.value,
+            control.number.interval,
+        )
         difference = result.number(
             f"difference.{kind}.{hull.name}", mixed - control.number.value, len(chosen), "mixtures", low, high
         )
@@ -326,8 +338,9 @@ def _report_controls(result: Result, hull: Hull, resampler: HullResampler, means
         )
         result.findings.append(Finding.of(difference, sentence))
     arcs, lines = means["slerp"], means["edges"]
-    interval = difference_interval(arcs.drawn_B - lines.drawn_B, arcs.number.value, lines.number.value, n)
-    rise = arcs.number.value - lines.number.value
+    arc, line = arcs.number, lines.number
+    interval = difference_interval(arcs.drawn_B - lines.drawn_B, arc.value, arc.interval, line.value, line.interval)
+    rise = arc.value - line.value
     result.number(f"difference.slerp.{hull.name}", rise, len(hull.edges), "edges", *interval)
 
 

@@ -11,8 +11,8 @@ distribution from the one for itself; `js.among.<input>`, between two of those i
 
 p of js.own.random and js.own.other: is the own prompt further from the rest than one of the random (other) inputs is?
 Which of a run's inputs is its own is exchanged within each run, one-sided. p of js.own.p0: against js.random.p0, signs
-of runs flipped, which takes 6 runs. Intervals are Student's t over runs; Wilson's where each run says yes or no; one
-run alone has none, but for shares of its inputs.
+of runs flipped, which takes 6 runs. Intervals are Student's t over runs, near 0 and 1, and where each run says yes or
+no, as wide as Clopper and Pearson's; one run alone has none, but for shares of its inputs.
 
 Shapes: N explaining runs, S inputs of one, P prompt tokens of it, Q tokens of an input, d width, V vocabulary, B draws.
 """
@@ -32,12 +32,12 @@ from promptgeo.analysis.probing import js, label_logp, probe_row
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
+    clopper_pearson,
     jackknife_interval,
     permutation_p,
     sign_flip_p,
     sign_flips_needed,
     t_mean,
-    wilson,
 )
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.config.schema import Template
@@ -285,15 +285,15 @@ def _bits(values_N: np.ndarray) -> tuple[float, float] | tuple[None, None]:
 
 
 def _share_interval(shares_N: np.ndarray, of: int = 1, of_examples: bool = False) -> tuple[float, float]:
-    """95 % interval of a mean share; Wilson's where each run says yes or no, or all say the same.
+    """95 % interval of a mean share; Clopper and Pearson's where each run says yes or no, or all say the same.
 
-    of: how many inputs one run's share is of: Wilson's over these where there is one run. of_examples: they are test
-    examples, of which a run may well get nearly all right, so that near 1 is not nearly a yes.
+    of: how many inputs one run's share is of: the interval is over these where there is one run. of_examples: they are
+    test examples, of which a run may well get nearly all right, so that near 1 is not nearly a yes.
     """
     if len(shares_N) == 1:
-        return wilson(round(shares_N[0] * of), of)
+        return clopper_pearson(shares_N[0] * of, of)
     if np.isin(shares_N, (0, 1)).all() or np.ptp(shares_N) == 0:
-        return wilson(round(shares_N.sum()), len(shares_N))
+        return clopper_pearson(shares_N.sum(), len(shares_N))
     low, high = t_mean(shares_N) if of_examples else t_mean(shares_N, least=0.0, most=1.0)
     assert low is not None and high is not None  # there are two runs
     return max(low, 0.0), min(high, 1.0)
@@ -342,7 +342,7 @@ def _report_distinct(kind: str, texts_N: list[list[str]], result: Result) -> Non
     different_NN = np.mean([[[a[i] != b[i] for b in texts_N] for a in texts_N] for i in range(places)], axis=0)
     pairs = n * (n - 1) // 2
     share = float(different_NN.sum() / (2 * pairs))
-    low, high = wilson(round(share * n), n)
+    low, high = clopper_pearson(share * n, n)
     if share not in (0.0, 1.0) and n > 2:
         left = different_NN.sum() - 2 * different_NN.sum(1)
         t_low, t_high = jackknife_interval(share, left / ((n - 1) * (n - 2)))

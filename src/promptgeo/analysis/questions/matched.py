@@ -30,7 +30,7 @@ from promptgeo.analysis.geometry.tokens import require_levels
 from promptgeo.analysis.geometry.variance import Inner, run_share, unit
 from promptgeo.analysis.geometry.vocabulary import Vocabulary, init_words, require_width
 from promptgeo.analysis.question import Of, question
-from promptgeo.analysis.resampling import assignments, holm, or_wilson, sign_flips_needed
+from promptgeo.analysis.resampling import assignments, holm, or_exact, sign_flips_needed
 from promptgeo.analysis.result import Claim, Finding, Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -267,13 +267,13 @@ def _per_prompt(
 def _within(
     interval: tuple[float, float] | None, value: float, name: str, cells: int
 ) -> tuple[float | None, float | None]:
-    """Within what a quantity can be; of a share Wilson's where all cells are alike; None for R2, which has a p."""
+    """Within what a quantity can be; of a share an exact one where all cells are alike; None for R2, which has a p."""
     if interval is None or name.startswith("r2."):
         return None, None
     low, high = interval
     if name not in (*SHARES, "accuracy"):
         return (max(low, 0.0) if name in NEVER_NEGATIVE else low), high
-    return or_wilson((max(low, 0.0), min(high, 1.0)), value, cells)
+    return or_exact((max(low, 0.0), min(high, 1.0)), value, cells)
 
 
 def _shown(number: Number) -> Outcome:

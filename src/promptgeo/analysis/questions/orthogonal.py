@@ -6,8 +6,8 @@ regular simplex, every cosine is -1 / (N - 1); two are such corners always. Runs
 apart are the control.
 
 Intervals (95 %) draw test examples with replacement, and whole groups where there are several of one N: they hold for
-these trainings, for runs of one group depend on each other. None is narrower than Wilson's. That of the cosine leaves
-out runs; that of the margin bounds all prompts at once.
+these trainings, for runs of one group depend on each other. Where nothing varies, and near 0 and 1: a count's. That of
+the cosine leaves out runs; that of the margin bounds all prompts at once.
 
 Shapes: V unregularised runs of a task, E test examples, B bootstrap draws.
 """
@@ -25,7 +25,7 @@ from promptgeo.analysis.geometry.solution_groups import DECISIVE, LABELS, AlikeG
 from promptgeo.analysis.groups import TaskRuns, by_task, distinct, pushed_apart
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
-from promptgeo.analysis.resampling import draw_counts, or_wider, percentile_interval
+from promptgeo.analysis.resampling import draw_counts, share_interval
 from promptgeo.analysis.result import Finding, Number, Outcome, Result
 from promptgeo.analysis.scoring import percent, sampled_examples
 from promptgeo.errors import UserError
@@ -184,7 +184,7 @@ def _report(
 ) -> None:
     """All that is said of one task."""
     name, n = family.task.name, family.task.evaluation_set.n
-    interval = or_wider(percentile_interval(drawn_BE @ criterion.reference_E / n), criterion.reference, n)
+    interval = share_interval(drawn_BE @ criterion.reference_E / n, criterion.reference, n)
     result.number(f"unregularised.{name}", criterion.reference, len(family.free.members), "runs", *interval)
     weights = sorted({group.weight for group in groups if group.weight})
     several = len(weights) > 1
@@ -218,7 +218,7 @@ def _report_numbers(
     place = f"{task}.n{size}" + (f".w{alike.weight:g}" if alike.weight and several else "")
     numbers: dict[str, Number] = {}
     for kind, value in alike.accuracy.items():
-        interval = or_wider(percentile_interval(alike.drawn[kind]), value, n)
+        interval = share_interval(alike.drawn[kind], value, n)
         numbers[kind] = result.number(f"{prefix}{kind}.{place}", value, n, "test examples", *interval)
     cosine = float(np.mean([group.cosine for group in alike.groups]))
     low, high = np.mean([group.cosine_interval for group in alike.groups], axis=0).tolist()

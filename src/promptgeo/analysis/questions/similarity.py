@@ -19,7 +19,7 @@ from promptgeo.analysis.resampling import (
     drawn_means,
     exchangeable,
     newcombe,
-    or_wilson,
+    or_exact,
     t_interval,
     t_p,
     wilson,
@@ -51,7 +51,7 @@ def similarity(
     between, within.<task>. Self-pairs are out. Base rates: `.p0`, of the same pairs within tasks before training;
     `.vocabulary`, of random pairs of vocabulary tokens; `.random`, of Gaussian directions of this width.
 
-    Intervals leave out whole runs (a share of all or none has Wilson's for as many runs; two runs say nothing).
+    Intervals leave out whole runs (a share of all or none has Clopper and Pearson's; two runs say nothing).
     `same_task` (run_pairs.py): runs of one task less runs of others, at as many shared inits; its p is the larger of
     that of tasks exchanged within an init and that beside tasks that only move differently far, `same_task.how_far`;
     `moved.<task>`, the mean norm of the deltas. Table `matrix`: a row per ordered pair of runs; `tokens`: a row per
@@ -161,7 +161,7 @@ def _pair_numbers(
         cosine[name] = result.number(f"cosine.{name}", mean_NN[pairs_NN].mean(), count, "pairs of runs", *interval)
         share = near_NN[pairs_NN].mean()
         # Of all pairs or none: no more is known than there are units.
-        interval = or_wilson(over_runs(near_NN, pairs_NN, 0.0, 1.0), share, len(pair_units(pairs_NN)))
+        interval = or_exact(over_runs(near_NN, pairs_NN, 0.0, 1.0), share, len(pair_units(pairs_NN)))
         near[name] = result.number(f"orthogonal.{name}", share, count, "pairs of runs", *interval)
     return cosine, near
 
@@ -207,7 +207,7 @@ def _beside_p0(
     """(number orthogonal.p0, how far the trained share lies above it with its interval: the same pairs of runs)."""
     units, count = len(pair_units(within_NN)), int(within_NN.sum()) // 2
     share = float(p0_NN[within_NN].mean())
-    interval = or_wilson(over_runs(p0_NN, within_NN, 0.0, 1.0), share, units)
+    interval = or_exact(over_runs(p0_NN, within_NN, 0.0, 1.0), share, units)
     base = result.number("orthogonal.p0", share, count, "pairs of runs", *interval)
     trained = float(near_NN[within_NN].mean())
     low, high = over_runs(near_NN - p0_NN, within_NN, -1.0, 1.0)

@@ -36,6 +36,7 @@ from promptgeo.analysis.probing import entropy, js, next_token, probe_row
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
+    clopper_pearson,
     jackknife_interval,
     least_dealt_p,
     nearly_yes_or_no,
@@ -45,7 +46,6 @@ from promptgeo.analysis.resampling import (
     sign_flip_p,
     sign_flips_needed,
     t_mean,
-    wilson,
 )
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.errors import UserError
@@ -322,9 +322,9 @@ class _Sample:
         return max(low, 0.0), min(high, 1.0)
 
     def share_interval(self, shares_N: np.ndarray, some_N: np.ndarray) -> tuple[float, float]:
-        """Of a mean share over some runs; never narrower than Wilson's for the units, as if each said yes or no."""
+        """Of a mean share over some runs; never narrower than a count's of the units, as if each said yes or no."""
         share, units = shares_N[some_N].mean(), len(np.unique(self.units_N[some_N]))
-        low, high = wilson(round(share * units), units)
+        low, high = clopper_pearson(share * units, units)
         if np.ptp(shares_N[some_N]) > 0:
             t_low, t_high = self.interval(shares_N, some_N, 0.0, 1.0)
             low, high = min(low, t_low), max(high, t_high)
