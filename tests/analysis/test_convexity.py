@@ -332,8 +332,9 @@ def test_a_share_or_difference_that_does_not_vary_has_the_interval_of_its_exampl
     assert difference_interval(still, 1.0, all_of_9, 0.0, none_of_9) == pytest.approx(by_hand, abs=1e-9)
     drawn = np.linspace(0, 1, 1001)
     assert difference_interval(drawn, 0.7, (0.4, 0.9), 0.2, (0.1, 0.5)) == pytest.approx((0.025, 0.975))
-    near = difference_interval(drawn, 0.5, (0.2, 0.8), 0.0, none_of_9)  # one near 0: as wide as Newcombe's
-    assert near == pytest.approx((0.5 - np.hypot(0.3, none_of_9[1]), 0.975))
+    # One share near 0: as wide as Newcombe's of the two, at the end where that reaches farther.
+    near = difference_interval(0.2 + drawn * 0.7, 0.5, (0.2, 0.8), 0.0, none_of_9)
+    assert near == pytest.approx((0.5 - np.hypot(0.3, none_of_9[1]), 0.2 + 0.975 * 0.7))
 
 
 def test_draws_of_few_examples_know_nothing_of_the_rare_ones_that_are_solved():

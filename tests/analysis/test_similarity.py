@@ -9,7 +9,7 @@ import pytest
 from promptgeo.analysis.geometry.run_pairs import closer
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.similarity import similarity
-from promptgeo.analysis.resampling import wilson
+from promptgeo.analysis.resampling import clopper_pearson
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -60,7 +60,7 @@ def test_similarity_tells_alike_from_unrelated():
     assert "lie closer than runs of others, which may be because they moved" in alike.findings[2].sentence
     assert "not shown to differ from random" in apart.findings[1].sentence
     assert "fewer than random directions" in alike.findings[1].sentence
-    assert number(alike, "orthogonal.within").interval == wilson(0, 18)
+    assert number(alike, "orthogonal.within").interval == clopper_pearson(0, 18)
     assert [omission[:37] for omission in apart.omissions] == [
         "similarity: the base rate of vocabula",
         "similarity: the base rate of untraine",

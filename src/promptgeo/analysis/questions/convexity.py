@@ -228,8 +228,9 @@ def _report_means(result: Result, hull: Hull, resampler: HullResampler) -> dict[
         names = {"vertices": f"vertices.{hull.name}.mean", "mixtures": f"all.mixtures.{hull.name}.mean"}
         quantity = names.get(kind, f"{kind}.{hull.name}")
         value = float(scored.accuracy.mean())
-        # A control solves much or nothing by where the trainings lie: of such a share no more is known than these are.
-        units = len(hull.members) if kind in CONTROLS and near_an_end(value) else n
+        # Controls made of trained prompts solve much or nothing by where these lie: no more is known than they are.
+        made_of_trainings = kind in CONTROLS and kind != "untrained"
+        units = len(hull.members) if made_of_trainings and near_an_end(value) else n
         means[kind] = _Mean(
             result.number(quantity, value, count, unit, *share_interval(drawn_B, value, units)), drawn_B
         )
