@@ -12,6 +12,7 @@ from test_convexity import PUBLISHED
 from test_runs import header, trained
 
 from promptgeo import UserError
+from promptgeo.analysis.deciding import Premise, decided
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.verdict import verdict
 from promptgeo.analysis.result import Claim, Finding, Outcome, Result, store
@@ -399,6 +400,14 @@ def test_the_small_p_of_a_claim_that_does_not_hold_helps_no_other(tmp_path):
     claims = [Claim("a", Outcome.fails, "far from it.", p=0.001), Claim("b", Outcome.holds, "seen.", p=0.03)]
     said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
     assert "“a” Confirmatory; that it does not hold is not adjusted." in said
+    assert "“b” Confirmatory, adjusted p = 0.06. It would take more runs" in said and "What holds" not in said
+
+
+def test_a_claim_whose_premise_is_not_met_shows_no_p_and_helps_no_other(tmp_path):
+    unmet = decided("a", (1.0, 2.0), "far above.", p=0.001, premises=[Premise(False, "nothing was learned", "prompts")])
+    claims = [unmet, Claim("b", Outcome.holds, "seen.", p=0.03)]
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
+    assert "“a” Confirmatory, not tested." in said
     assert "“b” Confirmatory, adjusted p = 0.06. It would take more runs" in said and "What holds" not in said
 
 

@@ -98,9 +98,16 @@ def _together(outcomes: list[str]) -> str:
 def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
     """With the p of confirmatory claims adjusted for all of them; what holds by a p that is not small then does not.
 
-    A claim that does not hold counts with p = 1: a small p there is that of the opposite.
+    A claim that does not hold counts with p = 1: a small p there is that of the opposite. So does one that is not
+    decidable though its p is small: a premise is not met, and no p is said of it.
     """
-    verdicts = [replace(v, p=1.0) if v.p is not None and v.outcome == Outcome.fails else v for v in verdicts]
+    unmet = {
+        (v.name, v.group) for v in verdicts if v.p is not None and v.p < LEVEL and v.outcome == Outcome.undecidable
+    }
+    verdicts = [
+        replace(v, p=1.0) if v.p is not None and (v.outcome == Outcome.fails or (v.name, v.group) in unmet) else v
+        for v in verdicts
+    ]
     family = [verdict for verdict in verdicts if verdict.p is not None]
     adjusted = dict(zip((id(v) for v in family), holm([v.p for v in family if v.p is not None]), strict=True))
     made = []
@@ -111,7 +118,7 @@ def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
             verdict = replace(verdict, outcome=Outcome.undecidable, needs=needs)
         elif p is not None and verdict.outcome == Outcome.undecidable and verdict.needs and len(family) > 1:
             verdict = replace(verdict, needs=f"{verdict.needs}, or more: its p is adjusted for {len(family)} claims")
-        made.append(replace(verdict, p=p))
+        made.append(replace(verdict, p=None if (verdict.name, verdict.group) in unmet else p))
     return made
 
 
