@@ -9,7 +9,7 @@ runs, accuracies at the ceiling and the floor, failed and no trainings, and with
 prompts to answers stands in for the model (calibrating/stand_in.py). Of each line the rate is compared with what it
 says (calibrating/rates.py): p <= .05 without its effect in 5 % of draws, a 95 % interval holds the truth in 95 %, and
 a claim holds falsely, or falsely does not hold, in at most 5 %. Binomial tests, Holm over all lines; where a rate is
-not compatible, its draws are doubled once.
+not compatible, its draws are doubled once. Of planted effects the share of draws that finds them is told beside them.
 
 Draws lie in --out, in blocks: a second call goes on where the first was stopped, and draws anew what was changed.
 rates.json and rates.txt are written there; --report writes reports.json, the share of whole reports on null data in
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from calibrating.drawing import BLOCK, Pair, draw, pairs, stored
 from calibrating.lines import reason, registered
-from calibrating.rates import MOST_WRONG, Rate, adjusted, as_table, rates
+from calibrating.rates import LEAST_POWER, MOST_WRONG, Rate, adjusted, as_table, powers, rates
 from promptgeo.analysis.resampling import clopper_pearson
 
 
@@ -74,12 +74,16 @@ def calibrate(out: Path, wanted: list[Pair], draws: int, processes: int) -> None
     reasons, unknown = unjudged(out, wanted)
     over = [r for r in ordered if r.what.startswith("falsely") and r.rate > MOST_WRONG]
     report = {"draws": draws, "lines": len({r.line for r in ordered}), "rates": [r.as_dict() for r in ordered]}
+    power = [each for pair in wanted for each in powers(pair[1], stored(out, *pair, draws))]
+    report |= {"power": [rate.as_dict() for rate in power]}
     report |= {"without_truth": reasons, "not_registered": unknown}
     (out / "rates.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "rates.txt").write_text(as_table(ordered, all_of_them=True) + "\n", encoding="utf-8")
-    print(as_table(ordered))
+    (out / "rates.txt").write_text(as_table([*ordered, *power], all_of_them=True) + "\n", encoding="utf-8")
+    print(as_table([*ordered, *power]))
     sides = Counter(rate.side or "as it says" for rate in ordered)
     print(f"{len(ordered)} rates of {report['lines']} lines: " + ", ".join(f"{n} {side}" for side, n in sides.items()))
+    weak = sum(rate.side == "weak" for rate in power)
+    print(f"{len(power)} planted effects, {weak} of them found in less than {LEAST_POWER:.0%} of draws")
     print(f"{len(over)} verdicts are wrong in more than {MOST_WRONG:.0%} of draws; {len(unknown)} lines not registered")
 
 

@@ -13,14 +13,16 @@ import numpy as np
 from scipy.stats import binomtest
 
 from calibrating.collecting import Said
-from calibrating.lines import CLAIMS, GEOMETRIC, RANGES, reason, test_of
-from calibrating.scenarios import SCENARIOS
+from calibrating.lines import CLAIMS, GEOMETRIC, PLANTED, RANGES, reason, test_of
+from calibrating.scenarios import SCENARIOS, Geometry
 from promptgeo.analysis.resampling import clopper_pearson, holm
 from promptgeo.analysis.result import Outcome
 
 LEVEL = 0.05
 MOST_WRONG = 0.07
 """Of a claim's draws, at most so many may say the wrong thing."""
+LEAST_POWER = 0.8
+"""An effect of the size that study 3 published should be found in so many of its draws."""
 LEAST_DRAWS = 20
 """A line that says something in fewer draws is not judged."""
 
@@ -32,7 +34,7 @@ class Rate:
     line: str
     scenario: str
     what: str
-    """rejects, covers, falsely holds, falsely fails."""
+    """rejects, covers, falsely holds, falsely fails; of effects that are there: finds."""
     count: int
     draws: int
     nominal: float
@@ -49,7 +51,12 @@ class Rate:
 
     @property
     def side(self) -> str:
-        """wrong: too often; careful: less often than it says, which costs power and misleads nobody."""
+        """wrong: too often; careful: less often than it says, which costs power and misleads nobody.
+
+        weak: an effect that is there is found too seldom.
+        """
+        if self.what == "finds":
+            return "weak" if self.rate < LEAST_POWER else ""
         if self.adjusted >= LEVEL:
             return ""
         return "careful" if (self.rate > self.nominal) == (self.what == "covers") else "WRONG"
@@ -61,6 +68,38 @@ class Rate:
 
 def rates(scenario: str, draws: Sequence[Sequence[Said]]) -> list[Rate]:
     """Every rate of one analysis's draws of a scenario."""
+    return [rate for line, those in _by_line(draws).items() for rate in _of_line(line, scenario, those)]
+
+
+def powers(scenario: str, draws: Sequence[Sequence[Said]]) -> list[Rate]:
+    """How often what is there is found, in scenarios with planted effects: claims that are true and p of effects.
+
+    Of skills claims alone: which kinds of prompts differ is not known beforehand.
+    """
+    if scenario not in PLANTED:
+        return []
+    made = []
+    for line, those in _by_line(draws).items():
+        chosen, (one, of) = _in_turn(those), (those[0][0], line.split(" | ")[1])
+        truth, test = CLAIMS.get(one.name), test_of(one.analysis, one.name)
+        if reason(one.analysis, one.name, one.convention) is not None or len(those) < LEAST_DRAWS:
+            continue
+        if one.kind == "claim" and truth is not None and truth(SCENARIOS[scenario], of):
+            found_D = [said.outcome == Outcome.holds for said in chosen]
+        elif one.kind == "number" and test is not None and test.planted and isinstance(SCENARIOS[scenario], Geometry):
+            p_D = [said.p for said in chosen if said.p is not None]
+            there = test.effect not in SCENARIOS[scenario].absent(of)
+            found_D = [p <= LEVEL for p in p_D] if there else []
+        else:
+            found_D = []
+        if len(found_D) >= LEAST_DRAWS:
+            p = binomtest(sum(found_D), len(found_D), LEAST_POWER, alternative="less").pvalue
+            made.append(Rate(line, scenario, "finds", sum(found_D), len(found_D), LEAST_POWER, True, float(p)))
+    return made
+
+
+def _by_line(draws: Sequence[Sequence[Said]]) -> dict[str, list[list[Said]]]:
+    """Line -> its instances in each draw that has it."""
     by_line: dict[str, list[list[Said]]] = defaultdict(list)
     for said in draws:
         here: dict[str, list[Said]] = defaultdict(list)
@@ -68,10 +107,12 @@ def rates(scenario: str, draws: Sequence[Sequence[Said]]) -> list[Rate]:
             here[one.line].append(one)
         for line, those in here.items():
             by_line[line].append(those)
-    made = []
-    for line, those in by_line.items():
-        made += _of_line(line, scenario, those)
-    return made
+    return by_line
+
+
+def _in_turn(draws: list[list[Said]]) -> list[Said]:
+    """One instance of each draw."""
+    return [those[k % len(those)] for k, those in enumerate(draws)]
 
 
 def _of_line(line: str, scenario: str, draws: list[list[Said]]) -> list[Rate]:
@@ -80,7 +121,7 @@ def _of_line(line: str, scenario: str, draws: list[list[Said]]) -> list[Rate]:
     of = line.split(" | ")[1]
     if len(draws) < LEAST_DRAWS or reason(one.analysis, one.name, one.convention) is not None:
         return []
-    chosen = [those[k % len(those)] for k, those in enumerate(draws)]
+    chosen = _in_turn(draws)
     if one.kind == "claim":
         return _of_claim(line, scenario, of, chosen)
     made = []
@@ -132,13 +173,18 @@ def adjusted(all_rates: Iterable[Rate]) -> list[Rate]:
     return ordered
 
 
+def _bound(rate: Rate) -> str:
+    return " at least" if rate.what == "finds" else " at most" if rate.exact else ""
+
+
 def as_table(ordered: Sequence[Rate], all_of_them: bool = False) -> str:
     """The rates that are not compatible with what is said, or all, one a line."""
     rows = [rate for rate in ordered if all_of_them or rate.side]
     widest = max((len(rate.line) for rate in rows), default=0)
     lines = [
         f"{rate.line:{widest}}  {rate.scenario:22}  {rate.what:13}  {rate.rate:6.1%} of {rate.draws:4d} "
-        f"(says {rate.nominal:.0%}{' at most' if rate.exact else ''})  p {rate.adjusted:.1e}  {rate.side}"
+        f"({'should' if rate.what == 'finds' else 'says'} {rate.nominal:.0%}{_bound(rate)})  p {rate.adjusted:.1e}  "
+        f"{rate.side}"
         for rate in sorted(rows, key=lambda rate: (rate.side != "WRONG", rate.line, rate.scenario))
     ]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from calibrating import drawing, lines, reports
 from calibrating.collecting import Said, fits, names, needs_model, of_result, said, shared
-from calibrating.rates import adjusted, rates
+from calibrating.rates import adjusted, powers, rates
 from calibrating.scenarios import SCENARIOS, stand_in
 from promptgeo.analysis.resampling import clopper_pearson
 from promptgeo.analysis.result import Claim, Finding, Outcome, Result
@@ -145,6 +145,25 @@ def test_verdicts_are_judged_by_whether_the_scenario_makes_the_claim_true():
     for scenario, what, wrong in (("wells", "falsely holds", "holds"), ("planted", "falsely fails", "does not hold")):
         draws = [Said(line, "convex", outcome=wrong if k % 4 == 0 else "not decidable") for k in range(80)]
         assert _judged(scenario, draws) == {what: (0.25, "WRONG")}
+
+
+def test_the_range_of_a_null_is_judged_by_its_p_alone():
+    line = "sequences | prompt | corrected | number | pearson.minimum.how_far"
+    draws = [Said(line, "x", value=k / 400, low=0.4, high=0.5, p=k / 400 + 0.001) for k in range(400)]
+    assert _judged("position only", draws) == {"rejects": (0.05, "")}
+
+
+def test_power_is_told_of_what_a_scenario_has_and_only_of_that():
+    line = "init_vs_task | prompt |  | number | r2.task"
+    found = [Said(line, "r2.task", p=0.01 if k % 4 else 0.5) for k in range(80)]
+    ((name, rate, side),) = [(r.what, r.rate, r.side) for r in powers("study 3", [[one] for one in found])]
+    assert (name, rate, side) == ("finds", 0.75, "weak")
+    assert powers("init only", [[one] for one in found]) == []
+    claim = "convexity |  |  | claim | convex"
+    held = [Said(claim, "convex", outcome="holds" if k % 10 else "not decidable") for k in range(80)]
+    assert [(r.rate, r.side) for r in powers("planted", [[one] for one in held])] == [(0.9, "")]
+    nothing_to_find = [Said("sequences | prompt | corrected | number | pearson.minimum", "p", p=0.01)] * 80
+    assert powers("study 3", [[one] for one in nothing_to_find]) == []
 
 
 @pytest.mark.long

@@ -514,14 +514,14 @@ def _around_words(result: Result, seen: _Seen, words: WordCounts) -> None:
     all_J = prompts_J + words_J
     shares_J = np.divide(words_J, all_J, out=np.zeros(len(all_J)), where=all_J > 0)
     share_error = seen.left_out.error(shares_J) or error
-    low, high = bounds
+    (low, high), (share_low, share_high) = bounds, share_error.share_interval(share)
     how = "more" if more_low > 0 else "fewer" if more_high < 0 else "not detectably more or fewer"
     sentence = (
         f"A prompt token has {how} tokens within cosine distance {pairs.epsilon:.3g} than a vocabulary token: "
         f"{every:.2f} ({low:.2f} to {high:.2f}; n = {k} prompt tokens of {pairs.runs} runs) against "
         f"{around:.2f} (n = {len(around_S)} random tokens), "
         f"a difference of {more:.2f} ({more_low:.2f} to {more_high:.2f}); "
-        f"{share:.0%} of a prompt token's neighbours are words."
+        f"{share:.0%} of a prompt token's neighbours are words ({share_low:.0%} to {share_high:.0%})."
     )
     result.findings.append(Finding(sentence, more, k, "prompt tokens", more_low, more_high))
     beyond_few, within_few = (share_error.greater_p(sign * (share - FEW_WORDS)) for sign in (1, -1))
