@@ -374,6 +374,23 @@ def test_dispersion_keeps_its_level_with_unequal_groups_and_other_effects():
     assert rejected <= 20  # of 200: 10 at the level; more than 20 have a chance of .002
 
 
+def test_positions_that_differ_in_place_alone_keep_the_level_of_their_spreads():
+    """Of four runs, spreads that are exchanged without fitting the positions again reject in 9 to 11 % of draws."""
+    init, task, rejected, found = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), 0, 0
+    for draw in range(200):
+        generator = np.random.default_rng(draw)
+        noise = generator.normal(size=(4, 4, 100))
+        places = variance.shuffled_positions(4, 4, 99, draw).reshape(-1, 4, 4)
+        for wider, vectors in ((False, noise), (True, noise * np.array([1, 1, 1, 3.0])[:, None])):
+            values, null_BNP = variance.token_spreads(5 + generator.normal(size=(4, 100)) + vectors, init, task, places)
+            codes, null = np.tile(np.arange(4), 4), null_BNP.reshape(99, -1)
+            ratio = variance.spread_ratios(values.reshape(1, -1), codes)[0]
+            p = variance.permutation_p(ratio, variance.spread_ratios(null, codes))
+            rejected += p <= 0.05 and not wider
+            found += p <= 0.05 and wider
+    assert rejected <= 20 and found >= 190
+
+
 def test_a_run_alone_in_its_level_says_nothing_of_spread():
     table = pd.concat([grid(2, 3), pd.DataFrame({"init": ["alone"], "task": ["t0"], "seed": [0]})], ignore_index=True)
     init, task = (pd.factorize(table[f])[0] for f in ("init", "task"))

@@ -301,9 +301,10 @@ def _compared_spreads(
     """(the ratio of the levels' spreads, those of its null [B]); None where nothing spreads."""
     n, length, _ = unit_NPd.shape
     if factor == "position":
-        codes_K, values_K = np.tile(np.arange(length), n), token_spreads(unit_NPd, codes["init"], codes["task"]).ravel()
-        places_BK = np.argsort(shuffled_positions(n, length, draws.redraws, draws.seed).reshape(-1, n, length), axis=2)
-        null_BK = values_K[(places_BK + length * np.arange(n)[:, None]).reshape(-1, n * length)]
+        codes_K = np.tile(np.arange(length), n)
+        places_BNP = shuffled_positions(n, length, draws.redraws, draws.seed).reshape(-1, n, length)
+        values_NP, null_BNP = token_spreads(unit_NPd, codes["init"], codes["task"], places_BNP)
+        values_K, null_BK = values_NP.ravel(), null_BNP.reshape(len(null_BNP), -1)
     else:
         codes_K, orders_BN = codes[factor], orders_within(codes[OTHER[factor]], draws.redraws, draws.seed)
         values_K, null_BK = spreads(unit_NPd, codes["init"], codes["task"], orders_BN)
