@@ -69,6 +69,7 @@ TESTS = (
 
 REASONS = {
     r"bezier \| (barrier\.bezier|difference\.barrier|remains)\..*": "each draw trains another path: test_bezier.py",
+    r"mean_prompts \| mean_(prompt|token)\..*": "of one prompt alone on other examples: each draw's is another prompt",
     r"convexity \| violation\..*": "of the worst of these trainings, which the worst of others is not near",
     r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",

@@ -72,7 +72,7 @@ def same_task(runs: RunTable, moved: Moved | None, permutations: int, seed: int)
         return SameTask(observed, p, None)
     dealt = (moved.dealt(order) for order in orders_BN[:MOST_DRAWS])
     dealt_B = np.array([closer(mean_cosines(prompts_NPd), tasks_N, inits_N) for prompts_NPd in dealt])
-    return SameTask(observed, p, Control.of(observed, dealt_B))
+    return SameTask(observed, p, Control.of(observed, dealt_B, p))
 
 
 def mean_cosines(prompts_NPd: np.ndarray) -> np.ndarray:

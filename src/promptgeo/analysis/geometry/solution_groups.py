@@ -143,7 +143,10 @@ class AlikeGroups:
     def of(cls, groups: list[Group], drawn_BE: np.ndarray, generator: np.random.Generator) -> "AlikeGroups":
         counts_BG = draw_counts(generator, len(groups), len(drawn_BE)) / len(groups)
         each = [group.accuracies(drawn_BE) for group in groups]
-        return cls(groups, {kind: (counts_BG * np.stack([x[kind] for x in each], axis=1)).sum(1) for kind in LABELS})
+        drawn = {kind: (counts_BG * np.stack([x[kind] for x in each], axis=1)).sum(1) for kind in LABELS}
+        # The worst of noisy prompts is worse still in draws of examples: how far these lie apart counts, not where.
+        worst = np.mean([group.accuracy["worst"] for group in groups])
+        return cls(groups, drawn | {"worst": drawn["worst"] - drawn["worst"].mean() + worst})
 
     @property
     def size(self) -> int:

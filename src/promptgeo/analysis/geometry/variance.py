@@ -171,11 +171,13 @@ class Share:
     """[B] float64: R2 of each permutation."""
     ways: float = np.inf
     """How many different permutations there are: no p is below 1 over this."""
+    plain_p: float = 0.0
+    """Of the factor's R2 without a control, where this is one: no p is below it (how_far.Control)."""
 
     @property
     def p(self) -> float:
         """That the factor's R2 is larger than by chance, one-sided."""
-        return max(permutation_p(self.r2, self.null_B), 1.0 / self.ways)
+        return max(permutation_p(self.r2, self.null_B), 1.0 / self.ways, self.plain_p)
 
     def effect(self, r2: float) -> float:
         """(R2 - E R2) / (1 - E R2), E over the permutations: 0 by chance, 1 if the factor is all there is."""

@@ -97,7 +97,8 @@ def init_vs_task(
     if initial_NPd is not None:
         delta_NPd = runs.prompts() - initial_NPd
         _report_beyond_p0(initial_NPd, delta_NPd, grid, draws, result)
-        moved = _report_moved(runs, initial_NPd, delta_NPd, grid, draws, result)
+        share = parts["task"].share if "task" in parts else None
+        moved = _report_moved(runs, initial_NPd, delta_NPd, grid, draws, result, 0.0 if share is None else share.p)
     if of == Of.prompt:
         _add_claims(runs, grid, parts, moved, result)
     dispersions = _report_dispersions(grid, parts, draws, result)
@@ -387,15 +388,24 @@ def _report_excess(
 
 
 def _report_moved(
-    runs: RunTable, initial_NPd: np.ndarray, delta_NPd: np.ndarray, grid: _Grid, draws: _Draws, result: Result
+    runs: RunTable,
+    initial_NPd: np.ndarray,
+    delta_NPd: np.ndarray,
+    grid: _Grid,
+    draws: _Draws,
+    result: Result,
+    plain_p: float,
 ) -> Share | None:
-    """Do tasks move prompts to different places, or only differently far? The task's share beside the latter."""
+    """Do tasks move prompts to different places, or only differently far? The task's share beside the latter.
+
+    plain_p: of the task's share as it is.
+    """
     far = _report_distances(runs, initial_NPd, delta_NPd, draws.seed, result)
     if not grid.exchangeable("task"):
         return None
     orders_BN = cell_orders_within(grid.codes["task"], grid.codes["init"], draws.redraws, draws.seed)
     reassigned = Reassigned(initial_NPd, delta_NPd, grid.codes["init"], as_far=True)
-    share = replace(reassigned.r2(grid.codes["task"], orders_BN), ways=grid.deals("task"))
+    share = replace(reassigned.r2(grid.codes["task"], orders_BN), ways=grid.deals("task"), plain_p=plain_p)
     excess, against = _report_excess("task", ("moved", "beyond_moved"), share, grid, result)
     if grid.testable("task"):
         if share.p < LEVEL:

@@ -372,7 +372,7 @@ def _differences(
         number = result.number(name, difference, n, closer.unit, *error.interval(difference), p)
         control = None
         if gain is not None and contrast.name == CONTROLLED and moved is not None:
-            control = moved.control(gain, *drawn)
+            control = moved.control(gain, *drawn, p)
         if control is not None:
             result.number(f"{name}.how_far", *control.row)
         few = too_few(table, OTHER[contrast.exchanged], contrast.exchanged) if contrast.exchanged else ""

@@ -305,7 +305,7 @@ def _enrichment(result: Result, same: _Same, seen: _Seen) -> None:
         null_interval = percentile_interval(same.null_D / near)
         null_mean = same.null_D.mean() / near
         expected = result.number(f"{name}.expected", null_mean, len(same.null_D), "permutations", *null_interval)
-    far = _how_far(result, name, seen) if same.factor == "task" else None
+    far = _how_far(result, name, seen, p) if same.factor == "task" else None
     result.findings.append(_enrichment_finding(same.factor, share, base_rate, ratio, expected, seen, far))
 
 
@@ -313,7 +313,7 @@ def _share_interval(share: float, error: Error | None) -> tuple[float, float] | 
     return (None, None) if error is None else error.share_interval(share)
 
 
-def _how_far(result: Result, name: str, seen: _Seen) -> bool | None:
+def _how_far(result: Result, name: str, seen: _Seen, plain_p: float | None) -> bool | None:
     """Number <name>.how_far: whether the same task is commoner than how far tasks move makes it; None: not known."""
     same_NN = seen.runs.table["task"].to_numpy()[:, None] == seen.runs.table["task"].to_numpy()
 
@@ -325,7 +325,8 @@ def _how_far(result: Result, name: str, seen: _Seen) -> bool | None:
     if seen.moved is None or not (seen.other_init_NN & same_NN).any():
         return None
     epsilon = seen.pairs.epsilon
-    control = seen.moved.control(lambda prompts: share(near_between(prompts, epsilon)), seen.permutations, seen.seed)
+    drawn = seen.permutations, seen.seed
+    control = seen.moved.control(lambda prompts: share(near_between(prompts, epsilon)), *drawn, plain_p)
     if control is None:
         return None
     result.number(f"{name}.how_far", *control.row)

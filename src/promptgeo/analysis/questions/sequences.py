@@ -85,7 +85,7 @@ def sequences(
     diagonal = _zero_diagonal(result, grid, grid.pairs[int(whole.r_J.argmin())], seed)
     result.tables["pearson"] = _table(grid, compared)
     moved = None if paper else Moved.of(runs, of)
-    far = None if moved is None else _how_far(result, moved, grid, permutations, seed)
+    far = None if moved is None else _how_far(result, moved, grid, permutations, seed, p)
     evidence = f"Counted as the study did the lowest r is {whole.r_J.min():.3f}; "
     evidence += f"the zero diagonal alone gives {diagonal.value:.3f}."
     if compared.p_J is None:
@@ -300,7 +300,9 @@ def _zero_diagonal(result: Result, grid: _Grid, pair: tuple[int, int], seed: int
     return result.number("pearson.zero_diagonal_alone", expected, len(a), "pairs", *interval)
 
 
-def _how_far(result: Result, moved: Moved, grid: _Grid, permutations: int, seed: int) -> Control | None:
+def _how_far(
+    result: Result, moved: Moved, grid: _Grid, permutations: int, seed: int, plain_p: float | None
+) -> Control | None:
     """Number pearson.minimum.how_far; None where no directions can be dealt anew."""
 
     def statistic(prompts_NPd: np.ndarray) -> float:
@@ -309,7 +311,7 @@ def _how_far(result: Result, moved: Moved, grid: _Grid, permutations: int, seed:
         unit_ITPTP = _standardised(_distances_of(unit_NPd, grid.runs_ITS))
         return float(_correlations(unit_ITPTP, unit_ITPTP)[np.triu_indices(len(unit_ITPTP), 1)].min())
 
-    control = moved.control(statistic, permutations, seed)
+    control = moved.control(statistic, permutations, seed, plain_p)
     if control is not None:
         result.number("pearson.minimum.how_far", *control.row)
     return control
