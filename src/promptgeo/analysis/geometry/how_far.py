@@ -103,7 +103,7 @@ class Moved:
         return np.array([statistic(self.dealt(order)) for order in orders_BN])
 
     def control(
-        self, statistic: Callable[[np.ndarray], float], draws: int, seed: int, plain_p: float | None
+        self, statistic: Callable[[np.ndarray], float], draws: int, seed: int, plain_p: float | None = None
     ) -> Control | None:
         """A statistic of the prompts as they are beside its `null`. plain_p: see Control.of; None: there is none."""
         null_B = self.null(statistic, draws, seed)
