@@ -376,6 +376,7 @@ def test_dispersion_keeps_its_level_with_unequal_groups_and_other_effects():
     assert rejected <= 20  # of 200: 10 at the level; more than 20 have a chance of .002
 
 
+@pytest.mark.long
 def test_positions_that_differ_in_place_alone_keep_the_level_of_their_spreads():
     """Of four runs, spreads that are exchanged without fitting the positions again reject in 9 to 11 % of draws."""
     init, task, rejected, found = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), 0, 0
