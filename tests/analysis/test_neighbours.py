@@ -17,8 +17,10 @@ import pytest
 
 from conftest import needs_shared
 from promptgeo.analysis.geometry import vocabulary as vocabulary_module
+from promptgeo.analysis.geometry.pair_counts import count_pairs
 from promptgeo.analysis.geometry.task_table import GEOGRAPHY, Rows, mutual_neighbours, nearest_itself, task_claims
 from promptgeo.analysis.geometry.token_kinds import KINDS, forms, glitch_tokens, kind_of
+from promptgeo.analysis.geometry.tokens import tokens
 from promptgeo.analysis.geometry.vocabulary import OWN_SHARE, Vocabulary, init_words
 from promptgeo.analysis.questions.neighbour_words import neighbour_words
 from promptgeo.analysis.questions.neighbours import neighbours
@@ -727,3 +729,32 @@ def test_memory_beside_the_vocabulary_is_a_chunk_not_a_copy():
     assert grown < 1.5 * chunk + fixed < embeddings < whole  # no second copy of the vocabulary, no [K, V] array
     program = before - embeddings - prompts
     assert program + 4 * (250_880 + 10_000) * 1024 + 1.5 * 3 * chunk + fixed < 2e9
+
+
+def eight_runs(draw: int) -> RunTable:
+    """2 inits x 4 tasks, nothing but the init's word and noise: neighbours are of other tasks."""
+    table = pd.DataFrame({"init": list("aabb") * 2, "task": list("stst") + list("uvuv"), "seed": 0})
+    words, generator = np.random.default_rng(0).normal(size=(2, 1, 16)), np.random.default_rng([draw, 1])
+    start = words[(table["init"] == "b").astype(int)].repeat(3, 1)
+    return RunTable.from_arrays(start + generator.normal(size=(8, 3, 16)), table, start)
+
+
+def test_the_nearest_prompt_token_is_that_of_a_run_which_is_known():
+    points = tokens(eight_runs(0))
+    pairs = count_pairs(points, (0.5,), 0.5, within_runs=False, permutations=1, seed=0)
+    unit = points.unit_Kd.astype(float)
+    distances = 1 - unit @ unit.T
+    run = np.repeat(np.arange(8), 3)
+    distances[run[:, None] == run] = np.inf
+    assert pairs.nearest_run_K.tolist() == run[distances.argmin(1)].tolist()
+    np.testing.assert_allclose(pairs.nearest_K, distances.min(1), atol=1e-6)
+
+
+@pytest.mark.long
+def test_intervals_of_neighbours_among_eight_runs_hold_what_they_should():
+    """Where a token is left out without those whose nearest it is, and counts have Student's t: 83 and 85 %."""
+    said = [neighbours(eight_runs(draw), permutations=1, epsilons=[0.7]) for draw in range(100)]
+    for name in ("nearest.prompts.to_prompts", "neighbours.prompts.same_init"):
+        found = [next(n for n in result.numbers if n.quantity == name) for result in said]
+        truth = np.mean([number.value for number in found])
+        assert sum(number.low <= truth <= number.high for number in found) >= 90, name

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from promptgeo.analysis.geometry.run_pairs import closer
+from promptgeo.analysis.geometry.run_pairs import closer, over_runs, pair_units
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.similarity import similarity
-from promptgeo.analysis.resampling import clopper_pearson
+from promptgeo.analysis.resampling import clopper_pearson, t_quantile
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -180,3 +180,14 @@ def test_claims_about_trained_prompts_need_runs_that_learned_their_task():
         few = RunTable.from_arrays(runs.prompts()[runs_of], table, runs.prompts("initial")[runs_of])
         claim = similarity(few, permutations=9).claims[0]
         assert (claim.outcome is Outcome.holds) == (not needs) and (claim.needs or "") == needs
+
+
+def test_two_runs_of_a_task_are_one_pair_and_have_its_degree_of_freedom():
+    """Two pairs 0.2 and 0.6: Student's t with one degree of freedom, 12.7 standard errors of .2."""
+    pairs = np.kron(np.eye(2), 1 - np.eye(2)).astype(bool)
+    values = np.where(pairs, np.repeat([0.2, 0.2, 0.6, 0.6], 4).reshape(4, 4), 0.0)
+    assert pair_units(pairs).tolist() == [0, 2]
+    half = t_quantile(0.975, 1) * 0.2
+    assert over_runs(values, pairs, -10.0, 10.0) == pytest.approx((0.4 - half, 0.4 + half))
+    assert pair_units(~np.eye(3, dtype=bool)).tolist() == [0, 1, 2]  # three runs have three pairs
+    assert over_runs(values, pairs & (values == 0.2), -1.0, 1.0) == (-1.0, 1.0)  # a pair alone says nothing of others
