@@ -407,7 +407,7 @@ def test_a_claim_whose_premise_is_not_met_shows_no_p_and_helps_no_other(tmp_path
     unmet = decided("a", (1.0, 2.0), "far above.", p=0.001, premises=[Premise(False, "nothing was learned", "prompts")])
     claims = [unmet, Claim("b", Outcome.holds, "seen.", p=0.03)]
     said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
-    assert "“a” Confirmatory, not tested." in said
+    assert "“a” Confirmatory, without a p that counts." in said
     assert "“b” Confirmatory, adjusted p = 0.06. It would take more runs" in said and "What holds" not in said
 
 

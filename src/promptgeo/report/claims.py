@@ -99,7 +99,7 @@ def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
     """With the p of confirmatory claims adjusted for all of them; what holds by a p that is not small then does not.
 
     A claim that does not hold counts with p = 1: a small p there is that of the opposite. So does one that is not
-    decidable though its p is small: a premise is not met, and no p is said of it.
+    decidable though its p is small (a premise is not met, or the study asks for a smaller one): no p is said of it.
     """
     unmet = {
         (v.name, v.group) for v in verdicts if v.p is not None and v.p < LEVEL and v.outcome == Outcome.undecidable
