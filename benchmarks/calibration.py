@@ -23,9 +23,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from calibrating.drawing import BLOCK, Pair, draw, pairs, stored
+from calibrating.drawing import BLOCK, Pair, draw, pairs, pool_of, stored
 from calibrating.lines import reason, registered
 from calibrating.rates import LEAST_POWER, MOST_WRONG, Rate, adjusted, as_table, powers, rates
 from promptgeo.analysis.resampling import clopper_pearson
@@ -87,12 +88,13 @@ def calibrate(out: Path, wanted: list[Pair], draws: int, processes: int) -> None
     print(f"{len(over)} verdicts are wrong in more than {MOST_WRONG:.0%} of draws; {len(unknown)} lines not registered")
 
 
-def report_rates(out: Path, draws: int, only: Sequence[str]) -> None:
+def report_rates(out: Path, draws: int, only: Sequence[str], processes: int) -> None:
     from calibrating.reports import false_claims, with_claims
 
     shares = {}
     for study in [name for name in with_claims() if not only or name in only]:
-        held = [false_claims(study, seed) for seed in range(draws)]
+        with pool_of(processes) as pool:
+            held = list(pool.map(partial(false_claims, study), range(draws)))
         wrong = sum(map(bool, held))
         which = Counter(claim for those in held for claim in those)
         shares[study] = {"draws": draws, "wrong": wrong, "interval": clopper_pearson(wrong, draws), "claims": which}
@@ -112,7 +114,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: the processes end too
     options.out.mkdir(parents=True, exist_ok=True)
     if options.report:
-        report_rates(options.out, options.draws or 100, options.only)
+        report_rates(options.out, options.draws or 100, options.only, options.processes)
     else:
         calibrate(options.out, pairs(options.only, options.scenario), options.draws or 400, options.processes)
 

@@ -43,15 +43,20 @@ def draw(out: Path, wanted: Sequence[Pair], first: int, draws: int, processes: i
     missing = [block for block in blocks if not _file(out, *block).exists()]
     if not missing:
         return
-    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(threads, "1")  # read by the processes as they start: they themselves use all cores
-    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    pool = pool_of(processes)
     try:
         futures = [pool.submit(_draw_block, out, *block) for block in missing]
         for done, future in enumerate(as_completed(futures), 1):
             yield done, len(missing), future.result()
     finally:  # stopped: the blocks that are being drawn are finished, no others begun
         pool.shutdown(cancel_futures=True)
+
+
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """So many processes of one thread each."""
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")  # read by the processes as they start: they themselves use all cores
+    return ProcessPoolExecutor(processes, get_context("spawn"))
 
 
 def _draw_block(out: Path, name: str, scenario: str, start: int, stop: int) -> float:
