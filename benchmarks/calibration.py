@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from calibrating.drawing import BLOCK, Pair, draw, pairs, pool_of, stored
 from calibrating.lines import reason, registered
@@ -78,7 +79,7 @@ def calibrate(out: Path, wanted: list[Pair], draws: int, processes: int) -> None
     power = [each for pair in wanted for each in powers(pair[1], stored(out, *pair, draws))]
     report |= {"power": [rate.as_dict() for rate in power]}
     report |= {"without_truth": reasons, "not_registered": unknown}
-    (out / "rates.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "rates.json").write_text(as_json(report), encoding="utf-8")
     (out / "rates.txt").write_text(as_table([*ordered, *power], all_of_them=True) + "\n", encoding="utf-8")
     print(as_table([*ordered, *power]))
     sides = Counter(rate.side or "as it says" for rate in ordered)
@@ -86,6 +87,24 @@ def calibrate(out: Path, wanted: list[Pair], draws: int, processes: int) -> None
     weak = sum(rate.side == "weak" for rate in power)
     print(f"{len(power)} planted effects, {weak} of them found in less than {LEAST_POWER:.0%} of draws")
     print(f"{len(over)} verdicts are wrong in more than {MOST_WRONG:.0%} of draws; {len(unknown)} lines not registered")
+
+
+COLUMNS = ("line", "scenario", "what", "rate", "draws", "nominal", "side")
+"""Of a rate in rates.json."""
+
+
+def as_json(report: dict[str, Any]) -> str:
+    """The report as JSON, a rate on each line."""
+    parts = [f' "columns": {json.dumps(COLUMNS)}']
+    for key, value in report.items():
+        if key in ("rates", "power"):
+            rows = ([rate[c] if c != "rate" else round(rate[c], 4) for c in COLUMNS] for rate in value)
+            parts.append(
+                f' "{key}": [\n' + ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows) + "\n ]"
+            )
+        else:
+            parts.append(f' "{key}": {json.dumps(value, ensure_ascii=False)}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def report_rates(out: Path, draws: int, only: Sequence[str], processes: int) -> None:

@@ -70,7 +70,8 @@ TESTS = (
 REASONS = {
     r"bezier \| (barrier\.bezier|difference\.barrier|remains)\..*": "each draw trains another path: test_bezier.py",
     r"mean_prompts \| mean_(prompt|token)\..*": "of one prompt alone on other examples: each draw's is another prompt",
-    r"convexity \| violation\..*": "of the worst of these trainings, which the worst of others is not near",
+    # With these trainings kept, 97 % of 150 draws of examples hold the true lowest; of other trainings 89 % (planted).
+    r"convexity \| (violation|lowest)\..*": "of the worst of these trainings, which the worst of others is not near",
     r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
@@ -146,7 +147,7 @@ CLAIMS: dict[str, Truth] = {
     "task_matters": _without("where", ("study 3",)),
     "init_closer": _without("init", ("study 3",)),
     "pearson": _without("where"),
-    "each_task_nearest_itself": _without("where"),
+    "each_task_nearest_itself": _without("where", ("study 3",)),
     "only_geography_mutual": _without("where"),
     "tokens_not_similar": lambda scenario, of: True if scenario.name == "nothing" else None,
     "convex": _skilled(("wells",)),
