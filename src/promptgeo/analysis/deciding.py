@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from promptgeo.analysis.resampling import sign_flip_p, sign_flips_needed
+from promptgeo.analysis.resampling import STILL, sign_flip_p, sign_flips_needed
 from promptgeo.analysis.result import Claim, Outcome
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def decided(
         needed = ", ".join(dict.fromkeys(premise.needs for premise in failing))
         return Claim(name, Outcome.undecidable, f"{evidence} Premise not met: {words}.", p, needed)
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
-    above, under = low > threshold, high < threshold
+    # Sums of the same numbers may differ in their last bits, which lie above nothing.
+    above, under = low > threshold + STILL, high < threshold - STILL
     holds, fails = (under, low > threshold - margin) if below else (above, high < threshold + margin)
     if holds and (p is None or p < LEVEL):
         return Claim(name, Outcome.holds, evidence, p)
@@ -111,7 +112,8 @@ def tested(
 def learned(table: "pd.DataFrame") -> list[Premise]:
     """That training taught the runs of a table something: of each untrained prompt whose accuracy it knows (P0, none).
 
-    By exact sign flips of whole runs. Prompts from elsewhere, whose accuracies are not known, have no such premise.
+    By exact sign flips of whole runs; and on average in every task, or a claim about all would rest on some. Prompts
+    from elsewhere, whose accuracies are not known, have no such premise.
     """
     premises = []
     for which, words in {"initial": "P0", "none": "no prompt"}.items():
@@ -121,13 +123,23 @@ def learned(table: "pd.DataFrame") -> list[Premise]:
             continue
         trained, untrained = scored["accuracy_final"].to_numpy(float), scored[f"accuracy_{which}"].to_numpy(float)
         rises = bool(np.mean(trained - untrained) > 0)
-        better = rises and sign_flip_p(trained - untrained) < LEVEL
-        sentence = (
-            f"the trained prompts solve more than {words} ({trained.mean():.0%} against {untrained.mean():.0%}, "
-            f"n = {len(scored)} runs)"
-        )
+        failed = _not_learned(scored, trained - untrained)
+        better = rises and not failed and sign_flip_p(trained - untrained) < LEVEL
+        without = f", not in {', '.join(failed)}" if rises and failed else ""
+        shares = f"{trained.mean():.0%} against {untrained.mean():.0%}{without}"
+        sentence = f"the trained prompts solve more than {words} ({shares}, n = {len(scored)} runs)"
         least, needs = sign_flips_needed(LEVEL), "prompts that learned their task"
-        if rises and len(scored) < least:
+        if rises and failed:
+            needs = f"prompts that learned {', '.join(failed)}"
+        elif rises and len(scored) < least:
             needs = f"{least} runs, to show that they learned their task"
         premises.append(Premise(better, sentence, needs))
     return premises
+
+
+def _not_learned(table: "pd.DataFrame", differences_N: np.ndarray) -> list[str]:
+    """The tasks whose runs do no better on average; none where the table does not name tasks."""
+    if "task" not in table:
+        return []
+    means = table.assign(difference=differences_N).groupby("task", sort=False)["difference"].mean()
+    return [str(task) for task in means.index[means <= 0]]

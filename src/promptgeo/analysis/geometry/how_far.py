@@ -153,7 +153,12 @@ def cell_orders(table: pd.DataFrame, within: str, factor: str, draws: int, seed:
 
 def too_few(table: pd.DataFrame, within: str, factor: str) -> str:
     """That `cell_orders` has too few orders for a two-sided p below LEVEL, in words; empty where it has enough."""
+    least = least_p(table, within, factor)
+    return f"so few inits and tasks allow no p below {least:.2g}" if least >= LEVEL else ""
+
+
+def least_p(table: pd.DataFrame, within: str, factor: str) -> float:
+    """The least two-sided p of `cell_orders`, of which random draws may give a little less."""
     cells = table.groupby([within, factor], sort=False).size().reset_index(name="runs")
     strata_C = pd.factorize(cells[within].astype(str) + " " + cells["runs"].astype(str))[0]
-    least = min(2.0 / assignments(pd.factorize(cells[factor])[0], strata_C), 1.0)
-    return f"so few inits and tasks allow no p below {least:.2g}" if least >= LEVEL else ""
+    return min(2.0 / assignments(pd.factorize(cells[factor])[0], strata_C), 1.0)

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptgeo.analysis.geometry.how_far import MOST_DRAWS, Control, Moved
-from promptgeo.analysis.resampling import cell_orders_within, jackknife_interval, permutation_p
+from promptgeo.analysis.resampling import (
+    assignments,
+    cell_orders_within,
+    first_of_cells,
+    jackknife_interval,
+    permutation_p,
+)
 from promptgeo.runs.table import RunTable
 
 
@@ -67,7 +73,9 @@ def same_task(runs: RunTable, moved: Moved | None, permutations: int, seed: int)
     cosines_NN = mean_cosines(runs.prompts())
     observed = closer(cosines_NN, tasks_N, inits_N)
     null_B = np.array([closer(cosines_NN, tasks_N[order], inits_N) for order in orders_BN])
-    p = permutation_p(observed, null_B[np.isfinite(null_B)])
+    first_C, _ = first_of_cells(units_N[1].reshape(-1), inits_N)
+    ways = assignments(np.unique(tasks_N, return_inverse=True)[1][first_C], inits_N[first_C])
+    p = max(permutation_p(observed, null_B[np.isfinite(null_B)]), 1.0 / ways)
     if moved is None:
         return SameTask(observed, p, None)
     dealt = (moved.dealt(order) for order in orders_BN[:MOST_DRAWS])

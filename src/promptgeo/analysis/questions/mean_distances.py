@@ -17,7 +17,7 @@ from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, decided, learned
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, mean_of_means, pair_mean
-from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, too_few
+from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, least_p, too_few
 from promptgeo.analysis.geometry.tokens import (
     Tokens,
     cosine_distances,
@@ -404,7 +404,8 @@ class _Gain:
             return None
         distances_NN = _run_distances(points.vectors_Kd.reshape(points.runs, points.length, -1), self.metric)
         null_B = np.array([self.of(distances_NN[np.ix_(order, order)]) for order in orders_BN])
-        return permutation_p(self.of(distances_NN), null_B, "two-sided")
+        least = least_p(table, OTHER[self.contrast.exchanged], self.contrast.exchanged)
+        return max(permutation_p(self.of(distances_NN), null_B, "two-sided"), least)
 
 
 def _run_distances(prompts_NPd: np.ndarray, metric: str) -> np.ndarray:

@@ -20,7 +20,7 @@ import pandas as pd
 from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, learned, tested
 from promptgeo.analysis.figures import COLOURS, panels, svg
-from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, too_few
+from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, least_p, too_few
 from promptgeo.analysis.geometry.pair_counts import PairCounts, count_pairs, equal_label_null, near_between
 from promptgeo.analysis.geometry.task_table import (
     GEOGRAPHY,
@@ -289,6 +289,8 @@ def _enrichment(result: Result, same: _Same, seen: _Seen) -> None:
         result.omissions.append(f"Enrichment of neighbours with the same {same.factor}: {why}.")
         return
     p = None if same.null_D is None else permutation_p(float(same.near_NN.sum()), same.null_D, "two-sided")
+    if p is not None and same.factor in OTHER:
+        p = max(p, least_p(seen.runs.table, OTHER[same.factor], same.factor))
     shares_J = pair_means(left_out.weights_JN, same.near_NN, pairs.near_NN)
     bases_J = pair_means(left_out.weights_JN, same.possible_NN, pairs.possible_NN)
     ratios_J = np.divide(shares_J, bases_J, out=np.full(len(shares_J), np.nan), where=bases_J > 0)
