@@ -17,6 +17,7 @@ from promptgeo.analysis.result import Outcome
 def test_the_last_bits_of_a_sum_lie_above_nothing():
     assert decided("c", (1e-17, 1e-16), "Evidence.", p=0.0).outcome is Outcome.undecidable
     assert decided("c", (-1e-16, -1e-17), "Evidence.", p=0.0, below=True).outcome is Outcome.undecidable
+    assert decided("c", (-1e-16, -1e-17), "Evidence.", p=0.0).outcome is Outcome.undecidable
     assert decided("c", (1e-3, 2e-3), "Evidence.", p=0.0).outcome is Outcome.holds
 
 

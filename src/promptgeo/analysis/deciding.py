@@ -63,7 +63,8 @@ def decided(
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
     # Sums of the same numbers may differ in their last bits, which lie above nothing.
     above, under = low > threshold + STILL, high < threshold - STILL
-    holds, fails = (under, low > threshold - margin) if below else (above, high < threshold + margin)
+    too_high, too_low = low > threshold - margin + STILL, high < threshold + margin - STILL
+    holds, fails = (under, too_high) if below else (above, too_low)
     if holds and (p is None or p < LEVEL):
         return Claim(name, Outcome.holds, evidence, p)
     if fails:
