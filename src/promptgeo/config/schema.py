@@ -5,6 +5,7 @@ before a folder is made or a model loaded. What values a type cannot exclude: va
 numbers: identity.py.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -47,21 +48,36 @@ class Model:
     trust_remote_code: bool = False  # run code that a hub repository brings
 
 
+FIELD = re.compile(r"{([^{}\s]+)}")
+"""A column in a text of several."""
+
+
 @dataclass
 class Source:
     """Where a task's examples come from."""
 
     kind: SourceKind = SourceKind.bundled
     path: str | None = None  # own csv, tsv, json, jsonl, parquet; for function_vectors and hub: a local copy
+    folder: str | None = None  # of a benchmark's tasks, a folder each (CB/, RTE/, ...): read instead of the hub
+    subfolder: str | None = None  # the task's own in it
     bundled: str | None = None  # file name in the bundled data
     function_vectors: str | None = None  # file name in the function-vectors repository
     sha256: str | None = None  # expected SHA-256 of that file
     dataset: str | None = None  # hub id
     subset: str | None = None  # configuration of the hub dataset
     revision: str | None = None  # revision of the hub dataset
-    input: str = "input"  # column of the inputs
+    input: str = "input"  # column of the inputs, or a text of several: "Premise: {premise}\nHypothesis: {hypothesis}"
+    cut: str | None = None  # of such a text the column that task.max_input_tokens cuts; null: the text's end
     label: str = "label"  # column of the labels
+    classes: list[str] | None = (
+        None  # what the column calls its classes, by name or number, in the order of task.labels
+    )
     repeat: str | None = None  # column that says how many copies of {prompt} stand in an example
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that an input is made of, in order: `input` itself, where it holds no {column}."""
+        return FIELD.findall(self.input) or [self.input]
 
 
 @dataclass
@@ -78,7 +94,8 @@ class Split:
     # fraction of the *training* examples cut off for validation, or (own) the name of the source's split for it
     validation: Any = 0.0
     max_train: int | None = None  # keep n training examples, drawn by split.seed
-    stratify: bool = False  # max_train keeps each label equally often, as far as its examples go
+    stratify: bool = False  # max_train, and a fraction for validation, keep each label equally often where they can
+    stop_on_test: bool = False  # validation is the test split: as study 2 stopped, a selection on the test set
     max_test: int | None = None  # keep n test examples, likewise
 
     def __post_init__(self) -> None:
@@ -96,6 +113,8 @@ class Task:
     source: Source = field(default_factory=Source)
     split: Split = field(default_factory=Split)
     labels: list[str] | None = None  # the label set, for tasks that have one; integer labels index it
+    accepted: list[list[str]] | None = None  # further spellings of each label that are scored as correct
+    text: str | None = None  # what init=task_text starts from: a sentence that says what to do
     max_input_tokens: int | None = None  # cut longer inputs (never labels) to this many tokens; null: never cut
 
 

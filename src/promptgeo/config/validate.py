@@ -18,6 +18,7 @@ from promptgeo.config.schema import (
     Scoring,
     Split,
     SplitKind,
+    Task,
     Template,
     Unit,
     flatten,
@@ -45,6 +46,7 @@ def validate(config: RunConfig) -> None:
     _validate_optimizer(config.optimizer)
     _validate_split(config.task.split)
     _validate_labels(config.task.labels)
+    _validate_fields(config.task)
     checkpoints = config.training.checkpoints
     wanted = "epoch, log, or a number of steps"
     require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, wanted)
@@ -120,14 +122,38 @@ def _validate_split(split: Split) -> None:
                 f"task.split.{key}={name} names a split of the source, which task.split.kind={split.kind.name} "
                 "does not keep; set task.split.kind=own"
             )
-    if split.stratify and split.max_train is None:
-        raise UserError("task.split.stratify=true needs task.split.max_train=<training examples>")
+    cuts_validation = isinstance(validation, float) and validation > 0
+    if split.stratify and split.max_train is None and not cuts_validation:
+        raise UserError(
+            "task.split.stratify=true needs task.split.max_train=<training examples> or "
+            "task.split.validation=<fraction>"
+        )
+    if split.stop_on_test and validation not in (0.0, 0):
+        raise UserError(
+            f"task.split.stop_on_test=true and task.split.validation={validation}: both say what training stops on; "
+            "set task.split.validation=0"
+        )
 
 
 def _validate_labels(labels: list[Any] | None) -> None:
     wanted = "a list of different words, spaces around them aside"
     words = [label.strip() if isinstance(label, str) else "" for label in labels or []]
     require(all(words) and len(set(words)) == len(words), "task.labels", labels, wanted)
+
+
+def _validate_fields(task: Task) -> None:
+    """What a task's columns and spellings must be."""
+    source, count = task.source, len(task.labels or [])
+    if source.cut is not None:
+        named = source.columns
+        require(
+            source.cut in named, "task.source.cut", source.cut, f"a column of task.source.input ({', '.join(named)})"
+        )
+    if source.classes is not None:
+        require(count == len(source.classes), "task.source.classes", source.classes, f"as many as task.labels, {count}")
+    if task.accepted is not None:
+        wanted = f"a list of spellings for each of the {count} labels"
+        require(count == len(task.accepted), "task.accepted", task.accepted, wanted)
 
 
 def _validate_folders(config: RunConfig) -> None:
@@ -145,6 +171,8 @@ def require_validation(config: RunConfig) -> None:
     stops_early = config.training.early_stopping.patience is not None
     split = config.task.split
     if not stops_early and config.evaluation.split is not EvaluationSplit.validation:
+        return
+    if split.stop_on_test:
         return
     if split.validation == 0 and split.kind in (SplitKind.random, SplitKind.all):
         key = "training.early_stopping.patience" if stops_early else "evaluation.split=validation"

@@ -16,6 +16,8 @@ class Example:
     """How many copies of the prompt stand, side by side, wherever the template has {prompt}."""
     accepted: tuple[str, ...] = ()
     """Further answers that are scored as correct."""
+    cut: tuple[int, int] | None = None
+    """From and to which character of the input task.max_input_tokens cuts; None: its end."""
 
     @property
     def answers(self) -> tuple[str, ...]:

@@ -46,13 +46,32 @@ def resolved(lm: TextModel, template: Template, labels: Iterable[str]) -> LabelT
     return LabelTokens.alone if same else LabelTokens.anchored
 
 
-def cut(lm: TextModel, text: str, tokens: int) -> str:
-    """The first `tokens` tokens of a text, ended at a whole character."""
+def cut(lm: TextModel, text: str, tokens: int, part: tuple[int, int] | None = None) -> str:
+    """The first `tokens` tokens of a text, ended at a whole character.
+
+    part: from and to which character it is cut, so that what stands before and behind stays; empty where that alone is
+    too long.
+    """
     ids = lm.encode(text)
     if len(ids) <= tokens:
         return text
+    if part is not None:
+        return _cut_part(lm, text[: part[0]], text[slice(*part)], text[part[1] :], tokens)
     kept = lm.decode(ids[:tokens])
     return kept if "\ufffd" in text else kept.rstrip("\ufffd")
+
+
+def _cut_part(lm: TextModel, before: str, part: str, behind: str, tokens: int) -> str:
+    """The text with as many tokens of its part as leave room for the rest; empty where none do."""
+    keep = tokens - len(lm.encode(before + behind))
+    while keep > 0:
+        # Tokens of the part alone may be others than within the text: it is measured again.
+        whole = before + cut(lm, part, keep) + behind
+        over = len(lm.encode(whole)) - tokens
+        if over <= 0:
+            return whole
+        keep -= over
+    return ""
 
 
 def cuts_a_character(lm: TextModel, text: str, tokens: int) -> bool:

@@ -12,7 +12,12 @@ Labelled = tuple[str, tuple[str, ...]]
 
 
 def named(
-    column: Sequence[Labelled], labels: list[str] | None, classes: list[str] | None, place: str, name: str
+    column: Sequence[Labelled],
+    labels: list[str] | None,
+    classes: list[str] | None,
+    place: str,
+    name: str,
+    declared: bool = False,
 ) -> list[tuple[str, ...]]:
     """The column's labels as words.
 
@@ -22,6 +27,8 @@ def named(
         classes: the names of the classes that the column holds by number, where the data set names them.
         place: the source, as errors call it.
         name: the column.
+        declared: the task names the classes (task.source.classes): one word of the set stands for each, in order, and
+            the column may hold names as well as numbers.
 
     Raises UserError naming the first example whose label is none of the set, and where the column can be read in two
     ways.
@@ -30,6 +37,8 @@ def named(
         several = next((where for where, answers in column if len(answers) > 1), None)
         if several:
             raise UserError(f"{several} has several accepted answers in column {name!r}: task.labels needs one of each")
+    if declared and classes is not None and labels is not None:
+        return _of_declared(column, labels, classes, place, name)
     if classes is not None:
         return _of_classes(column, labels, classes, name)
     if labels is None:
@@ -84,6 +93,22 @@ def _of_classes(
             raise UserError(f"{where} has {what}: {way}")
         named.append(tuple(words[number] for number in numbers if number is not None))
     return named
+
+
+def _of_declared(
+    column: Sequence[Labelled], labels: list[str], classes: list[str], place: str, name: str
+) -> list[tuple[str, ...]]:
+    places = {known.casefold(): i for i, known in enumerate(classes)}
+    words: list[tuple[str, ...]] = []
+    for where, (label, *_) in column:
+        number = places.get(label.casefold(), index(label, len(classes)))
+        if number is None:
+            hidden = label in ("-1", "-1.0")
+            what = "the hidden label -1 (a benchmark's own secret)" if hidden else f"the label {label!r}"
+            way = "name another split with task.split.test=" if hidden else f"none of task.source.classes={classes}"
+            raise UserError(f"{where} has {what} in column {name!r}: {way}")
+        words.append((labels[number],))
+    return words
 
 
 def index(label: str, count: int) -> int | None:

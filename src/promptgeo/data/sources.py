@@ -18,6 +18,7 @@ from typing import Any
 
 from promptgeo.config.paths import ByValue, stamps, user_path
 from promptgeo.config.schema import Source, SourceKind, Split, SplitKind, Task
+from promptgeo.data.fields import value_of, written
 from promptgeo.data.files import ENDINGS, Rows, class_names, first_line, parse_json, read_file
 from promptgeo.data.hub import offline_if_unreachable
 from promptgeo.data.labels import Labelled, named
@@ -27,8 +28,9 @@ from promptgeo.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Pairs = list[tuple[str, str] | tuple[str, str, int] | tuple[str, str, int, tuple[str, ...]]]
-"""Input, label; copies of the prompt, where task.source.repeat names them; and further accepted answers."""
+Pairs = list[tuple[Any, ...]]
+"""Input, label; copies of the prompt, where task.source.repeat names them; further accepted answers; what may be cut:
+as Example has them, the last left out where they are what Example has by default."""
 Table = dict[str, Callable[[], Rows]]
 """A source's splits, each read when it is asked for."""
 
@@ -53,10 +55,17 @@ def resolved(task: Task) -> Task:
 def read(task: Task) -> dict[str, Pairs]:
     """The examples of the splits that the task uses, as text. Raises UserError naming what is wrong."""
     task = resolved(task)
-    place = task.source.path or task.source.dataset or task.source.bundled
+    place = local(task.source) or task.source.dataset or task.source.bundled
     table = _used(_table(task), task)
     rows = {split: read_split() for split, read_split in table.items()}
     return _examples(rows, task, str(place))
+
+
+def local(source: Source) -> str | None:
+    """The user's own file or folder that a source is read from; None: it is read from elsewhere."""
+    if source.path is not None or source.folder is None:
+        return source.path
+    return os.path.join(source.folder, source.subfolder or "")
 
 
 def _used(table: Table, task: Task) -> Table:
@@ -79,12 +88,14 @@ def _used(table: Table, task: Task) -> Table:
 def _table(task: Task) -> Table:
     # An own file may have a column `split`, which means nothing to a task that mixes all examples.
     own = replace(task.split, kind=SplitKind.auto) if task.split.kind is SplitKind.own else task.split
-    return _read_once(ByValue((task.name, task.source, own, stamps(task.source.path))))
+    return _read_once(ByValue((task.name, task.source, own, stamps(local(task.source)))))
 
 
 @lru_cache(maxsize=1)  # the same file is asked for its splits, then for its examples
 def _read_once(key: ByValue) -> Table:
     name, source, split, _ = key
+    if source.folder is not None:
+        return _of_benchmark(source, split)
     if source.kind is SourceKind.function_vectors:
         return {"all": partial(_function_vectors, source)}
     if source.kind is SourceKind.hub:
@@ -148,6 +159,22 @@ def _warn_of_another_spelling(path: Path, row: dict) -> None:
         )
 
 
+VALIDATION = ("val", "dev")
+"""What benchmarks call their file for validation, where none is called so."""
+
+
+def _of_benchmark(source: Source, split: Split) -> Table:
+    """A task's own folder among those of a benchmark."""
+    if source.path is not None:
+        raise UserError("task.source.folder= and task.source.path= are both given: one place is read")
+    if source.subfolder is None:
+        raise UserError("task.source.folder: this task has no folder of its own in it; give task.source.subfolder=")
+    path = user_path(str(local(source)), "task.source.folder")
+    if not path.is_dir():
+        raise UserError(f"task.source.folder={source.folder}: holds no folder {source.subfolder}")
+    return _folder(path, split)
+
+
 def _folder(path: Path, split: Split) -> Table:
     try:
         present = sorted(p for p in path.iterdir() if p.suffix in ENDINGS and not p.name.startswith("."))
@@ -160,6 +187,8 @@ def _folder(path: Path, split: Split) -> Table:
         if file.stem in table and file.stem in (*wanted, *SPLITS):
             raise UserError(f"task.source.path={path}: holds two files called {file.stem}: keep one")
         table[file.stem] = partial(read_file, file)
+    if "validation" in wanted and "validation" not in table:
+        table = {"validation" if stem in VALIDATION else stem: read_split for stem, read_split in table.items()}
     if not set(wanted) <= set(table):
         others = sorted((name for name in table if name not in SPLITS), key=lambda name: name.startswith("test"))
         hint = f"; others are named as task.split.test={others[0]}" if others else ""
@@ -253,27 +282,28 @@ def _examples(table: dict[str, Rows], task: Task, place: str) -> dict[str, Pairs
     inputs: list[str] = []
     column: list[Labelled] = []
     copies: list[int] = []
-    label_column, classes = source.label, None
+    label_column, classes = source.label, source.classes
+    spans: list[tuple[int, int] | None] = []
     for split, rows in table.items():
         for number, row in enumerate(rows.rows, 1):
-            input_column, label_column = _columns(source, row, place)
+            label_column = _label_column(source, row, place)
             where = f"{place}: example {number}" + (f" of {split}" if split != "all" else "")
-            text = text_of(row[input_column], where, input_column)
-            if not text.strip():
-                raise UserError(f"{where} has nothing in column {input_column!r}")
-            inputs.append(text)
-            column.append((where, answers_of(row[label_column], where, label_column)))
+            whole = written(row, source.input, source.cut, where)
+            inputs.append(whole.text)
+            spans.append(whole.cut)
+            column.append((where, answers_of(value_of(row, label_column), where, label_column)))
             if source.repeat is not None:
                 copies.append(_copies(row, source.repeat, where))
         if not rows.rows:
             raise UserError(f"{place}: holds no examples" + (f" of {split}" if split != "all" else ""))
         _require_labels_shown(column[-len(rows.rows) :], split, table, place)
-        classes = rows.classes.get(label_column, classes)
+        classes = source.classes or rows.classes.get(label_column, classes)
     trained = (task.split.train or "train").split("+")
     _warn_of_some_hidden([answers[0] for _, answers in column], table, trained, place)
-    words = named(column, task.labels, classes, place, label_column)
+    words = named(column, task.labels, classes, place, label_column, declared=source.classes is not None)
+    words = _with_spellings(words, task)
     made = [
-        _pair(text, of_example, copies[i] if copies else None)
+        _pair(text, of_example, copies[i] if copies else None, spans[i])
         for i, (text, of_example) in enumerate(zip(inputs, words, strict=True))
     ]
     examples, start = {}, 0
@@ -283,8 +313,18 @@ def _examples(table: dict[str, Rows], task: Task, place: str) -> dict[str, Pairs
     return examples
 
 
-def _pair(text: str, answers: tuple[str, ...], copies: int | None) -> Any:
+def _with_spellings(words: list[tuple[str, ...]], task: Task) -> list[tuple[str, ...]]:
+    """The answers with the further spellings of task.accepted."""
+    if task.accepted is None:
+        return words
+    of_label = dict(zip(task.labels or [], task.accepted, strict=True))
+    return [tuple(dict.fromkeys([*answers, *of_label[answers[0]]])) for answers in words]
+
+
+def _pair(text: str, answers: tuple[str, ...], copies: int | None, cut: tuple[int, int] | None) -> tuple[Any, ...]:
     label, *accepted = answers
+    if cut is not None:
+        return text, label, copies or 1, tuple(accepted), cut
     if accepted:
         return text, label, copies or 1, tuple(accepted)
     return (text, label) if copies is None else (text, label, copies)
@@ -335,13 +375,16 @@ def _copies(row: dict, column: str, example: str) -> int:
     return int(value)
 
 
-def _columns(source: Source, row: dict, place: str) -> tuple[str, str]:
+def _label_column(source: Source, row: dict, place: str) -> str:
+    """The label's column. Raises UserError where it, or a column of the input, is not there."""
     # The function-vectors files call them input and output.
     renamed = source.kind is SourceKind.function_vectors and source.label == "label"
-    names = source.input, "output" if renamed else source.label
-    for key, name in zip(("input", "label"), names, strict=True):
-        if name not in row:
+    label = "output" if renamed else source.label
+    for key, name in [*(("input", name) for name in source.columns), ("label", label)]:
+        try:
+            value_of(row, name)
+        except KeyError as error:
             raise UserError(
                 f"{place}: has no column {name!r} (it has {', '.join(map(str, row))}); set task.source.{key}=<column>"
-            )
-    return names
+            ) from error
+    return label

@@ -80,15 +80,19 @@ def split_examples(
         train = draw(train, split.max_train, split.seed)
     if split.max_test is not None:
         test = _drawn(test, split.max_test, split.seed)
-    if not isinstance(split.validation, str) and split.validation > 0:
+    if split.stop_on_test:
+        validation = test
+    elif not isinstance(split.validation, str) and split.validation > 0:
         if validation:
             log.warning(
                 "task %s: task.split.validation=%s is not cut: the source's own is used", name, split.validation
             )
         else:
             key = f"task {name}: task.split.validation"
-            if split.stratify and split.max_train is not None:
-                train, validation = _stratified(train, split.validation, split.seed, key)
+            if split.stratify:
+                # What was drawn with each label equally often is held out so; else each label by its own share.
+                hold = _stratified if split.max_train is not None else _by_class
+                train, validation = hold(train, split.validation, split.seed, key)
             else:
                 train, validation = train_test_split(train, split.validation, split.seed, key)
     if split.max_train is not None:
@@ -135,11 +139,35 @@ def _balanced(examples: list[Example], n: int, seed: int) -> list[Example]:
 
 def _stratified(examples: list[Example], size: float, seed: int, key: str) -> tuple[list[Example], list[Example]]:
     """As train_test_split, with as many of each label in what is held out while there are any."""
-    held = _balanced(examples, math.ceil(size * len(examples)), seed)
+    return _without(_balanced(examples, math.ceil(size * len(examples)), seed), examples, size, key)
+
+
+def _by_class(examples: list[Example], size: float, seed: int, key: str) -> tuple[list[Example], list[Example]]:
+    """As train_test_split, of each label the same share; what is left over goes to the labels that lack most of one."""
+    counts = Counter(example.label for example in examples)
+    exact = {label: size * count for label, count in counts.items()}
+    held = {label: int(share) for label, share in exact.items()}
+    lacking = sorted(counts, key=lambda label: held[label] - exact[label])
+    for label in lacking[: math.ceil(size * len(examples)) - sum(held.values())]:
+        held[label] += 1
+    chosen: Counter[str] = Counter()
+    places = []
+    for i in np.random.default_rng(seed).permutation(len(examples)):
+        label = examples[i].label
+        if chosen[label] < held[label]:
+            chosen[label] += 1
+            places.append(i)
+    return _without([examples[i] for i in sorted(places)], examples, size, key)
+
+
+def _without(
+    held: list[Example], examples: list[Example], size: float, key: str
+) -> tuple[list[Example], list[Example]]:
+    """(the others, those that are held out). Raises UserError where a side is empty."""
     ids = {example.id for example in held}
     left = [example for example in examples if example.id not in ids]
-    if not left:
-        raise UserError(f"{key}={size}: leaves 0 training and {len(held)} other examples of {len(examples)}")
+    if not left or not held:
+        raise UserError(f"{key}={size}: leaves {len(left)} training and {len(held)} other examples of {len(examples)}")
     return left, held
 
 

@@ -54,7 +54,8 @@ class Task:
             numbered[split] = [Example(start + i, *pair) for i, pair in enumerate(pairs)]
             start += len(pairs)
         train, validation, test = split_examples(numbered, config.split, config.name)
-        if config.split.kind is not SplitKind.all:
+        _require_classes(config, train)
+        if config.split.kind is not SplitKind.all and not config.split.stop_on_test:
             both = {(e.input, e.repeat) for e in train + validation} & {(e.input, e.repeat) for e in test}
             if both:
                 shown = min(both)[0][:80]  # the start of a long text is enough to find it
@@ -127,7 +128,7 @@ class Task:
     def _input(self, lm: TextModel, example: Example) -> str:
         if self.max_input_tokens is None:
             return example.input
-        kept = cut(lm, example.input, self.max_input_tokens)
+        kept = cut(lm, example.input, self.max_input_tokens, example.cut)
         if not kept.strip():
             raise UserError(
                 f"task {self.name}, example {example.id} ({example.input[:60]!r}): "
@@ -141,7 +142,7 @@ def load_task(config: schema.Task, template: Template) -> Task:
 
     Raises UserError naming the file, column or example that is wrong.
     """
-    return _load(ByValue((sources.resolved(config), template, stamps(config.source.path))))
+    return _load(ByValue((sources.resolved(config), template, stamps(sources.local(config.source)))))
 
 
 @lru_cache(maxsize=64)  # more tasks than a grid has; without a limit a long session would keep every edit of a file
@@ -152,6 +153,17 @@ def _load(key: ByValue) -> Task:
     if template != undecided:
         return replace(_load(ByValue((config, undecided, read_at))), template=template)
     return Task.load(config, template)
+
+
+def _require_classes(config: schema.Task, train: list[Example]) -> None:
+    """Raises UserError where the label set has several labels and training would see one alone."""
+    seen = {example.label for example in train}
+    if config.labels and len(config.labels) > 1 and len(train) > 1 and len(seen) == 1:
+        raise UserError(
+            f"task {config.name}: all {len(train)} training examples have the label {seen.pop()!r}: nothing can be "
+            "learned from them; train on more of the source's splits and cut validation by class "
+            "(task.split.train=train+<another> task.split.validation=0.5 task.split.stratify=true)"
+        )
 
 
 def _content(example: Example) -> tuple:
