@@ -483,7 +483,7 @@ DECIDES = {
     "training.dropout": True,
     "evaluation.max_new_tokens": 1,
     "evaluation.split": EvaluationSplit.validation,
-    "evaluation.every": schema.Every.end,
+    "evaluation.every": "end",
     "seed": 1,
     "seeds.init": 0,
     "seeds.order": 0,

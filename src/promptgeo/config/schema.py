@@ -33,7 +33,6 @@ RegulariserKind = Enum("RegulariserKind", "none orthogonal", start=UNWRITTEN)
 Precision = Enum("Precision", "auto fp32 bf16", start=UNWRITTEN)
 Device = Enum("Device", "auto cpu cuda", start=UNWRITTEN)
 EvaluationSplit = Enum("EvaluationSplit", "test validation", start=UNWRITTEN)
-Every = Enum("Every", "epoch end", start=UNWRITTEN)
 Logger = Enum("Logger", "tensorboard wandb", start=UNWRITTEN)
 
 
@@ -218,7 +217,17 @@ class Evaluation:
 
     max_new_tokens: int = MISSING
     split: EvaluationSplit = EvaluationSplit.test  # validation leaves the test split untouched
-    every: Every = Every.epoch  # epoch: a learning curve; end: P0 and final only
+    every: str = "epoch"  # epoch: a learning curve; end: P0 and final only; n: every n epochs, validation too
+
+    @property
+    def validation_epochs(self) -> int:
+        """Epochs from one score on validation to the next."""
+        return int(self.every) if self.every.isdecimal() else 1
+
+    @property
+    def scores_curve(self) -> bool:
+        """Whether the scored split is scored while training, as often as validation."""
+        return self.every != "end"
 
 
 @dataclass

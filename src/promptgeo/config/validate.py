@@ -50,6 +50,8 @@ def validate(config: RunConfig) -> None:
     checkpoints = config.training.checkpoints
     wanted = "epoch, log, or a number of steps"
     require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, wanted)
+    every, wanted = config.evaluation.every, "epoch, end, or a number of epochs"
+    require(bool(re.fullmatch(r"epoch|end|[1-9]\d{0,5}", every)), "evaluation.every", every, wanted)
     _validate_folders(config)
     names = tuple(Logger.__members__)
     for logger in loggers(config):

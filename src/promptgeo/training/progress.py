@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from promptgeo.config.schema import Every
 from promptgeo.evaluation.metrics import METRICS
 from promptgeo.runs.folder import Trained
 from promptgeo.training.callbacks import Callback
@@ -173,11 +172,12 @@ class Workload:
         """[3]: from after `step` to the run's end. resumed: what P0 writes must be seen again."""
         size, total = p.steps_per_epoch, p.total_steps
         per_epoch = sum(row.length for row in p.train_rows)
-        evaluations = total // size - step // size + (total % size > 0 and step < total)  # one at each epoch's end
+        apart = size * p.config.evaluation.validation_epochs
+        evaluations = total // apart - step // apart + (total % apart > 0 and step < total)  # each at an epoch's end
         watched = self.positions(p, "validation") if p.task.validation and p.split != "validation" else 0
         tested = self.positions(p, p.split)
         scored = evaluations * watched
-        if p.split == "validation" or p.config.evaluation.every is Every.epoch:
+        if p.split == "validation" or p.config.evaluation.scores_curve:
             scored += max(evaluations - 1, 0) * tested
         written = tested * ((evaluations > 0) + bool(p.task.validation) + 1 / self._share_none[_split_of(p)])
         if step == 0:

@@ -17,7 +17,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptgeo.config.schema import Every
 from promptgeo.evaluation.evaluate import Evaluation
 from promptgeo.evaluation.metrics import METRICS
 from promptgeo.runs.folder import Trained, write_atomically
@@ -110,10 +109,11 @@ class RunState:
 
         To be called for validation first: its scores may end the run, and a run's last prompt is always scored.
         """
+        ends, evaluation = self.step == 0 or self._last or self.status is not None, self.plan.config.evaluation
+        due = ends or self.epoch % evaluation.validation_epochs == 0
         if split == "validation":
-            return bool(self.plan.task.validation)
-        ends = self.step == 0 or self._last or self.status is not None
-        return split == self.plan.split and (ends or self.plan.config.evaluation.every is Every.epoch)
+            return bool(self.plan.task.validation) and due
+        return split == self.plan.split and (ends or (evaluation.scores_curve and due))
 
     def keeps_outputs(self, split: str) -> bool:
         """Whether what the model writes with this prompt is part of the run's predictions."""
@@ -138,7 +138,7 @@ class RunState:
         if loss < self.best_loss:
             self.best_loss, self.best, self.epochs_without_gain = loss, copy_of(prompt_Pd), 0
         else:
-            self.epochs_without_gain += 1
+            self.epochs_without_gain += self.plan.config.evaluation.validation_epochs
         if patience is not None and self.epochs_without_gain >= patience:
             self.status = "completed"
 
