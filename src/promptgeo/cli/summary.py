@@ -18,7 +18,8 @@ VARIED = ("model", "template", "prompt_length", "lr")
 def table_of_results(runs: Sequence[Run]) -> "Table":
     """A rich table, task x init (x whatever else varies): accuracy without a prompt, with P0 and after training.
 
-    Means over seeds.
+    Means over seeds. Of a task with a label set a second line tells how often the true label is the likeliest of the
+    set, beside what the most frequent label alone would score: what is written may miss every label and choose well.
     """
     from rich.table import Table
 
@@ -29,19 +30,28 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
         keys.append("data")  # one name was given to several files
     splits = " / ".join(sorted(frame["split"].unique()))
     table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
+    labelled = bool(frame["label_accuracy"].notna().any())
     for column in keys:
         table.add_column(column, no_wrap=True)
-    for column in ("seeds", "examples", "no prompt", "P0", "trained"):
-        table.add_column(column, justify="right")
+    for column in ("seeds", "examples", *(("by", "majority") if labelled else ()), "no prompt", "P0", "trained"):
+        table.add_column(column, justify="left" if column == "by" else "right")
     for values, group in frame.groupby(keys, sort=False, dropna=False):
-        trained = group[f"{HEADLINE}_final"].dropna()
-        spread = f" ({trained.std():.3f})" if len(trained) > 1 else ""
-        others = group.loc[group[f"{HEADLINE}_final"].isna(), "status"].value_counts()
-        shown = [f"{trained.mean():.3f}{spread}"] if len(trained) else []
-        shown += [f"{n} {status}" if len(group) > 1 else status for status, n in others.items()]
-        before = (_mean(group[f"{HEADLINE}_none"]), _mean(group[f"{HEADLINE}_initial"]))
-        table.add_row(*map(_text, values), str(len(group)), str(group["n"].iloc[0]), *before, ", ".join(shown))
+        start = [*map(_text, values), str(len(group)), str(group["n"].iloc[0])]
+        table.add_row(*start, *(("text", "") if labelled else ()), *_scores(group, HEADLINE, f"{HEADLINE}_final"))
+        if group["label_accuracy"].notna().any():
+            scores = _scores(group, "label_accuracy", "label_accuracy")
+            table.add_row(*[""] * len(start), "label", _mean(group["majority"]), *scores)
     return table
+
+
+def _scores(group: "pd.DataFrame", name: str, final: str) -> tuple[str, str, str]:
+    """Of a metric its means without a prompt, with P0, and trained, with how many runs are no number."""
+    trained = group[final].dropna()
+    spread = f" ({trained.std():.3f})" if len(trained) > 1 else ""
+    others = group.loc[group[final].isna(), "status"].value_counts()
+    shown = [f"{trained.mean():.3f}{spread}"] if len(trained) else []
+    shown += [f"{n} {status}" if len(group) > 1 else status for status, n in others.items()]
+    return _mean(group[f"{name}_none"]), _mean(group[f"{name}_initial"]), ", ".join(shown)
 
 
 def _mean(values: "pd.Series") -> str:

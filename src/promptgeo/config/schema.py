@@ -113,6 +113,8 @@ class Task:
     split: Split = field(default_factory=Split)
     labels: list[str] | None = None  # the label set, for tasks that have one; integer labels index it
     accepted: list[list[str]] | None = None  # further spellings of each label that are scored as correct
+    # for instance N/A: labels are chosen by how much likelier they are than after this input (Zhao et al. 2021)
+    content_free: str | None = None
     text: str | None = None  # what init=task_text starts from: a sentence that says what to do
     max_input_tokens: int | None = None  # cut longer inputs (never labels) to this many tokens; null: never cut
 

@@ -153,6 +153,8 @@ def _validate_fields(task: Task) -> None:
         )
     if source.classes is not None:
         require(count == len(source.classes), "task.source.classes", source.classes, f"as many as task.labels, {count}")
+    if task.content_free is not None and (not task.content_free.strip() or task.labels is None):
+        raise UserError("task.content_free needs a text (N/A, say) and a label set, task.labels")
     if task.accepted is not None:
         wanted = f"a list of spellings for each of the {count} labels"
         require(count == len(task.accepted), "task.accepted", task.accepted, wanted)

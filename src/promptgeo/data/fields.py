@@ -52,6 +52,11 @@ def written(row: Mapping[str, Any], text: str, cut: str | None, where: str) -> W
     return Written("".join([*parts, text[at:]]), span)
 
 
+def written_alike(text: str, field: str) -> str:
+    """The input of a row all of whose columns hold this field."""
+    return FIELD.sub(lambda _: field, text) if FIELD.search(text) else field
+
+
 def _field(row: Mapping[str, Any], column: str, where: str) -> str:
     field = text_of(value_of(row, column), where, column)
     if not field.strip():

@@ -20,6 +20,7 @@ from promptgeo.config.schema import Bos, LabelTokens, SplitKind, Template
 from promptgeo.data import sources
 from promptgeo.data.bos import bos_of, put_bos
 from promptgeo.data.example import Example
+from promptgeo.data.fields import written_alike
 from promptgeo.data.label_tokens import cut, label_ids
 from promptgeo.data.row import Row
 from promptgeo.data.splits import split_examples
@@ -40,6 +41,8 @@ class Task:
     template: Template
     labels: list[str] | None = None
     max_input_tokens: int | None = None
+    content_free: str | None = None
+    """An input without content, by which the likelihoods of labels are corrected; None: they are compared as they are."""
     _rows: WeakKeyDictionary[TextModel, dict] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
@@ -61,7 +64,11 @@ class Task:
                 shown = min(both)[0][:80]  # the start of a long text is enough to find it
                 message = "task %s: %d inputs occur in both train and test, for instance %r"
                 log.warning(message, config.name, len(both), shown)
-        return cls(config.name, train, validation, test, template, config.labels, config.max_input_tokens)
+        content_free = config.content_free
+        if content_free is not None:
+            content_free = written_alike(config.source.input, content_free)
+        labels, limit = config.labels, config.max_input_tokens
+        return cls(config.name, train, validation, test, template, labels, limit, content_free)
 
     @property
     def examples(self) -> list[Example]:

@@ -7,7 +7,9 @@ rows are generated, so the scores are those that generating every row would give
 Shapes: N prompts, P prompt tokens, d width, E examples, L labels of a label set, M label positions, V vocabulary.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,19 +37,36 @@ class Evaluation:
     """[N, E] float64: cross-entropy summed over the example's label tokens, in nats."""
     tokens: np.ndarray
     """[E] int64: label tokens of each example, terminator included."""
-    label_choices: np.ndarray | None
-    """[N, E] int64: the likeliest of the task's label set, by number; None where the task has no label set."""
+    label_losses: np.ndarray | None
+    """[N, E, L] float64: of each label of the task's label set, summed over its tokens, in nats; None without one."""
     outputs: list[list[str]] | None
     """[N][E]: what the model wrote, up to the terminator; None where they were not wanted."""
     labels: np.ndarray | None = None
     """[E] int64: the true one of the label set, by number."""
+    content_free: np.ndarray | None = None
+    """[N, L] float64: the labels' losses after an input without content, by which they are corrected (Zhao et al.
+    2021, "Calibrate Before Use"); None: they are compared as they are."""
+
+    @cached_property
+    def label_choices(self) -> np.ndarray | None:
+        """[N, E] int64: the likeliest of the label set, by number; None without one."""
+        if self.label_losses is None:
+            return None
+        corrected = self.label_losses if self.content_free is None else self.label_losses - self.content_free[:, None]
+        return np.asarray(corrected.argmin(-1))
+
+    @property
+    def label_set(self) -> int:
+        """Labels of the set; 0 without one."""
+        return 0 if self.label_losses is None else self.label_losses.shape[2]
 
     def of(self, k: int) -> "Evaluation":
         """The scores of prompt k alone."""
         one = slice(k, k + 1)
-        choices = None if self.label_choices is None else self.label_choices[one]
+        label_losses = None if self.label_losses is None else self.label_losses[one]
         outputs = None if self.outputs is None else self.outputs[one]
-        return Evaluation(self.correct[one], self.losses[one], self.tokens, choices, outputs, self.labels)
+        free = None if self.content_free is None else self.content_free[one]
+        return Evaluation(self.correct[one], self.losses[one], self.tokens, label_losses, outputs, self.labels, free)
 
     @property
     def n(self) -> int:
@@ -122,24 +141,38 @@ def evaluate(
     scorer = _Scorer(lm, task.template, examples, rows, limit, outputs)
     chooser = _Chooser(lm, task, examples, length) if task.labels else None
 
+    nothing = [replace(examples[0], input=task.content_free, cut=None)] if task.content_free is not None else []
+    corrector = _Chooser(lm, task, nothing, length) if chooser is not None and nothing else None
+
     # A few prompts at a time, into arrays that are there from the start: nothing but the scores grows with N.
     correct, losses, written = np.zeros((n, e), dtype=bool), np.zeros((n, e)), []
-    choices = np.zeros((n, e), dtype=np.int64)
+    label_losses = np.zeros((n, e, len(task.labels or [])))
+    content_free = np.zeros((n, len(task.labels or [])))
     per_chunk = max(lm.max_tokens // sum(row.length for row in rows), 1)
     for start in range(0, n, per_chunk):
         here = slice(start, start + per_chunk)
         correct[here], losses[here], texts = scorer(prompts_NPd[here])
         written += texts
         if chooser is not None:
-            choices[here] = chooser(prompts_NPd[here])
+            label_losses[here] = chooser(prompts_NPd[here])
+        if corrector is not None:
+            content_free[here] = corrector(prompts_NPd[here])[:, 0]
     return Evaluation(
         correct,
         losses,
         np.array([len(row.label) for row in rows]),
-        choices if chooser is not None else None,
+        label_losses if chooser is not None else None,
         written if outputs else None,
         chooser.labels if chooser is not None else None,
+        content_free if corrector is not None else None,
     )
+
+
+def majority_accuracy(task: Task, split: str) -> float:
+    """What always saying training's most frequent label would score; of equally frequent ones, the set's first."""
+    counts = Counter(example.label for example in task.train)
+    most = max(task.labels or sorted(counts), key=lambda label: counts[label])
+    return float(np.mean([example.label == most for example in getattr(task, split)]))
 
 
 class _Forced:
@@ -175,7 +208,7 @@ class _Forced:
 
 
 class _Chooser:
-    """Which label of the label set is the likeliest after each example's text?"""
+    """How likely is each label of the label set after each example's text?"""
 
     def __init__(self, lm: LM, task: Task, examples: list[Example], prompt_length: int):
         labels = task.labels or []
@@ -185,12 +218,12 @@ class _Chooser:
         self._forced = _Forced(lm, rows)
 
     def __call__(self, prompts_NPd: torch.Tensor) -> np.ndarray:
-        """[N, E] int64, by number."""
+        """[N, E, L] float64: cross-entropy summed over each label's tokens."""
         n, length = prompts_NPd.shape[:2]
         losses = np.zeros(n * len(self._forced.rows))
         for batch in self._forced.batches(n, length):
             losses[batch.rows], _ = self._forced.run(prompts_NPd, batch)
-        return losses.reshape(n, *self._shape).argmin(-1)
+        return losses.reshape(n, *self._shape)
 
 
 class _Scorer:

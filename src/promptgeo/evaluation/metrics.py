@@ -4,7 +4,7 @@ A new metric (macro-F1, say) is a function and an entry here, and nothing elsewh
 metrics.csv, a place in run.json, in loggers and in RunTables. This file imports nothing of the package, so that the run
 folder, which knows no evaluation, can name its columns by it.
 
-Shapes: N prompts, E examples.
+Shapes: N prompts, E examples, L labels of a label set.
 """
 
 from collections.abc import Callable
@@ -34,6 +34,10 @@ class Scores(Protocol):
         """[N, E] int64: the likeliest of the task's label set, by number; None where the task has no label set."""
 
     @property
+    def label_set(self) -> int:
+        """Labels of the set; 0 without one."""
+
+    @property
     def labels(self) -> np.ndarray | None:
         """[E] int64: the true one, likewise."""
 
@@ -50,6 +54,8 @@ class Metric:
     """What a task must have for it; nothing for a metric of every task."""
     short: str = ""
     """What the progress line calls it; nothing: it is not shown there."""
+    of_every_prompt: bool = False
+    """Whether RunTables have it of every kept prompt, and not of the final one alone."""
 
 
 def loss(scores: Scores) -> np.ndarray:
@@ -69,10 +75,41 @@ def label_accuracy(scores: Scores) -> np.ndarray | None:
     return (scores.label_choices == scores.labels).mean(1)
 
 
+def confusion(scores: Scores) -> np.ndarray | None:
+    """[N, L, L] int64: how many examples of each true label (row) have each as the likeliest (column)."""
+    if scores.label_choices is None or scores.labels is None:
+        return None
+    size = scores.label_set
+    places_NE = scores.labels * size + scores.label_choices
+    return np.stack([np.bincount(places_E, minlength=size**2).reshape(size, size) for places_E in places_NE])
+
+
+def balanced_accuracy(scores: Scores) -> np.ndarray | None:
+    """[N] float64: mean over the labels that occur of the share of its examples that are chosen right."""
+    counts_NLL = confusion(scores)
+    if counts_NLL is None:
+        return None
+    of_label_L = counts_NLL[0].sum(1)
+    recalls_NL = np.diagonal(counts_NLL, axis1=1, axis2=2) / np.maximum(of_label_L, 1)
+    return recalls_NL[:, of_label_L > 0].mean(1)
+
+
+def macro_f1(scores: Scores) -> np.ndarray | None:
+    """[N] float64: mean F1 of the labels that occur or are chosen; 0 for one that is never right."""
+    counts_NLL = confusion(scores)
+    if counts_NLL is None:
+        return None
+    right_NL = np.diagonal(counts_NLL, axis1=1, axis2=2)
+    both_NL = counts_NLL.sum(1) + counts_NLL.sum(2)
+    return (2 * right_NL / np.maximum(both_NL, 1)).sum(1) / (both_NL > 0).sum(1)
+
+
 METRICS = [
     Metric("loss", loss, short="loss"),
     Metric("accuracy", accuracy, short="acc"),
-    Metric("label_accuracy", label_accuracy, needs="a label set"),
+    Metric("label_accuracy", label_accuracy, needs="a label set", short="label acc", of_every_prompt=True),
+    Metric("balanced_accuracy", balanced_accuracy, needs="a label set"),
+    Metric("macro_f1", macro_f1, needs="a label set"),
 ]
 """In the order of the columns of metrics.csv."""
 

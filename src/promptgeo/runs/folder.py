@@ -226,6 +226,13 @@ class Run:
             "n": results["n"],
             **{f"{HEADLINE}_{which}": results[HEADLINE].get(which) for which in PROMPTS},
             **{m.name: results.get(m.name, {}).get("final") for m in METRICS if m.name != HEADLINE},
+            **{
+                f"{m.name}_{which}": results.get(m.name, {}).get(which)
+                for m in METRICS
+                for which in PROMPTS
+                if m.of_every_prompt and which != "final"
+            },
+            "majority": results.get("labels", {}).get("majority"),
             "data": (self.info.get("fingerprints", {}).get("data") or "").removeprefix("sha256:")[:8] or None,
             "folder": str(self.folder),
         }

@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptgeo.evaluation.evaluate import Evaluation
-from promptgeo.evaluation.metrics import METRICS
+from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy
+from promptgeo.evaluation.metrics import METRICS, confusion
 from promptgeo.runs.folder import Trained, write_atomically
 from promptgeo.training.plan import Plan
 
@@ -184,6 +184,16 @@ class RunState:
             values = {which: float(by[metric.name][0]) for which, by in measured.items() if metric.name in by}
             if values or not metric.needs:
                 results[metric.name] = values
+        if plan.task.labels:
+            results["labels"] = {
+                "set": plan.task.labels,
+                "majority": majority_accuracy(plan.task, plan.split),
+                "confusion": {
+                    which: counts_NLL[0].tolist()
+                    for which, each in scores.items()
+                    if (counts_NLL := confusion(each)) is not None
+                },
+            }
         return Trained(
             status=self.status,
             initial=plan.p0_Pd.numpy().copy(),
@@ -320,5 +330,8 @@ def _predictions(which: str, plan: Plan, scores: Evaluation) -> list[dict[str, A
         row |= {"loss": float(f"{loss:.9g}")}
         if scores.label_correct is not None:
             row["label_correct"] = bool(scores.label_correct[0, k])
+        if scores.label_losses is not None and scores.label_choices is not None:
+            row["label_choice"] = (plan.task.labels or [])[scores.label_choices[0, k]]
+            row["label_losses"] = [float(f"{one:.9g}") for one in scores.label_losses[0, k]]
         rows.append(row)
     return rows
