@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
-from promptgeo.config.schema import Scoring
-from promptgeo.evaluation.evaluate import Evaluation
-from promptgeo.evaluation.metrics import HEADLINE, METRICS
+from promptgeo.config.schema import Scoring, Template
+from promptgeo.data.tasks import Example, Task
+from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy
+from promptgeo.evaluation.metrics import HEADLINE, METRICS, confusion
 from promptgeo.evaluation.rules import RULES
 from promptgeo.runs.folder import METRICS_COLUMNS
+
+TEMPLATE = Template(name="t", text="{input}", end="\n")
 
 
 def scores(choices: list[list[int]] | None) -> Evaluation:
@@ -19,9 +24,8 @@ def scores(choices: list[list[int]] | None) -> Evaluation:
     correct = np.array([[True, False, True], [False, False, False]])
     losses = np.array([[0.5, 1.0, 0.5], [2.0, 4.0, 6.0]])
     labels = None if choices is None else np.array([0, 1, 2])
-    return Evaluation(
-        correct, losses, np.array([1, 2, 1]), None if choices is None else np.array(choices), None, labels
-    )
+    label_losses = None if choices is None else 1.0 - np.eye(3)[np.array(choices)]
+    return Evaluation(correct, losses, np.array([1, 2, 1]), label_losses, None, labels)
 
 
 def test_metrics_are_those_of_their_definitions():
@@ -30,6 +34,8 @@ def test_metrics_are_those_of_their_definitions():
         "loss": [2 / 4, 12 / 4],  # nats per label token, not per example
         "accuracy": [pytest.approx(2 / 3), 0.0],
         "label_accuracy": [pytest.approx(2 / 3), pytest.approx(1 / 3)],
+        "balanced_accuracy": [pytest.approx(2 / 3), pytest.approx(1 / 3)],
+        "macro_f1": [pytest.approx((2 / 3 + 1) / 3), pytest.approx(1 / 3)],
     }
     assert evaluation.label_correct.tolist() == [[True, True, False], [False, False, True]]
     second = evaluation.of(1)
@@ -45,29 +51,26 @@ def test_a_metric_that_the_task_does_not_support_is_left_out():
         and evaluation.label_accuracy is None
         and evaluation.label_correct is None
     )
-    assert [metric.name for metric in METRICS if metric.needs] == ["label_accuracy"]
+    assert [metric.name for metric in METRICS if metric.needs] == ["label_accuracy", "balanced_accuracy", "macro_f1"]
 
 
 def test_every_scoring_has_a_rule_and_every_metric_a_column():
     assert set(RULES) == set(Scoring)
-    assert HEADLINE in METRICS_COLUMNS and [m.name for m in METRICS] == METRICS_COLUMNS[3:6]
+    assert HEADLINE in METRICS_COLUMNS and [m.name for m in METRICS] == METRICS_COLUMNS[3:8]
 
 
-MACRO_F1 = """
+WORST_LABEL = """
 import json
 import numpy as np
 from promptgeo.evaluation import metrics
 
-def macro_f1(scores):
+def worst_label(scores):
     if scores.label_choices is None:
         return None
-    f1 = []
-    for label in np.unique(scores.labels):
-        said, true = scores.label_choices == label, scores.labels == label
-        f1.append(2 * (said & true).sum(1) / np.maximum(said.sum(1) + true.sum(), 1))
-    return np.mean(f1, axis=0)
+    right = scores.label_choices == scores.labels
+    return np.min([right[:, scores.labels == label].mean(1) for label in np.unique(scores.labels)], axis=0)
 
-metrics.METRICS.append(metrics.Metric("macro_f1", macro_f1, needs="a label set", short="F1"))
+metrics.METRICS.append(metrics.Metric("worst_label", worst_label, needs="a label set", short="worst"))
 
 import promptgeo as pg
 
@@ -75,15 +78,49 @@ overrides = ["training.max_steps=2", "task.split.max_train=8", "task.split.max_t
 run = pg.train(*overrides, task="sentiment")
 last = run.metrics[run.metrics["split"] == "test"].iloc[-1]
 table = pg.load_runs("outputs").table
-print(json.dumps([run.info["results"]["macro_f1"], last["macro_f1"], table["macro_f1"].tolist()]))
+print(json.dumps([run.info["results"]["worst_label"], last["worst_label"], table["worst_label"].tolist()]))
 """
 
 
 @pytest.mark.long
 def test_a_new_metric_is_one_entry(tmp_path):
-    """Macro-F1, entered as a contributor would: it reaches metrics.csv, run.json and the table of runs."""
-    done = subprocess.run([sys.executable, "-c", MACRO_F1], cwd=tmp_path, capture_output=True, text=True)
+    """The accuracy of the worst label, as contributors would add it: in metrics.csv, run.json and the table of runs."""
+    done = subprocess.run([sys.executable, "-c", WORST_LABEL], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kept, curve, table = json.loads(done.stdout.splitlines()[-1])
     assert set(kept) == {"none", "initial", "final"} and all(0 <= value <= 1 for value in kept.values())
     assert curve == pytest.approx(kept["final"]) and table == [kept["final"]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_classifier_owes_equals_scikit_learns(seed):
+    generator = np.random.default_rng(seed)
+    classes, n = int(generator.integers(2, 5)), int(generator.integers(3, 40))
+    labels = generator.integers(0, classes, n)
+    losses = generator.normal(size=(3, n, classes))
+    free = generator.normal(size=(3, classes)) if seed % 2 else None
+    right = np.zeros((3, n), dtype=bool)
+    scored = Evaluation(right, np.zeros((3, n)), np.ones(n, int), losses, None, labels, free)
+    counts = confusion(scored)
+    for k in range(3):
+        chosen = (losses[k] - (0 if free is None else free[k])).argmin(1)
+        assert scored.label_choices[k].tolist() == chosen.tolist()
+        expected = sklearn.metrics.confusion_matrix(labels, chosen, labels=range(classes))
+        assert counts[k].tolist() == expected.tolist()
+        f1 = sklearn.metrics.f1_score(labels, chosen, average="macro")
+        assert scored.metrics["macro_f1"][k] == pytest.approx(f1, abs=1e-12)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes that are chosen and do not occur
+            balanced = sklearn.metrics.balanced_accuracy_score(labels, chosen)
+        assert scored.metrics["balanced_accuracy"][k] == pytest.approx(balanced, abs=1e-12)
+        assert scored.of(k).label_choices[0].tolist() == chosen.tolist()
+
+
+def test_the_majority_is_that_of_training():
+    def examples(*labels):
+        return [Example(k, f"input {k}", label) for k, label in enumerate(labels)]
+
+    task = Task("t", examples("b", "b", "a"), [], examples("a", "b", "a", "a"), TEMPLATE, ["a", "b"])
+    assert majority_accuracy(task, "test") == 0.25 and majority_accuracy(task, "train") == pytest.approx(2 / 3)
+    even = Task("t", examples("b", "a"), [], examples("a", "b", "a", "a"), TEMPLATE, ["a", "b"])
+    assert majority_accuracy(even, "test") == 0.75

@@ -42,7 +42,7 @@ class Task:
     labels: list[str] | None = None
     max_input_tokens: int | None = None
     content_free: str | None = None
-    """An input without content, by which the likelihoods of labels are corrected; None: they are compared as they are."""
+    """An input without content, by which labels' likelihoods are corrected; None: they are compared as they are."""
     _rows: WeakKeyDictionary[TextModel, dict] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
@@ -131,6 +131,16 @@ class Task:
                 f"{where}: prompt and text take {row.length} positions, the model has {lm.max_positions}; {way}"
             )
         return row
+
+    def share_cut(self, lm: TextModel, examples: Sequence[Example]) -> float:
+        """Of these examples, those whose input is longer than task.max_input_tokens."""
+        if self.max_input_tokens is None:
+            return 0.0
+        cache = self._rows.setdefault(lm, {})
+        for example in examples:
+            if ("cut", example.id) not in cache:
+                cache["cut", example.id] = len(lm.encode(example.input)) > self.max_input_tokens
+        return float(np.mean([cache["cut", example.id] for example in examples]))
 
     def _input(self, lm: TextModel, example: Example) -> str:
         if self.max_input_tokens is None:

@@ -47,6 +47,12 @@ def check_texts(lm: LM, task: Task, limit: int, examples: Sequence[Example], row
     _warn_of_other_answers(lm, task, limit, examples, rows)
     _warn_of_beginnings(task, examples)
     _warn_of_special_tokens(lm, task, examples, rows)
+    if share := task.share_cut(lm, examples):
+        what = "their ends are" if examples[0].cut is None else "one column of each is"
+        log.warning(
+            "task %s: %.0f%% of %d inputs are longer than task.max_input_tokens=%d: %s cut",
+            *(task.name, 100 * share, len(examples), task.max_input_tokens, what),
+        )
     passed.add(key)
 
 

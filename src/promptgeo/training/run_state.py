@@ -184,6 +184,8 @@ class RunState:
             values = {which: float(by[metric.name][0]) for which, by in measured.items() if metric.name in by}
             if values or not metric.needs:
                 results[metric.name] = values
+        if share := plan.task.share_cut(plan.lm, getattr(plan.task, plan.split)):
+            results["inputs_cut"] = share
         if plan.task.labels:
             results["labels"] = {
                 "set": plan.task.labels,
