@@ -215,7 +215,7 @@ def test_a_users_own_config_folder_adds_options_and_its_errors_name_the_file(tmp
     assert compose(["task=mine", here]).task.source.path == "my.csv"
     for option, said in {
         "mein": r"^task=mein: no such task; nearest: mine$",
-        "typo": r"^task/typo.yaml: task.sorce: no such key; nearest: task.source.path",
+        "typo": r"^task/typo.yaml: task.sorce: no such key; nearest: task.source\.",
         "broken": rf'^mapping values are not allowed here in "{tmp_path}/task/broken.yaml", line 1, column 8$',
     }.items():
         with pytest.raises(UserError, match=said):
@@ -231,6 +231,7 @@ NEEDS = {
     ("regulariser", "orthogonal"): ["regulariser.seeds=[0,1]"],
     ("init", "word"): ["init.text=tree"],
     ("init", "text"): ["init.text=a tree"],
+    ("init", "task_text"): ["task=cb"],
     ("init", "file"): ["init.path=p.npy"],
     ("init", "run"): ["init.path=outputs/x/y"],
     ("task", "custom"): ["task.source.path=my.csv"],
@@ -242,7 +243,10 @@ TEN_WORDS = {"bird", "book", "cat", "chair", "dog", "house", "paper", "pen", "ta
 
 def test_the_listing_of_conf_is_complete():
     groups = {group: {option for g, option in OPTIONS if g == group} for group, _ in OPTIONS}
-    assert TEN_WORDS | {"word", "text", "vocab", "normal", "uniform", "labels", "file", "run"} == groups["init"]
+    assert (
+        TEN_WORDS | {"word", "text", "task_text", "vocab", "normal", "uniform", "labels", "file", "run"}
+        == groups["init"]
+    )
     assert {
         "plus_one",
         "plus_two",
@@ -258,6 +262,13 @@ def test_the_listing_of_conf_is_complete():
         "rotten_tomatoes",
         "imdb",
         "custom",
+        "cb",
+        "rte",
+        "copa",
+        "wsc",
+        "boolq",
+        "wic",
+        "multirc",
     } == groups["task"]
     assert {
         "custom",
@@ -450,6 +461,10 @@ DECIDES = {
     "task.split.train": "dev",
     "task.split.test": "dev",
     "task.labels": ["a"],
+    "task.accepted": [["b"]],
+    "task.content_free": "N/A",
+    "task.source.cut": "x",
+    "task.split.stop_on_test": True,
     "task.max_input_tokens": 5,
     "init.name": "x",
     "init.kind": InitKind.text,
@@ -508,6 +523,10 @@ DOES_NOT = {
     "model.learning_rate": 1.0,
     "model.trust_remote_code": True,
     "task.description": "x",
+    "task.text": "x",
+    "task.source.folder": "x",
+    "task.source.subfolder": "x",
+    "task.source.classes": ["x"],
     "task.source.path": "x",
     "task.source.bundled": "x",
     "task.source.function_vectors": "x",

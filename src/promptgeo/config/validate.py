@@ -223,6 +223,8 @@ def _validate_template(template: Template) -> None:
 
 
 def _validate_init(init: Init) -> None:
+    if init.name == "task_text" and not init.text:
+        raise UserError("init=task_text: this task has no text of its own; set 'task.text=\"...\"' or take init=text")
     if init.kind in (InitKind.word, InitKind.text) and not init.text:
         raise UserError(f"init={init.kind.name} needs a text: set 'init.text=\"...\"'")
     if init.unit is not Unit.absolute and init.kind is not InitKind.uniform:

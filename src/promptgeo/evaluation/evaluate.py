@@ -127,6 +127,7 @@ def evaluate(
     Raises UserError where the prompts' shape does not fit the model, the split is empty, or an example does not fit the
     model or the template's scoring.
     """
+    # Long because what it takes and gives is told here.
     prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
     if prompts_NPd.ndim != 3 or prompts_NPd.shape[2] != lm.width:
         raise UserError(f"prompts have shape {list(prompts_NPd.shape)}; [N, P, {lm.width}] is needed for this model")
