@@ -527,6 +527,7 @@ DOES_NOT = {
     "task.source.folder": "x",
     "task.source.subfolder": "x",
     "task.source.classes": ["x"],
+    "task.source.class_files": ["x"],
     "task.source.path": "x",
     "task.source.bundled": "x",
     "task.source.function_vectors": "x",

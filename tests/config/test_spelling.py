@@ -27,7 +27,9 @@ LOOK_LIKE_OTHERS = [
     "12:30",
     "0x1F",
 ]
-KEYS = sorted(texts() - {"sweep", "task.labels", "task.source.classes"})  # sweep= is a group's option
+KEYS = sorted(
+    texts() - {"sweep", "task.labels", "task.source.classes", "task.source.class_files"}
+)  # sweep= is a group's option
 
 
 def test_the_texts_of_the_schema_are_found_by_their_types():

@@ -135,6 +135,20 @@ def test_a_part_that_is_cut_leaves_as_many_tokens_as_fit():
         assert part.startswith(whole[len(before) : len(whole) - len(behind)])
 
 
+# The published pair of rotten_tomatoes.
+
+
+def test_the_published_pair_of_files_has_the_splits_of_the_hubs_copy():
+    config = compose(["model=tiny", "task=rotten_tomatoes", f"task.source.path={needs_shared('rotten_tomatoes')}"])
+    task = load_task(config.task, config.template)
+    # cornell-movie-review-data/rotten_tomatoes on the hub: 8,530, 1,066 and 1,066 rows, half of each positive.
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [8530, 1066, 1066]
+    for part in (task.train, task.validation, task.test):
+        assert [e.label for e in part] == ["positive"] * (len(part) // 2) + ["negative"] * (len(part) // 2)
+    assert task.train[0].input.startswith("the rock is destined to be the 21st century's new")
+    assert any("é" in example.input for example in task.train)
+
+
 # SuperGLUE.
 
 

@@ -62,6 +62,8 @@ class Source:
     bundled: str | None = None  # file name in the bundled data
     function_vectors: str | None = None  # file name in the function-vectors repository
     sha256: str | None = None  # expected SHA-256 of that file
+    # a text file of each class, a line an example, in the order of task.labels: what task.source.path=<folder> may hold
+    class_files: list[str] | None = None
     dataset: str | None = None  # hub id
     subset: str | None = None  # configuration of the hub dataset
     revision: str | None = None  # revision of the hub dataset

@@ -96,6 +96,10 @@ def _read_once(key: ByValue) -> Table:
     name, source, split, _ = key
     if source.folder is not None:
         return _of_benchmark(source, split)
+    if source.class_files is not None and source.path and user_path(source.path, "task.source.path").is_dir():
+        paths = [user_path(source.path, "task.source.path") / file for file in source.class_files]
+        if all(path.is_file() for path in paths):
+            return _of_class_files(source, paths)
     if source.kind is SourceKind.function_vectors:
         return {"all": partial(_function_vectors, source)}
     if source.kind is SourceKind.hub:
@@ -157,6 +161,33 @@ def _warn_of_another_spelling(path: Path, row: dict) -> None:
             path,
             alike[0],
         )
+
+
+TRAIN, UP_TO_TEST = 0.8, 0.9
+"""Shares of the lines of each class file: train up to the first, validation up to the second, test."""
+
+
+def _of_class_files(source: Source, paths: list[Path]) -> Table:
+    """Splits as the hub's copy of rotten_tomatoes makes them of the published pair: the last class first."""
+    table: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for number, path in reversed(list(enumerate(paths))):
+        lines = [line.strip() for line in _text_of(path).split("\n") if line.strip()]
+        ends = [0, *(int(share * len(lines) + 0.5) for share in (TRAIN, UP_TO_TEST)), len(lines)]
+        for split, start, end in zip(SPLITS, ends, ends[1:], strict=False):
+            table[split] += [{source.input: line, source.label: str(number)} for line in lines[start:end]]
+    return {split: partial(Rows, rows) for split, rows in table.items()}
+
+
+def _text_of(path: Path) -> str:
+    """UTF-8, or Latin-1 as film reviews of 2005 were first published."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"task.source.path={path}: cannot be read ({error.strerror})") from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 VALIDATION = ("val", "dev")
