@@ -232,6 +232,7 @@ NEEDS = {
     ("init", "word"): ["init.text=tree"],
     ("init", "text"): ["init.text=a tree"],
     ("init", "task_text"): ["task=cb"],
+    ("task", "record"): ["task.refused=null"],
     ("init", "file"): ["init.path=p.npy"],
     ("init", "run"): ["init.path=outputs/x/y"],
     ("task", "custom"): ["task.source.path=my.csv"],
@@ -269,6 +270,7 @@ def test_the_listing_of_conf_is_complete():
         "boolq",
         "wic",
         "multirc",
+        "record",
     } == groups["task"]
     assert {
         "custom",
@@ -524,6 +526,7 @@ DOES_NOT = {
     "model.trust_remote_code": True,
     "task.description": "x",
     "task.text": "x",
+    "task.refused": "x",
     "task.source.folder": "x",
     "task.source.subfolder": "x",
     "task.source.classes": ["x"],

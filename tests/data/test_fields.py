@@ -237,6 +237,11 @@ def test_wsc_has_one_class_in_its_few_rows_which_is_refused():
         superglue("wsc", "task.split.train=train", "task.split.validation=dev32", "task.split.stratify=false")
 
 
+def test_record_is_refused_in_a_line():
+    with pytest.raises(UserError, match=r"^task=record: its answers are spans .*, and there is no label set"):
+        validate(compose(["model=tiny", "task=record"]))
+
+
 def test_stopping_on_the_test_rows_is_a_key():
     task = superglue("cb", "task.split.validation=0", "task.split.stratify=false", "task.split.stop_on_test=true")
     assert task.validation == task.test and len(task.test) == 56 and len(task.train) == 64

@@ -14,7 +14,7 @@ from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Tem
 _NOT_IDENTITY = re.compile(
     r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision"
     r"|model\..*|init\.path|template\.(name|max_new_tokens|longer_labels)"
-    r"|task\.(description|text)|task\.source\.(path|sha256|bundled|function_vectors|folder|subfolder|classes"
+    r"|task\.(description|text|refused)|task\.source\.(path|sha256|bundled|function_vectors|folder|subfolder|classes"
     r"|class_files)"
 )
 

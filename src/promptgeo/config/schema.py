@@ -117,6 +117,7 @@ class Task:
     accepted: list[list[str]] | None = None  # further spellings of each label that are scored as correct
     # for instance N/A: labels are chosen by how much likelier they are than after this input (Zhao et al. 2021)
     content_free: str | None = None
+    refused: str | None = None  # why this task cannot be trained; null: it can
     text: str | None = None  # what init=task_text starts from: a sentence that says what to do
     max_input_tokens: int | None = None  # cut longer inputs (never labels) to this many tokens; null: never cut
 

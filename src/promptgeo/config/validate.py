@@ -145,6 +145,8 @@ def _validate_labels(labels: list[Any] | None) -> None:
 
 def _validate_fields(task: Task) -> None:
     """What a task's columns and spellings must be."""
+    if task.refused is not None:
+        raise UserError(f"task={task.name}: {task.refused}")
     source, count = task.source, len(task.labels or [])
     if source.cut is not None:
         named = source.columns

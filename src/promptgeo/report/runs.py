@@ -18,6 +18,9 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
 
     rates = _listed(number_text(run.lr) for run in runs if run.lr is not None) or "—"
     libraries = dict.fromkeys(name for info in infos for name in info.get("versions", {}))
+    on_test = [config for config in configs if _at(config, ("task", "split", "stop_on_test"))]
+    selected = f"{len(on_test)} of {len(runs)} runs chose their best prompt, and when to stop, on the test rows "
+    selected += "(task.split.stop_on_test): their best accuracies are selected on the test set, and too high"
     return {
         "Runs": str(len(runs)),
         "Model": f"{each('model', 'name')} ({each('precision', of=infos)}, {each('device', of=infos)})",
@@ -35,6 +38,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
             f"{training_length(configs)}, batch size {each('training', 'batch_size')}, "
             f"dropout {'on' if 'True' in each('training', 'dropout') else 'off'}"
         ),
+        **({"Selection on the test set": selected} if on_test else {}),
         "Versions": ", ".join(f"{name} {each('versions', name, of=infos)}" for name in libraries),
     }
 
