@@ -28,6 +28,8 @@ FEW = {
     "projection": ("nothing",),
     "matched": ("nothing", "run and cell", "how far", "study 3"),
     "orthogonal": ("all alike", "floor", "failed trainings", "planted", "wells"),
+    "classes": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
+    "inits": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
     "curves": ("all alike", "ceiling", "floor", "failed trainings", "planted"),
     "mean_prompts": ("untrained", "all alike", "ceiling", "floor", "failed trainings", "planted"),
     "speaking_probes": ("untrained", "all alike", "ceiling", "failed trainings", "planted"),
@@ -102,13 +104,17 @@ def analysis(name: str) -> Analysis:
     return analysis_of(name, settings)
 
 
+LOGGED = ("curves", "classes", "inits")
+"""Analyses that ask no model, but what training recorded."""
+
+
 def names() -> list[str]:
     return available()
 
 
 def needs_model(name: str) -> bool:
     """Whether it asks the model, or what training recorded: it is asked about skills; all others about places."""
-    return analysis(name).declared.lm or name == "curves"
+    return analysis(name).declared.lm or name in LOGGED
 
 
 def fits(name: str, scenario: Geometry | Skills) -> bool:

@@ -58,6 +58,7 @@ TESTS = (
     Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
+    Test("inits", r"difference\.time", "inits_differ", planted=False),
     Test("explanation", r"js\.own\..*", "words"),
     Test("speaking_probes", r"difference\..*", "words"),
     Test(
@@ -157,6 +158,8 @@ CLAIMS: dict[str, Truth] = {
     "sum_of_deltas": _unless_skilled,
     "repeating_fails": _unless_skilled,
     "answer_depends_on_rate": _without("rate"),
+    "random_init_takes_longer": lambda scenario, of: False,
+    "random_init_ends_lower": lambda scenario, of: False,
     "angle_counts_more": lambda scenario, of: None,
 }
 

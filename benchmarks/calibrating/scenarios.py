@@ -6,7 +6,7 @@ drawn anew. So each number has one truth: what it is over all draws.
 Shapes: N runs, P prompt tokens, d width, C checkpoints.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -19,7 +19,7 @@ import torch
 
 from calibrating.stand_in import WIDTH, Answers, StandIn, content_of
 from promptgeo.data.tasks import Task
-from promptgeo.evaluation.evaluate import evaluate
+from promptgeo.evaluation.evaluate import Evaluation, evaluate, majority_accuracy, most_frequent_label
 from promptgeo.runs.folder import METRICS_COLUMNS, Run
 from promptgeo.runs.table import RunTable
 from promptgeo.runs.task import task_of
@@ -176,8 +176,12 @@ class Skills:
 
     def absent(self, of: str) -> set[str]:
         """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
-        no direction of their own."""
-        return {"words"} | ({"skill"} if self.level is not None else set()) | ({"way"} if not self.way else set())
+        no direction of their own; inits_differ: one learns more or faster than another."""
+        return (
+            {"words", "inits_differ"}
+            | ({"skill"} if self.level is not None else set())
+            | ({"way"} if not self.way else set())
+        )
 
     def draw(self, seed: int, name: str = "") -> RunTable:
         """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
@@ -190,14 +194,14 @@ class Skills:
         runs = []
         for info in infos:
             config = info["config"]
-            length, word = config["prompt"]["length"], config["init"]["text"]
+            length, word = config["prompt"]["length"], config["init"]["text"] or WORDS[-1]
             p0 = np.repeat(0.2 * lm.embeddings_Vd[lm.encode(f" {word}")].numpy(), length, axis=0)
             delta = generator.normal(size=p0.shape) * 0.2 + self.way * ways[config["task"]["name"]]
             runs.append(_run(info, p0, (p0 + delta).astype(np.float32)))
         examples = 0 if name in GIVEN_EXAMPLES else seed
         lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), examples)
         for name in names:
-            _score([run for run in runs if _task_name(run) == name], lm)
+            _score([run for run in runs if _task_name(run) == name], lm, POINTS if grid[0] == "inits" else (0.0, 1.0))
         return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
 
     def _level_of(self, runs: list[Run], ways: dict[str, np.ndarray]) -> Callable[[torch.Tensor, str], torch.Tensor]:
@@ -234,8 +238,12 @@ SKILLS = (
     Skills("wells", level=None, flip=0.3, wells=True, seeds=3),
 )
 
+POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of a learning curve of which it matters when it falls."""
 GRIDS: dict[str, str] = {
     "bezier": "many examples",
+    "classes": "classes",
+    "inits": "inits",
     "composition": "composition",
     "repeatable": "repeatable",
     "explanation": "explanation",
@@ -276,11 +284,13 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "repeatable": [["task=plus_k"], ["task=plus_one"], ["task=country_capital"]],
         "explanation": [EXPLANATION, ["task=plus_one"]],
         "orthogonal": [["task=plus_one"]],
+        "inits": [["task=plus_one"], ["task=plus_two"]],
+        "classes": [["task=sentiment", "task.split.max_train=null", "task.split.max_test=null"], ["task=plus_one"]],
     }[grid]
     infos = [
         _info(*task, f"init={word}", f"seed={seed}")
         for task in tasks
-        for word in WORDS[:inits]
+        for word in (("cat", "vocab") if grid == "inits" else WORDS[:inits])
         for seed in range(seeds)
     ]
     if grid == "orthogonal":
@@ -342,30 +352,44 @@ def _run(info: dict[str, Any], initial_Pd: np.ndarray, final_Pd: np.ndarray) -> 
     return run
 
 
-def _score(runs: list[Run], lm: StandIn) -> None:
-    """The test scores and predictions of one task's runs, without a prompt, with P0 and trained, by the stand-in."""
+def _score(runs: list[Run], lm: StandIn, points: Sequence[float]) -> None:
+    """The test scores and predictions of one task's runs, without a prompt, with P0 and trained, by the stand-in.
+
+    points: how far along the way from P0 (0) to the trained prompt (1) the learning curve is known.
+    """
     task, length = task_of_run(runs[0]), len(runs[0].prompt())
     none = evaluate(lm, np.zeros((1, 0, lm.width), np.float32), task)
-    scored = evaluate(lm, np.stack([run.prompt(which) for run in runs for which in ("initial", "final")]), task)
+    ways = [(run.prompt("initial"), run.prompt("final")) for run in runs]
+    scored = evaluate(lm, np.stack([p0 + at * (final - p0) for p0, final in ways for at in points]), task)
     for k, run in enumerate(runs):
-        by_prompt = {"none": none, "initial": scored.of(2 * k), "final": scored.of(2 * k + 1)}
+        curve = [scored.of(len(points) * k + at) for at in range(len(points))]
+        by_prompt = {"none": none, "initial": curve[0], "final": curve[-1]}
         accuracy = {which: float(each.accuracy[0]) for which, each in by_prompt.items()}
         loss = {which: float(each.loss[0]) for which, each in by_prompt.items()}
         run.info["results"] = {"split": "test", "n": len(task.test), "steps": 100, "prompt_length": length}
         run.info["results"] |= {"accuracy": accuracy, "loss": loss}
         run.__dict__["predictions"] = [
-            {"prompt": which, "id": example.id, "correct": bool(correct)}
+            {"prompt": which, "id": example.id, "label": example.label, "correct": bool(correct)} | choice
             for which, each in by_prompt.items()
-            for example, correct in zip(task.test, each.correct[0], strict=True)
+            for example, correct, choice in zip(task.test, each.correct[0], _choices(task, each), strict=True)
         ]
+        if task.labels:
+            majority = {"most_frequent": most_frequent_label(task), "majority": majority_accuracy(task, "test")}
+            run.info["results"]["labels"] = {"set": task.labels, **majority}
         run.__dict__["metrics"] = pd.DataFrame(
             [
                 dict.fromkeys(METRICS_COLUMNS, 1.0)
-                | {"step": step, "epoch": step, "split": "test", "n": len(task.test)}
-                | {"accuracy": accuracy[which], "loss": loss[which]}
-                for step, which in ((0, "initial"), (100, "final"))
+                | {"step": int(100 * at), "epoch": int(100 * at), "split": "test", "n": len(task.test)}
+                | {"accuracy": float(each.accuracy[0]), "loss": float(each.loss[0])}
+                for at, each in zip(points, curve, strict=True)
             ]
         )
+
+
+def _choices(task: Task, scores: Evaluation) -> list[dict[str, str]]:
+    if scores.label_choices is None:
+        return [{}] * scores.n
+    return [{"label_choice": (task.labels or [])[choice]} for choice in scores.label_choices[0]]
 
 
 _tasks: dict[str, Task] = {}

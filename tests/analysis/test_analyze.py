@@ -228,6 +228,25 @@ def test_findings_of_one_kind_of_vectors_do_not_name_it(cli):
     assert (info["runs"], info["options"]) == (2, {"scale": 2})
 
 
+def test_an_analysis_may_choose_among_the_commands_runs(cli):
+    chosen = "++analysis.spread._where_=\"init == 'cat'\"".removeprefix("++")
+    outcome = cli(*MINE, "of=delta", "convention=corrected", chosen)
+    deltas = np.stack([trained(k).final - trained(k).initial for k in (0, 2)])
+    assert f"It spreads over {value_of(deltas):.6f}" in outcome.out, outcome.err
+    assert json.loads(Path("runs/analysis/spread/result.json").read_text())["runs"] == 2
+    assert "cached" in cli(*MINE, "of=delta", "convention=corrected", chosen).err
+    assert "cached" not in cli(*MINE, "of=delta", "convention=corrected").err
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [("init == 'pen'", "no run is left for which init == 'pen'"), ("colour == 1", "colour == 1: the query fails")],
+)
+def test_a_choice_without_runs_or_columns_is_refused_in_a_line(cli, query, said):
+    outcome = cli(*MINE, f'analysis.spread._where_="{query}"')
+    assert said in outcome.err and "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize(
     "where",
     [

@@ -232,6 +232,7 @@ NEEDS = {
     ("init", "word"): ["init.text=tree"],
     ("init", "text"): ["init.text=a tree"],
     ("init", "task_text"): ["task=cb"],
+    ("init", "task_vocab"): ["task=cb"],
     ("task", "record"): ["task.refused=null"],
     ("init", "file"): ["init.path=p.npy"],
     ("init", "run"): ["init.path=outputs/x/y"],
@@ -245,7 +246,7 @@ TEN_WORDS = {"bird", "book", "cat", "chair", "dog", "house", "paper", "pen", "ta
 def test_the_listing_of_conf_is_complete():
     groups = {group: {option for g, option in OPTIONS if g == group} for group, _ in OPTIONS}
     assert (
-        TEN_WORDS | {"word", "text", "task_text", "vocab", "normal", "uniform", "labels", "file", "run"}
+        TEN_WORDS | {"word", "text", "task_text", "task_vocab", "vocab", "normal", "uniform", "labels", "file", "run"}
         == groups["init"]
     )
     assert {

@@ -276,3 +276,39 @@ def test_prompts_may_be_an_array_or_a_tensor_and_are_left_as_they_were(gpt2):
         evaluate(gpt2, prompts, task_of(LINE)).losses, evaluate(gpt2, torch.from_numpy(prompts), task_of(LINE)).losses
     )
     assert np.array_equal(prompts, before)
+
+
+# ------------------------------------------------------------ every label's loss
+
+
+CLASSES = ["Paris", "walk", "jumped in"]
+CHOICES = [Example(i, word, CLASSES[i % 3]) for i, word in enumerate(WORDS)]
+
+
+@pytest.mark.parametrize("length", [2, 0])
+def test_each_labels_loss_is_that_of_a_plain_forward(lm, length):
+    task = Task("words", CHOICES, [], CHOICES, LINE, CLASSES, content_free="N/A")
+    prompts = torch.randn(2, length, lm.width, generator=torch.Generator().manual_seed(5))
+    scores = evaluate(lm, prompts, task)
+    original = reference.original(lm.name)
+
+    def loss(n: int, text: str, label: str) -> float:
+        ids = [*lm.bos, *(-1 - k for k in range(length)), *lm.encode(f"Input: {text}\nLabel:")]
+        with torch.no_grad():
+            return float(reference.row_loss(original, prompts[n], reference.row(ids, lm.encode(f" {label}\n"))))
+
+    wanted_NEL = [[[loss(n, word, label) for label in CLASSES] for word in WORDS] for n in range(2)]
+    free_NL = np.array([[loss(n, "N/A", label) for label in CLASSES] for n in range(2)])
+    np.testing.assert_allclose(scores.label_losses, wanted_NEL, rtol=0, atol=1e-5 * np.mean(wanted_NEL))
+    np.testing.assert_allclose(scores.content_free, free_NL, rtol=0, atol=1e-5 * np.mean(wanted_NEL))
+    corrected = np.array(wanted_NEL) - free_NL[:, None]
+    assert scores.label_choices.tolist() == corrected.argmin(-1).tolist()
+    assert (np.array(wanted_NEL).argmin(-1) != corrected.argmin(-1)).any()  # the correction decides some
+
+
+def test_all_labels_of_a_row_run_in_one_forward(gpt2):
+    """As a tree where the model can share prefixes: the text once, the labels beside each other."""
+    task = Task("words", CHOICES, [], CHOICES[:1], LINE, CLASSES)
+    rows = task.label_rows(gpt2, CHOICES[0], 0)
+    (batch,) = gpt2.batches(rows, [0] * len(rows), 0)
+    assert sorted(batch.rows) == [0, 1, 2]

@@ -75,3 +75,13 @@ def test_prompts_from_elsewhere_are_told_apart_by_the_columns_of_every_table():
     table = pd.DataFrame({"task": "t", "init": "i", "lr": [0.1, 0.1, None], "score.own": [1, 2, 3]})
     groups = alike(pg.RunTable.from_arrays(np.zeros((3, 1, 2)), table))
     assert [(group.label, len(group.runs)) for group in groups] == [("lr = 0.1", 2), ("lr = not known", 1)]
+
+
+@pytest.mark.parametrize(("own", "groups"), [(True, 1), (False, 2)])
+def test_an_init_that_is_each_tasks_own_text_is_one_init(tmp_path, own, groups):
+    for task, text in (("plus_one", "Add one."), ("plus_two", "Add two.")):
+        made = header(task, "task_text", 0)
+        change(made["config"], "init.text", text)
+        change(made["config"], "task.text", text if own else "Another text.")
+        write_run(tmp_path / task, made, trained(1))
+    assert len(alike(pg.load_runs(tmp_path))) == groups

@@ -286,7 +286,8 @@ def test_a_run_is_the_prompt_that_it_trained(gpt2, tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["word", *RANDOM])
 def test_an_init_that_has_no_length_of_its_own_asks_for_one(gpt2, kind):
-    assert said(gpt2, kind, None, text="cat").startswith("prompt.length=null: init=")
+    text = {"text": "cat"} if kind == "word" else {}
+    assert said(gpt2, kind, None, **text).startswith("prompt.length=null: init=")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -296,3 +297,10 @@ def test_every_init_fits_every_family(model_folders, family):
         p0 = make(lm, kind, 4, task=REVIEWS, text="cat")
         assert p0.shape == (4, lm.width) and p0.dtype == torch.float32 and p0.device.type == "cpu"
         assert p0.is_contiguous() and not p0.requires_grad
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_a_random_init_without_a_length_is_as_long_as_its_text(gpt2, kind):
+    tokens = len(gpt2.encode("cat dog bird"))
+    assert torch.equal(make(gpt2, kind, None, text="cat dog bird"), make(gpt2, kind, tokens))
+    assert make(gpt2, kind, None, text="cat dog bird").shape == (tokens, gpt2.width)

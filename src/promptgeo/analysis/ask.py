@@ -79,8 +79,8 @@ class _Command:
     left_out: list[str]
     out: Path
     notify: Callable[[str], None]
-    materials: dict[str, Materials] = field(default_factory=dict)
-    """By the label of a group of runs: analyses share a model."""
+    materials: dict[frozenset, Materials] = field(default_factory=dict)
+    """By what says which model some runs have: analyses, and groups of runs, share one."""
 
     def answer(self, analysis: Analysis, variants: list[Variant], place: str) -> Answer:
         """The analysis's answer, from its folder where it is cached. place: "1 of 3"."""
@@ -101,7 +101,7 @@ class _Command:
         seconds = round(time.perf_counter() - start, 1)
         info = {
             "options": analysis.options,
-            "runs": len(self.runs),
+            "runs": len(self._chosen(analysis)),
             "left_out": self.left_out,
             "seconds": seconds,
             "versions": {"promptgeo": version("promptgeo")},
@@ -119,7 +119,8 @@ class _Command:
         code = used_code(analysis.function.__module__, __name__, *([Materials.__module__] if given else []))
         runs = [(run.id, run.info["sha256"]) for run in self.runs.runs or []]
         function = analysis.function.__qualname__
-        return digest(runs, function, analysis.options, variants, model, version("promptgeo"), code)
+        chosen = [analysis.where] if analysis.where else []
+        return digest(runs, function, analysis.options, variants, model, version("promptgeo"), code, *chosen)
 
     def _results(self, analysis: Analysis, variants: list[Variant]) -> list[tuple[dict[str, Any], Result]]:
         """The result of each variant and group of runs that supports one; the first one's omissions name the others.
@@ -128,7 +129,7 @@ class _Command:
         """
         results: list[tuple[dict[str, Any], Result]] = []
         refused: dict[str, list[dict[str, Any]]] = {}
-        groups = alike(self.runs, analysis.declared.factors)
+        groups = alike(self._chosen(analysis), analysis.declared.factors)
         calls = [(group, variant, variant | _named(group)) for group in groups for variant in variants]
         for group, variant, names in calls:
             if len(calls) > 1:
@@ -146,8 +147,21 @@ class _Command:
         results[0][1].omissions[:0] = omissions
         return results
 
+    def _chosen(self, analysis: Analysis) -> RunTable:
+        """The runs that the analysis is of. Raises UserError where its query fails, or none is left."""
+        if analysis.where is None:
+            return self.runs
+        chosen = self.runs.query(analysis.where)
+        if not len(chosen):
+            raise UserError(f"no run is left for which {analysis.where}")
+        return chosen
+
     def _result(self, analysis: Analysis, group: Alike, variant: Variant) -> Result:
-        materials = self.materials.setdefault(group.label, Materials(group.runs, self.config))
+        models = frozenset(
+            (run.info["fingerprints"]["model"], run.info["config"]["model"]["name_or_path"], run.info["precision"])
+            for run in group.runs.runs or []
+        )
+        materials = self.materials.setdefault(models, Materials(group.runs, self.config))
         given = materials.given_to(analysis.declared) | variant
         with titled(group.label):
             result: Result = analysis.function(group.runs, **analysis.options, **given)

@@ -27,6 +27,8 @@ class Analysis:
     name: str
     function: Callable[..., Any]
     options: dict[str, Any]
+    where: str | None = None
+    """Only runs for which this query holds, of those that the command has."""
 
     @property
     def declared(self) -> Question:
@@ -49,6 +51,8 @@ class Analysis:
 def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analysis:
     """The analysis that a config's analysis.<name> stands for: `_target_` is its function, keys without _ its options.
 
+    `_where_` chooses among the command's runs, for a study whose questions are each of a part of its grid.
+
     allowed: packages, beside promptgeo's own, that the function may lie in. Raises UserError for a target that is not
     allowed, cannot be imported or is not an analysis, for an option that it does not have or of the wrong kind, and for
     a parameter that nothing gives.
@@ -62,7 +66,10 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analys
             f"if it is one of {', '.join(available())}"
         )
     function = _function(f"analysis.{name}._target_={settings['_target_']}", str(settings["_target_"]), allowed)
-    analysis = Analysis(name, function, {k: v for k, v in settings.items() if not k.startswith("_")})
+    where = settings.get("_where_")
+    if where is not None and not isinstance(where, str):
+        raise UserError(f"analysis.{name}._where_={where}: a query of the run table is needed, as for where=")
+    analysis = Analysis(name, function, {k: v for k, v in settings.items() if not k.startswith("_")}, where)
     _check_parameters(analysis)
     return analysis
 

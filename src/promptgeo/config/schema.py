@@ -151,7 +151,7 @@ class Init:
 
     name: str = MISSING
     kind: InitKind = MISSING
-    text: str | None = None  # word, text
+    text: str | None = None  # word, text; vocab, normal, uniform with prompt.length=null: they are as long as it is
     path: str | None = None  # file: .npy or .safetensors; run: a run folder
     which: str = "final"  # run, file: initial, final, best, or a step (run); the tensor's name (file)
     scale: float = 1.0  # normal: times the table's deviation; uniform: half-width, in `unit`

@@ -225,8 +225,11 @@ def _validate_template(template: Template) -> None:
 
 
 def _validate_init(init: Init) -> None:
-    if init.name == "task_text" and not init.text:
-        raise UserError("init=task_text: this task has no text of its own; set 'task.text=\"...\"' or take init=text")
+    if init.name in ("task_text", "task_vocab") and not init.text:
+        other = init.name.removeprefix("task_")
+        raise UserError(
+            f"init={init.name}: this task has no text of its own; set 'task.text=\"...\"' or take init={other}"
+        )
     if init.kind in (InitKind.word, InitKind.text) and not init.text:
         raise UserError(f"init={init.kind.name} needs a text: set 'init.text=\"...\"'")
     if init.unit is not Unit.absolute and init.kind is not InitKind.uniform:

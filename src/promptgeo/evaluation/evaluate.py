@@ -169,10 +169,15 @@ def evaluate(
     )
 
 
-def majority_accuracy(task: Task, split: str) -> float:
-    """What always saying training's most frequent label would score; of equally frequent ones, the set's first."""
+def most_frequent_label(task: Task) -> str:
+    """Training's; of equally frequent ones, the label set's first."""
     counts = Counter(example.label for example in task.train)
-    most = max(task.labels or sorted(counts), key=lambda label: counts[label])
+    return max(task.labels or sorted(counts), key=lambda label: counts[label])
+
+
+def majority_accuracy(task: Task, split: str) -> float:
+    """What always saying training's most frequent label would score."""
+    most = most_frequent_label(task)
     return float(np.mean([example.label == most for example in getattr(task, split)]))
 
 

@@ -12,6 +12,8 @@ from promptgeo.runs.table import UNLIKE, RunTable
 
 FACTORS = ("task", "init", "seed")
 """What a question is about, unless it says otherwise."""
+TASK_LENGTH = "task_length"
+"""A factor of questions that may compare prompts of different tasks, each as long as its task's own text."""
 SETTINGS = ("model", "template", "prompt_length", "lr")
 """Columns of every run table that are settings; so is each further key in which its runs differ (UNLIKE)."""
 
@@ -34,9 +36,12 @@ def alike(runs: RunTable, factors: Sequence[str] = FACTORS) -> list[Alike]:
     """The groups, in order of appearance.
 
     factors: columns, or the first part of their names (regulariser: all of regulariser.name, ...). The keys of a task
-    or an init under one name are no factor.
+    or an init under one name are no factor. TASK_LENGTH: the prompt length, where each task has one of its own.
     """
-    columns = [c for c in _settings(runs) if not {c, c.partition(UNLIKE)[0]} & {f for f in factors if f not in FACTORS}]
+    about = {f for f in factors if f not in FACTORS}
+    if TASK_LENGTH in about and "prompt_length" in runs.table and _belongs_to_the_task(runs, "prompt_length"):
+        about.add("prompt_length")
+    columns = [c for c in _settings(runs) if not {c, c.partition(UNLIKE)[0]} & about]
     if not columns:
         return [Alike(runs, {})]
     groups: dict[tuple, list[int]] = {}

@@ -264,8 +264,10 @@ def _model_of(run: Run) -> dict[str, Any]:
 def unlike_keys(rows: Sequence[dict[str, Any]], configs: Sequence[dict[str, Any]]) -> list[str]:
     """Keys of the config in which runs differ although the columns that name them say the same, seeds aside.
 
-    A key of a task, init, template or model counts where it differs under one name; any other wherever it differs.
+    A key of a task, init, template or model counts where it differs under one name; any other wherever it differs. An
+    init that is each task's own text says nothing more than the task does.
     """
+    configs = [_without_own_text(config) for config in configs]
     keys: dict[str, None] = {}
     for key in dict.fromkeys(key for config in configs for key in config):
         section = key.partition(UNLIKE)[0]
@@ -279,6 +281,11 @@ def unlike_keys(rows: Sequence[dict[str, Any]], configs: Sequence[dict[str, Any]
         if _counts(key) and any(len(different) > 1 for different in values.values()):
             keys[key] = None
     return list(keys)
+
+
+def _without_own_text(config: dict[str, Any]) -> dict[str, Any]:
+    own = config.get("init.text") is not None and config["init.text"] == config.get("task.text")
+    return config | {"init.text": "the task's own"} if own else config
 
 
 def _counts(key: str) -> bool:

@@ -54,7 +54,12 @@ class Material:
 
     @property
     def length(self) -> int:
-        """prompt.length, for inits that do not give one. Raises UserError where there is none."""
+        """prompt.length, for inits that do not give one; null: as many tokens as a random init's text has.
+
+        Raises UserError where there is neither.
+        """
+        if self.prompt.length is None and self.text and self.init.kind is not InitKind.word:
+            return len(self.lm.encode(self.text))
         if self.prompt.length is None:
             raise UserError(
                 f"prompt.length=null: init={self.init.name} does not say how many tokens it has; set prompt.length=4"

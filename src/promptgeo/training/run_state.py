@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy
+from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy, most_frequent_label
 from promptgeo.evaluation.metrics import METRICS, confusion
 from promptgeo.runs.folder import Trained, write_atomically
 from promptgeo.training.plan import Plan
@@ -189,6 +189,7 @@ class RunState:
         if plan.task.labels:
             results["labels"] = {
                 "set": plan.task.labels,
+                "most_frequent": most_frequent_label(plan.task),
                 "majority": majority_accuracy(plan.task, plan.split),
                 "confusion": {
                     which: counts_NLL[0].tolist()

@@ -1,19 +1,16 @@
 """How do accuracy and loss go over training? One panel per task, one line per init (mean over seeds)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance
+from promptgeo.analysis.logged import logged_scores
 from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import Bootstrap, Scored, percent
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 
 COLUMNS = ["run", "task", "init", "seed", "step", "epoch", "split", "loss", "accuracy", "n"]
@@ -22,19 +19,7 @@ STYLES = ("-", "--", ":")
 """Of lines, where there are more inits than colours."""
 
 
-@dataclass(frozen=True)
-class _LoggedExamples:
-    """The test examples of some runs, as they logged them: equal where they are the same examples."""
-
-    task: str
-    ids: tuple[str, ...]
-
-    @property
-    def n(self) -> int:
-        return len(self.ids)
-
-
-@question()
+@question(factors=("task_length",))
 def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     """Table `curves`: one row per run, epoch and split.
 
@@ -51,7 +36,7 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     ]
     table = pd.concat(frames, ignore_index=True)
     result = Result(tables={"curves": table[COLUMNS]})
-    scores, bootstrap = _final_scores(runs.runs, runs.table["task"]), Bootstrap(draws, seed)
+    scores, bootstrap = logged_scores(runs.runs, runs.table["task"], tasks_equal=True), Bootstrap(draws, seed)
 
     def accuracy(name: str, part: Scored) -> Number:
         return result.number(f"accuracy.{name}", part.mean, part.examples, "test examples", *bootstrap.interval(part))
@@ -67,17 +52,6 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     evaluated = table[table["split"] != "train"]
     result.figures |= {what: _figure(evaluated, what) for what in LABELS}
     return result
-
-
-def _final_scores(runs: Iterable[Run], tasks: Iterable[str]) -> Scored:
-    """What each run's final prompt got right, by its logged predictions; each task weighs the same."""
-    correct: list[np.ndarray] = []
-    examples: list[Any] = []  # of an evaluation set Scored needs n and equality alone
-    for run, task in zip(runs, tasks, strict=True):
-        final = [row for row in run.predictions if row["prompt"] == "final"]
-        correct.append(np.array([row["correct"] for row in final]))
-        examples.append(_LoggedExamples(task, tuple(str(row["id"]) for row in final)))
-    return Scored(correct, examples, [(n,) for n in range(len(correct))], tasks_equal=True)
 
 
 def _of_runs(scores: Scored, members: Iterable[int]) -> Scored:

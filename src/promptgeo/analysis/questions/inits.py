@@ -1,0 +1,202 @@
+"""Does a random init take longer to train than a text, and does it end lower?
+
+Shapes: N runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from promptgeo.analysis.deciding import Premise, decided, learned
+from promptgeo.analysis.figures import COLOURS, small_multiples, svg
+from promptgeo.analysis.geometry.tokens import order_of_appearance
+from promptgeo.analysis.logged import chosen, logged_scores
+from promptgeo.analysis.question import question
+from promptgeo.analysis.resampling import least_dealt_p, newcombe, orders_within, permutation_p, t_mean
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.scoring import Bootstrap, Difference, add_difference, in_points
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import Run
+from promptgeo.runs.table import RunTable
+
+TEXT, RANDOM = ("word", "text", "labels"), ("vocab", "normal", "uniform")
+"""Kinds of inits that are compared: made of words that mean something, and drawn at random."""
+
+
+@question(claims=("random_init_takes_longer", "random_init_ends_lower"), factors=("task_length",))
+def inits(runs: RunTable, *, draws: int = 1000, permutations: int = 2000, seed: int = 0) -> Result:
+    """Table `runs`: one row per run, with `time`: the share of its task's steps after which it has learned.
+
+    A run has learned where its loss on the validation examples (on test where there are none) first is at most what
+    both kinds of inits of its task end with on average, so the higher of two means; 1 where it never is. Numbers:
+    `time.<task>.<kind>`, `difference.time` (random less text; also by task), Student's t over runs; p: runs exchange
+    their kinds within a task. `difference.final` (also by task): the final accuracy, of the likeliest label where the
+    task has labels, over runs and `draws` draws of test examples.
+
+    Raises UserError where no task has runs of both kinds, or runs have no learning curves.
+    """
+    table, compared = _times(runs)
+    result = Result(tables={"runs": table})
+    time = _time_numbers(result, table, permutations, seed)
+    final = _final_numbers(result, compared, table, Bootstrap(draws, seed))
+    result.findings = [_time_finding(time, table), _final_finding(final, table)]
+    premises, counts = learned(compared.table), table.groupby(["task", "random"]).size().unstack().to_numpy().tolist()
+    possible = Premise(
+        least_dealt_p(counts) < 0.05,
+        f"{len(table)} runs can give a p below .05",
+        "four runs of each kind, or several tasks",
+    )
+    time_claim = decided(
+        "random_init_takes_longer",
+        time.interval,
+        result.findings[0].sentence,
+        p=time.p,
+        premises=[*premises, possible],
+    )
+    final_claim = decided(
+        "random_init_ends_lower",
+        final.estimate.interval,
+        result.findings[1].sentence,
+        below=True,
+        p=final.estimate.p(0.0),
+        premises=premises,
+        needs="more runs or test examples",
+    )
+    result.claims = [time_claim, final_claim]
+    result.figures["curves"] = _figure(compared, table)
+    return result
+
+
+def _times(runs: RunTable) -> tuple[pd.DataFrame, RunTable]:
+    """Table `runs`, and the runs in it: those of tasks that have both kinds."""
+    kinds = [_kind(run) for run in runs.runs or []]
+    rows = runs.table.assign(kind=kinds) if kinds else runs.table.assign(kind="")
+    both = {task for task, part in rows.groupby("task") if {"text", "random"} <= set(part["kind"])}
+    keep = [n for n, row in enumerate(rows.itertuples()) if row.task in both and row.kind]
+    if not keep:
+        raise UserError("inits: no task here has runs of a text and of a random init (-m init=task_text,task_vocab)")
+    compared = runs.only(keep)
+    curves = [_curve(run) for run in compared.runs or []]
+    if any(curve.empty for curve in curves):
+        raise UserError("inits: needs runs with their metrics; prompts that were trained elsewhere have none")
+    table = compared.table[["task", "init", "seed"]].assign(random=[kinds[n] == "random" for n in keep])
+    last = pd.Series([curve["loss"].iloc[-1] for curve in curves])
+    steps = pd.Series([curve["step"].iloc[-1] for curve in curves])
+    ends = last.groupby([table["task"], table["random"]]).mean().groupby("task").max()
+    table["threshold"], table["last_step"] = table["task"].map(ends), steps.groupby(table["task"]).transform("max")
+    table["time"] = [
+        _time(curve, threshold, step)
+        for curve, threshold, step in zip(curves, table["threshold"], table["last_step"], strict=True)
+    ]
+    return table, compared
+
+
+def _kind(run: Run) -> str:
+    kind = run.info["config"]["init"].get("kind")
+    return "text" if kind in TEXT else "random" if kind in RANDOM else ""
+
+
+def _curve(run: Run) -> pd.DataFrame:
+    """step, loss: on validation where it was scored, else on what was."""
+    metrics = run.metrics
+    watched = metrics[metrics["split"] == "validation"] if len(metrics) else metrics
+    return watched if len(watched) else metrics[metrics["split"] != "train"] if len(metrics) else metrics
+
+
+def _time(curve: pd.DataFrame, threshold: float, last_step: int) -> float:
+    reached = curve.loc[curve["loss"] <= threshold, "step"]
+    return float(reached.iloc[0] / last_step) if len(reached) else 1.0
+
+
+def _time_numbers(result: Result, table: pd.DataFrame, permutations: int, seed: int) -> Number:
+    """Numbers time.* and difference.time.*; returns difference.time."""
+    names = {False: "text", True: "random"}
+    differences = []
+    for task, rows in table.groupby("task", sort=False):
+        means = {}
+        for random, name in names.items():
+            times = rows.loc[rows["random"] == random, "time"].to_numpy()
+            low, high = t_mean(times, least=0.0, most=1.0)
+            result.number(f"time.{task}.{name}", times.mean(), len(times), "runs", low, high)
+            means[random] = times.mean(), (0.0 if low is None else low, 1.0 if high is None else high)
+        (one, interval), (other, other_interval) = means[True], means[False]
+        differences.append((one - other, *newcombe(one, interval, other, other_interval)))
+        result.number(f"difference.time.{task}", differences[-1][0], len(rows), "runs", *differences[-1][1:])
+    value_T, low_T, high_T = np.array(differences).T
+    value, down, up = value_T.mean(), np.linalg.norm(value_T - low_T), np.linalg.norm(high_T - value_T)
+    low, high = max(value - down / len(value_T), -1.0), min(value + up / len(value_T), 1.0)
+    p = _exchanged_p(table, permutations, seed)
+    return result.number("difference.time", value, len(table), "runs", low, high, p)
+
+
+def _exchanged_p(table: pd.DataFrame, permutations: int, seed: int) -> float:
+    """Two-sided p of the mean difference over tasks: runs exchange their kinds within a task."""
+    task_N, time_N = pd.factorize(table["task"])[0], table["time"].to_numpy(float)
+    random_N = table["random"].to_numpy(bool)
+
+    def statistic(kinds_N: np.ndarray) -> float:
+        parts = [time_N[(task_N == t) & kinds_N].mean() - time_N[(task_N == t) & ~kinds_N].mean() for t in set(task_N)]
+        return float(np.mean(parts))
+
+    null = np.array([statistic(random_N[order_N]) for order_N in orders_within(task_N, permutations, seed)])
+    return permutation_p(statistic(random_N), null, "two-sided")
+
+
+def _final_numbers(result: Result, runs: RunTable, table: pd.DataFrame, bootstrap: Bootstrap) -> Difference:
+    """Numbers difference.final.*; returns the difference over all tasks."""
+    scored = logged_scores(runs.runs or [], table["task"], right=chosen)
+    random_N = table["random"].to_numpy(bool)
+
+    def difference(name: str, members: Sequence[bool], tasks_equal: bool) -> Difference:
+        one = replace(scored.where(lambda s: members[s] and bool(random_N[s])), tasks_equal=tasks_equal)
+        other = replace(scored.where(lambda s: members[s] and not random_N[s]), tasks_equal=tasks_equal)
+        return add_difference(result, name, one, other, bootstrap)
+
+    tasks = order_of_appearance(table["task"])
+    for task in tasks:
+        difference(f"difference.final.{task}", (table["task"] == task).tolist(), False)
+    return difference("difference.final", [True] * len(table), True)
+
+
+def _time_finding(time: Number, table: pd.DataFrame) -> Finding:
+    low, high = time.interval
+    says = "takes longer" if low > 0 else "is faster" if high < 0 else "is not shown to take longer or less long"
+    if time.p is not None and time.p >= 0.05:
+        says = "is not shown to take longer or less long"
+    never = int((table["time"] >= 1).sum())
+    return Finding.of(
+        time,
+        f"A random init {says} to train than a text: by {time.value:+.2f} ({low:+.2f} to {high:+.2f}) of its task's "
+        f"steps (p = {time.p:.2g}; {never} of {len(table)} runs learn at the last step or never; n = {len(table)} "
+        f"runs, {table['task'].nunique()} tasks).",
+    )
+
+
+def _final_finding(final: Difference, table: pd.DataFrame) -> Finding:
+    says = final.verdict("ends higher than", "is not shown to end higher or lower than", "ends lower than")
+    return Finding.of(
+        final.number,
+        f"A random init {says} a text: {in_points(final)} of accuracy (n = {len(table)} runs, "
+        f"{final.number.n} test examples{final.reach}).",
+    )
+
+
+def _figure(runs: RunTable, table: pd.DataFrame) -> str:
+    """A panel per task: the loss of every run over its steps, in the colour of its init's kind."""
+    tasks = order_of_appearance(table["task"])
+    with small_multiples(len(tasks), 2, height=2.6) as (figure, axes):
+        for axis, task in zip(axes, tasks, strict=True):
+            for run, row in zip(runs.runs or [], table.itertuples(), strict=True):
+                if row.task == task:
+                    curve, name = _curve(run), "random init" if row.random else "text"
+                    axis.plot(curve["step"], curve["loss"], color=COLOURS[int(row.random)], linewidth=1, label=name)
+            threshold = table.loc[table["task"] == task, "threshold"].iloc[0]
+            axis.axhline(threshold, color="black", linewidth=0.7, linestyle=":", label="learned below")
+            axis.set_title(f"{task}: loss of each run", fontsize=9)
+            axis.set(xlabel="step", ylabel="loss, nats a token")
+        handles, labels = axes[0].get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=3, fontsize=8)
+        return svg(figure)
