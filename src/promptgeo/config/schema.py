@@ -59,7 +59,7 @@ class Source:
     path: str | None = None  # own csv, tsv, json, jsonl, parquet; for function_vectors and hub: a local copy
     folder: str | None = None  # of a benchmark's tasks, a folder each (CB/, RTE/, ...): read instead of the hub
     subfolder: str | None = None  # the task's own in it
-    bundled: str | None = None  # file name in the bundled data
+    bundled: str | None = None  # file in the bundled data, or a folder of train, validation and test files
     function_vectors: str | None = None  # file name in the function-vectors repository
     sha256: str | None = None  # expected SHA-256 of that file
     # a text file of each class, a line an example, in the order of task.labels: what task.source.path=<folder> may hold

@@ -1,7 +1,8 @@
 """Where do examples come from? Bundled data, the function-vectors repository, a hub dataset, or the user's own file.
 
 Every reader gives {split name: rows}; a source without splits of its own has one, "all". A bundled file's splits, and
-those of an own file, are in its column `split`, where it has one. Only the splits that a task uses are read.
+those of an own file, are in its column `split`, where it has one; a folder's are its files. Only the splits that a task
+uses are read.
 """
 
 import csv
@@ -108,11 +109,13 @@ def _read_once(key: ByValue) -> Table:
         return _own(source, split)
     if not source.bundled:
         raise UserError(f"task={name}: has no bundled data; set task.source.path=<your file> or task.source.kind=hub")
-    return _bundled(source.bundled)
+    return _bundled(source.bundled, split)
 
 
-def _bundled(file: str) -> Table:
-    path = Path(str(files("promptgeo.data"))) / "bundled" / file
+def _bundled(name: str, split: Split) -> Table:
+    path = Path(str(files("promptgeo.data"))) / "bundled" / name
+    if path.is_dir():
+        return _folder(path, split)
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     return _by_column(Rows(rows)) if "split" in rows[0] else {"all": lambda: Rows(rows)}
