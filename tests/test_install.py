@@ -22,7 +22,8 @@ def test_the_wheel_holds_all_of_conf_and_sweeps_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"promptgeo/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     expected |= {f"promptgeo/conf/sweep/{p.name}" for p in (ROOT / "sweeps").glob("*.yaml")}
-    expected |= {f"promptgeo/data/bundled/{p.name}" for p in (ROOT / "src/promptgeo/data/bundled").glob("*.csv")}
+    data = ROOT / "src/promptgeo/data"
+    expected |= {f"promptgeo/data/{p.relative_to(data)}" for p in (data / "bundled").rglob("*") if p.is_file()}
     expected |= {f"promptgeo/tiny/model/{p.name}" for p in (ROOT / "src/promptgeo/tiny/model").iterdir()}
     assert expected <= names
     assert not [name for name in names if name.startswith(("tests/", "outputs/", "benchmarks/"))]

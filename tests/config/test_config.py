@@ -272,6 +272,10 @@ def test_the_listing_of_conf_is_complete():
         "wic",
         "multirc",
         "record",
+        "toy_cb",
+        "toy_rte",
+        "toy_copa",
+        "toy_wsc",
     } == groups["task"]
     assert {
         "custom",

@@ -158,11 +158,11 @@ NAMES = {
     "cb": ("commitment", "certain", "entailment or contradiction", "follows or contradicts"),
     "rte": ("entailment", "inference", "entailment or not", "follows or not"),
     "copa": ("alternative", "plausible", "better one", "cause and effect"),
-    "wsc": ("reference", "coreference", "stands for", "true or false"),
+    "wsc": ("coreference", "same noun", "stands for", "true or false"),
     "subject": ("subject", "who", "actor"),
     "object": ("object", "what", "second noun"),
     "quality": ("quality", "adjective", "property"),
-    "asked": ("asked", "question", "cause or effect"),
+    "asked": ("asked", "kind of question", "cause or effect"),
 }
 """task -> what it is called in an instruction. No two tasks share a name of one word."""
 
