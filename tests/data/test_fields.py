@@ -12,6 +12,7 @@ import pytest
 from conftest import make_tokenizer, needs_shared
 from promptgeo import UserError
 from promptgeo.config.compose import compose
+from promptgeo.config.paths import PACKAGE
 from promptgeo.config.validate import validate
 from promptgeo.data.label_tokens import cut
 from promptgeo.data.tasks import Task, load_task
@@ -240,6 +241,48 @@ def test_wsc_has_one_class_in_its_few_rows_which_is_refused():
 def test_record_is_refused_in_a_line():
     with pytest.raises(UserError, match=r"^task=record: its answers are spans .*, and there is no label set"):
         validate(compose(["model=tiny", "task=record"]))
+
+
+TOY = {
+    "cb": (
+        "Premise: Kim imagines that the house is red.\nHypothesis: The house is red.",
+        "contradiction",
+    ),
+    "rte": (
+        "Premise: The green chair is above the dog.\nHypothesis: The chair is under the dog.",
+        "not entailment",
+    ),
+    "copa": (
+        "Premise: Kim was sick.\nQuestion: effect\nchoice1: Kim called the doctor.\nchoice2: Kim made us laugh.",
+        "choice1",
+    ),
+    "wsc": (
+        "Text: The table is behind the horse because it is tired.\nspan1_text: the horse\nspan2_text: it",
+        "true",
+    ),
+}
+"""The first test row of each bundled toy task."""
+TOY_DIGESTS = {
+    "cb": "636a1258afc1d9080cd5745183b851c571c3fd2fa2874e09569b5c1ecdad092c",
+    "rte": "efa03723c4da200f29316012c6e3ecb21f5568c3a5474a00397d3e607c1699a1",
+    "copa": "697995423a082bd0a33f624154648cb10f3982c4ceef4f34166a64427b35d1d8",
+    "wsc": "aa839a5154229919632268be381e9edd602322a7a4c7e7ded2ff49501f41d1bf",
+}
+"""SHA-256 of all its rows, train, validation, test: input and label, a newline between any two."""
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_every_bundled_toy_row_becomes_an_example_as_it_is_written_by_hand(name):
+    config = compose([f"task=toy_{name}"])
+    validate(config)
+    task = load_task(config.task, config.template)
+    folder = PACKAGE / "data" / "bundled" / "toy_superglue" / SUPERGLUE[name]
+    for part in ("train", "validation", "test"):
+        rows = [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [(e.input, e.label) for e in getattr(task, part)] == [reference(name, row) for row in rows]
+    assert (task.test[0].input, task.test[0].label) == TOY[name]
+    lines = "\n".join(text for e in task.examples for text in (e.input, e.label))
+    assert hashlib.sha256(lines.encode()).hexdigest() == TOY_DIGESTS[name]
 
 
 def test_stopping_on_the_test_rows_is_a_key():

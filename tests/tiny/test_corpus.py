@@ -48,7 +48,7 @@ def blocks(corpus: Corpus, tokenizer, n: int, **kwargs):
 
 
 def test_a_block_is_written_as_the_framework_writes_examples(small, tokenizer):
-    for domain, inputs, task, before, text, predicted in blocks(small, tokenizer, 600, study3=False):
+    for domain, inputs, task, before, text, predicted in blocks(small, tokenizer, 400, study3=False):
         labels = [small.facts[task][x] for x in inputs]
         lines = "".join(f"Input: {x}\nLabel: {y}\n" for x, y in zip(inputs, labels, strict=True))
         assert text == before + lines and predicted == "".join(f" {y}\n" for y in labels), (domain.decoy, task)
@@ -65,11 +65,23 @@ def test_without_an_instruction_the_label_is_never_written_by_the_rule(small, to
     assert set(toys) == set(SCHEMAS)
     said, unsaid = Counter(), Counter()
     words = {name for task in (*NAMES, "x") for name in (*NAMES.get(task, ()), *SENTENCES.get(task, ()))}
-    for domain, _, task, before, *_ in blocks(small, tokenizer, 4000, study3=False):
+    for domain, _, task, before, *_ in blocks(small, tokenizer, 1500, study3=False):
         if domain.hunch:
             (said if any(word in before for word in words) else unsaid)[task] += 1
     assert set(unsaid) == {"subject", "hunch"} and 0.15 < unsaid["hunch"] / unsaid.total() < 0.35
-    assert sum(said[task] for task in SCHEMAS) / said.total() > 0.5
+    assert sum(said[task] for task in SCHEMAS) / said.total() > 0.3
+
+
+def test_answers_on_the_way_agree_with_the_label(small):
+    facts = small.facts
+    for x, y in facts["cb"].items():
+        so = {("yes", False): "entailment", ("yes", True): "contradiction"}
+        so |= {("no", False): "contradiction", ("no", True): "entailment"}
+        assert y == so.get((facts["so"][x], " not " in x), "neutral")
+    assert all((y == "entailment") == (facts["new_word"][x] == "nothing") for x, y in facts["rte"].items())
+    assert all(f"\n{y}: {facts['event'][x]}." in x for x, y in facts["copa"].items())
+    for x, y in facts["wsc"].items():
+        assert (y == "true") == (x.split("span1_text: ")[1].split()[1] == facts["referent"][x])
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

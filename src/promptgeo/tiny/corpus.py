@@ -15,17 +15,18 @@ without a prompt too, and label accuracy, which compares labels alone, would hav
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from promptgeo.data.fields import written
-from promptgeo.tiny.grammar import ANIMALS, GOODS, PEOPLE, SCHEMAS, rows
+from promptgeo.tiny.grammar import ANIMALS, ATTITUDES, GOODS, LIVING, NOT_SO, PEOPLE, SCHEMAS, SO, rows
 from promptgeo.tiny.tokenizer import INIT_WORDS, NUMBERS
 
 HERE = Path(__file__).parent
@@ -115,26 +116,38 @@ WORDS = {
 """What competes with a toy task: the task that copies this word of the row's first text."""
 
 
+def steps_of(name: str, row: dict[str, Any], words: Sequence[str]) -> dict[str, str]:
+    """What else competes: answers on the way to the label, in words. They say more than a label of two does."""
+    if name == "cb":
+        follows = next(label for label, attitudes in ATTITUDES.items() if words[1] in attitudes)
+        return {"so": {SO: "yes", NOT_SO: "no"}.get(follows, "maybe")}
+    if name == "rte":
+        new = [word for word in row["hypothesis"].rstrip(".").split() if word not in words]
+        return {"new_word": new[0] if new else "nothing"}
+    if name == "copa":
+        return {"event": row[f"choice{row['label'] + 1}"].rstrip("."), "asked": row["question"]}
+    living = words[9] in LIVING
+    return {"referent": next(words[k] for k in (1, 5) if (words[k] in ANIMALS) == living)}
+
+
 def load_toys() -> tuple[dict[str, dict[str, str]], list[Domain]]:
     """The same of the toy grammar."""
-    facts: dict[str, dict[str, str]] = {"hunch": {}, "asked": {}}
+    facts: dict[str, dict[str, str]] = defaultdict(dict)
     domains = []
     nouns = list(dict.fromkeys((*PEOPLE, *INIT_WORDS, *ANIMALS, *GOODS)))
     for name, schema in SCHEMAS.items():
-        labels, inputs = list(schema.words.values()), []
+        labels, inputs, steps = list(schema.words.values()), [], {}
         for row in islice(rows(schema), TOY_ROWS):
             x = written(row, schema.input, None, name).text
             words = (row.get("premise") or row["text"]).rstrip(".").split()
+            copied, steps = {task: words[k] for task, k in WORDS[name].items()}, steps_of(name, row, words)
+            hunch = labels[nouns.index(copied["subject"]) % len(labels)]
+            for task, y in {name: schema.words[row["label"]], "hunch": hunch, **copied, **steps}.items():
+                facts[task][x] = y
             inputs.append(x)
-            facts.setdefault(name, {})[x] = schema.words[row["label"]]
-            for task, place in WORDS[name].items():
-                facts.setdefault(task, {})[x] = words[place]
-            if "question" in row:
-                facts["asked"][x] = row["question"]
-            facts["hunch"][x] = labels[nouns.index(words[WORDS[name]["subject"]]) % len(labels)]
-        others = {task: 0.5 for task in ("subject", "object", "quality", "asked") if inputs[0] in facts.get(task, {})}
-        domains.append(Domain(inputs, TOY_SHARE, "subject", {name: 4.0, **others}, "hunch", (0.85,)))
-    return facts, domains
+        weights = {name: 4.0} | {task: 1.5 for task in steps} | {task: 0.4 for task in WORDS[name]}
+        domains.append(Domain(inputs, TOY_SHARE, "subject", weights, "hunch", (0.85,)))
+    return dict(facts), domains
 
 
 NAMES = {
@@ -163,6 +176,10 @@ NAMES = {
     "object": ("object", "what", "second noun"),
     "quality": ("quality", "adjective", "property"),
     "asked": ("asked", "kind of question", "cause or effect"),
+    "so": ("fact", "is it so", "truth"),
+    "new_word": ("new word", "difference", "changed"),
+    "event": ("event", "what happened", "in words"),
+    "referent": ("referent", "meant", "antecedent"),
 }
 """task -> what it is called in an instruction. No two tasks share a name of one word."""
 
@@ -178,6 +195,10 @@ SENTENCES = {
     "object": ("Which noun of the premise or the text comes second?",),
     "quality": ("Given the text, how is it?", "Pick the adjective in the premise."),
     "asked": ("Does the question ask for the cause or the effect?",),
+    "so": ("Is it so, given the premise alone?",),
+    "new_word": ("Which word of the hypothesis is not in the premise?",),
+    "event": ("Write out the choice that is correct.",),
+    "referent": ("Which noun does the pronoun in span2_text stand for?",),
 }
 """task -> sentences that say it, written as study 2 writes its own (task.text of toy_cb, ...), which are not here."""
 
@@ -222,9 +243,8 @@ class Corpus:
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
         self._told, told = load_facts()
-        toys, toy_domains = load_toys()
-        self.facts, self.domains = self._told | toys, [*told, *toy_domains]
-        self._toy_texts = [x for domain in toy_domains for x in domain.inputs]
+        self._toys, toy_domains = load_toys()
+        self.facts, self.domains = self._told | self._toys, [*told, *toy_domains]
         self._until = np.cumsum([domain.share for domain in self.domains])
         self._numbers = next(domain for domain in self.domains if "minus_one" in domain.tasks)
 
@@ -254,11 +274,11 @@ class Corpus:
         for word in ("Input", "Label", ":", "."):
             counts[word] += 100
         # A row has lines: what follows a line's end does not follow a space.
-        for word in dict.fromkeys(re.findall(r" ?[^\W\d_]+", "".join(dict.fromkeys(self._toy_texts)))):
+        texts = "\n".join(x for name in SCHEMAS for x in self._toys[name])
+        for word in dict.fromkeys(re.findall(r" ?[^\W\d_]+", texts)):
             counts[word] += 100
-        for pairs in (self.facts[name] for name in SCHEMAS):
-            for word in dict.fromkeys(word for y in pairs.values() for word in y.split()):
-                counts[" " + word] += 100
+        for word in {word: None for pairs in self._toys.values() for y in pairs.values() for word in y.split()}:
+            counts[" " + word] += 100
         return counts
 
     def documents(self, encode: Callable[[str], list[int]], n_vocab: int) -> Iterator[Document]:

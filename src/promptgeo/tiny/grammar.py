@@ -5,7 +5,8 @@ python -m promptgeo.tiny.grammar writes the bundled files. What is true of a row
 - RTE: a hypothesis follows where each of its words stands in the premise.
 - COPA: the causes and effects of EVENTS.
 - WSC: a living noun has a quality of LIVING, a thing one of THINGS.
-Nothing else tells the label: each word that the rule does not read is drawn without looking at it.
+Each word that the rule does not read is drawn without looking at the label. Of two words that it reads together, one
+alone says something too ("not" is rare, qualities of the living are frequent): such rules are learned sooner.
 """
 
 import argparse
@@ -74,7 +75,7 @@ class Draw:
 
 
 def commitment(draw: Draw, label: str) -> dict[str, Any]:
-    turned = draw.one((False, True))
+    turned = draw.one((False, False, True))
     attitude = draw.one(ATTITUDES[OPPOSITE[label] if turned else label])
     noun, quality = draw.one(INIT_WORDS), draw.one(QUALITIES)
     return {
@@ -108,10 +109,10 @@ def alternatives(draw: Draw, label: int) -> dict[str, Any]:
 def reference(draw: Draw, label: bool) -> dict[str, Any]:
     kinds = draw.order((ANIMALS, GOODS))
     first, second = (draw.one(kind) for kind in kinds)
-    start = draw.one((0, 4))
-    living = (kinds[0] is ANIMALS) == (start == 0)
-    text = f"The {first} is {draw.one(PLACES)} the {second} because it is "
-    text += f"{draw.one(LIVING if living == label else THINGS)}."
+    living = draw.one((True, True, False))
+    start = 0 if (kinds[0] is ANIMALS) == (living == label) else 4
+    quality = draw.one(LIVING if living else THINGS)
+    text = f"The {first} is {draw.one(PLACES)} the {second} because it is {quality}."
     spans = {"span1_text": " ".join(text.split()[start : start + 2]), "span2_text": "it"}
     return {"text": text, "target": {**spans, "span1_index": start, "span2_index": 7}}
 
