@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from promptgeo.analysis.geometry.planes import classical_mds, neighbour_ranks, pca, trustworthiness
 from promptgeo.analysis.geometry.tokens import cosine_distances, l2_distances
-from promptgeo.analysis.questions.projection import classical_mds, neighbour_ranks, pca, projection, trustworthiness
+from promptgeo.analysis.questions.projection import projection
 from promptgeo.analysis.result import Number, Result
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable

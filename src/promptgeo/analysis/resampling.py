@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import islice, product
 from itertools import permutations as all_orders
 from math import exp, factorial, lgamma
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,8 @@ STILL = 1e-9
 """Draws that differ by less do not vary: sums of the same numbers may differ in their last bits."""
 EXACT_UNITS = 12
 """Up to so many units all sign flips are enumerated (4,096)."""
+EXACT_ORDERS = 5040
+"""Up to so many all orders are enumerated: of 7 things."""
 
 
 # Draws.
@@ -138,10 +140,43 @@ def newcombe(
     first: float, first_interval: tuple[float, float], second: float, second_interval: tuple[float, float]
 ) -> tuple[float, float]:
     """Interval of first - second from an interval of each, within [-1, 1] (Newcombe 1998, method 10)."""
-    (low, high), (other_low, other_high) = first_interval, second_interval
-    difference = first - second
-    down, up = np.hypot(first - low, other_high - second), np.hypot(high - first, second - other_low)
-    return float(max(difference - down, -1.0)), float(min(difference + up, 1.0))
+    low, high = sum_interval([first, second], [first_interval, second_interval], [1.0, -1.0])
+    return max(low, -1.0), min(high, 1.0)
+
+
+def sum_interval(
+    values: Sequence[float], intervals: Sequence[tuple[float, float]], times: Sequence[float]
+) -> tuple[float, float]:
+    """Interval of a sum of independent estimates, each so many times, from an interval of each.
+
+    The half-widths on either side add up in squares, which intervals need not have alike (Zou and Donner 2008).
+    """
+    times_K, values_K, ends_K2 = np.array(times), np.array(values), np.array(intervals)
+    towards_K2 = np.where(times_K[:, None] < 0, ends_K2[:, ::-1], ends_K2)
+    down, up = np.linalg.norm(times_K[:, None] * (towards_K2 - values_K[:, None]), axis=0)
+    total = float(times_K @ values_K)
+    return float(total - down), float(total + up)
+
+
+def variance_interval(variance: float, freedom: int) -> tuple[float, float]:
+    """95 % interval of the variance of a normal quantity from one of so many degrees of freedom (chi-square)."""
+    from scipy.special import chdtri
+
+    most, least = float(chdtri(freedom, 0.025)), float(chdtri(freedom, 0.975))
+    return variance * freedom / most, variance * freedom / least
+
+
+def log_jackknife_interval(value: float, without_N: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a positive value from what it is without each of N runs: the jackknife of its logarithm.
+
+    Of a variance of 3 to 8 points in 1 to 1,000 dimensions it covers 95 to 98 %; the plain jackknife 83 in one.
+
+    Raises ValueError where one of them is not positive: a logarithm says nothing of it.
+    """
+    if min(value, float(without_N.min())) <= 0:
+        raise ValueError("an interval by logarithms needs positive values")
+    low, high = jackknife_interval(float(np.log(value)), np.log(without_N))
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def percentile_interval(draws_B: np.ndarray, method: Literal["linear", "nearest"] = "linear") -> tuple[float, float]:
@@ -467,6 +502,56 @@ def swap_p(statistic: Callable[[np.ndarray], np.ndarray], units: int, permutatio
         return float((~(null_B < observed - 1e-12 * max(observed, 1.0))).mean())  # a swap without a difference counts
     swaps_BU = np.random.default_rng(seed).random((permutations, units)) < 0.5
     return permutation_p(observed, np.abs(statistic(swaps_BU)))
+
+
+def cochran_p(correct_NE: np.ndarray) -> float:
+    """p of N runs that answer the same E examples equally well, against some being better (Cochran 1950, Q).
+
+    correct_NE: bool. Runs are exchanged within examples: how hard an example is does not count. By chi-square with
+    N - 1 degrees of freedom; 1 where no example tells runs apart.
+    """
+    from scipy.special import chdtrc
+
+    q, freedom = cochran_q(correct_NE)
+    return float(chdtrc(freedom, q)) if np.isfinite(q) else 1.0
+
+
+def cochran_q(correct_NE: np.ndarray) -> tuple[float, int]:
+    """(Cochran's Q, its degrees of freedom); nan where no example tells runs apart. Q of several tasks add up."""
+    correct_NE = np.asarray(correct_NE, dtype=np.float64)
+    n, of_run_N, of_example_E = len(correct_NE), correct_NE.sum(1), correct_NE.sum(0)
+    apart = float((of_example_E * (n - of_example_E)).sum())
+    q = n * (n - 1) * float(((of_run_N - of_run_N.mean()) ** 2).sum()) / apart if apart else float("nan")
+    return q, n - 1
+
+
+class RankCorrelation(NamedTuple):
+    """Spearman's, of few units."""
+
+    rho: float
+    """nan where all values of a side are equal."""
+    p: float
+    """Two-sided, by permutations: all of them where there are few."""
+    least_p: float
+    """The least that any order of these values could have: a full agreement's."""
+
+
+def rank_correlation(one_U: np.ndarray, other_U: np.ndarray, permutations: int, seed: int) -> RankCorrelation:
+    """Spearman's rho of two quantities of U units, ties at their mean rank.
+
+    Units are exchanged as wholes: in all orders where these are no more than 5,040 (7 units), else in so many.
+    """
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(x_U) - (len(x_U) + 1) / 2 for x_U in (one_U, other_U)]
+    scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    if not scale:
+        return RankCorrelation(float("nan"), 1.0, 1.0)
+    few = factorial(min(len(one_U), 20)) <= EXACT_ORDERS
+    orders, _ = other_orders(len(one_U), EXACT_ORDERS if few else permutations, seed)
+    every_B = np.array([ranks[0] @ ranks[1], *ranks[1][np.array(orders)] @ ranks[0]])
+    p, least = (float((np.abs(every_B) >= x - STILL).mean()) for x in (abs(every_B[0]), np.abs(every_B).max()))
+    return RankCorrelation(float(every_B[0]) / scale, p, least)
 
 
 def t_quantile(level: float, freedom: float) -> float:
