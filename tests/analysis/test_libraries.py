@@ -10,9 +10,9 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 from sklearn import manifold
 
+from promptgeo.analysis.geometry.planes import classical_mds, neighbour_ranks, pca, trustworthiness
 from promptgeo.analysis.geometry.variance import Inner, omega2, unit
 from promptgeo.analysis.question import Convention, Of
-from promptgeo.analysis.geometry.planes import classical_mds, neighbour_ranks, pca, trustworthiness
 from promptgeo.analysis.questions.sequences import sequences
 from promptgeo.analysis.resampling import (
     bootstrap_mean,
