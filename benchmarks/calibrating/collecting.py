@@ -41,9 +41,10 @@ FEW = {
     "transplant": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "dimension": ("all alike", "untrained", "planted"),
     "composition": ("all alike", "failed trainings", "planted"),
+    "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
 }
-"""Analyses that take long: the scenarios that they are asked about."""
+"""Analyses that take long, or need what few scenarios have: the scenarios that they are asked about."""
 ONLY: dict[str, dict[str, Any]] = {
     "convexity": {"steps": 5, "mixtures": 40},
     "projection": {"perplexity": 5.0},
@@ -119,6 +120,8 @@ def needs_model(name: str) -> bool:
 
 def fits(name: str, scenario: Geometry | Skills) -> bool:
     few = FEW.get(name)
+    if isinstance(scenario, Geometry) and scenario.only and name not in scenario.only:
+        return False
     return needs_model(name) == isinstance(scenario, Skills) and (few is None or scenario.name in few)
 
 

@@ -59,6 +59,10 @@ TESTS = (
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
     Test("inits", r"difference\.time", "inits_differ", planted=False),
+    Test("stochasticity", r"cv\.signs(\..*)?", "groups"),
+    Test("stochasticity", r"cv(\.(?!signs|random).*)?", "equidistant"),
+    Test("stochasticity", r"spearman\..*_accuracy", "unsure", planted=False),
+    Test("stochasticity", r"spearman\..*", "harder"),
     Test("explanation", r"js\.own\..*", "words"),
     Test("speaking_probes", r"difference\..*", "words"),
     Test(
@@ -84,12 +88,14 @@ REASONS = {
     r".* \| .*(random_vocabulary|\.vocabulary)": "the vocabulary is one and the same in all draws",
     r".* \| .*(base_rate|expected)": "of a sample of the vocabulary or of labels dealt anew, which no run decides",
     r"neighbours \| (nearest_word|prompts_have_neighbours)": "about the stand-in's vocabulary, which is random",
+    r"stochasticity \| published\..*": "of the study's own table, which no run decides",
+    r"stochasticity \| cv\.random.*": "the range of a null distribution, not an interval of these runs",
     r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
 }
 """analysis | name -> why a line has no truth in any scenario."""
-RANGES = r".*\.how_far"
+RANGES = r".*\.how_far|cv\.signs.*"
 """Names whose interval is the range of a null distribution, not of a number of these runs; their p are judged."""
-PLANTED = ("study 3", "planted")
+PLANTED = ("study 3", "planted", "equidistant", "groups", "harder move")
 """Scenarios with effects of a published size, or as large as trainings have: of these the power is told."""
 GEOMETRIC = r"dimension \| (radius|ratio)\..*"
 """Numbers that are geometric means: so is what they are on average over draws."""
@@ -160,6 +166,9 @@ CLAIMS: dict[str, Truth] = {
     "answer_depends_on_rate": _without("rate"),
     "random_init_takes_longer": lambda scenario, of: False,
     "random_init_ends_lower": lambda scenario, of: False,
+    "equidistant": _without("equidistant", ("equidistant",)),
+    "harder_vary_more": _without("harder", ("harder move",)),
+    "harder_move_further": _without("harder", ("harder move",)),
     "angle_counts_more": lambda scenario, of: None,
 }
 

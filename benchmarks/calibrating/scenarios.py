@@ -27,6 +27,8 @@ from promptgeo.runs.task import task_of
 WORDS = ("cat", "dog", "bird", "book", "house", "chair", "pen", "paper", "water", "river")
 TASKS = ("plus_one", "plus_two", "country_capital", "lowercase_first_letter", "present_past", "singular_plural")
 CHECKPOINTS = 3
+STUDY_2 = ("stochasticity",)
+"""Analyses of runs by whole prompts, which need several seeds of a cell."""
 
 
 # Where prompts lie: no model is asked.
@@ -56,6 +58,16 @@ class Geometry:
     """How many times farther the last task moves its prompts than the first."""
     drop: tuple[tuple[int, int, int], ...] = ()
     """(init, task, seed) of runs that are missing."""
+    own: float = 0.0
+    """Of the P0s of the last init: each run has one of its own, at each position."""
+    apart: str = ""
+    """Where the runs of a task and init lie of each other, noise aside: equidistant, or in two groups."""
+    graded: float = 0.0
+    """By how much P0's accuracy falls from the first task to the last."""
+    unsure: float = 0.0
+    """Standard deviation of trained accuracy between runs."""
+    only: tuple[str, ...] = ()
+    """The analyses that are asked about it; (): all of places."""
 
     def absent(self, of: str) -> set[str]:
         """The effects that there are none of; of: prompt or delta, "" for a question that asks of both.
@@ -77,6 +89,10 @@ class Geometry:
             "spread.task": self.moved - 1 + self.task,
             "spread.position": self.moved - 1 + self.position,
             "rate": 0.0,  # the runs of both rates are drawn alike
+            "equidistant": float(self.apart == "equidistant"),
+            "groups": float(self.apart == "groups"),
+            "harder": self.graded * (self.moved - 1),
+            "unsure": 0.0,  # no task's runs differ more than another's
         }
         return {effect for effect, strength in strengths.items() if not strength}
 
@@ -102,11 +118,14 @@ class Geometry:
         embeddings = stand_in(name).embeddings_Vd.numpy()
         words_Id = embeddings[[stand_in(name).encode(f" {word}")[0] for word in WORDS[: self.inits]]]
         initial = np.broadcast_to((self.word * words_Id)[init_N][:, None], shape)
+        if self.own:
+            initial = initial + self.own * (init_N == self.inits - 1)[:, None, None] * generator.normal(size=shape)
         cells = generator.normal(size=(self.inits, self.tasks, 1, WIDTH))[init_N, task_N]
         delta = self.init * init_Id[init_N][:, None] + self.task * task_Td[task_N][:, None]
         delta = delta + self.position * position_Pd + self.cell * cells
         delta = delta + self.run * generator.normal(size=(len(rows), 1, WIDTH))
-        delta = (delta + self.noise * generator.normal(size=shape)) * moved_T[task_N][:, None, None]
+        noise = self.noise * (generator.normal(size=shape) if not self.apart else self._placed(rows, generator))
+        delta = (delta + noise) * moved_T[task_N][:, None, None]
         steps = np.arange(1, CHECKPOINTS + 1)
         path = initial[:, None] + delta[:, None] * (steps / CHECKPOINTS)[:, None, None]
         table = pd.DataFrame(
@@ -123,11 +142,29 @@ class Geometry:
                 "steps": 100,
                 "n": 100,
                 "accuracy_none": 0.05,
-                "accuracy_initial": 0.05,
+                "accuracy_initial": 0.05 - self.graded * task_N / max(self.tasks - 1, 1),
                 "accuracy_final": 0.95,
             }
         )
+        if self.unsure:
+            table["accuracy_final"] += self.unsure * generator.normal(size=len(table))
         return RunTable.from_arrays(initial + delta, table, initial, path, steps)
+
+    def _placed(self, rows: list[tuple[int, int, int]], generator: np.random.Generator) -> np.ndarray:
+        """[N, P, d]: the runs of each cell at the corners of a regular simplex, or about two centres."""
+        placed = np.empty((len(rows), self.length, WIDTH))
+        cells = [row[:2] for row in rows]
+        for cell in dict.fromkeys(cells):
+            members = [n for n, other in enumerate(cells) if other == cell]
+            if self.apart == "equidistant":
+                corners = np.linalg.qr(generator.normal(size=(self.length * WIDTH, len(members))))[0].T
+                corners *= np.sqrt(self.length * WIDTH)
+            else:
+                centres = generator.normal(size=(2, self.length * WIDTH))
+                corners = centres[np.arange(len(members)) % 2]
+                corners = corners + 0.3 * generator.normal(size=corners.shape)
+            placed[members] = corners.reshape(len(members), self.length, WIDTH)
+        return placed
 
 
 GEOMETRY = (
@@ -147,6 +184,12 @@ GEOMETRY = (
     Geometry("untrained", noise=0.01),
     Geometry("four runs", inits=2, tasks=2, seeds=1),
     Geometry("eight runs", inits=2, tasks=4, seeds=1),
+    # Study 2's question: tasks of four runs from one P0, and of four from P0s of their own.
+    Geometry("own P0s", 2, 6, 4, 4, task=0.5, own=0.7, unsure=0.02, graded=0.04, only=STUDY_2),
+    Geometry("six tasks", 1, 6, 4, 4, task=0.5, position=0.5, run=0.4, unsure=0.02, graded=0.04, only=STUDY_2),
+    Geometry("harder move", 1, 6, 4, 4, task=0.5, moved=3.0, unsure=0.02, graded=0.04, only=STUDY_2),
+    Geometry("equidistant", 1, 4, 4, 4, task=0.5, apart="equidistant", unsure=0.02, only=STUDY_2),
+    Geometry("groups", 1, 4, 4, 8, task=0.5, apart="groups", unsure=0.02, only=STUDY_2),
     # Study 3's grid and sizes: 10 inits x 6 tasks, P = 4; R2 of the init .247, of the task .072.
     Geometry("study 3", 10, 6, 1, 4, word=0.0, init=0.92, task=0.5, position=0.6, run=0.6, noise=1.24),
 )
