@@ -566,7 +566,8 @@ def _pictures_figure(
                     markersize=4,
                     label=f"{cell.task}, {cell.init}",
                 )
-            axis.set(xticks=[], yticks=[], title=f"{name}, {align} distances, trustworthiness {trust[name]:.2f}")
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{name} ({align}), trustworthiness {trust[name]:.2f}", fontsize=8)
         axes[0, 0].legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, fontsize=7)
         return svg(figure)
 
@@ -606,8 +607,10 @@ def _by_task_figure(of_tasks: Mapping[str, Sequence[Cell]], scales: Sequence[_Sc
                 if known:
                     points = np.concatenate(known)
                     axis.plot(np.full(len(points), x), points, "o", color=COLOURS[x % len(COLOURS)], markersize=3.5)
-            axis.set(title=title, xticks=range(len(tasks)), ylim=(0, None))
+            axis.set(xticks=range(len(tasks)), ylim=(0, None))
+            axis.set_title(title, fontsize=8)
             axis.set_xticklabels(tasks, rotation=30, ha="right")
             if scales:
                 axis.set_xlabel("harder to the right", fontsize=7)
+        axes[0, 0].set_ylabel("in the unit of the embeddings")
         return svg(figure)
