@@ -124,7 +124,7 @@ class Geometry:
         delta = self.init * init_Id[init_N][:, None] + self.task * task_Td[task_N][:, None]
         delta = delta + self.position * position_Pd + self.cell * cells
         delta = delta + self.run * generator.normal(size=(len(rows), 1, WIDTH))
-        noise = self.noise * (generator.normal(size=shape) if not self.apart else self._placed(rows, generator))
+        noise = self.noise * (generator.normal(size=shape) if not self.apart else self._placed(rows, fixed, generator))
         delta = (delta + noise) * moved_T[task_N][:, None, None]
         steps = np.arange(1, CHECKPOINTS + 1)
         path = initial[:, None] + delta[:, None] * (steps / CHECKPOINTS)[:, None, None]
@@ -150,8 +150,10 @@ class Geometry:
             table["accuracy_final"] += self.unsure * generator.normal(size=len(table))
         return RunTable.from_arrays(initial + delta, table, initial, path, steps)
 
-    def _placed(self, rows: list[tuple[int, int, int]], generator: np.random.Generator) -> np.ndarray:
-        """[N, P, d]: the runs of each cell at the corners of a regular simplex, or about two centres."""
+    def _placed(
+        self, rows: list[tuple[int, int, int]], fixed: np.random.Generator, generator: np.random.Generator
+    ) -> np.ndarray:
+        """[N, P, d]: the runs of each cell at the corners of a regular simplex, or about two centres that stay."""
         placed = np.empty((len(rows), self.length, WIDTH))
         cells = [row[:2] for row in rows]
         for cell in dict.fromkeys(cells):
@@ -160,7 +162,7 @@ class Geometry:
                 corners = np.linalg.qr(generator.normal(size=(self.length * WIDTH, len(members))))[0].T
                 corners *= np.sqrt(self.length * WIDTH)
             else:
-                centres = generator.normal(size=(2, self.length * WIDTH))
+                centres = fixed.normal(size=(2, self.length * WIDTH))
                 corners = centres[np.arange(len(members)) % 2]
                 corners = corners + 0.3 * generator.normal(size=corners.shape)
             placed[members] = corners.reshape(len(members), self.length, WIDTH)
