@@ -43,6 +43,7 @@ FEW = {
     "composition": ("all alike", "failed trainings", "planted"),
     "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
+    "semantics": ("all alike", "untrained", "planted"),
 }
 """Analyses that take long, or need what few scenarios have: the scenarios that they are asked about."""
 ONLY: dict[str, dict[str, Any]] = {
@@ -54,6 +55,8 @@ ONLY: dict[str, dict[str, Any]] = {
     "bezier": {"max_examples": 100},  # as its own file has it: of 30, rare large losses may all be missing
     "neighbours": {"epsilons": [0.5, 0.9], "permutations": 99},
     "sequences": {"permutations": 99},
+    # A lexicon and readings: the words of the stand-in's own vocabulary say nothing of any task.
+    "semantics": {"lexicon": [f"t{i}" for i in range(480, 520)], "readings": ["cosine", "csls"], "walks": 39},
     "mean_distances": {"permutations": 99},
 }
 """Options of one analysis."""

@@ -65,6 +65,8 @@ TESTS = (
     Test("stochasticity", r"spearman\..*", "harder"),
     Test("explanation", r"js\.own\..*", "words"),
     Test("speaking_probes", r"difference\..*", "words"),
+    # "way" is absent where training moves in no direction of its own: only then are no words nearer than by chance.
+    Test("semantics", r"difference\.(survival|hits|not_latin|hits_words)\..*", "way", planted=False),
     Test(
         "composition|convexity|mean_prompts|repeatable|token_operations|transplant|orthogonal|bezier",
         r"(difference|over_bar|lowest)\..*",
@@ -169,6 +171,9 @@ CLAIMS: dict[str, Truth] = {
     "equidistant": _without("equidistant", ("equidistant",)),
     "harder_vary_more": _without("harder", ("harder move",)),
     "harder_move_further": _without("harder", ("harder move",)),
+    "init_tokens_survive": _without("way"),
+    "lexicon_appears": _without("way"),
+    "other_languages_appear": _without("way"),
     "angle_counts_more": lambda scenario, of: None,
 }
 

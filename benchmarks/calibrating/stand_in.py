@@ -109,6 +109,9 @@ class StandIn:
     def vocabulary(self) -> Tensor:
         return self.embeddings_Vd
 
+    def unembedding(self) -> Tensor:
+        return self.embeddings_Vd
+
     def embed(self, ids: Tensor) -> Tensor:
         return self.embeddings_Vd[ids]
 

@@ -110,25 +110,37 @@ def tested(
     return decided(name, interval, evidence, p=holds_p, premises=premises, needs=needs)
 
 
-def learned(table: "pd.DataFrame") -> list[Premise]:
-    """That training taught the runs of a table something: of each untrained prompt whose accuracy it knows (P0, none).
+CONTROLS = {
+    "accuracy_initial": ("accuracy_final", "the trained prompts solve more than P0"),
+    "accuracy_none": ("accuracy_final", "the trained prompts solve more than no prompt"),
+    "majority": (
+        "label_accuracy",
+        "with the trained prompts the right label is the likeliest more often than it is the most frequent one",
+    ),
+}
+"""Column of what trained prompts must do better than -> (the column that is compared with it, in words)."""
 
-    By exact sign flips of whole runs; and on average in every task, or a claim about all would rest on some. Prompts
-    from elsewhere, whose accuracies are not known, have no such premise.
+
+def learned(table: "pd.DataFrame") -> list[Premise]:
+    """That training taught the runs of a table something: more than each untrained prompt whose accuracy it knows.
+
+    P0 and no prompt by accuracy; the most frequent label by label accuracy, where tasks have labels. By exact sign
+    flips of whole runs; and on average in every task, or a claim about all would rest on some. Prompts from elsewhere,
+    whose accuracies are not known, have no such premise.
     """
     premises = []
-    for which, words in {"initial": "P0", "none": "no prompt"}.items():
-        columns = {"accuracy_final", f"accuracy_{which}"} & set(table)
+    for control, (of, words) in CONTROLS.items():
+        columns = {of, control} & set(table)
         scored = table.dropna(subset=list(columns)) if len(columns) == 2 else table.iloc[:0]
         if scored.empty:
             continue
-        trained, untrained = scored["accuracy_final"].to_numpy(float), scored[f"accuracy_{which}"].to_numpy(float)
+        trained, untrained = scored[of].to_numpy(float), scored[control].to_numpy(float)
         rises = bool(np.mean(trained - untrained) > 0)
         failed = _not_learned(scored, trained - untrained)
         better = rises and not failed and sign_flip_p(trained - untrained) < LEVEL
         without = f", not in {', '.join(failed)}" if rises and failed else ""
         shares = f"{trained.mean():.0%} against {untrained.mean():.0%}{without}"
-        sentence = f"the trained prompts solve more than {words} ({shares}, n = {len(scored)} runs)"
+        sentence = f"{words} ({shares}, n = {len(scored)} runs)"
         least, needs = sign_flips_needed(LEVEL), "prompts that learned their task"
         if rises and failed:
             needs = f"prompts that learned {', '.join(failed)}"

@@ -249,6 +249,16 @@ class FrozenLM:
             parts = torch.arange(self.vocabulary_size, device=self.device).split(16384)
             return torch.cat([self.embed(ids).float().cpu() for ids in parts])
 
+    def unembedding(self) -> Tensor | None:
+        """[V, d] fp32 on CPU: the output layer's row of every such token; None where it is not as wide as a prompt.
+
+        Tied embeddings give `vocabulary`'s, up to what the embedding module does to them (Gemma: times sqrt(d)).
+        """
+        weight_Vd = self.model.get_output_embeddings().weight.detach()
+        if weight_Vd.shape[1] != self.width:
+            return None
+        return weight_Vd[: self.vocabulary_size].float().cpu()
+
     def embed(self, ids: Tensor) -> Tensor:
         """ids of any shape, int64 -> [..., d] in the model's dtype: as the first layer gets them, scaled and all."""
         return self.model.get_input_embeddings()(ids)

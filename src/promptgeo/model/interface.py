@@ -95,6 +95,13 @@ class LM(TextModel, Protocol):
     def vocabulary(self) -> Tensor:
         """[V, d] fp32 on CPU: the embedding of every token."""
 
+    def unembedding(self) -> Tensor | None:
+        """[V, d] fp32 on CPU: the row of the output layer that writes each token, without a bias.
+
+        None where that layer is of another width than the input embeddings. Tied embeddings: what `vocabulary` gives,
+        up to a scale.
+        """
+
     def embed(self, ids: Tensor) -> Tensor:
         """ids of any shape, int64 -> [..., d] in the model's dtype: as the first layer gets them, scaled and all."""
 
