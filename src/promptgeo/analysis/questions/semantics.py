@@ -12,6 +12,7 @@ Shapes: N runs, P prompt tokens of one of them, K of all, k nearest, V vocabular
 lexicon.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ BEGAN_AS = 1e-4
 """Cosine distance within which P0's token is a word of the vocabulary: rounding alone."""
 MARGINS = {"survival": 0.05, "hits": 0.2, "not_latin": 0.05}
 """More than the walks' by less than this (of tokens, of runs, of nearest tokens) would not matter."""
-LIKE_DRAWS = 999
+LIKE_DRAWS = 399
 """Lexicons of other words. They cost nothing: the nearest tokens are there."""
 AT_ONCE = 8192
 """Vectors of one pass over the vocabulary."""
@@ -208,7 +209,10 @@ class _Asked:
     def hits(self, tokens_Kk: np.ndarray, lexicons_BL: np.ndarray) -> np.ndarray:
         """[B, N] bool: which runs show a word of which lexicon."""
         word_U, shown_NU = self.shown(tokens_Kk)
-        return np.stack([shown_NU[:, np.isin(word_U, lexicon_L)].any(1) for lexicon_L in lexicons_BL])
+        column_W = np.full(len(self.words.words), -1)  # of a word that nobody shows the last, which is empty
+        column_W[word_U] = np.arange(len(word_U))
+        shown_NU = np.pad(shown_NU, ((0, 0), (0, 1)))
+        return np.stack([shown_NU[:, column_L].any(1) for column_L in column_W[lexicons_BL]])
 
     def measured(self, tokens_Kk: np.ndarray) -> dict[str, np.ndarray]:
         """[N] float64 of each run: survival (NaN without an init of words), hits (0 or 1), not_latin."""
@@ -390,8 +394,8 @@ def _as_the_study(result: Result, asked: _Asked, matrix: Readings) -> None:
     nearest = matrix.nearest(asked.points.final_Kd, Reading.cosine, STUDY)
     if (known_K := asked.init_K >= 0).any():
         _mean(result, "survival.cosine", asked.points.by_run(asked.survives(nearest.tokens_Kk), known_K))
-    hit_N = asked.points.by_run(asked.is_hit(nearest.tokens_Kk).any(1)) > 0
-    _mean(result, "hits.cosine", hit_N.astype(float))
+    hits_N = asked.points.by_run(asked.is_hit(nearest.tokens_Kk))
+    _mean(result, "hits.cosine", (hits_N > 0).astype(float))
     _mean(result, "not_latin.cosine", asked.points.by_run(asked.not_latin(nearest.tokens_Kk)))
     result.tables["nearest"] = asked.table("cosine", nearest)
     result.figures["tokens"] = _tokens_figure(asked, nearest)
@@ -416,6 +420,11 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
         result.omissions.append("semantics: one run gives no interval; train more (-m seed=0,1,2,3).")
         return
     premises = learned(asked.runs.table)
+    untaught = [premise.words for premise in premises if not premise.met]
+    if untaught:
+        result.omissions.append(
+            f"semantics: what nearest words say is told of runs that learned; not so: {untaught[0]}."
+        )
     k = seen.nearest.tokens_Kk.shape[1]
     subjects = {
         "survival": f"prompt tokens have the token that they began as among their {k} nearest",
@@ -428,13 +437,14 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
             continue
         sentence, p = _sentence(seen, what, subjects[what], numbers)
         difference, walk = numbers[f"difference.{what}"], numbers[f"{what}.walk"]
-        result.findings.append(Finding.of(difference, sentence))
+        if not untaught:
+            result.findings.append(Finding.of(difference, sentence))
         room = Premise(walk.value < 1, "prompts that went as far in random directions leave room for more", _FARTHER)
         own = [room, *(_lexicon_premises(asked) if what == "hits" else [])]
         result.claims.append(
             decided(claim, difference.interval, sentence, margin=MARGINS[what], p=p, premises=[*premises, *own])
         )
-    if agreements:
+    if agreements and not untaught:
         least = min(agreements, key=lambda number: number.value)
         result.findings.append(
             Finding.of(
@@ -500,11 +510,13 @@ def _tokens_figure(asked: _Asked, nearest: Nearest) -> str:
             for _, row in rows.iterrows():
                 mark = "*" * bool(row["survivor"]) + "+" * bool(row["lexicon"])
                 colour = COLOURS[2] if row["lexicon"] else COLOURS[0] if row["survivor"] else "black"
-                style = {"fontsize": 7, "parse_math": False}
+                style: dict[str, Any] = {"fontsize": 7, "parse_math": False, "in_layout": False}
                 axis.text(row["rank"], row["position"] + 1.4, _printed(row["token"]) + mark, color=colour, **style)
                 if row["rank"] == 1:
                     axis.text(0, row["position"] + 1.4, _printed(row["init_token"]), color="#666666", **style)
-        return svg(figure)
+        with warnings.catch_warnings():  # the page's fonts write what matplotlib's have no glyph for
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            return svg(figure)
 
 
 def _readings_figure(seen: Sequence[_Seen], numbers: dict[str, dict[str, Number]]) -> str:
