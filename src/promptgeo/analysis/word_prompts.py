@@ -3,7 +3,7 @@
 Shapes: N runs, P prompt tokens, d width, E test examples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -112,7 +112,7 @@ def _prompts(runs: RunTable, lm: LM, sets_N: list[EvaluationSet], words_N: list[
 def _by_kind(prompts: list[Prompt], correct: list[np.ndarray], survives: list[bool]) -> dict[str, Scored]:
     """The scores of each kind, a run's prompts of one kind as their mean: long prompts weigh no more than short ones.
 
-    Also reset_survivors and reset_others, of runs that have both.
+    Each task weighs the same. Also reset_survivors and reset_others, of runs that have both.
     """
     chosen: dict[tuple[str, int], list[int]] = {}
     for s, each in enumerate(prompts):
@@ -128,6 +128,7 @@ def _by_kind(prompts: list[Prompt], correct: list[np.ndarray], survives: list[bo
             [np.mean([correct[s] for s in those], axis=0) for those in of_kind.values()],
             [prompts[those[0]].evaluation_set for those in of_kind.values()],
             [(run,) for run in of_kind],
+            tasks_equal=True,
         )
     return scored
 
@@ -141,7 +142,7 @@ def _text_of(runs: RunTable, n: int) -> str | None:
 def _difference(result: Result, scored: dict[str, Scored], kind: str, control: str, bootstrap: Bootstrap) -> Difference:
     """Of the same runs: a task without a text of its own has none in the control either."""
     runs = {run for members in scored[kind].runs_S for run in members}
-    of_same = scored[control].where(lambda s: set(scored[control].runs_S[s]) <= runs)
+    of_same = replace(scored[control].where(lambda s: set(scored[control].runs_S[s]) <= runs), tasks_equal=True)
     return add_difference(result, f"difference.accuracy.{kind}.{control}", scored[kind], of_same, bootstrap)
 
 

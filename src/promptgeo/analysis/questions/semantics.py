@@ -423,7 +423,7 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
     untaught = [premise.words for premise in premises if not premise.met]
     if untaught:
         result.omissions.append(
-            f"semantics: what nearest words say is told of runs that learned; not so: {untaught[0]}."
+            f"semantics: findings of nearest words are of runs that learned, and it is not shown that {untaught[0]}."
         )
     k = seen.nearest.tokens_Kk.shape[1]
     subjects = {
