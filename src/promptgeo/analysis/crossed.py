@@ -60,19 +60,19 @@ class Error(NamedTuple):
         freedom = int(sum(squares) ** 2 / parts) if parts > 0 else min(self.freedom, other.freedom)
         return Error(float(np.sqrt(sum(squares))), freedom, self.factors, self.units)
 
-    def share_interval(self, share: float) -> tuple[float, float]:
-        """95 % interval of a share: Clopper and Pearson's for as many independent observations as vary alike.
+    def share_interval(self, share: float, level: float = 0.95) -> tuple[float, float]:
+        """Interval of a share: Clopper and Pearson's for as many independent observations as vary alike.
 
         (Korn and Graubard 1998.) A share of 0 or 1, which does not vary, counts one observation for each unit; so does
         one whose hits (or misses) come from so few units that how they vary is not known.
         """
         if self.standard < STILL or not 0 < share < 1:
-            return clopper_pearson(share * self.units, self.units)
+            return clopper_pearson(share * self.units, self.units, level)
         n = share * (1 - share) / self.standard**2
         if min(share, 1 - share) * n < FEW_HITS:
             n = min(n, self.units)
         n = max(n * (t_quantile(0.975, max(n - 1, 1)) / t_quantile(0.975, self.freedom)) ** 2, 1.0)
-        return clopper_pearson(share * n, n)
+        return clopper_pearson(share * n, n, level)
 
 
 class LeaveOuts:

@@ -65,10 +65,13 @@ class EvaluationSet:
         return evaluate(lm, prompts_SPd, self.task, max_new_tokens=self.max_new_tokens, outputs=outputs)
 
 
-def evaluation_sets(runs: RunTable, what: str, max_examples: int | None = None, seed: int = 0) -> list[EvaluationSet]:
+def evaluation_sets(
+    runs: RunTable, what: str, max_examples: int | None = None, seed: int = 0, labels: bool = False
+) -> list[EvaluationSet]:
     """The evaluation set of each run; runs of the same task share one.
 
     what: the question, for messages. max_examples: at most so many test examples of a task, drawn by seed; None: all.
+    labels: whether the label whose likelihood is the largest is wanted too, at the cost of a forward for each label.
     Raises UserError for prompts that were trained elsewhere, or where a run's data have changed.
     """
     if runs.runs is None:
@@ -84,8 +87,8 @@ def evaluation_sets(runs: RunTable, what: str, max_examples: int | None = None, 
             if max_examples is not None and total > max_examples:
                 chosen = np.random.default_rng(seed).choice(total, max_examples, replace=False)
                 test = [test[i] for i in np.sort(chosen)]
-            # No label set: whether the label is the likeliest of it is not needed and would cost a forward per label.
-            by_task[id(task), limit] = EvaluationSet(replace(task, test=test, labels=None), limit, total)
+            kept = task.labels if labels else None
+            by_task[id(task), limit] = EvaluationSet(replace(task, test=test, labels=kept), limit, total)
         sets_N.append(by_task[id(task), limit])
     return sets_N
 
@@ -123,6 +126,10 @@ class Answers(NamedTuple):
     """[E] bool."""
     outputs_E: list[str]
     """What the model writes; empty where only scores are needed."""
+    label_correct_E: np.ndarray | None = None
+    """[E] bool: whether the true label is the likeliest; None where the evaluation set has no label set."""
+    label_losses_EL: np.ndarray | None = None
+    """[E, L] float64: the labels' losses as they are compared, in nats; None likewise."""
 
 
 def answers(
@@ -148,7 +155,9 @@ def answers(
         evaluation = evaluation_set.evaluate(lm, np.stack([prompt_Pd for _, prompt_Pd in block]), outputs)
         for s, (content, _) in enumerate(block):
             texts_E = evaluation.outputs[s] if evaluation.outputs else []
-            scored[evaluation_set, content] = Answers(evaluation.correct[s], texts_E)
+            labels = (evaluation.label_correct, evaluation.compared_losses)
+            of_labels = [None if values is None else values[s] for values in labels]
+            scored[evaluation_set, content] = Answers(evaluation.correct[s], texts_E, *of_labels)
     return [scored[key] for key in keys_S]
 
 

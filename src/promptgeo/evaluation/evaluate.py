@@ -48,12 +48,16 @@ class Evaluation:
     2021, "Calibrate Before Use"); None: they are compared as they are."""
 
     @cached_property
+    def compared_losses(self) -> np.ndarray | None:
+        """[N, E, L] float64: the label losses as they are compared, in nats; None without a label set."""
+        if self.label_losses is None or self.content_free is None:
+            return self.label_losses
+        return self.label_losses - self.content_free[:, None]
+
+    @cached_property
     def label_choices(self) -> np.ndarray | None:
         """[N, E] int64: the likeliest of the label set, by number; None without one."""
-        if self.label_losses is None:
-            return None
-        corrected = self.label_losses if self.content_free is None else self.label_losses - self.content_free[:, None]
-        return np.asarray(corrected.argmin(-1))
+        return None if self.compared_losses is None else np.asarray(self.compared_losses.argmin(-1))
 
     @property
     def label_set(self) -> int:
