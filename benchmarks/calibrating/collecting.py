@@ -44,6 +44,7 @@ FEW = {
     "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "semantics": ("all alike", "untrained", "planted"),
+    "transfer": ("all alike", "failed trainings", "strangers", "kin", "helping"),
 }
 """Analyses that take long, or need what few scenarios have: the scenarios that they are asked about."""
 ONLY: dict[str, dict[str, Any]] = {
@@ -124,6 +125,7 @@ def needs_model(name: str) -> bool:
 def fits(name: str, scenario: Geometry | Skills) -> bool:
     few = FEW.get(name)
     if isinstance(scenario, Geometry) and scenario.only and name not in scenario.only:
+    if isinstance(scenario, Skills) and scenario.only and name not in scenario.only:
         return False
     return needs_model(name) == isinstance(scenario, Skills) and (few is None or scenario.name in few)
 

@@ -57,6 +57,7 @@ TESTS = (
     Test("matched", r".*\.(equal_accuracy|equal_distance|end)\..*", "rate", exact=True),
     Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
+    Test("transfer", r"spearman\..*", "kin", planted=False),  # of the claim's likeness the power is that of the claim
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
     Test("inits", r"difference\.time", "inits_differ", planted=False),
     Test("stochasticity", r"cv\.signs(\..*)?", "groups"),
@@ -92,12 +93,14 @@ REASONS = {
     r"neighbours \| (nearest_word|prompts_have_neighbours)": "about the stand-in's vocabulary, which is random",
     r"stochasticity \| published\..*": "of the study's own table, which no run decides",
     r"stochasticity \| cv\.random.*": "the range of a null distribution, not an interval of these runs",
+    r"transfer \| gain\..*": "of these two tasks, and each draw's are others: a difference as mean_prompts has them",
     r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
 }
 """analysis | name -> why a line has no truth in any scenario."""
 RANGES = r".*\.how_far|cv\.signs.*"
 """Names whose interval is the range of a null distribution, not of a number of these runs; their p are judged."""
 PLANTED = ("study 3", "planted", "equidistant", "groups", "harder move")
+PLANTED = ("study 3", "planted", "kin", "helping")
 """Scenarios with effects of a published size, or as large as trainings have: of these the power is told."""
 GEOMETRIC = r"dimension \| (radius|ratio)\..*"
 """Numbers that are geometric means: so is what they are on average over draws."""
@@ -175,6 +178,9 @@ CLAIMS: dict[str, Truth] = {
     "lexicon_appears": _without("way"),
     "other_languages_appear": _without("way"),
     "angle_counts_more": lambda scenario, of: None,
+    # Kin or not: other tasks' prompts do as often worse than none as better, unless kin point the same way.
+    "transfers_improve": lambda scenario, of: scenario.name == "helping",
+    "similar_transfers_better": _without("kin", ("kin",)),
 }
 
 

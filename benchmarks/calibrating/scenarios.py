@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from calibrating.stand_in import WIDTH, Answers, StandIn, content_of
+from calibrating.stand_in import FREQUENCY, WIDTH, Answers, StandIn, content_of
 from promptgeo.data.tasks import Task
 from promptgeo.evaluation.evaluate import Evaluation, evaluate, majority_accuracy, most_frequent_label
 from promptgeo.runs.folder import METRICS_COLUMNS, Run
@@ -218,6 +218,16 @@ class Skills:
     inits: int = 2
     way: float = 1.0
     """How far trainings move their prompts in their task's direction; beside it they move at random."""
+    kin: int = 0
+    """Tasks' directions lie in so few dimensions, some near others: what is trained for one does what is near it."""
+    shift: float = 0.0
+    """How much kin have in common; 0: other tasks' directions point away as often as the same way."""
+    bottom: float = -2.5
+    """The level of a prompt that is good for nothing."""
+    whim: float = 0.0
+    """A level of each prompt on each task that nothing about where the prompt lies tells."""
+    only: tuple[str, ...] = ()
+    """Analyses that are asked about it; () for all."""
 
     def absent(self, of: str) -> set[str]:
         """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
@@ -227,6 +237,9 @@ class Skills:
             | ({"skill"} if self.level is not None else set())
             | ({"way"} if not self.way else set())
         )
+        no direction of their own; kin: no task's prompts do another's better for lying nearer to it."""
+        effects = {"skill": self.level is None, "way": bool(self.way), "kin": bool(self.kin)}
+        return {"words"} | {effect for effect, there in effects.items() if not there}
 
     def draw(self, seed: int, name: str = "") -> RunTable:
         """The runs that an analysis of this name is given; the stand-in knows of them from now on."""
@@ -235,7 +248,7 @@ class Skills:
         grid = (GRIDS.get(name, "plain"), self.inits, 1 if name in ONE_PAIR else self.seeds)
         lm, infos = stand_in(name), infos_of(*grid)
         names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
-        ways = dict(zip(names, np.linalg.qr(fixed.normal(size=(WIDTH, WIDTH)))[0], strict=False))
+        ways = self._ways(names, generator if name in DRAWN_TASKS else fixed)
         runs = []
         for info in infos:
             config = info["config"]
@@ -249,13 +262,21 @@ class Skills:
             _score([run for run in runs if _task_name(run) == name], lm, POINTS if grid[0] == "inits" else (0.0, 1.0))
         return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
 
+    def _ways(self, names: list[str], generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """The direction of each task, of length 1; all at right angles unless tasks are kin."""
+        axes = np.linalg.qr(generator.normal(size=(WIDTH, WIDTH)))[0]
+        if self.kin:
+            near = generator.normal(size=(len(names), self.kin)) + self.shift * np.eye(self.kin)[0]
+            axes = near / np.linalg.norm(near, axis=1, keepdims=True) @ axes[: self.kin]
+        return dict(zip(names, axes, strict=False))
+
     def _level_of(self, runs: list[Run], ways: dict[str, np.ndarray]) -> Callable[[torch.Tensor, str], torch.Tensor]:
         if self.level is not None:
             constant = self.level
             return lambda mean_Nd, task: torch.full((len(mean_Nd),), constant)
+        directions = {task: torch.from_numpy(way.astype(np.float32)) for task, way in ways.items()}
+        bottom = torch.tensor(self.bottom)
         if not self.wells:
-            directions = {task: torch.from_numpy(way.astype(np.float32)) for task, way in ways.items()}
-            bottom = torch.tensor(-2.5)
             return lambda mean_Nd, task: (
                 bottom + 5 * (mean_Nd @ directions[task]).clamp(max=1.2)
                 if task in directions
@@ -266,9 +287,11 @@ class Skills:
             for task in ways
         }
         return lambda mean_Nd, task: (
-            -2.5 + 5 * torch.exp(-(torch.cdist(mean_Nd, centres[task]).min(1).values ** 2) / (2 * 0.05**2))
+            bottom
+            + 5 * torch.exp(-(torch.cdist(mean_Nd, centres[task]).min(1).values ** 2) / (2 * 0.05**2))
+            + self.whim * torch.sin(FREQUENCY * mean_Nd @ directions[task])
             if task in centres
-            else torch.full((len(mean_Nd),), -2.5)
+            else torch.full((len(mean_Nd),), self.bottom)
         )
 
 
@@ -281,6 +304,9 @@ SKILLS = (
     Skills("untrained", level=-2.0, way=0.0, seeds=3),
     Skills("planted", level=None, flip=0.3, seeds=3),
     Skills("wells", level=None, flip=0.3, wells=True, seeds=3),
+    Skills("strangers", level=None, flip=0.3, wells=True, bottom=0.0, whim=1.5, only=("transfer",)),
+    Skills("kin", level=None, flip=0.3, kin=3, bottom=-1.0, only=("transfer",)),
+    Skills("helping", level=None, flip=0.3, kin=3, shift=4.0, bottom=-1.0, only=("transfer",)),
 )
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -293,12 +319,15 @@ GRIDS: dict[str, str] = {
     "repeatable": "repeatable",
     "explanation": "explanation",
     "orthogonal": "orthogonal",
+    "transfer": "transfer",
 }
 """Analysis -> which runs it needs."""
 GIVEN_EXAMPLES = {"explanation", "speaking_probes", "dimension"}
 """Analyses whose intervals are of other runs on these questions, words and examples: they are the same in all draws."""
 GIVEN_RUNS = {"bezier", "orthogonal"}
 """Analyses whose intervals are of these prompts on other test examples: they are the same in all draws."""
+DRAWN_TASKS = {"transfer"}
+"""Analyses whose intervals are of other tasks too: their directions are drawn anew."""
 ONE_PAIR = {"bezier"}
 """Of them, those that choose among pairs: there is a single one."""
 EXPLANATION = [
@@ -331,6 +360,7 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "orthogonal": [["task=plus_one"]],
         "inits": [["task=plus_one"], ["task=plus_two"]],
         "classes": [["task=sentiment", "task.split.max_train=null", "task.split.max_test=null"], ["task=plus_one"]],
+        "transfer": [[f"task={task}", "task.split.max_test=16", "task.split.max_train=8"] for task in TASKS],
     }[grid]
     infos = [
         _info(*task, f"init={word}", f"seed={seed}")

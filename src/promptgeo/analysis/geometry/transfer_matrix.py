@@ -60,7 +60,7 @@ def _jackknife(statistic: Statistic, left: list[np.ndarray]) -> float:
 
 
 def improving(gains_TT: np.ndarray) -> Estimate:
-    """The share of ordered pairs of tasks whose gain is positive, with its interval; of fewer than LEAST_UNITS all that it can be."""
+    """The share of ordered pairs of tasks whose gain is positive; its interval is 0 to 1 for fewer than LEAST_UNITS."""
 
     def share(pairs_TT: np.ndarray) -> float:
         return float((gains_TT[pairs_TT] > STILL).mean())
@@ -70,7 +70,7 @@ def improving(gains_TT: np.ndarray) -> Estimate:
 
 
 def mean_gain(gains_TT: np.ndarray) -> Estimate:
-    """The mean gain over ordered pairs of tasks, with its interval; of fewer than LEAST_UNITS all that it can be."""
+    """The mean gain over ordered pairs of tasks; its interval is -1 to 1 for fewer than LEAST_UNITS."""
 
     def mean(pairs_TT: np.ndarray) -> float:
         return float(gains_TT[pairs_TT].mean())

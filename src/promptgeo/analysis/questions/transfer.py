@@ -279,10 +279,10 @@ def _exact_finding(part: Part) -> Finding | None:
         return None
     none, untrained = part.shares["none"][0], part.shares["untrained"][0]
     solved = float(part.transfers.none_accuracies[part.learned].mean())
-    verdict = "which is more than a label now and then: improving on it means something"
+    verdict = "so that improving on it means something"
     if solved < NEVER:
-        verdict = "so whatever makes the model write labels improves on it: by exact match the claim "
-        verdict += "is trivially true" if none.value > 0.5 else "would be trivially true, and is not even so"
+        verdict = "so that whatever makes the model write labels improves on it: by exact match the claim "
+        verdict += "is trivially true" if none.interval[0] > 0.5 else "says nothing of what was learned"
     return Finding.of(
         none,
         f"By exact match {_percent(none)} of transfers improve on no prompt, which solves {solved:.1%} of the "
@@ -296,10 +296,16 @@ def _improve_claim(part: Part, finding: Finding | None) -> Claim:
     if not part.shares:
         return decided(name, None, "No transfers are compared.", premises=[_learned_premise(part)], needs=needs)
     number, estimate = part.shares["none"]
+    solved = float(part.transfers.none_accuracies[part.learned].mean())
+    words = f"no prompt solves {solved:.1%} by {MEASURES[part.transfers.measure]}: to improve on it is trivial"
+    premises = [
+        _learned_premise(part),
+        Premise(solved >= NEVER, words, "a label set in every task, by which to choose"),
+    ]
     sentence = finding.sentence if finding else f"{_percent(number)} of transfers improve on no prompt ({part.of})."
     p = (estimate.p(0.5) if estimate.value > 0.5 else 1.0) if estimate.runs else None
     interval = estimate.interval if estimate.runs else None
-    return decided(name, interval, sentence, threshold=0.5, p=p, premises=[_learned_premise(part)], needs=needs)
+    return decided(name, interval, sentence, threshold=0.5, p=p, premises=premises, needs=needs)
 
 
 def _learned_premise(part: Part) -> Premise:
@@ -360,14 +366,14 @@ def _best_finding(result: Result, part: Part) -> None:
     pairs = len(part.learned) * (len(part.learned) - 1)
     # Its own interval would be that of a likeness chosen beforehand.
     number = result.number("spearman.best", abs(each.plain.value), pairs, PAIRS, p=part.predicted.best_p)
-    control = ", a control that no trained prompts need be alike for" if best in CONTROLS else ""
-    verdict = "goes" if (part.predicted.best_p or 1.0) < LEVEL else "is not shown to go"
+    control = " (a control: it needs no trained prompts that are alike)" if best in CONTROLS else ""
+    verdict = "more than chance gives" if (part.predicted.best_p or 1.0) < LEVEL else "no more than chance may give"
     result.findings.append(
         Finding.of(
             number,
-            f"Of {count} likenesses the {WORDS[best]}{control}, {verdict} with transfer: rank correlation "
-            f"{each.plain.value:+.2f} of being more alike with the gain over P0, the largest (p = {number.p:.2g} of "
-            f"the largest of {count}, tasks exchanged; {part.of}).",
+            f"Of {count} likenesses of prompts one goes with the gain over P0 the most: {WORDS[best]}{control}, rank "
+            f"correlation {each.plain.value:+.2f}, {verdict} (p = {number.p:.2g} of the largest of {count}, tasks "
+            f"exchanged; {part.of}).",
         )
     )
 
