@@ -67,7 +67,9 @@ def _belongs_to_the_task(runs: RunTable, column: str) -> bool:
 
     Runs of one task (and init) must never differ in it.
     """
-    owners = ["task"] if column.partition(UNLIKE)[0] == "template" else ["task", "init"] if column == "init.text" else []
+    owners = (
+        ["task"] if column.partition(UNLIKE)[0] == "template" else ["task", "init"] if column == "init.text" else []
+    )
     if not owners or not set(owners) <= set(runs.table):
         return False
     names = [runs.table[owner].map(str) for owner in owners]

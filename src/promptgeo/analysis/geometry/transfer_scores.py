@@ -11,8 +11,10 @@ import numpy as np
 
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels
 from promptgeo.analysis.scoring import Answers, Bootstrap, Estimate, EvaluationSet, Scored, answers, evaluation_sets
+from promptgeo.errors import UserError
 from promptgeo.evaluation.evaluate import majority_label
 from promptgeo.model.interface import LM
+from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 
 EXACT, LABEL = "exact", "label"
@@ -139,18 +141,16 @@ def over_baselines(
     of the training examples too.
     """
     every, sets_N = runs.runs or [], evaluation_sets(runs, "transfer")
+    key = "correct" if transfers.measure == EXACT else "label_correct"
     made = []
     for t in range(len(transfers.tasks)):
         members = np.flatnonzero(transfers.task_N == t).tolist()
         whole = sets_N[members[0]]
 
         def recorded(prompt: str, those: Sequence[int], own: bool = True, whole: EvaluationSet = whole) -> Scored:
-            key = "correct" if transfers.measure == EXACT else "label_correct"
-            right_S = [[row[key] for row in every[n].predictions if row["prompt"] == prompt] for n in those]
-            if not all(right_S):  # without validation examples no best prompt is kept beside the final one
-                return recorded("final", those)
+            right_S = [_recorded(every[n], key, prompt) for n in those]
             runs_S: list[tuple[int, ...]] = [(n,) if own else () for n in those]
-            return Scored([np.array(right_E, dtype=bool) for right_E in right_S], [whole] * len(those), runs_S)
+            return Scored(right_S, [whole] * len(those), runs_S)
 
         controls = {"none": recorded("none", members[:1], own=False), "initial": recorded("initial", members)}
         if transfers.measure == LABEL:
@@ -160,3 +160,15 @@ def over_baselines(
         own = recorded(which, members)
         made.append({name: (each.mean, bootstrap.difference(own, each)) for name, each in controls.items()})
     return made
+
+
+def _recorded(run: Run, key: str, prompt: str) -> np.ndarray:
+    """[E] bool: what a run recorded of one of its prompts. Raises UserError where it did not."""
+    rows = [row for row in run.predictions if row["prompt"] == prompt]
+    if not rows and prompt == "best":  # without validation examples none is kept beside the final one
+        return _recorded(run, key, "final")
+    if not rows or key not in rows[0]:
+        raise UserError(
+            f"transfer: {run.folder} does not say what its prompt {prompt} gets right ({key}); train it anew"
+        )
+    return np.array([row[key] for row in rows], dtype=bool)

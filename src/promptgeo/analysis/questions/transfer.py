@@ -230,8 +230,8 @@ def _estimated(result: Result, quantity: str, estimate: Estimate, pairs: int) ->
     return result.number(quantity, estimate.value, pairs, PAIRS, low, high)
 
 
-def _correlated(result: Result, quantity: str, each: Correlation, pairs: int, p: float | None = None) -> Number:
-    return result.number(quantity, each.value, pairs, PAIRS, each.low, each.high, each.p if p is None else p)
+def _correlated(result: Result, quantity: str, each: Correlation, pairs: int) -> Number:
+    return result.number(quantity, each.value, pairs, PAIRS, each.low, each.high, each.p)
 
 
 def _gain_numbers(result: Result, transfers: Transfers, bootstrap: Bootstrap) -> dict[tuple[int, int, str], Number]:
@@ -263,13 +263,13 @@ def _improve_finding(part: Part) -> Finding | None:
         return None
     none, p0, untrained = (part.shares[name][0] for name in ("none", "over_p0", "untrained"))
     low, high = none.interval
-    study = "as many as" if low <= PUBLISHED <= high else "more than" if low > PUBLISHED else "fewer than"
+    study = "compatible with" if low <= PUBLISHED <= high else "more than" if low > PUBLISHED else "fewer than"
     out = f" Not learned, and left out: {', '.join(part.not_learned)}." if part.not_learned else ""
     return Finding.of(
         none,
-        f"By {MEASURES[part.transfers.measure]} {_percent(none)} of transfers to another task improve on no prompt, "
-        f"{study} the study's {PUBLISHED:.0%}; {_percent(p0)} improve on the same run's P0. Untrained P0s improve on "
-        f"no prompt in {_percent(untrained)} ({part.of}).{out}",
+        f"By {MEASURES[part.transfers.measure]} {_percent(none)} of transfers to another task improve on no prompt "
+        f"({study} the study's {PUBLISHED:.0%}), {_percent(p0)} on the same run's P0. Untrained P0s improve on no "
+        f"prompt in {_percent(untrained)} ({part.of}).{out}",
     )
 
 
