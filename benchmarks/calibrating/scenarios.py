@@ -248,7 +248,8 @@ class Skills:
         grid = (GRIDS.get(name, "plain"), self.inits, 1 if name in ONE_PAIR else self.seeds)
         lm, infos = stand_in(name), infos_of(*grid)
         names = list(dict.fromkeys(info["config"]["task"]["name"] for info in infos))
-        ways = self._ways(names, generator if name in DRAWN_TASKS else fixed)
+        drawn = name in DRAWN_TASKS
+        ways = self._ways(names, generator if drawn and not self.kin else fixed, generator)
         runs = []
         for info in infos:
             config = info["config"]
@@ -262,9 +263,9 @@ class Skills:
             _score([run for run in runs if _task_name(run) == name], lm, POINTS if grid[0] == "inits" else (0.0, 1.0))
         return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
 
-    def _ways(self, names: list[str], generator: np.random.Generator) -> dict[str, np.ndarray]:
-        """The direction of each task, of length 1; all at right angles unless tasks are kin."""
-        axes = np.linalg.qr(generator.normal(size=(WIDTH, WIDTH)))[0]
+    def _ways(self, names: list[str], of_axes: np.random.Generator, generator: np.random.Generator) -> dict[str, Any]:
+        """The direction [d] of each task, of length 1; all at right angles unless tasks are kin."""
+        axes = np.linalg.qr(of_axes.normal(size=(WIDTH, WIDTH)))[0]
         if self.kin:
             near = generator.normal(size=(len(names), self.kin)) + self.shift * np.eye(self.kin)[0]
             axes = near / np.linalg.norm(near, axis=1, keepdims=True) @ axes[: self.kin]
@@ -304,8 +305,8 @@ SKILLS = (
     Skills("untrained", level=-2.0, way=0.0, seeds=3),
     Skills("planted", level=None, flip=0.3, seeds=3),
     Skills("wells", level=None, flip=0.3, wells=True, seeds=3),
-    Skills("strangers", level=None, flip=0.3, wells=True, bottom=0.0, whim=1.5, only=("transfer",)),
-    Skills("kin", level=None, flip=0.3, kin=3, bottom=-1.0, only=("transfer",)),
+    Skills("strangers", level=None, flip=0.3, wells=True, bottom=-0.7, whim=0.7, only=("transfer",)),
+    Skills("kin", level=None, flip=0.3, kin=3, bottom=-2.0, only=("transfer",)),
     Skills("helping", level=None, flip=0.3, kin=3, shift=4.0, bottom=-1.0, only=("transfer",)),
 )
 
