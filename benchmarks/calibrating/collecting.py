@@ -124,8 +124,7 @@ def needs_model(name: str) -> bool:
 
 def fits(name: str, scenario: Geometry | Skills) -> bool:
     few = FEW.get(name)
-    if isinstance(scenario, Geometry) and scenario.only and name not in scenario.only:
-    if isinstance(scenario, Skills) and scenario.only and name not in scenario.only:
+    if scenario.only and name not in scenario.only:
         return False
     return needs_model(name) == isinstance(scenario, Skills) and (few is None or scenario.name in few)
 

@@ -231,15 +231,10 @@ class Skills:
 
     def absent(self, of: str) -> set[str]:
         """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
-        no direction of their own; inits_differ: one learns more or faster than another."""
-        return (
-            {"words", "inits_differ"}
-            | ({"skill"} if self.level is not None else set())
-            | ({"way"} if not self.way else set())
-        )
-        no direction of their own; kin: no task's prompts do another's better for lying nearer to it."""
+        no direction of their own; inits_differ: one learns more or faster than another; kin: no task's prompts do
+        another's better for lying nearer to it."""
         effects = {"skill": self.level is None, "way": bool(self.way), "kin": bool(self.kin)}
-        return {"words"} | {effect for effect, there in effects.items() if not there}
+        return {"words", "inits_differ"} | {effect for effect, there in effects.items() if not there}
 
     def draw(self, seed: int, name: str = "") -> RunTable:
         """The runs that an analysis of this name is given; the stand-in knows of them from now on."""

@@ -56,17 +56,9 @@ def test_a_setting_that_varies_with_the_task_alone_is_not_taken_for_the_tasks_ef
     assert len(alike(runs_with(tmp_path, key, [1, 2], by_task=True))) == 2
 
 
-@pytest.mark.parametrize("key", ["template.name", "init.text"])
-def test_a_template_or_text_that_a_task_brings_is_one_thing_with_it(tmp_path, key):
-    (group,) = alike(runs_with(tmp_path, key, ["a", "b"], by_task=True))
+def test_a_template_that_a_task_brings_is_one_thing_with_it(tmp_path):
+    (group,) = alike(runs_with(tmp_path, "template.name", ["a", "b"], by_task=True))
     assert group.label == "" and len(group.runs) == 4
-
-
-def test_two_texts_of_one_task_are_answered_apart(tmp_path):
-    assert [group.label for group in alike(runs_with(tmp_path, "init.text", ["a", "b"]))] == [
-        "init.text = a",
-        "init.text = b",
-    ]
 
 
 @pytest.mark.parametrize("key", ["seed", "seeds.order", "packing.max_runs", "outputs", "task.name", "init.name"])

@@ -59,21 +59,15 @@ def _settings(runs: RunTable) -> list[str]:
     keys = [c for c in table if UNLIKE in str(c)] if runs.runs is not None else []
     columns = [*(c for c in SETTINGS if c in table), *keys]
     varied = [c for c in columns if len({_text(value) for value in table[c]}) > 1]
-    return [c for c in varied if not _belongs_to_the_task(runs, c)]
+    return [c for c in varied if not (c.partition(UNLIKE)[0] == "template" and _belongs_to_the_task(runs, c))]
 
 
 def _belongs_to_the_task(runs: RunTable, column: str) -> bool:
-    """Whether it is one thing with the task: a template that a task brings, or the text that its runs start from.
-
-    Runs of one task (and init) must never differ in it.
-    """
-    owners = (
-        ["task"] if column.partition(UNLIKE)[0] == "template" else ["task", "init"] if column == "init.text" else []
-    )
-    if not owners or not set(owners) <= set(runs.table):
+    """Whether runs of one task never differ in it: a task that brings its own template is one thing with it."""
+    if "task" not in runs.table:
         return False
-    names = [runs.table[owner].map(str) for owner in owners]
-    return len(set(zip(*names, runs.table[column].map(_text), strict=True))) == len(set(zip(*names, strict=True)))
+    pairs = set(zip(runs.table["task"].map(str), runs.table[column].map(_text), strict=True))
+    return len(pairs) == runs.table["task"].map(str).nunique()
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels
 from promptgeo.analysis.scoring import Answers, Bootstrap, Estimate, EvaluationSet, Scored, answers, evaluation_sets
 from promptgeo.errors import UserError
-from promptgeo.evaluation.evaluate import majority_label
+from promptgeo.evaluation.evaluate import most_frequent_label
 from promptgeo.model.interface import LM
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
@@ -154,7 +154,7 @@ def over_baselines(
 
         controls = {"none": recorded("none", members[:1], own=False), "initial": recorded("initial", members)}
         if transfers.measure == LABEL:
-            says = majority_label(whole.task)
+            says = most_frequent_label(whole.task)
             right_E = np.array([example.label == says for example in whole.task.test])
             controls["majority"] = Scored([right_E], [whole], [()])
         own = recorded(which, members)
