@@ -116,7 +116,7 @@ def measured(lm: LM, seed: int = 0) -> Reactions:
 
 
 def _prompts(lm: LM, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(ids of text tokens [4 N], prompts [N, P, d] fp32): ordinary tokens, those of prompts moved by half a deviation."""
+    """(ids of text tokens [4 N], prompts [N, P, d] fp32): ordinary ones, those of prompts with some noise."""
     ordinary = torch.tensor([i for i in range(lm.vocabulary_size) if i not in lm.special_ids])
     chosen = ordinary[torch.randint(len(ordinary), (PROMPTS * (4 + LENGTH),), generator=generator)]
     tokens_NPd = lm.embed(chosen[4 * PROMPTS :].to(lm.device)).float().reshape(PROMPTS, LENGTH, -1)
