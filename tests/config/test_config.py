@@ -229,6 +229,7 @@ OPTIONS = sorted(
 )  # those: test_analyze.py
 NEEDS = {
     ("regulariser", "orthogonal"): ["regulariser.seeds=[0,1]"],
+    ("regulariser", "wayward"): ["regulariser.text=a tree"],
     ("init", "word"): ["init.text=tree"],
     ("init", "text"): ["init.text=a tree"],
     ("init", "task_text"): ["task=cb"],
@@ -320,7 +321,7 @@ def test_the_listing_of_conf_is_complete():
     } == groups["model"]
     assert {"input_label", "study3", "bare", "chat"} == groups["template"]
     assert {"adamw", "adam", "sgd", "adafactor", "study3"} == groups["optimizer"]
-    assert {"none", "orthogonal"} == groups["regulariser"]
+    assert {"none", "orthogonal", "wayward"} == groups["regulariser"]
     assert "quickstart" in groups["sweep"]
 
 
@@ -514,6 +515,8 @@ DECIDES = {
     "regulariser.weight": 2.0,
     "regulariser.seeds": [0, 1],
     "regulariser.size": 2,
+    "regulariser.gamma": 0.1,
+    "regulariser.text": "x",
     "task.source.repeat": "x",
 }
 # What enters by content, or after it is resolved, does not enter by name.

@@ -97,7 +97,7 @@ def names_of(runs: RunTable, groups: list[list[int]]) -> list[str]:
 def pushed_apart(run: Run) -> float:
     """The weight with which a run was pushed away from others; 0 for a run that was trained for itself."""
     regulariser = run.info["config"].get("regulariser") or {}
-    return float(regulariser.get("weight", 0.0)) if regulariser.get("name", "none") != "none" else 0.0
+    return float(regulariser.get("weight", 0.0)) if regulariser.get("name", "none") == "orthogonal" else 0.0
 
 
 def distinct(runs: RunTable, members: Sequence[int]) -> list[int]:

@@ -24,6 +24,7 @@ from promptgeo.config.explain import config_errors, unknown_key, unknown_option
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
 from promptgeo.config.schema import (
     DEFAULT_RATE,
+    InitKind,
     Regulariser,
     RegulariserKind,
     RunConfig,
@@ -87,7 +88,7 @@ def _completed(config: RunConfig) -> RunConfig:
         # A file of the user's named another model and no option: it inherits nothing of the default's.
         name = model_name(config.model.name_or_path)
         config = replace(config, model=replace(config.model, name=name, learning_rate=None))
-    return _with_rate(with_coupled_seeds(config))
+    return _with_rate(_with_wayward_text(with_coupled_seeds(config)))
 
 
 def _with_rate(config: RunConfig) -> RunConfig:
@@ -102,7 +103,7 @@ def _with_rate(config: RunConfig) -> RunConfig:
 def with_coupled_seeds(config: RunConfig) -> RunConfig:
     """regulariser.size as the seeds that it stands for, so that a run is the same whichever way its group was given."""
     regulariser = config.regulariser
-    if regulariser.name is RegulariserKind.none or regulariser.size is None:
+    if regulariser.name is not RegulariserKind.orthogonal or regulariser.size is None:
         return config
     size = regulariser.size
     require(size >= 1, "regulariser.size", size, "at least 1")
@@ -111,6 +112,17 @@ def with_coupled_seeds(config: RunConfig) -> RunConfig:
         return replace(config, regulariser=Regulariser())
     first = config.seed // size * size
     return replace(config, regulariser=replace(regulariser, size=None, seeds=list(range(first, first + size))))
+
+
+def _with_wayward_text(config: RunConfig) -> RunConfig:
+    """The text that a wayward prompt is held to, where none is named; init=text without one starts from it too."""
+    regulariser, init = config.regulariser, config.init
+    if regulariser.name is not RegulariserKind.wayward:
+        return config
+    text = config.task.text if regulariser.text is None else regulariser.text
+    if init.kind is InitKind.text and init.name == "text" and init.text is None:
+        init = replace(init, text=text)
+    return replace(config, init=init, regulariser=replace(regulariser, text=text))
 
 
 def literal(value: Any) -> str:

@@ -29,7 +29,7 @@ Scoring = Enum("Scoring", "line prefix token", start=UNWRITTEN)
 Bos = Enum("Bos", "auto always never after_prompt", start=UNWRITTEN)
 OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor", start=UNWRITTEN)
 Schedule = Enum("Schedule", "constant linear cosine", start=UNWRITTEN)
-RegulariserKind = Enum("RegulariserKind", "none orthogonal", start=UNWRITTEN)
+RegulariserKind = Enum("RegulariserKind", "none orthogonal wayward", start=UNWRITTEN)
 Precision = Enum("Precision", "auto fp32 bf16", start=UNWRITTEN)
 Device = Enum("Device", "auto cpu cuda", start=UNWRITTEN)
 EvaluationSplit = Enum("EvaluationSplit", "test validation", start=UNWRITTEN)
@@ -188,13 +188,16 @@ class Optimizer:
 
 @dataclass
 class Regulariser:
-    """What is added to the task's loss; see promptgeo.training.coupling."""
+    """What is added to the task's loss; see promptgeo.training.coupling and promptgeo.training.wayward."""
 
     name: RegulariserKind = RegulariserKind.none
-    weight: float = 1.0
+    weight: float = 1.0  # orthogonal
     # orthogonal: the coupled runs, which differ in their seed alone and must be in one command
     seeds: list[int] = field(default_factory=list)
     size: int | None = None  # or groups of this many seeds: 0 to size - 1, size to 2 size - 1, ...; 1: not coupled
+    # wayward: times the squared distance from the text's embeddings, mean over tokens, in variances of the embeddings
+    gamma: float = 0.0
+    text: str | None = None  # wayward: what each token is held to, as many tokens as the prompt; null: the task's own
 
 
 @dataclass

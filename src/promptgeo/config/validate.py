@@ -190,9 +190,16 @@ def require_validation(config: RunConfig) -> None:
 def _validate_regulariser(config: RunConfig) -> None:
     regulariser = config.regulariser
     require(0 <= regulariser.weight <= LARGEST, "regulariser.weight", regulariser.weight, "at least 0, at most 1e30")
-    if regulariser.name is RegulariserKind.none:
-        require(not regulariser.seeds, "regulariser.seeds", regulariser.seeds, "empty with regulariser=none")
-        require(regulariser.size is None, "regulariser.size", regulariser.size, "null with regulariser=none")
+    require(0 <= regulariser.gamma <= LARGEST, "regulariser.gamma", regulariser.gamma, "at least 0, at most 1e30")
+    name = regulariser.name
+    if name is not RegulariserKind.wayward:
+        require(regulariser.gamma == 0, "regulariser.gamma", regulariser.gamma, f"0 with regulariser={name.name}")
+        require(regulariser.text is None, "regulariser.text", regulariser.text, f"null with regulariser={name.name}")
+    elif not (regulariser.text or "").strip():
+        raise UserError("regulariser=wayward needs a text: this task has none; set 'regulariser.text=\"...\"'")
+    if name is not RegulariserKind.orthogonal:
+        require(not regulariser.seeds, "regulariser.seeds", regulariser.seeds, f"empty with regulariser={name.name}")
+        require(regulariser.size is None, "regulariser.size", regulariser.size, f"null with regulariser={name.name}")
         return
     seeds = regulariser.seeds
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds) or config.seed not in seeds:

@@ -28,6 +28,7 @@ from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
 from promptgeo.training.cell import Cell
 from promptgeo.training.inits import initial_prompt
+from promptgeo.training.wayward import HeldTo, held_to
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Plan:
     """fp32 on CPU."""
     train_rows: list[Row]
     total_steps: int
+    wayward: HeldTo | None = None
+    """Where training pulls each prompt token: regulariser=wayward."""
 
     @property
     def config(self) -> RunConfig:
@@ -104,6 +107,7 @@ def plan(cell: Cell) -> Plan:
     seeds = derived_seeds(config)
     p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
     length = len(p0_Pd)
+    wayward = held_to(config.regulariser, lm, length)
     with said_when_slow(f"tokenising and checking the examples of task {task.name}"):
         train_rows = task.rows(lm, task.train, length)
         _require_examples(config, task)
@@ -113,7 +117,7 @@ def plan(cell: Cell) -> Plan:
             check_texts(lm, task, config.evaluation.max_new_tokens, split, rows)
     steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
     total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
-    return Plan(cell, lm, task, seeds, p0_Pd, train_rows, total_steps)
+    return Plan(cell, lm, task, seeds, p0_Pd, train_rows, total_steps, wayward)
 
 
 def _require_possible_folder(cell: Cell) -> None:

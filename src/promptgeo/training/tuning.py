@@ -28,6 +28,7 @@ from promptgeo.training.coupling import penalty
 from promptgeo.training.optimizers import group_settings, learning_rate, make_optimizer
 from promptgeo.training.plan import Plan
 from promptgeo.training.run_state import RunState, copy_of
+from promptgeo.training.wayward import pull
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class PromptTuning(L.LightningModule):
         if self.coupled:
             self._push_apart()
         for s in self._taken():
+            if (text := self.active[s].plan.wayward) is not None:
+                pull(self.prompts[s], text)
             state, config = self.active[s], self.active[s].plan.optimizer
             state.lr = learning_rate(config, state.step, state.plan.total_steps)
             optimizer.param_groups[s]["lr"] = state.lr

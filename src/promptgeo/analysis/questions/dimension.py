@@ -30,7 +30,7 @@ OF = {"prompt": "solutions", "delta": "deltas P - P0"}
 """Vectors whose spread is measured, in words."""
 
 
-@question(lm=True, factors=("prompt_length", "regulariser"))
+@question(lm=True, factors=("prompt_length", "regulariser.name", "regulariser.weight"))
 def dimension(
     runs: RunTable,
     *,

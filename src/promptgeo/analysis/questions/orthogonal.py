@@ -34,7 +34,7 @@ from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 
 
-@question(lm=True, factors=("prompt_length", "regulariser"))
+@question(lm=True, factors=("prompt_length", "regulariser.name", "regulariser.weight"))
 def orthogonal(
     runs: RunTable,
     *,
