@@ -154,7 +154,15 @@ def _unless_skilled(scenario: Scenario, of: str) -> bool | None:
     return False if "skill" in scenario.absent(of) else None
 
 
+def _readable(scenario: Scenario, of: str) -> bool | None:
+    """Must not hold where nothing was learned, or where a pull costs more than the margin."""
+    if "skill" in scenario.absent(of) or scenario.name == "pulled away":
+        return False
+    return True if scenario.name == "planted" else None
+
+
 CLAIMS: dict[str, Truth] = {
+    "reads_as_any_text": _readable,
     "init_matters": _without("init", ("study 3",)),
     "task_matters": _without("where", ("study 3",)),
     "init_closer": _without("init", ("study 3",)),

@@ -228,6 +228,8 @@ class Skills:
     """A level of each prompt on each task that nothing about where the prompt lies tells."""
     only: tuple[str, ...] = ()
     """Analyses that are asked about it; () for all."""
+    pulled: float = 1.0
+    """How many times as far trainings that are pulled to a text do."""
 
     def absent(self, of: str) -> set[str]:
         """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
@@ -248,10 +250,17 @@ class Skills:
         runs = []
         for info in infos:
             config = info["config"]
-            length, word = config["prompt"]["length"], config["init"]["text"] or WORDS[-1]
-            p0 = np.repeat(0.2 * lm.embeddings_Vd[lm.encode(f" {word}")].numpy(), length, axis=0)
-            delta = generator.normal(size=p0.shape) * 0.2 + self.way * ways[config["task"]["name"]]
-            runs.append(_run(info, p0, (p0 + delta).astype(np.float32)))
+            length, way = config["prompt"]["length"], self.way
+            gamma, pulled_to = config["regulariser"]["gamma"], config["regulariser"]["text"]
+            ids = lm.encode(pulled_to or f" {config['init']['text'] or WORDS[-1]}")
+            text = np.repeat(lm.embeddings_Vd[ids].numpy(), length // len(ids), axis=0)
+            p0 = start = 0.2 * text
+            if pulled_to:  # the text alone is good at nothing
+                beside = np.stack(list(ways.values()))
+                p0 = 0.2 * (text - text @ beside.T @ beside)
+                start, way = (5 * p0, self.pulled * way) if gamma else (p0, way)
+            delta = generator.normal(size=p0.shape) * 0.2 + way * ways[config["task"]["name"]]
+            runs.append(_run(info, p0.astype(np.float32), (start + delta).astype(np.float32)))
         examples = 0 if name in GIVEN_EXAMPLES else seed
         lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), examples)
         for name in names:
@@ -303,6 +312,8 @@ SKILLS = (
     Skills("strangers", level=None, flip=0.3, wells=True, bottom=-0.7, whim=0.7, only=("transfer",)),
     Skills("kin", level=None, flip=0.3, kin=3, bottom=-2.0, only=("transfer",)),
     Skills("helping", level=None, flip=0.3, kin=3, shift=4.0, bottom=-1.0, only=("transfer",)),
+    # costs a little more than 2 % of accuracy
+    Skills("pulled away", level=None, flip=0.3, seeds=3, pulled=0.92, only=("waywardness",)),
 )
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -316,6 +327,7 @@ GRIDS: dict[str, str] = {
     "explanation": "explanation",
     "orthogonal": "orthogonal",
     "transfer": "transfer",
+    "waywardness": "wayward",
 }
 """Analysis -> which runs it needs."""
 GIVEN_EXAMPLES = {"explanation", "speaking_probes", "dimension"}
@@ -330,6 +342,8 @@ EXPLANATION = [
     "task=custom", "task.name=explanation", "task.source.kind=bundled", "task.source.bundled=explanations.csv"
 ]  # fmt: skip
 """As sweeps/explanation.yaml has it."""
+WAYWARD = ("cat dog", "bird book")
+"""Texts that prompts are pulled to: two of the stand-in's words."""
 PLAIN = ("prompt.length=2", "task.split.max_test=30", "task.split.max_train=24", "template.longer_labels=warn")
 
 
@@ -357,7 +371,16 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "inits": [["task=plus_one"], ["task=plus_two"]],
         "classes": [["task=sentiment", "task.split.max_train=null", "task.split.max_test=null"], ["task=plus_one"]],
         "transfer": [[f"task={task}", "task.split.max_test=16", "task.split.max_train=8"] for task in TASKS],
+        "wayward": [
+            [f"task={task}", "task.split.max_test=100", f"regulariser.text={text}", f"regulariser.gamma={gamma}"]
+            for task in ("plus_one", "plus_two")
+            for text in WAYWARD
+            for gamma in (0, 0.01, 0.03)
+        ],
     }[grid]
+    if grid == "wayward":
+        away = ("regulariser=wayward", "init=text", "prompt.length=2")
+        return [_info(*away, *task, f"seed={seed}") for task in tasks for seed in range(seeds)]
     infos = [
         _info(*task, f"init={word}", f"seed={seed}")
         for task in tasks
