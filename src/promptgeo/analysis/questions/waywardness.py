@@ -152,6 +152,7 @@ def _pulled(runs: RunTable, sets_N: Sequence[EvaluationSet], lm: LM, vocabulary:
     if not chosen:
         raise UserError("waywardness: needs runs of regulariser=wayward; train some with sweep=wayward")
     ids = {text: lm.encode(text) for text in dict.fromkeys(regularisers[n]["text"] for n in chosen)}
+    names = named(list(ids))
     text_Pd = {text: lm.embed(torch.tensor(tokens, device=lm.device)).float().cpu() for text, tokens in ids.items()}
     prompts = [trained[n].prompt() for n in chosen]
     texts = [text_Pd[regularisers[n]["text"]].numpy() for n in chosen]
@@ -167,7 +168,7 @@ def _pulled(runs: RunTable, sets_N: Sequence[EvaluationSet], lm: LM, vocabulary:
             _Pulled(
                 n,
                 sets[k],
-                OWN if text == config["task"].get("text") else named(text),
+                OWN if text == config["task"].get("text") else names[text],
                 text,
                 float(regularisers[n]["gamma"]),
                 (sets[k], text, config["init"]["name"], config["seed"], p0),
@@ -194,9 +195,13 @@ def f1(tokens: Sequence[int], wanted: Sequence[int]) -> float:
     return 2 * common / (len(tokens) + len(wanted))
 
 
-def named(text: str) -> str:
-    """A text's first words, as part of a number's name."""
-    return "_".join(re.findall(r"\w+", text)[:4]).lower() or "text"
+def named(texts: Sequence[str]) -> dict[str, str]:
+    """Each text's first words, as part of a number's name, numbered where several begin alike."""
+    names = ["_".join(re.findall(r"\w+", text)[:4]).lower() or "text" for text in texts]
+    return {
+        text: name if names.count(name) == 1 else f"{name}.{names[: k + 1].count(name)}"
+        for k, (text, name) in enumerate(zip(texts, names, strict=True))
+    }
 
 
 def _cells(pulled: Sequence[_Pulled]) -> dict[tuple[str, float], list[Pair]]:
@@ -348,8 +353,8 @@ def _tell(kind: str, those: list[_Measured], margin: float, result: Result) -> N
     cost = f"{drop.value:.1%} of the accuracy ({low:.1%} to {high:.1%})"
     start, examples = those[0], sum(each.n for each in {pulled.evaluation_set for pulled, _ in best.pairs})
     sentence = (
-        f"The nearest tokens of prompts that were pulled to {best.text} agree with it by an F1 of {best.f1.value:.2f} at "
-        f"gamma = {best.gamma:g} ({start.f1.value:.2f} without a pull), and the prompts lose {cost}"
+        f"The nearest tokens of prompts that were pulled to {best.text} agree with it by an F1 of {best.f1.value:.2f} "
+        f"at gamma = {best.gamma:g} ({start.f1.value:.2f} without a pull), and the prompts lose {cost}"
     )
     sentence += f", less than {margin:.0%}" if kept else f"; no gamma surely loses less than {margin:.0%}"
     sentence += f". Untrained, the text solves {best.text_accuracy:.0%}, prompts that were not pulled "
