@@ -87,17 +87,25 @@ def waywardness(
         raise UserError(f"waywardness: margin={margin:g}, reads={reads:g}: shares from 0 to 1 are needed")
     sets_N = evaluation_sets(runs, "waywardness", max_examples, seed)
     pulled = _pulled(runs, sets_N, lm, vocabulary)
-    cells = _cells(pulled)
-    result, bootstrap = Result(), Bootstrap(seed=seed)
+    result = Result()
     result.omissions += sampled_examples("waywardness", sets_N, max_examples, seed)
     if len(pulled) < len(runs):
         result.omissions.append(f"waywardness: {len(runs) - len(pulled)} runs were pulled to no text: left out.")
-    scored = [each for (_, _), pairs in cells.items() for pair in pairs for each in pair]
-    lone = {each.text for each in pulled} - {each.text for each in scored}
-    result.omissions += [f"waywardness: {text!r} has no runs of gamma 0 and above to compare." for text in sorted(lone)]
+    _answer(pulled, runs.table, margin, reads, Bootstrap(seed=seed), result)
+    return result
+
+
+def _answer(
+    pulled: Sequence["_Pulled"], table: pd.DataFrame, margin: float, reads: float, bootstrap: Bootstrap, result: Result
+) -> None:
+    """Everything that the scored runs say. table: of all runs, for whether those without a pull learned."""
+    cells = _cells(pulled)
+    compared = {each.text for pairs in cells.values() for pair in pairs for each in pair}
+    lone = sorted({each.text for each in pulled} - compared)
+    result.omissions += [f"waywardness: {text!r} has no runs of gamma 0 and above to compare." for text in lone]
     measured = {key: _measure(*key, pairs, result, bootstrap) for key, pairs in cells.items()}
-    free = sorted({pair[1].number for pairs in cells.values() for pair in pairs})
-    premises = learned(runs.table.iloc[free])
+    free = sorted({free.number for pairs in cells.values() for _, free in pairs})
+    premises = learned(table.iloc[free])
     by_text: dict[str, list[_Measured]] = {}
     for (kind, _), one in measured.items():
         by_text.setdefault(kind, []).append(one)
@@ -107,7 +115,6 @@ def waywardness(
     result.claims.append(_claim(others, margin, reads, premises))
     result.tables["waywardness"] = _table(pulled, cells)
     result.figures["gamma"] = _figure(by_text, pulled, margin)
-    return result
 
 
 # Runs.
