@@ -91,14 +91,15 @@ def waywardness(
     result.omissions += sampled_examples("waywardness", sets_N, max_examples, seed)
     if len(pulled) < len(runs):
         result.omissions.append(f"waywardness: {len(runs) - len(pulled)} runs were pulled to no text: left out.")
-    _answer(pulled, runs.table, margin, reads, Bootstrap(seed=seed), result)
+    by_text = _answer(pulled, runs.table, margin, reads, Bootstrap(seed=seed), result)
+    result.figures["gamma"] = _figure(by_text, margin)
     return result
 
 
 def _answer(
     pulled: Sequence["_Pulled"], table: pd.DataFrame, margin: float, reads: float, bootstrap: Bootstrap, result: Result
-) -> None:
-    """Everything that the scored runs say. table: of all runs, for whether those without a pull learned."""
+) -> dict[str, list["_Measured"]]:
+    """Adds all that the scored runs say; returns it by text. table: of all runs, for whether they learned."""
     cells = _cells(pulled)
     compared = {each.text for pairs in cells.values() for pair in pairs for each in pair}
     lone = sorted({each.text for each in pulled} - compared)
@@ -114,7 +115,7 @@ def _answer(
     others = {kind: those for kind, those in by_text.items() if kind != OWN}
     result.claims.append(_claim(others, margin, reads, premises))
     result.tables["waywardness"] = _table(pulled, cells)
-    result.figures["gamma"] = _figure(by_text, pulled, margin)
+    return by_text
 
 
 # Runs.
@@ -443,9 +444,9 @@ def _table(pulled: Sequence[_Pulled], cells: dict[tuple[str, float], list[Pair]]
     )
 
 
-def _figure(by_text: dict[str, list[_Measured]], pulled: Sequence[_Pulled], margin: float) -> str:
+def _figure(by_text: dict[str, list[_Measured]], margin: float) -> str:
     """F1 and the relative loss of accuracy against gamma, a panel per text; points are runs."""
-    gammas = sorted({each.gamma for each in pulled})
+    gammas = sorted({each.gamma for those in by_text.values() for each in those})
     with panels(1, len(by_text), width=max(3.0 * len(by_text), 4.0), height=3.0, sharey=True) as (figure, axes):
         for axis, those in zip(axes[0], by_text.values(), strict=True):
             at = [gammas.index(each.gamma) for each in those]
