@@ -10,10 +10,11 @@ import pytest
 from scipy import stats
 
 from promptgeo.analysis.ask import usable_runs
+from promptgeo.analysis.deciding import learned
 from promptgeo.analysis.geometry import equidistance as nulls
 from promptgeo.analysis.geometry.equidistance import equidistance, uncentred, variation
 from promptgeo.analysis.geometry.run_variance import beyond_examples, components, of_numbers, scatter
-from promptgeo.analysis.geometry.whole_prompts import cells_of, premises, taught
+from promptgeo.analysis.geometry.whole_prompts import cells_of, taught
 from promptgeo.analysis.question import Convention, declaration
 from promptgeo.analysis.questions import stochasticity as question
 from promptgeo.analysis.questions.stochasticity import stochasticity
@@ -344,8 +345,8 @@ def test_a_task_that_the_majority_class_solves_is_in_no_claim():
     result = stochasticity(runs, permutations=19)
     assert claim(result, "harder_vary_more").outcome is Outcome.holds
     assert number(result, "spearman.measured_scatter").n == 5 and number(result, "scatter.f").value > 0
-    assert [premise.met for premise in premises(runs.table)] == [True, True, True]
-    assert [premise.met for premise in premises(runs.table.assign(majority=0.9))] == [True, True, False]
+    assert [premise.met for premise in learned(runs.table)] == [True, True, True]
+    assert [premise.met for premise in learned(runs.table.assign(majority=0.9))] == [True, True, False]
 
 
 # Numbers.

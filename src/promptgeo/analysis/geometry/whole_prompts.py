@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptgeo.analysis.deciding import LEVEL, Premise, learned
 from promptgeo.analysis.geometry.tokens import order_of_appearance
-from promptgeo.analysis.resampling import sign_flip_p
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -173,21 +171,6 @@ def taught(table: "pd.DataFrame") -> tuple[list[str], list[str]]:
         else:
             good.append(str(task))
     return good, sentences
-
-
-def premises(table: "pd.DataFrame") -> list[Premise]:
-    """That these runs learned something: `deciding.learned`, and that they beat the majority class."""
-    made = learned(table)
-    pair = _trained_and(table, "majority")
-    if pair is not None:
-        trained, majority = pair
-        better = bool((trained - majority).mean() > 0) and sign_flip_p(trained - majority) < LEVEL
-        words = (
-            f"the trained prompts choose the right label more often than the majority class is right "
-            f"({trained.mean():.0%} against {majority.mean():.0%}, n = {len(trained)} runs)"
-        )
-        made.append(Premise(better, words, "prompts that learned their task"))
-    return made
 
 
 def _trained_and(rows: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.deciding import LEVEL, Premise, tested
+from promptgeo.analysis.deciding import LEVEL, Premise, learned, tested
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.alignment import Align, distances
 from promptgeo.analysis.geometry.equidistance import Equidistance, equidistance, together
@@ -43,7 +43,6 @@ from promptgeo.analysis.geometry.whole_prompts import (
     cells_of,
     each_prompt,
     from_one_p0,
-    premises,
     tasks_of,
     taught,
 )
@@ -112,7 +111,7 @@ def stochasticity(
     good, failed = taught(table)
     result.omissions += [f"{WHAT}: {sentence}; no claim is about it." for sentence in failed] if good else []
     about = table[table["task"].map(str).isin(good)] if good else table
-    study = _Study(result, of_tasks, convention, good or list(of_tasks), premises(about))
+    study = _Study(result, of_tasks, convention, good or list(of_tasks), learned(about))
     by_name = study.numbers(runs)
     study.lengths()
     study.equidistant(permutations, seed)
