@@ -1,12 +1,14 @@
 """Pretrain the embedded model: python -m promptgeo.tiny.pretrain
 
-About half an hour on two cores shared with other work. The same seed gives the same weights on the same machine.
+About two and a half hours on two cores without bf16. The same seed gives the same weights on the same machine, whether
+it was interrupted or not: the same command goes on from a file beside the folder that it writes.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 # Before torch starts its threads: on a shared machine, spinning while they wait costs more than it saves.
@@ -29,6 +31,8 @@ BATCH = 4096
 """Tokens per step, whatever the length of its rows."""
 LONG_EVERY = 8
 """Every so many steps the rows are N_POSITIONS long: the later positions need to be learned too."""
+SAVE_EVERY = 100
+"""Steps from one file to go on from to the next."""
 OTHERS = 0.1
 """Share of the other tokens that are predicted too: most are inputs drawn at random, with nothing to learn."""
 
@@ -85,7 +89,24 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
     print(
         f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True
     )
+    unfinished = out.with_name(f"{out.name}.seed{seed}_steps{steps}_lr{lr:g}.pt")
+    fit(model, batches(corpus, tokenizer, steps), steps, lr, unfinished)
+    save(model, tokenizer, out)
+    unfinished.unlink(missing_ok=True)
+    print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
 
+
+def fit(
+    model: GPT2LMHeadModel,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+    lr: float,
+    unfinished: Path,
+) -> None:
+    """Train to the last step, from the one that the file `unfinished` holds: the weights are the same bytes either way.
+
+    `batches` begins at the first step: those already trained on are drawn again and passed over.
+    """
     # Muon for the matrices inside the blocks learns these thousands of single facts in two thirds of AdamW's steps.
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
@@ -101,8 +122,15 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
         return min((step + 1) / warmup, 0.02 + 0.98 * (steps - step) / max(1, steps - warmup))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, scale) for optimizer in optimizers]
+    parts = [model, *optimizers, *schedules]
+    done = 0
+    if unfinished.exists():
+        done, states = torch.load(unfinished)
+        for part, state in zip(parts, states, strict=True):
+            part.load_state_dict(state)
+        print(f"goes on after step {done} ({unfinished})", flush=True)
     start, recent = time.monotonic(), []
-    for step, (ids, scored) in enumerate(batches(corpus, tokenizer, steps), 1):
+    for step, (ids, scored) in islice(enumerate(batches, 1), done, None):
         loss = loss_of(model, ids, scored)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -111,16 +139,17 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
             optimizer.zero_grad()
             schedule.step()
         recent.append(loss.item())
-        if step % 100 == 0 or step == steps:
+        if step % SAVE_EVERY == 0 or step == steps:
             spent = time.monotonic() - start
-            left = spent / step * (steps - step)
+            left = spent / (step - done) * (steps - step)
             print(
                 f"step {step}/{steps}  loss {np.mean(recent):.3f}  {spent / 60:.1f} min, {left / 60:.1f} left",
                 flush=True,
             )
             recent = []
-    save(model, tokenizer, out)
-    print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
+            written = unfinished.with_suffix(".tmp")
+            torch.save((step, [part.state_dict() for part in parts]), written)
+            os.replace(written, unfinished)
 
 
 def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
