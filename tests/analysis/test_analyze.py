@@ -17,11 +17,13 @@ import pytest
 import promptgeo as pg
 from promptgeo.analysis import result as results
 from promptgeo.analysis.materials import Materials
+from promptgeo.analysis.question import Question
 from promptgeo.analysis.target import analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.cli import analyze as cli_analyze
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
 from promptgeo.runs.folder import METRICS_COLUMNS, Trained, write_run
+from promptgeo.tiny import PATH as TINY
 
 OWN = """
 import os
@@ -772,6 +774,19 @@ def test_prompts_without_a_model_ask_for_its_name(cli, monkeypatch):
     with pytest.raises(pg.UserError, match="imported without their model; name it with model=<hub id or folder>"):
         model_asked(monkeypatch, pg.load_runs("alone"))
     assert model_asked(monkeypatch, pg.load_runs("alone"), model="m").options["precision"] == "auto"
+
+
+def test_what_a_model_ignores_is_not_known_without_one_but_a_wrong_name_is_an_error(cli):
+    unknown = header("plus_one", "cat", 7) | {"precision": None, "fingerprints": {"model": None}}
+    unknown["config"]["model"] = {"name": None, "name_or_path": None, "revision": None}
+    write_run(Path("alone/run"), unknown, trained(7, status="imported"))
+    runs, asks = pg.load_runs("alone"), Question(gauge=True)
+    assert Materials(runs, AnalyzeConfig()).given_to(asks) == {"gauge": None}
+    with pytest.raises(pg.UserError, match="no such folder"):
+        Materials(runs, AnalyzeConfig(model="./nowhere")).given_to(asks)
+    tiny = Materials(runs, AnalyzeConfig(model=str(TINY)))
+    with pytest.raises(pg.UserError, match="width 256, these prompts 3"):
+        tiny.given_to(asks)
 
 
 # ------------------------------------------------------------ help

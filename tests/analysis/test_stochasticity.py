@@ -13,6 +13,7 @@ from promptgeo.analysis.ask import usable_runs
 from promptgeo.analysis.deciding import learned
 from promptgeo.analysis.geometry import equidistance as nulls
 from promptgeo.analysis.geometry.equidistance import equidistance, uncentred, variation
+from promptgeo.analysis.geometry.gauge import Gauge
 from promptgeo.analysis.geometry.run_variance import beyond_examples, components, of_numbers, scatter
 from promptgeo.analysis.geometry.whole_prompts import cells_of, taught
 from promptgeo.analysis.question import Convention, declaration
@@ -477,3 +478,28 @@ def test_a_prompt_that_was_trained_twice_counts_once():
     cells, omissions = cells_of(again, "x")
     assert [len(cell) for cell in cells] == [4, 4]
     assert omissions == ["x: of 5 runs of a from text, 4 have prompts that differ."]
+
+
+def test_distances_leave_out_what_the_model_ignores_and_norms_do_not():
+    generator, both = np.random.default_rng(1), Gauge(shift=True, scale=True)
+    plain = made(("a", "b"))
+    prompts_NPd, initial_NPd = plain.prompts("final").astype(float), plain.prompts("initial").astype(float)
+    factors, shifts = generator.uniform(0.5, 2, (8, P, 1)), generator.normal(size=(8, P, 1))
+    moved = RunTable.from_arrays(factors * prompts_NPd + shifts, plain.table, initial_NPd)
+    one, other = (stochasticity(runs, gauge=both, permutations=99) for runs in (plain, moved))
+    for quantity in ("distance.a", "scatter.b", "moved.a", "cv", "component.order"):
+        assert number(one, quantity).value == pytest.approx(number(other, quantity).value, rel=1e-5), quantity
+    assert number(one, "norm.a").value != pytest.approx(number(other, "norm.a").value, rel=1e-2)
+    assert any("ignores a prompt token's scale and shift (measured" in line for line in one.omissions)
+
+    centred_NPd = prompts_NPd - prompts_NPd.mean(-1, keepdims=True)
+    centred_NPd /= np.linalg.norm(centred_NPd, axis=-1, keepdims=True)
+    apart = [np.linalg.norm(centred_NPd[i] - centred_NPd[j]) / np.sqrt(P) for i, j in combinations(range(4), 2)]
+    assert number(one, "distance.a").value == pytest.approx(np.mean(apart), rel=1e-5)
+
+    unknown, paper = (
+        stochasticity(moved, permutations=99),
+        stochasticity(moved, gauge=both, convention=Convention.paper),
+    )
+    assert any("the model is not at hand" in line for line in unknown.omissions)
+    assert number(paper, "distance.a").value == pytest.approx(number(unknown, "distance.a").value * np.sqrt(P))

@@ -402,6 +402,16 @@ def test_claims_about_prompts_that_learned_nothing_are_not_decidable(corrected):
     assert "* not shown to have learned" in corrected.figures["heatmap_label"]
 
 
+def test_likenesses_leave_out_what_the_model_ignores_of_a_token(runs, corrected):
+    centred = [np.stack([row - row.mean() for row in run.prompt("final").astype(float)]).mean(0) for run in runs.runs]
+    cosines = [
+        one @ other / np.linalg.norm(one) / np.linalg.norm(other) for one in centred[:2] for other in centred[2:]
+    ]
+    rows = corrected.tables["likenesses"].set_index(["likeness", "source", "target"])["value"]
+    assert rows["mean_cosine", "sentiment", "kinds"] == pytest.approx(np.mean(cosines), abs=1e-9)
+    assert any("the model ignores a prompt token's shift (measured" in line for line in corrected.omissions)
+
+
 def test_other_options_and_a_single_task_are_refused_in_a_line(plans, runs):
     lm = plans[0].lm
     with pytest.raises(UserError, match="align is one of transport, mean, truncate, pad"):

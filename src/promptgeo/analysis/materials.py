@@ -1,4 +1,4 @@
-"""What analyses are given beside the runs: the frozen model and its vocabulary, made once, where one declares it."""
+"""What analyses are given beside the runs: the frozen model, its vocabulary, what it ignores; made once, where declared."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -9,6 +9,7 @@ from promptgeo.config.compose_analyze import AnalyzeConfig
 from promptgeo.errors import UserError
 
 if TYPE_CHECKING:
+    from promptgeo.analysis.geometry.gauge import Gauge
     from promptgeo.analysis.geometry.vocabulary import Vocabulary
     from promptgeo.model.interface import LM
     from promptgeo.runs.folder import Run
@@ -22,12 +23,14 @@ class Materials:
         self.runs, self.config = runs, config
 
     def given_to(self, question: Question) -> dict[str, Any]:
-        """The keyword arguments lm and vocabulary, as far as the question declares them."""
+        """The keyword arguments lm, vocabulary and gauge, as far as the question declares them."""
         given: dict[str, Any] = {}
         if question.lm:
             given["lm"] = self.lm
         if question.vocabulary:
             given["vocabulary"] = self.vocabulary
+        if question.gauge:
+            given["gauge"] = self.gauge
         return given
 
     @cached_property
@@ -60,6 +63,21 @@ class Materials:
         from promptgeo.analysis.geometry.vocabulary import Vocabulary
 
         return Vocabulary.of(self.lm)
+
+    @cached_property
+    def gauge(self) -> "Gauge | None":
+        """What that model ignores of a prompt token; None where there is none to ask.
+
+        Raises UserError where a model is named that is not the runs' own.
+        """
+        from promptgeo.analysis.geometry.gauge import gauge_of
+
+        try:
+            return gauge_of(self.lm)
+        except UserError:
+            if self.config.model is not None:
+                raise
+            return None
 
     @property
     def _runs(self) -> "list[Run]":

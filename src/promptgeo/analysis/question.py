@@ -15,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 ATTRIBUTE = "question"
 """Where a function keeps its declaration."""
 
-GIVEN = ("of", "convention", "lm", "vocabulary")
+GIVEN = ("of", "convention", "lm", "vocabulary", "gauge")
 """Keyword arguments that a question can declare; promptgeo passes them, so they are not options."""
 
 
@@ -49,6 +49,8 @@ class Question:
     """It needs the frozen model that the runs were trained on."""
     vocabulary: bool = False
     """It needs that model's token embeddings (Vocabulary)."""
+    gauge: bool = False
+    """It is given what that model ignores of a prompt token (Gauge), and None where the model is not at hand."""
     claims: tuple[str, ...] = ()
     """Names of the study's claims that it can test."""
     zero: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ def question(
     convention: bool = False,
     lm: bool = False,
     vocabulary: bool = False,
+    gauge: bool = False,
     claims: Sequence[str] = (),
     zero: Sequence[str] = (),
     factors: Sequence[str] = (),
@@ -79,7 +82,7 @@ def question(
 
     def declare(function: Function) -> Function:
         about = (*FACTORS, *factors)
-        setattr(function, ATTRIBUTE, Question(of, convention, lm, vocabulary, tuple(claims), tuple(zero), about))
+        setattr(function, ATTRIBUTE, Question(of, convention, lm, vocabulary, gauge, tuple(claims), tuple(zero), about))
         return function
 
     return declare

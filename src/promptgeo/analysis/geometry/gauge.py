@@ -37,6 +37,11 @@ class Gauge:
     scale: bool
     """A positive factor."""
 
+    @property
+    def ignored(self) -> str:
+        """What is ignored, in words; empty where nothing is."""
+        return " and ".join(name for name in ("scale", "shift") if getattr(self, name))
+
 
 @dataclass(frozen=True)
 class Reactions:

@@ -6,12 +6,13 @@ Shapes: N runs of a cell, P prompt tokens, d width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from promptgeo.analysis.geometry.gauge import Gauge, quotient
 from promptgeo.analysis.geometry.tokens import order_of_appearance
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
@@ -32,7 +33,9 @@ class Cell:
     rows: list[int]
     """Their rows of the run table."""
     prompts_NPd: np.ndarray
-    """float64, as trained."""
+    """float64, as trained, or without what the model ignores."""
+    norms_N: np.ndarray
+    """[N] float64: the Frobenius norms of the prompts as trained."""
     initial_NPd: np.ndarray | None
     """float64, the P0s; None where they are not known."""
 
@@ -44,17 +47,17 @@ class Cell:
         """P."""
         return self.prompts_NPd.shape[1]
 
+    def without(self, gauge: Gauge) -> "Cell":
+        """The same runs, prompts and P0s without what the model ignores of their tokens."""
+        initial_NPd = None if self.initial_NPd is None else quotient(self.initial_NPd, gauge)
+        return replace(self, prompts_NPd=quotient(self.prompts_NPd, gauge), initial_NPd=initial_NPd)
+
     @cached_property
     def one_p0(self) -> bool | None:
         """Whether all runs started from the same P0, so that P0 is nothing that they vary in; None: not known."""
         if self.initial_NPd is None:
             return None
         return bool((self.initial_NPd == self.initial_NPd[0]).all())
-
-    @property
-    def norms_N(self) -> np.ndarray:
-        """[N] float64: the Frobenius norms of the prompts."""
-        return np.linalg.norm(self.prompts_NPd, axis=(1, 2))
 
     @property
     def moved_N(self) -> np.ndarray | None:
@@ -96,7 +99,8 @@ def cells_of(runs: RunTable, what: str) -> tuple[list[Cell], list[str]]:
             continue
         final_NPd = np.stack([prompts[row] for row in kept]).astype(np.float64)
         initial_NPd = None if initial is None else np.stack([initial[row] for row in kept]).astype(np.float64)
-        cells.append(Cell(str(task), str(init), kept, final_NPd, initial_NPd))
+        norms_N = np.linalg.norm(final_NPd, axis=(1, 2))
+        cells.append(Cell(str(task), str(init), kept, final_NPd, norms_N, initial_NPd))
     if not cells:
         raise UserError(f"{what}: no task has {LEAST_RUNS} runs from one init; train more seeds (-m seed=0,1,2,3)")
     return cells, omissions

@@ -6,8 +6,9 @@ runs. The variance must be that of this norm over runs: the variance of a coordi
 (Divided here by runs - 1; the study does not say.)
 
 paper: norms, variances and distances moved of whole prompts, which grow with the prompt's length; difficulties as
-printed. corrected: all over sqrt(P); CB's difficulty is the 18 that its model's paper gives; "vary more" is about the
-scatter of the prompts, not of their norms. Table 1's runs are those that start from one P0, where there are such.
+printed. corrected: all over sqrt(P); whatever is a distance leaves out what the model ignores of a token (gauge.py);
+CB's difficulty is the 18 that its model's paper gives; "vary more" is about the scatter of the prompts, not of their
+norms. Table 1's runs are those that start from one P0, where there are such.
 
 Numbers, by task: `norm`, `variance` (of the norm), `scatter` (mean squared distance from the mean, over runs - 1),
 `moved` (from P0), `distance` (of two runs), `cv` (of these distances), `accuracy.variance`; `component.order`,
@@ -27,6 +28,7 @@ from promptgeo.analysis.deciding import LEVEL, Premise, learned, tested
 from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.alignment import Align, distances
 from promptgeo.analysis.geometry.equidistance import Equidistance, equidistance, together
+from promptgeo.analysis.geometry.gauge import Gauge, quotient
 from promptgeo.analysis.geometry.planes import classical_mds, neighbour_ranks, plane_neighbours, trustworthiness, tsne
 from promptgeo.analysis.geometry.run_pairs import over_runs
 from promptgeo.analysis.geometry.run_variance import (
@@ -74,12 +76,14 @@ NEIGHBOURS = 5
 
 @question(
     convention=True,
+    gauge=True,
     factors=("prompt_length", "init.text"),
     claims=("equidistant", "harder_vary_more", "harder_move_further"),
 )
 def stochasticity(
     runs: RunTable,
     *,
+    gauge: Gauge | None = None,
     convention: Convention = Convention.corrected,
     align: str = "transport",
     difficulty: Mapping[str, float] | None = None,
@@ -90,6 +94,7 @@ def stochasticity(
     """Norms, scatter and distances of whole prompts by task, and whether harder tasks have more of them.
 
     Args:
+        gauge: what the model ignores of a prompt token; None: not known.
         convention: as the study counted, or corrected; see this module.
         align: how tokens of prompts of unequal length are paired, in pictures and between tasks: transport, mean,
             truncate or pad (Align). Runs of one task are as long, and are paired by position.
@@ -103,6 +108,16 @@ def stochasticity(
     pairing, given = _align(align), _given(difficulty, runs)
     cells, omissions = cells_of(runs, WHAT)
     result = Result(omissions=omissions)
+    if convention == Convention.paper:
+        gauge = Gauge(shift=False, scale=False)
+    elif gauge is None:
+        result.omissions.append(f"{WHAT}: the model is not at hand: distances may count what it ignores of a token.")
+    elif gauge.ignored:
+        result.omissions.append(
+            f"{WHAT}: the model ignores a prompt token's {gauge.ignored} (measured on it): distances leave that out."
+        )
+    seen = gauge or Gauge(shift=False, scale=False)
+    cells = [cell.without(seen) for cell in cells]
     of_tasks = by_task(from_one_p0(cells))
     left_out = [task for task in tasks_of(cells) if task not in of_tasks]
     if left_out:
@@ -120,7 +135,7 @@ def stochasticity(
     if "cb" in of_tasks:
         _published(result, convention, permutations, seed)
     _components(result, runs, cells, convention)
-    _picture(result, runs, cells, pairing, convention, perplexity, seed)
+    _picture(result, [quotient(each, seen) for each in each_prompt(runs)], cells, pairing, convention, perplexity, seed)
     result.tables["tasks"] = _task_table(of_tasks, by_name, scales)
     result.figures["by_task"] = _by_task_figure(of_tasks, scales, convention)
     return result
@@ -470,7 +485,8 @@ def _components(result: Result, runs: RunTable, cells: Sequence[Cell], conventio
         return  # the study has none
     found = components(runs, cells)
     words = {
-        "order": "The order of the data alone scatters runs of a task with a variance of",
+        "order": "The order of the data alone (Adam's moments start at zero, not at random as the study writes) "
+        "scatters runs of a task with a variance of",
         "init": "P0s of their own add",
     }
     for name, of_task in (("order", found.order), ("init", found.init)):
@@ -497,7 +513,7 @@ def _components(result: Result, runs: RunTable, cells: Sequence[Cell], conventio
 
 def _picture(
     result: Result,
-    runs: RunTable,
+    prompts: Sequence[np.ndarray],
     cells: Sequence[Cell],
     align: Align,
     convention: Convention,
@@ -506,7 +522,6 @@ def _picture(
 ) -> None:
     """Numbers `distance.between` and `trustworthiness.*`, tables `distances` and `coordinates`, figure `pictures`."""
     rows = [row for cell in cells for row in cell.rows]
-    prompts = each_prompt(runs)
     apart_NN = distances([prompts[row] for row in rows], align)
     tasks_N, inits_N = (np.array([getattr(cell, of) for cell in cells for _ in cell.rows]) for of in ("task", "init"))
     one, other = np.triu_indices(len(rows), 1)

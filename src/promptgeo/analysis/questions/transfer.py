@@ -17,6 +17,7 @@ import pandas as pd
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
 from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg
 from promptgeo.analysis.geometry.alignment import Align, distance
+from promptgeo.analysis.geometry.gauge import gauge_of, quotient
 from promptgeo.analysis.geometry.task_likeness import CONTROLS, WORDS, label_likeness, likenesses, over_runs
 from promptgeo.analysis.geometry.transfer_matrix import (
     LEAST_TASKS,
@@ -80,6 +81,8 @@ def transfer(
     without what is one number of each source and each target; `spearman.best`: of the likeness that goes with them the
     most, its p that of the largest of all. Tables: `transfers`, `tasks` (what was learned), `likenesses`, `predictors`.
 
+    Distances and cosines leave out what the model ignores of a prompt token (gauge.py).
+
     Paper: exact match against no prompt, of all tasks: `gain.<source>.<target>`, `improves.share`,
     `pearson.frobenius` and `pearson.frobenius.with_self` (with each task's own prompts, at distance 0 or near it).
 
@@ -109,6 +112,11 @@ def transfer(
     if convention is Convention.paper:
         _as_published(result, scores.by_measure[EXACT], prompts_N)
         return result
+    if ignored := (gauge := gauge_of(lm)).ignored:
+        prompts_N, initial_N = ([quotient(each, gauge) for each in them] for them in (prompts_N, initial_N))
+        result.omissions.append(
+            f"transfer: the model ignores a prompt token's {ignored} (measured on it): distances leave that out."
+        )
     alike = likenesses(prompts_N, initial_N, scores.by_measure[EXACT].task_N, Align(align))
     if "token_cosine" not in alike:
         result.omissions.append("transfer: cosines at equal positions need prompts of equal length.")
