@@ -1,4 +1,4 @@
-"""What analyses are given beside the runs: the frozen model, its vocabulary, what it ignores; made once, where declared."""
+"""What analyses get beside the runs: the frozen model, its vocabulary, what it ignores. Made once, if asked for."""
 
 from collections.abc import Callable
 from functools import cached_property
