@@ -306,9 +306,29 @@ def test_each_labels_loss_is_that_of_a_plain_forward(lm, length):
     assert (np.array(wanted_NEL).argmin(-1) != corrected.argmin(-1)).any()  # the correction decides some
 
 
-def test_all_labels_of_a_row_run_in_one_forward(gpt2):
-    """As a tree where the model can share prefixes: the text once, the labels beside each other."""
-    task = Task("words", CHOICES, [], CHOICES[:1], LINE, CLASSES)
-    rows = task.label_rows(gpt2, CHOICES[0], 0)
-    (batch,) = gpt2.batches(rows, [0] * len(rows), 0)
-    assert sorted(batch.rows) == [0, 1, 2]
+@pytest.mark.parametrize("shares", [True, False], ids=["tree", "grid"])
+@pytest.mark.parametrize("template", [LINE, PREFIX], ids=["line", "prefix"])
+def test_a_label_set_changes_nothing_of_what_is_written(taught, template, shares, monkeypatch):
+    lm, prompts = taught
+    monkeypatch.setattr(lm, "_shares_prefixes", shares)
+    plain = evaluate(lm, prompts, task_of(template), outputs=True)
+    labelled = evaluate(lm, prompts, task_of(template, labels=list(LABELS)), outputs=True)
+    assert labelled.outputs == plain.outputs and np.array_equal(labelled.correct, plain.correct)
+    np.testing.assert_allclose(labelled.losses, plain.losses, rtol=1e-5)
+    assert np.array_equal(labelled.losses, np.diagonal(labelled.label_losses, axis1=1, axis2=2))
+
+
+def test_all_labels_of_a_row_cost_one_forward_of_its_text(gpt2, monkeypatch):
+    """As a tree: the text once, the labels beside each other; what was right is read from the same forward."""
+    positions, label_logits = [], gpt2.label_logits
+    monkeypatch.setattr(
+        gpt2, "label_logits", lambda *given: positions.append(given[1].ids.numel()) or label_logits(*given)
+    )
+
+    def run(labels: list[str] | None) -> int:
+        positions.clear()
+        evaluate(gpt2, np.zeros((2, 0, gpt2.width)), Task("words", CHOICES, [], CHOICES, LINE, labels))
+        return sum(positions)
+
+    of_labels = sum(len(gpt2.encode(f" {label}\n")) for label in CLASSES)
+    assert run(CLASSES) <= run(None) + 2 * len(CHOICES) * of_labels

@@ -2,7 +2,8 @@
 
 One teacher-forced forward decides almost every row: where the arg-max is the label at every label position, greedy
 decoding writes exactly the label; where it first differs, the text so far mostly rules the label out. Only the other
-rows are generated, so the scores are those that generating every row would give.
+rows are generated, so the scores are those that generating every row would give. Where a task has a label set, that
+forward has all its labels: they share the example's text.
 
 Shapes: N prompts, P prompt tokens, d width, E examples, L labels of a label set, M label positions, V vocabulary.
 """
@@ -143,33 +144,34 @@ def evaluate(
     n, length, e = len(prompts_NPd), prompts_NPd.shape[1], len(examples)
     limit = max_new_tokens or task.template.max_new_tokens
     rows = task.rows(lm, examples, length)
-    scorer = _Scorer(lm, task.template, examples, rows, limit, outputs)
-    chooser = _Chooser(lm, task, examples, length) if task.labels else None
-
-    nothing = [replace(examples[0], input=task.content_free, cut=None)] if task.content_free is not None else []
-    corrector = _Chooser(lm, task, nothing, length) if chooser is not None and nothing else None
+    check_scoring(task.template, examples, rows)
+    labels = task.labels or []
+    true_E = np.array([labels.index(example.label) if labels else 0 for example in examples])
+    rows_EL = [task.label_rows(lm, example, length) for example in examples] if labels else [[row] for row in rows]
+    scorer = _Scorer(lm, task.template, examples, rows_EL, true_E, limit, outputs)
+    nothing = None
+    if labels and task.content_free is not None:
+        example = replace(examples[0], input=task.content_free, cut=None)
+        nothing = _Forced(lm, task.label_rows(lm, example, length))
 
     # A few prompts at a time, into arrays that are there from the start: nothing but the scores grows with N.
-    correct, losses, written = np.zeros((n, e), dtype=bool), np.zeros((n, e)), []
-    label_losses = np.zeros((n, e, len(task.labels or [])))
-    content_free = np.zeros((n, len(task.labels or [])))
+    correct, losses, written = np.zeros((n, e), dtype=bool), np.zeros((n, e, len(labels) or 1)), []
+    content_free = np.zeros((n, len(labels)))
     per_chunk = max(lm.max_tokens // sum(row.length for row in rows), 1)
     for start in range(0, n, per_chunk):
         here = slice(start, start + per_chunk)
         correct[here], losses[here], texts = scorer(prompts_NPd[here])
         written += texts
-        if chooser is not None:
-            label_losses[here] = chooser(prompts_NPd[here])
-        if corrector is not None:
-            content_free[here] = corrector(prompts_NPd[here])[:, 0]
+        if nothing is not None:
+            content_free[here] = nothing.losses(prompts_NPd[here])
     return Evaluation(
         correct,
-        losses,
+        losses[:, np.arange(e), true_E],
         np.array([len(row.label) for row in rows]),
-        label_losses if chooser is not None else None,
+        losses if labels else None,
         written if outputs else None,
-        chooser.labels if chooser is not None else None,
-        content_free if corrector is not None else None,
+        true_E if labels else None,
+        content_free if nothing is not None else None,
     )
 
 
@@ -216,40 +218,43 @@ class _Forced:
                 likeliest[row].append(token)
         return losses, likeliest
 
-
-class _Chooser:
-    """How likely is each label of the label set after each example's text?"""
-
-    def __init__(self, lm: LM, task: Task, examples: list[Example], prompt_length: int):
-        labels = task.labels or []
-        self.labels = np.array([labels.index(example.label) for example in examples])
-        self._shape = len(examples), len(labels)
-        rows = [row for example in examples for row in task.label_rows(lm, example, prompt_length)]
-        self._forced = _Forced(lm, rows)
-
-    def __call__(self, prompts_NPd: torch.Tensor) -> np.ndarray:
-        """[N, E, L] float64: cross-entropy summed over each label's tokens."""
+    def losses(self, prompts_NPd: torch.Tensor) -> np.ndarray:
+        """[N, rows] float64: cross-entropy summed over each row's label tokens."""
         n, length = prompts_NPd.shape[:2]
-        losses = np.zeros(n * len(self._forced.rows))
-        for batch in self._forced.batches(n, length):
-            losses[batch.rows], _ = self._forced.run(prompts_NPd, batch)
-        return losses.reshape(n, *self._shape)
+        losses = np.zeros(n * len(self.rows))
+        for batch in self.batches(n, length):
+            losses[batch.rows], _ = self.run(prompts_NPd, batch)
+        return losses.reshape(n, -1)
 
 
 class _Scorer:
-    """Scores a few prompts at a time on fixed rows."""
+    """Scores a few prompts at a time on fixed rows: of each example one, or one for each label of a label set.
 
-    def __init__(self, lm: LM, template: Template, examples: list[Example], rows: list[Row], limit: int, outputs: bool):
-        check_scoring(template, examples, rows)
+    A row of the chunk is counted through prompts, examples and labels. What the model writes is asked of rows with the
+    example's own label alone.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        template: Template,
+        examples: list[Example],
+        rows_EL: list[list[Row]],
+        true_E: np.ndarray,
+        limit: int,
+        outputs: bool,
+    ):
         self.lm, self.template, self.rule = lm, template, rule_of(template)
-        self.examples, self.rows = examples, rows
+        self.examples, self.labels = examples, len(rows_EL[0])
+        self.rows = [row for rows_L in rows_EL for row in rows_L]
+        self._true = {e * self.labels + int(label) for e, label in enumerate(true_E)}
         self.limit, self.wants_outputs = limit, outputs
-        self._forced = _Forced(lm, rows)
+        self._forced = _Forced(lm, self.rows)
 
     def __call__(self, prompts_NPd: torch.Tensor) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
-        """correct and losses [N, E], and what was written, if that is wanted."""
-        n, e = len(prompts_NPd), len(self.rows)
-        losses = np.zeros(n * e)
+        """correct [N, E], losses [N, E, L], and what was written, if that is wanted."""
+        n, e = len(prompts_NPd), len(self.examples)
+        losses = np.zeros(n * len(self.rows))
         written: dict[int, Continuation] = {}  # of every row that may be correct or is wanted, what it writes
         from_text: dict[int, list[int]] = {}  # rows to generate whole -> the tokens they are known to begin with
         for batch in self._forced.batches(n, prompts_NPd.shape[1]):
@@ -259,6 +264,8 @@ class _Scorer:
             losses[batch.rows], likeliest = self._forced.run(prompts_NPd, batch, cache)
             begun: dict[int, list[int]] = {}
             for i, tokens in likeliest.items():
+                if i % len(self.rows) not in self._true:
+                    continue
                 if decided := self._decided(i, tokens):
                     written[i] = decided
                 elif known := self._begun(i, tokens):
@@ -271,9 +278,9 @@ class _Scorer:
             written |= self._generate(prompts_NPd, from_text)
         correct, texts = np.zeros(n * e, dtype=bool), [""] * (n * e)
         for i, whole in written.items():
-            correct[i], texts[i] = self._judge(i, whole)
+            correct[i // self.labels], texts[i // self.labels] = self._judge(i, whole)
         outputs = [texts[k * e : (k + 1) * e] for k in range(n)] if self.wants_outputs else []
-        return correct.reshape(n, e), losses.reshape(n, e), outputs
+        return correct.reshape(n, e), losses.reshape(n, e, self.labels), outputs
 
     def _decided(self, i: int, likeliest: list[int]) -> Continuation | None:
         """What row i writes, where the likeliest token after each of its label's says it all."""
@@ -298,7 +305,7 @@ class _Scorer:
         return self.rows[i % len(self.rows)]
 
     def _example(self, i: int) -> Example:
-        return self.examples[i % len(self.examples)]
+        return self.examples[i % len(self.rows) // self.labels]
 
     def _greedy_so_far(self, tokens: list[int]) -> Continuation:
         """Where greedy decoding would have stopped among tokens that it would have written."""
