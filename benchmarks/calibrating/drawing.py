@@ -62,7 +62,7 @@ def pool_of(processes: int) -> ProcessPoolExecutor:
 def _draw_block(out: Path, name: str, scenario: str, start: int, stop: int) -> float:
     """Seconds that it took."""
     begun = time.perf_counter()
-    _warm(name)
+    warm(name)
     lines = []
     for seed in range(start, stop):
         rows = [[_short(value) for value in astuple(one)] for one in said(name, SCENARIOS[scenario], seed)]
@@ -76,7 +76,7 @@ def _draw_block(out: Path, name: str, scenario: str, start: int, stop: int) -> f
 
 
 @cache
-def _warm(name: str) -> None:
+def warm(name: str) -> None:
     """An analysis's first scenario, once in each process: the stand-in numbers words in the order in which it meets
     them, so that draws would else depend on which block a process draws first."""
     said(name, next(scenario for scenario in SCENARIOS.values() if fits(name, scenario)), 0)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from calibrating.collecting import needs_model, results
+from calibrating.drawing import warm
 from calibrating.lines import CLAIMS
 from calibrating.scenarios import Geometry, Skills
 from promptgeo.analysis.result import Stored
@@ -58,4 +59,5 @@ def _stored(study: Study, name: str, seed: int) -> Stored:
 
 
 def _results(study: str, name: str, seed: int) -> Iterator[tuple[dict[str, str], Any]]:
+    warm(name)
     return results(name, null_of(study, name), seed)
