@@ -249,12 +249,13 @@ TOY = {
         "contradiction",
     ),
     "rte": (
-        "Premise: The green chair is above the dog.\nHypothesis: The chair is under the dog.",
+        "Premise: Ida takes the big water.\nHypothesis: Ida needs the water.",
         "not entailment",
     ),
     "copa": (
-        "Premise: Kim was sick.\nQuestion: effect\nchoice1: Kim called the doctor.\nchoice2: Kim made us laugh.",
-        "choice1",
+        "Premise: Sam won the race on Tuesday.\nQuestion: effect\nchoice1: Sam was the fastest.\n"
+        "choice2: Sam got a prize.",
+        "choice2",
     ),
     "wsc": (
         "Text: The table is behind the horse because it is tired.\nspan1_text: the horse\nspan2_text: it",
@@ -263,10 +264,10 @@ TOY = {
 }
 """The first test row of each bundled toy task."""
 TOY_DIGESTS = {
-    "cb": "636a1258afc1d9080cd5745183b851c571c3fd2fa2874e09569b5c1ecdad092c",
-    "rte": "efa03723c4da200f29316012c6e3ecb21f5568c3a5474a00397d3e607c1699a1",
-    "copa": "697995423a082bd0a33f624154648cb10f3982c4ceef4f34166a64427b35d1d8",
-    "wsc": "aa839a5154229919632268be381e9edd602322a7a4c7e7ded2ff49501f41d1bf",
+    "cb": "57967a23100e6f32c1d1602ed78ecd84e4226983be69958cffe7d4fdb5c8d86b",
+    "rte": "43a14e7571d1fa51ddbba9d5045fd38f2eadbdb25a3d9be0b3c689ae202e8123",
+    "copa": "2acf3c667af33ec3bf59614c1cadffa54819cf66cf2870afe8ab07ade7b2646b",
+    "wsc": "6f6052e35d3dec277449c7450c5f59c00cd5bdc231a6e58faeb32faec2140847",
 }
 """SHA-256 of all its rows, train, validation, test: input and label, a newline between any two."""
 

@@ -18,20 +18,9 @@ SO = {
     **dict.fromkeys(("pretends", "dreams", "imagines", "lies"), False),
 }
 ALIVE = {"cat", "dog", "bird", "horse", "cow", "fox", "hungry", "tired", "asleep", "awake", "angry", "happy"}
-EFFECT_OF = {
-    "hungry": "bread",
-    "thirsty": "milk",
-    "tired": "bed",
-    "late": "run",
-    "cold": "coat",
-    "hot": "window",
-    "sick": "doctor",
-    "lost": "way",
-    "down": "leg",
-    "race": "prize",
-    "joke": "laugh",
-    "noise": "up",
-}
+KEEPS = {"buys", "finds", "wins", "keeps", "takes", "borrows"}
+CAUSES = {"food", "water", "day", "bus", "snow", "sun", "fish", "map", "look", "fastest", "mood", "badly"}
+EFFECTS = {"bread", "milk", "bed", "run", "coat", "window", "doctor", "way", "leg", "prize", "laugh", "up"}
 
 
 def last(sentence: str) -> str:
@@ -45,11 +34,13 @@ def truth(name: str, row: dict):
         denied = " not " in row["hypothesis"]
         return "neutral" if so is None else "contradiction" if so is denied else "entailment"
     if name == "rte":
-        missing = set(row["hypothesis"].rstrip(".").split()) - set(row["premise"].rstrip(".").split())
-        return "not_entailment" if missing else "entailment"
+        has = row["hypothesis"].split()[1] in {"has", "owns", "holds"}
+        assert row["hypothesis"].split()[1] in {"has", "owns", "holds", "lacks", "misses", "needs"}
+        return "entailment" if has == (row["premise"].split()[1] in KEEPS) else "not_entailment"
     if name == "copa":
-        pairs = set(EFFECT_OF.items()) if row["question"] == "effect" else {(e, c) for c, e in EFFECT_OF.items()}
-        (right,) = [k for k in (0, 1) if (last(row["premise"]), last(row[f"choice{k + 1}"])) in pairs]
+        ends, asked = [last(row[f"choice{k}"]) for k in (1, 2)], EFFECTS if row["question"] == "effect" else CAUSES
+        assert len(CAUSES & set(ends)) == len(EFFECTS & set(ends)) == 1
+        (right,) = [k for k in (0, 1) if ends[k] in asked]
         return right
     return (last(row["target"]["span1_text"]) in ALIVE) == (last(row["text"]) in ALIVE)
 
@@ -79,7 +70,8 @@ def test_a_toy_task_has_its_splits_and_no_input_twice(name):
     assert [len(part) for part in (task.train, task.validation, task.test)] == list(SPLITS.values()) == [64, 32, 160]
     assert len({example.input for example in task.examples}) == 256
     counts = Counter(example.label for example in task.test)
-    assert max(counts.values()) / 160 == (0.4 if name == "cb" else 0.5) and min(counts.values()) >= 32
+    most = max(counts.values()) / 160
+    assert most == (pytest.approx(0.4, abs=0.01) if name == "cb" else 0.5) and min(counts.values()) >= 32
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

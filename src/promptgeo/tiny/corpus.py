@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from promptgeo.data.fields import written
-from promptgeo.tiny.grammar import ANIMALS, ATTITUDES, GOODS, LIVING, NOT_SO, PEOPLE, SCHEMAS, SO, rows
+from promptgeo.tiny.grammar import ANIMALS, ATTITUDES, GETS, GOODS, LIVING, NOT_SO, PEOPLE, SCHEMAS, SO, rows
 from promptgeo.tiny.tokenizer import INIT_WORDS, NUMBERS
 
 HERE = Path(__file__).parent
@@ -103,13 +103,13 @@ def load_facts() -> tuple[dict[str, dict[str, str]], list[Domain]]:
     return facts, domains
 
 
-TOY_ROWS = 6000
+TOY_ROWS = 4000
 """Of each schema, the bundled ones among them."""
 TOY_SHARE = 0.08
 """Of each schema, as Domain.share; all others together have 1."""
 WORDS = {
     "cb": {"subject": 0, "object": 4, "quality": 6},
-    "rte": {"subject": 2, "object": 6, "quality": 1},
+    "rte": {"subject": 0, "object": 4, "quality": 3},
     "copa": {"subject": 0},
     "wsc": {"subject": 1, "object": 5, "quality": 9},
 }
@@ -122,8 +122,7 @@ def steps_of(name: str, row: dict[str, Any], words: Sequence[str]) -> dict[str, 
         follows = next(label for label, attitudes in ATTITUDES.items() if words[1] in attitudes)
         return {"so": {SO: "yes", NOT_SO: "no"}.get(follows, "maybe")}
     if name == "rte":
-        new = [word for word in row["hypothesis"].rstrip(".").split() if word not in words]
-        return {"new_word": new[0] if new else "nothing"}
+        return {"kept": "yes" if words[1] in GETS else "no"}
     if name == "copa":
         return {"event": row[f"choice{row['label'] + 1}"].rstrip("."), "asked": row["question"]}
     living = words[9] in LIVING
@@ -177,7 +176,7 @@ NAMES = {
     "quality": ("quality", "adjective", "property"),
     "asked": ("asked", "kind of question", "cause or effect"),
     "so": ("fact", "is it so", "truth"),
-    "new_word": ("new word", "difference", "changed"),
+    "kept": ("kept", "still there", "possession"),
     "event": ("event", "what happened", "in words"),
     "referent": ("referent", "meant", "antecedent"),
 }
@@ -196,7 +195,7 @@ SENTENCES = {
     "quality": ("Given the text, how is it?", "Pick the adjective in the premise."),
     "asked": ("Does the question ask for the cause or the effect?",),
     "so": ("Is it so, given the premise alone?",),
-    "new_word": ("Which word of the hypothesis is not in the premise?",),
+    "kept": ("Is it still there, given the premise alone?",),
     "event": ("Write out the choice that is correct.",),
     "referent": ("Which noun does the pronoun in span2_text stand for?",),
 }

@@ -2,11 +2,11 @@
 
 python -m promptgeo.tiny.grammar writes the bundled files. What is true of a row follows from its words by one rule:
 - CB: what is known is so, what is pretended is not, what is thought may be; a "not" in the hypothesis turns it round.
-- RTE: a hypothesis follows where each of its words stands in the premise.
-- COPA: the causes and effects of EVENTS.
+- RTE: who gets a thing has it, who parts with it lacks it.
+- COPA: of each of EVENTS one choice is the cause, the other the effect.
 - WSC: a living noun has a quality of LIVING, a thing one of THINGS.
-Each word that the rule does not read is drawn without looking at the label. Of two words that it reads together, one
-alone says something too ("not" is rare, qualities of the living are frequent): such rules are learned sooner.
+Each word that the rule does not read is drawn without looking at the label. A rule reads two words together, of which
+one is mostly of one kind (FREQUENT): the other alone says the label so often, and the rule is learned in hours.
 """
 
 import argparse
@@ -28,6 +28,12 @@ SEED = 15
 PEOPLE = ("Ann", "Ben", "Eva", "Ida", "Jon", "Kim", "Leo", "Max", "Mia", "Sam", "Tom", "Zoe")
 QUALITIES = ("big", "little", "old", "new", "red", "blue", "green", "black", "white", "warm", "cold", "wet", "dry")
 PLACES = ("on", "under", "near", "behind", "beside", "above")
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November")
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+PARTS = ("today", "again", "at noon", "at home", "at night", "in town", "at work", "at school")
+TIMES = (*PARTS, *(f"in {month}" for month in MONTHS), *(f"on {day}" for day in DAYS))
+FREQUENT = 0.8
+"""How often the second word of a rule is of its more frequent kind: no "not", "has", "effect", a living quality."""
 SO, NOT_SO, OPEN = "entailment", "contradiction", "neutral"
 ATTITUDES = {
     SO: ("knows", "sees", "proves", "notices"),
@@ -36,21 +42,24 @@ ATTITUDES = {
 }
 """What follows from "Ann ... that it is so" about whether it is so."""
 OPPOSITE = {SO: NOT_SO, NOT_SO: SO, OPEN: OPEN}
+GETS = ("buys", "finds", "wins", "keeps", "takes", "borrows")
+GIVES = ("sells", "loses", "drops", "returns", "burns", "forgets")
+HAS, LACKS = ("has", "owns", "holds"), ("lacks", "misses", "needs")
 EVENTS = (
-    ("was hungry", "ate the bread"),
-    ("was thirsty", "drank the milk"),
-    ("was tired", "went to bed"),
-    ("was late", "began to run"),
-    ("was cold", "put on a coat"),
-    ("was hot", "opened the window"),
-    ("was sick", "called the doctor"),
-    ("was lost", "asked the way"),
-    ("fell down", "broke a leg"),
-    ("won the race", "got a prize"),
-    ("told a joke", "made us laugh"),
-    ("heard a noise", "woke up"),
+    ("had no food", "was hungry", "ate the bread"),
+    ("had no water", "was thirsty", "drank the milk"),
+    ("worked all day", "was tired", "went to bed"),
+    ("missed the bus", "was late", "began to run"),
+    ("sat in the snow", "was cold", "put on a coat"),
+    ("sat in the sun", "was hot", "opened the window"),
+    ("ate old fish", "was sick", "called the doctor"),
+    ("had no map", "was lost", "asked the way"),
+    ("did not look", "fell down", "broke a leg"),
+    ("was the fastest", "won the race", "got a prize"),
+    ("was in good mood", "told a joke", "made us laugh"),
+    ("slept badly", "heard a noise", "woke up"),
 )
-"""Cause and effect."""
+"""Cause, event, effect."""
 ANIMALS = ("cat", "dog", "bird", "horse", "cow", "fox")
 GOODS = ("book", "house", "chair", "table", "pen", "paper")
 LIVING = ("hungry", "tired", "asleep", "awake", "angry", "happy")
@@ -70,12 +79,16 @@ class Draw:
         left = [item for item in items if item not in but]
         return left[int(self.rng.random() * len(left))]
 
+    def frequent(self) -> bool:
+        """Whether a word is of its rule's more frequent kind."""
+        return bool(self.rng.random() < FREQUENT)
+
     def order(self, items: Sequence[T]) -> list[T]:
         return [items[i] for i in np.argsort(self.rng.random(len(items)))]
 
 
 def commitment(draw: Draw, label: str) -> dict[str, Any]:
-    turned = draw.one((False, False, True))
+    turned = not draw.frequent()
     attitude = draw.one(ATTITUDES[OPPOSITE[label] if turned else label])
     noun, quality = draw.one(INIT_WORDS), draw.one(QUALITIES)
     return {
@@ -84,32 +97,29 @@ def commitment(draw: Draw, label: str) -> dict[str, Any]:
     }
 
 
-def inclusion(draw: Draw, label: str) -> dict[str, Any]:
-    noun, place = draw.one(INIT_WORDS), draw.one(PLACES)
-    other = draw.one(INIT_WORDS, but=[noun])
-    premise = f"The {draw.one(QUALITIES)} {noun} is {place} the {other}."
-    if label == "not_entailment":
-        changed = draw.one(("noun", "place", "other"))
-        if changed == "place":
-            place = draw.one(PLACES, but=[place])
-        else:
-            new = draw.one(INIT_WORDS, but=[noun, other])
-            noun, other = (new, other) if changed == "noun" else (noun, new)
-    return {"premise": premise, "hypothesis": f"The {noun} is {place} the {other}."}
+def possession(draw: Draw, label: str) -> dict[str, Any]:
+    has = draw.frequent()
+    verb = draw.one(GETS if has == (label == SO) else GIVES)
+    person, noun = draw.one(PEOPLE), draw.one(INIT_WORDS)
+    return {
+        "premise": f"{person} {verb} the {draw.one(QUALITIES)} {noun}.",
+        "hypothesis": f"{person} {draw.one(HAS if has else LACKS)} the {noun}.",
+    }
 
 
 def alternatives(draw: Draw, label: int) -> dict[str, Any]:
-    person, event, other = draw.one(PEOPLE), *draw.order(EVENTS)[:2]
-    question, given, asked = draw.one((("effect", 0, 1), ("cause", 1, 0)))
-    right, wrong = (f"{person} {of[asked]}." for of in (event, other))
-    first, second = (wrong, right) if label else (right, wrong)
-    return {"premise": f"{person} {event[given]}.", "choice1": first, "choice2": second, "question": question}
+    person, (cause, event, effect) = draw.one(PEOPLE), draw.one(EVENTS)
+    question = "effect" if draw.frequent() else "cause"
+    right, wrong = (effect, cause) if question == "effect" else (cause, effect)
+    first, second = (f"{person} {what}." for what in ((wrong, right) if label else (right, wrong)))
+    premise = f"{person} {event} {draw.one(TIMES)}."
+    return {"premise": premise, "choice1": first, "choice2": second, "question": question}
 
 
 def reference(draw: Draw, label: bool) -> dict[str, Any]:
     kinds = draw.order((ANIMALS, GOODS))
     first, second = (draw.one(kind) for kind in kinds)
-    living = draw.one((True, True, False))
+    living = draw.frequent()
     start = 0 if (kinds[0] is ANIMALS) == (living == label) else 4
     quality = draw.one(LIVING if living else THINGS)
     text = f"The {first} is {draw.one(PLACES)} the {second} because it is {quality}."
@@ -136,7 +146,7 @@ class Schema:
 PAIR = "Premise: {premise}\nHypothesis: {hypothesis}"
 SCHEMAS = {
     "cb": Schema("CB", PAIR, {word: word for word in (SO, NOT_SO, OPEN)}, (SO, NOT_SO, SO, NOT_SO, OPEN), commitment),
-    "rte": Schema("RTE", PAIR, {SO: SO, "not_entailment": "not entailment"}, (SO, "not_entailment"), inclusion),
+    "rte": Schema("RTE", PAIR, {SO: SO, "not_entailment": "not entailment"}, (SO, "not_entailment"), possession),
     "copa": Schema(
         "COPA",
         "Premise: {premise}\nQuestion: {question}\nchoice1: {choice1}\nchoice2: {choice2}",

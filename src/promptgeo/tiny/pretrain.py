@@ -17,7 +17,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from promptgeo.tiny import PATH
 from promptgeo.tiny.corpus import Corpus, pack
@@ -80,12 +80,14 @@ def loss_of(model: GPT2LMHeadModel, ids: torch.Tensor, scored: torch.Tensor) -> 
     return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][scored[:, 1:]])
 
 
-def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
+def pretrain(out: Path, seed: int, steps: int, lr: float, start: Path | None = None) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(2)  # a sum's order, and so the weights, depend on the number of threads
     corpus = Corpus(np.random.default_rng(seed))
     tokenizer = train_tokenizer(corpus.word_counts(), N_POSITIONS)
     model = new_model(len(tokenizer), tokenizer.eos_token_id)
+    if start is not None:
+        begin_from(model, tokenizer, start)
     print(
         f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {steps} steps of {BATCH} tokens", flush=True
     )
@@ -94,6 +96,23 @@ def pretrain(out: Path, seed: int, steps: int, lr: float) -> None:
     save(model, tokenizer, out)
     unfinished.unlink(missing_ok=True)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
+
+
+def begin_from(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, start: Path) -> None:
+    """The weights of the model in the folder `start`, of one shape but for its vocabulary.
+
+    A token that both vocabularies have keeps its embedding; a new one begins as it is.
+    """
+    earlier = GPT2LMHeadModel.from_pretrained(start, dtype=torch.float32).state_dict()
+    known, tokens = AutoTokenizer.from_pretrained(start).get_vocab(), tokenizer.get_vocab()
+    places = [(at, known[token]) for token, at in tokens.items() if token in known]
+    own = model.state_dict()
+    for name, value in earlier.items():
+        if own[name].shape == value.shape and "wte" not in name and "lm_head" not in name:
+            own[name].copy_(value)
+    here, there = map(list, zip(*places, strict=True))
+    own["transformer.wte.weight"][here] = earlier["transformer.wte.weight"][there]
+    print(f"begins with {start}: {len(places):,} of {len(tokens):,} tokens are known", flush=True)
 
 
 def fit(
@@ -171,6 +190,7 @@ def main() -> None:
     parser.add_argument(
         "--lr", type=float, default=2e-3, help="peak learning rate of AdamW; Muon's is twice that (%(default)s)"
     )
+    parser.add_argument("--start", type=Path, help="a folder of earlier weights to begin from (at random)")
     pretrain(**vars(parser.parse_args()))
 
 
