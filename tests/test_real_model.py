@@ -5,6 +5,7 @@ Run on Gemma 3 270M (base, dequantised from Q4_K_M): a BOS, scaled embeddings, 2
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 import reference
+from promptgeo.config.compose import compose
+from promptgeo.data.tasks import load_task
+from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.runs.folder import Run
 from promptgeo.training.callbacks import Checkpointer
@@ -56,6 +60,22 @@ def test_logits_gradient_and_greedy_output_are_plain_transformers(lm):
     assert (gradient - expected).norm() < 1e-3 * expected.norm()
     written = lm.greedy(prompts, rows, [0, 0], 4)
     assert written == [reference.written(original, prompts[0], row, 4) for row in rows]
+
+
+@pytest.mark.parametrize("name", ["toy_cb", "toy_wsc"])
+def test_label_losses_are_those_of_a_plain_forward(lm, name):
+    original = reference.original(FOLDER)
+    config = compose([f"task={name}"])
+    loaded = load_task(config.task, config.template)
+    task = replace(loaded, test=loaded.test[:3])
+    prompts = torch.randn(1, 3, lm.width, generator=torch.Generator().manual_seed(1)) * lm.embedding_scale
+    scores = evaluate(lm, prompts, task)
+    for example, losses_L in zip(task.test, scores.label_losses[0], strict=True):
+        for label, loss in zip(task.labels, losses_L, strict=True):
+            ids = [*lm.bos, -1, -2, -3, *lm.encode(f"Input: {example.input}\nLabel:")]
+            row = reference.row(ids, lm.encode(f" {label}\n"))
+            with torch.no_grad():
+                assert abs(loss - float(reference.row_loss(original, prompts[0], row))) < 1e-4  # nats
 
 
 def test_it_begins_with_a_bos_has_a_scale_and_a_name_of_its_own(lm, tmp_path):
