@@ -90,6 +90,7 @@ def test_the_users_own_line_trains_a_grid_with_m_in_the_middle(cli, model, token
     assert "country_capital" in outcome.out and outcome.out.rstrip().endswith("results: outputs/adhoc/")
 
 
+@pytest.mark.long
 def test_the_same_command_gives_the_same_bytes(cli, model):
     line = (*model, *SMALL, "task=sentiment", "init=normal,vocab", "task.split.validation=0.125", "-m", "seed=0,1")
     assert cli(*line, "outputs=one").status == cli(*line, "outputs=two").status == 0

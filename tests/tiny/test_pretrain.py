@@ -3,6 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import torch
 
 from promptgeo.tiny import pretrain
@@ -19,6 +20,7 @@ def random_batches(steps: int):
         yield torch.randint(50, (2, 12), generator=generator), torch.rand(2, 12, generator=generator) < 0.5
 
 
+@pytest.mark.long
 def test_interrupted_pretraining_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
     whole = small_model()

@@ -328,6 +328,7 @@ def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F81
     assert "logger=wandb: left out from here on: OSError: no network" in outcome.out
 
 
+@pytest.mark.long
 def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: F811
     outcome = cli(
         *model,
