@@ -369,7 +369,7 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "explanation": [EXPLANATION, ["task=plus_one"]],
         "orthogonal": [["task=plus_one"]],
         "inits": [["task=plus_one"], ["task=plus_two"]],
-        "classes": [["task=sentiment", "task.split.max_train=null", "task.split.max_test=null"], ["task=plus_one"]],
+        "classes": [["task=sentiment", "task.split.max_train=24", "task.split.max_test=null"], ["task=plus_one"]],
         "transfer": [[f"task={task}", "task.split.max_test=16", "task.split.max_train=8"] for task in TASKS],
         "wayward": [
             [f"task={task}", "task.split.max_test=100", f"regulariser.text={text}", f"regulariser.gamma={gamma}"]
