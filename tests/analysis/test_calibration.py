@@ -64,6 +64,7 @@ def test_an_effect_of_study_3s_size_is_found():
 # The stand-in.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scenario", "final", "initial"),
     [("planted", (0.85, 1), (0, 0.2)), ("wells", (0.85, 1), (0, 0.2)), ("all alike", (0.3, 0.7), (0.3, 0.7))],

@@ -159,6 +159,7 @@ def test_the_rules_are_those_of_the_bundled_data():
 # The prompts.
 
 
+@pytest.mark.long
 def test_runs_of_one_init_meet_and_are_put_together_in_each_way(runs, monkeypatch):
     model = Known(runs, monkeypatch, lambda what, e, name: "none")
     result = composition(runs, lm=None)

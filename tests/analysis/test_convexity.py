@@ -413,6 +413,7 @@ def number(result, quantity: str) -> Number:
     return match
 
 
+@pytest.mark.long
 def test_vertices_edges_and_barycentre_are_scored_by_hand(runs, plans, result):
     for k, (name, first) in enumerate((("country_capital", 0), ("present_past.P2", 3))):
         prompts = np.stack([run.prompt() for run in runs.runs[first : first + 3]]).astype(np.float64)

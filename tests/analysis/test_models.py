@@ -379,7 +379,7 @@ def worlds(n: int, accuracy: float, examples: EvaluationSet, generator) -> Score
     return Scored(list(generator.random((n, examples.n)) < chance), [examples] * n, [(r,) for r in range(n)])
 
 
-@pytest.mark.parametrize("n", [3, 6])
+@pytest.mark.parametrize("n", [3, pytest.param(6, marks=pytest.mark.long)])
 @pytest.mark.parametrize("accuracy", [0.03, 0.5])
 def test_intervals_hold_the_true_mean_about_as_often_as_they_say(n, accuracy, plans):
     """Percentiles of draws cover 83 % with 3 runs at .5; over runs alone, or examples alone, fewer still."""

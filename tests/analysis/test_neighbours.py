@@ -290,7 +290,9 @@ def test_without_a_neighbour_the_censored_mean_is_left_out_and_named():
 STRENGTHS = {"init": {"init": 1.0}, "task": {"task": 1.0}, "position": {"position": 1.0}, "none": {}}
 
 
-@pytest.mark.parametrize("planted", STRENGTHS)
+@pytest.mark.parametrize(
+    "planted", ["init", "task", *(pytest.param(which, marks=pytest.mark.long) for which in ("position", "none"))]
+)
 def test_planted_structure_is_found_and_nothing_else(planted):
     words = a_vocabulary(width=40)
     none = {"init": 0.0, "task": 0.0, "position": 0.0}

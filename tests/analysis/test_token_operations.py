@@ -115,6 +115,7 @@ def said(model, lm, prompt_Pd, text: str) -> str:
         ).strip()
 
 
+@pytest.mark.long
 def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
     model, examples = reference.original(TINY), plan.task.test
     expected = {}

@@ -337,6 +337,7 @@ def scored_alone(plans, runs, prompt_Pd, target: int):
     return pg.evaluate(plans[0].lm, prompt_Pd[None], task, max_new_tokens=4)
 
 
+@pytest.mark.long
 def test_every_cell_is_what_evaluate_says_of_one_prompt_at_a_time(plans, runs, corrected):
     rows = corrected.tables["transfers"].set_index(["measure", "source", "target"])
     tasks = ["sentiment", "kinds"]

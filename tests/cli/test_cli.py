@@ -498,6 +498,7 @@ DOORS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(("command", "line"), [("train", ["--cfg", "job"]), ("reproduce", ["--help"])])
 def test_pg_train_is_a_plain_function_also_after_a_command_ran_in_the_process(tmp_path, door, command, line):

@@ -28,7 +28,7 @@ TEN = (
 )
 
 
-@pytest.mark.parametrize("family", TEN)
+@pytest.mark.parametrize("family", [*TEN[-2:], *(pytest.param(family, marks=pytest.mark.long) for family in TEN[:-2])])
 def test_a_family_equals_plain_transformers(family, tokenizer):
     line = families.examine(family, tokenizer)
     assert line["verdict"] == "equal", line
