@@ -192,18 +192,21 @@ def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: 
 
 
 @pytest.mark.long
-def test_a_run_that_another_process_trains_is_refused_in_one_line(cli, model):  # noqa: F811
+def test_a_run_that_another_process_trains_is_left_to_it_and_named(cli, model):  # noqa: F811
     from promptgeo.config.compose import compose
     from promptgeo.training.cell import cell_of
-    from promptgeo.training.lock import locked
+    from promptgeo.training.lock import claimed
 
-    line = (*model, *SMALL, "task=plus_two")
-    with locked([cell_of(compose([*line, "seed=1"])).folder.absolute()]):
-        for devices in (1, 2):
-            outcome = cli(*line, f"packing.devices={devices}", "-m", "seed=0,1")
-            assert outcome.status == 2 and "Traceback" not in outcome.err
-            (said,) = [text for text in outcome.err.splitlines() if text.startswith("promptgeo:")]
-            assert "another process is training this run" in said
+    line = (*model, *SMALL, "task=plus_two", f"outputs={Path('out').absolute()}")
+    held = cell_of(compose([*line, "seed=1"]))
+    for devices in (1, 2):
+        with claimed([[held]]):
+            outcome = cli(*line, f"packing.devices={devices}", "-m", f"seed=0,1,{devices + 1}")
+        assert outcome.status == 1 and "Traceback" not in outcome.err
+        (said,) = [text for text in outcome.err.splitlines() if text.startswith("promptgeo:")]
+        assert said.startswith(f"promptgeo: {held.folder}: another process is training this run; the same command, ")
+        assert len(runs_below(Path("out"))) == 1 + devices and not (held.folder / "run.json").exists()
+    assert cli(*line, "-m", "seed=0,1,2,3").status == 0
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import signal
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 import reference
 from promptgeo.config.compose import compose
 from promptgeo.data.row import Row
-from promptgeo.errors import UserError
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.runs.folder import Run
 from promptgeo.tiny import PATH as TINY
@@ -121,22 +119,6 @@ def test_a_pack_is_bitwise_where_matrix_products_depend_on_their_rows(make, monk
     together = [make(f"seed={seed}", outputs="together") for seed in range(3)]
     assert train_pack(together) == {}
     assert max(len(set((batch.prompt_from // 4).tolist())) for batch in batches) == 3
-
-
-def test_a_run_that_another_process_trains_is_named_and_left_alone(make):
-    import fcntl
-
-    plan = make()
-    plan.folder.mkdir(parents=True)
-    descriptor = os.open(plan.folder, os.O_RDONLY)  # another open file, as another process has it
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is training this run"):
-            train_all([plan.cell])
-        assert list(plan.folder.iterdir()) == []
-    finally:
-        os.close(descriptor)
-    assert train_all([plan.cell])[0].run.status == "completed"
 
 
 def test_runs_that_can_share_a_model_share_a_pack(make, caplog):

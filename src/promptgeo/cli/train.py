@@ -216,6 +216,7 @@ def _print_results(outcomes: "Sequence[Outcome]") -> int:
     from rich.console import Console
 
     from promptgeo.cli.summary import recommendation, table_of_results
+    from promptgeo.training.lock import HELD
 
     if not outcomes:
         return 0
@@ -229,5 +230,6 @@ def _print_results(outcomes: "Sequence[Outcome]") -> int:
         console.print(f"results: {folder}/", soft_wrap=True, highlight=False)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
-        print(f"promptgeo: {outcome.folder} failed: {outcome.error}", file=sys.stderr)
+        failure = ": " if outcome.error == HELD else " failed: "
+        print(f"promptgeo: {outcome.folder}{failure}{outcome.error}", file=sys.stderr)
     return 1 if failed else 0

@@ -14,10 +14,10 @@ from promptgeo.model.memory import keep_freed_memory
 from promptgeo.runs.folder import DamagedRun, Run
 from promptgeo.training.callbacks import Callback, Checkpointer, Recorder
 from promptgeo.training.cell import Cell
-from promptgeo.training.coupling import check_complete
+from promptgeo.training.coupling import check_complete, together
 from promptgeo.training.devices import train_on_devices
 from promptgeo.training.interruption import Interrupted, interruptible
-from promptgeo.training.lock import locked
+from promptgeo.training.lock import HELD, claimed
 from promptgeo.training.loggers import RunLoggers
 from promptgeo.training.packs import default_slots, packs
 from promptgeo.training.plan import Plan, plan
@@ -36,9 +36,9 @@ class Outcome:
 
     folder: Path
     run: Run | None
-    """None: it failed because nothing of it could be written."""
+    """None: nothing of it could be written, or another process trains it."""
     error: str | None = None
-    """Why it failed."""
+    """Why it failed; lock.HELD where another process trains it."""
     skipped: bool = False
     """It was complete already."""
 
@@ -50,8 +50,7 @@ def train_all(cells: Sequence[Cell]) -> list[Outcome]:
     """
     distinct = {cell.id: cell for cell in cells}
     check_complete(list(distinct.values()))
-    finished = {i: run for i, cell in distinct.items() if (run := finished_run(cell)) is not None}
-    skipped = {i: run for i, run in finished.items() if all(partner in finished for partner in distinct[i].coupled)}
+    skipped = _complete(list(distinct.values()))
     todo = {i: cell for i, cell in distinct.items() if i not in skipped}
     if skipped:
         log.info(
@@ -60,9 +59,16 @@ def train_all(cells: Sequence[Cell]) -> list[Outcome]:
     errors = _train(list(todo.values())) if todo else {}
     outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
     for i, cell in todo.items():
-        run = _written(cell.folder) if i in errors else Run.load(cell.folder)
-        outcomes[i] = Outcome(cell.folder, run, errors.get(i))
+        error = errors.get(i)
+        run = Run.load(cell.folder) if error is None else _written(cell.folder) if error != HELD else None
+        outcomes[i] = Outcome(cell.folder, run, error)
     return [outcomes[cell.id] for cell in cells]
+
+
+def _complete(cells: Sequence[Cell]) -> dict[str, Run]:
+    """Those that are finished, by id, together with all that they are coupled with."""
+    finished = {cell.id: run for cell in cells if (run := finished_run(cell)) is not None}
+    return {cell.id: finished[cell.id] for cell in cells if {cell.id, *cell.coupled} <= set(finished)}
 
 
 def _written(folder: Path) -> Run | None:
@@ -98,19 +104,25 @@ def finished_run(cell: Cell) -> Run | None:
 
 
 def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
-    """Train runs model by model, pack by pack, and report on them. Returns the runs that failed: id -> reason."""
+    """Train runs model by model, pack by pack, and report on them.
+
+    Returns the runs that failed, or that another process trains: id -> reason.
+    """
     errors: dict[str, str] = {}
     by_model = sorted(cells, key=lambda cell: cell.model_key)
     for _, same_model in itertools.groupby(by_model, key=lambda cell: cell.model_key):
         plans = [plan(cell) for cell in same_model]
-        together = packs(plans)
-        for pack in together:
-            workload = Workload(pack)
-            for p in pack:
-                early = "early stopping" if p.config.training.early_stopping.patience is not None else ""
-                report("planned", p.total_steps, early, work=workload.ahead(p))
-        with locked([p.folder for p in plans]):
-            for pack in together:
+        with claimed(together([p.cell for p in plans])) as mine:
+            errors |= {p.id: HELD for p in plans if p.id not in mine}
+            # Until a claim was free, another process may have trained the run.
+            complete = _complete([p.cell for p in plans if p.id in mine])
+            todo = packs([p for p in plans if p.id in mine and p.id not in complete])
+            for pack in todo:
+                workload = Workload(pack)
+                for p in pack:
+                    early = "early stopping" if p.config.training.early_stopping.patience is not None else ""
+                    report("planned", p.total_steps, early, work=workload.ahead(p))
+            for pack in todo:
                 errors |= train_pack(pack, report=report)
     return errors
 
