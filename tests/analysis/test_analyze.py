@@ -242,7 +242,10 @@ def test_an_analysis_may_choose_among_the_commands_runs(cli):
 
 @pytest.mark.parametrize(
     ("query", "said"),
-    [("init == 'pen'", "no run is left for which init == 'pen'"), ("colour == 1", "colour == 1: the query fails")],
+    [
+        ("init == 'pen'", "no run is left for which init == 'pen'"),
+        ("colour == 1", "colour == 1: these runs have no column colour"),
+    ],
 )
 def test_a_choice_without_runs_or_columns_is_refused_in_a_line(cli, query, said):
     outcome = cli(*MINE, f'analysis.spread._where_="{query}"')
@@ -642,8 +645,12 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         ),
         (
             ["runs=runs", "analysis=[curves]", "where=colour == 'red'"],
-            "where=colour == 'red': the query fails on these runs (name 'colour' is not defined); "
+            "where=colour == 'red': these runs have no column colour (a text stands in quotes); "
             "their columns: id, status, model,",
+        ),
+        (
+            ["runs=runs", "analysis=[curves]", "where=task.__class__.__name__ == 'Series'"],
+            "where=task.__class__.__name__ == 'Series': task.__class__.__name__ is not read in a condition; ",
         ),
         (["runs=runs", "analysis=[curves]", "of=deltas"], "of=deltas: must be prompt, delta or both"),
         (["runs=runs", "analysis=[curves]", "convention=mine"], "convention=mine: must be paper, corrected or both"),
