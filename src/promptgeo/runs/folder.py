@@ -9,6 +9,7 @@ Shapes: C checkpoints, P prompt tokens, d width.
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -75,14 +76,14 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
         write_atomically(folder / name, content)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     summary = header | {"status": trained.status, "results": trained.results, "files": files}
-    summary["sha256"] = _own_digest(summary)
+    summary["sha256"] = own_digest(summary)
     write_atomically(
         folder / "run.json", (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     )
 
 
-def _own_digest(summary: dict[str, Any]) -> str:
-    """SHA-256 of what run.json says besides this digest, however it is indented."""
+def own_digest(summary: dict[str, Any]) -> str:
+    """SHA-256 of what a JSON file says besides its own `sha256`, however it is indented."""
     text = json.dumps({k: v for k, v in summary.items() if k != "sha256"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -99,6 +100,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged to the first free of <name>.damaged, <name>.damaged-2, ... Returns the new place."""
+    stem = f"{path.name}.damaged"
+    names = itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
+    return path.rename(next(free for name in names if not os.path.lexists(free := path.with_name(name))))
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
@@ -137,7 +145,7 @@ class Run:
         try:
             info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             files = {name: info["files"][name] for name in FILES}
-            undamaged = info["sha256"] == _own_digest(info)
+            undamaged = info["sha256"] == own_digest(info)
         except FileNotFoundError as error:
             raise DamagedRun(f"{folder}: no finished run lies here (no run.json)") from error
         except (ValueError, KeyError, TypeError, OSError) as error:
