@@ -4,6 +4,7 @@ A *number* has a name that a study's published number can have too (`table1.cat`
 A *finding* is one sentence with its evidence. A *claim* is a statement of a study, tested here.
 """
 
+import csv
 import hashlib
 import json
 import math
@@ -243,16 +244,25 @@ def _file_name(group: str) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
-    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    """A text is written as it is, also where a spreadsheet would take it for a formula; docs/run_folder.md says why."""
+    returns = any(isinstance(cell, str) and "\r" in cell for cell in frame.select_dtypes(exclude="number").values.flat)
+    # Unquoted, a carriage return would end the row for who reads it.
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n", quoting=quoting)
     return text.encode()
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A token `NA` or `null` is a text; an empty cell is nothing."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def read(folder: Path) -> Stored:
     """What lies in an analysis's folder. Raises FileNotFoundError where no results do."""
     info = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    tables = {p.stem: pd.read_csv(p) for p in sorted(folder.glob("*.csv")) if p.stem != "numbers"}
+    tables = {p.stem: _read_csv(p) for p in sorted(folder.glob("*.csv")) if p.stem != "numbers"}
     figures = {p.stem: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.svg"))}
-    return Stored(info["analysis"], info, pd.read_csv(folder / "numbers.csv"), tables, figures)
+    return Stored(info["analysis"], info, _read_csv(folder / "numbers.csv"), tables, figures)
 
 
 def stored_key(folder: Path) -> str | None:
