@@ -4,6 +4,7 @@ A *number* has a name that a study's published number can have too (`table1.cat`
 A *finding* is one sentence with its evidence. A *claim* is a statement of a study, tested here.
 """
 
+import csv
 import hashlib
 import io
 import itertools
@@ -260,8 +261,17 @@ def _file_name(group: str) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
-    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    """A text is written as it is, also where a spreadsheet would take it for a formula; docs/run_folder.md says why."""
+    returns = any(isinstance(cell, str) and "\r" in cell for cell in frame.select_dtypes(exclude="number").values.flat)
+    # Unquoted, a carriage return would end the row for who reads it.
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n", quoting=quoting)
     return text.encode()
+
+
+def _read_csv(content: bytes) -> pd.DataFrame:
+    """A token `NA` or `null` is a text; an empty cell is nothing."""
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
 
 
 class DamagedResult(UserError):
@@ -287,7 +297,7 @@ def read(folder: Path) -> Stored:
         if checksum is not None and hashlib.sha256(contents[file]).hexdigest() != checksum:
             raise DamagedResult(f"{path}: its SHA-256 is not the one in {INFO}: the file was changed or damaged")
     try:
-        frames = {file: pd.read_csv(io.BytesIO(x)) for file, x in contents.items() if file.endswith(".csv")}
+        frames = {file: _read_csv(x) for file, x in contents.items() if file.endswith(".csv")}
         figures = {Path(file).stem: x.decode() for file, x in contents.items() if file.endswith(".svg")}
     except ValueError as error:  # pandas' errors of parsing too, and UnicodeDecodeError
         raise DamagedResult(f"{folder}: its tables and figures cannot be read ({error})") from error
