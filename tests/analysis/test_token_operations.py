@@ -144,7 +144,7 @@ def test_every_prompt_is_scored_as_made_by_hand(noisy, result, plan):
             assert value(result, f"difference.numeric.{kind}.plus_one") == pytest.approx(
                 numeric - expected_mean(expected, "trained", 3)
             )
-    assert len({tuple(row) for rows in expected.values() for row in rows}) > 8, (
+    assert len({tuple(row) for rows in expected.values() for row in rows}) > 7, (
         "the prompts must differ for this to say anything"
     )
     assert value(result, "none.plus_one") == 0
