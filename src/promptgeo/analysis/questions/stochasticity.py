@@ -239,12 +239,12 @@ class _Study:
             return value
         beyond, p = beyond_examples([each for each in correct if each is not None])
         number = self.result.number(f"accuracy.beyond.{task}", beyond, varied.runs, "runs", p=p)
-        more = "more than" if p < LEVEL else "not shown to differ more than"
+        more = "differ more than" if p < LEVEL else "are not shown to differ more than"
         self.result.findings.append(
             Finding.of(
                 number,
                 f"Accuracies of {task}'s runs have a standard deviation of {100 * np.sqrt(value):.1f} points: they "
-                f"differ {more} runs that are equally good would on these test examples (Cochran's Q, p = {p:.2g}; "
+                f"{more} runs that are equally good would on these test examples (Cochran's Q, p = {p:.2g}; "
                 f"variance {1e4 * value:.1f}, beyond test examples {1e4 * beyond:+.1f} squared points; "
                 f"n = {varied.runs} runs).",
             )
