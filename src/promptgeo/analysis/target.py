@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -94,6 +95,8 @@ def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., An
 
 FEWEST_PERMUTATIONS = 19
 """With fewer no p is below .05: what is observed counts as one of them."""
+MOST = 10**6
+"""Draws, examples, steps, ...: what is drawn or scored so often does not end, or needs more memory than there is."""
 
 
 def _check_parameters(analysis: Analysis) -> None:
@@ -124,7 +127,7 @@ def _check_options(analysis: Analysis, parameters: Mapping[str, inspect.Paramete
         if value is not None or not _admits_none(parameters[option]):
             least = 0 if option == "seed" or option in analysis.declared.zero else 1
             least = FEWEST_PERMUTATIONS if option == "permutations" else least
-            _check_value(key, value, parameters[option].default, least)
+            _check_value(key, value, parameters[option], least)
 
 
 def _admits_none(parameter: inspect.Parameter) -> bool:
@@ -133,18 +136,39 @@ def _admits_none(parameter: inspect.Parameter) -> bool:
     return "None" in annotation if isinstance(annotation, str) else NoneType in get_args(annotation)
 
 
-def _check_value(key: str, value: Any, default: Any, least: int) -> None:
-    """Raises UserError for a value of another kind than the default's; least: of whole numbers."""
-    if isinstance(default, bool):
+def _kind(parameter: inspect.Parameter) -> Any:
+    """What kind of value an option has: its default's, or where that is None, what its annotation has beside None."""
+    if parameter.default is not None and parameter.default is not parameter.empty:
+        return type(parameter.default)
+    kinds = [kind for kind in get_args(parameter.annotation) if kind is not NoneType]
+    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) else object
+
+
+def _check_value(key: str, value: Any, parameter: inspect.Parameter, least: int) -> None:
+    """Raises UserError for a value of another kind than the parameter's; least: of whole numbers."""
+    kind, most = _kind(parameter), 2**63 - 1 if key.endswith(".seed") else MOST
+    if issubclass(kind, bool):
         ok, wanted = isinstance(value, bool), "true or false"
-    elif isinstance(default, int):
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        wanted = f"a whole number from {least}"
-    elif isinstance(default, float):
-        ok, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-    elif isinstance(default, tuple | list):
+    elif issubclass(kind, int):
+        ok = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        wanted = f"a whole number from {least} to {most:,}"
+    elif issubclass(kind, float):
+        ok, wanted = _is_number(value), "a number"
+    elif issubclass(kind, str):
+        ok, wanted = isinstance(value, str), "a text (in quotes where it looks like a number)"
+    elif issubclass(kind, tuple | list):
         ok, wanted = isinstance(value, tuple | list), f"a list, as in '{key}=[a,b]'"
+        if ok and parameter.default:
+            of_texts = all(isinstance(each, str) for each in parameter.default)
+            ok = all(isinstance(each, str) if of_texts else _is_number(each) for each in value)
+            wanted = "a list of texts" if of_texts else "a list of numbers"
     else:
-        return
+        inside = value.values() if isinstance(value, dict) else [value]
+        ok = all(abs(each) <= sys.float_info.max for each in inside if isinstance(each, int | float))
+        wanted = "finite numbers"
     if not ok:
         raise UserError(f"{key}={value}: must be {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -1,10 +1,12 @@
 """How does a command line become configs? The whole grid is composed and checked before Hydra makes a folder."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from itertools import islice
 from operator import attrgetter
 from typing import Any, cast
 
@@ -14,13 +16,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString, RangeSweep
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
+from promptgeo.config.interpolation import require_bounded
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
 from promptgeo.config.schema import (
     DEFAULT_RATE,
@@ -35,6 +37,9 @@ from promptgeo.config.schema import (
 )
 from promptgeo.config.validate import require
 from promptgeo.errors import UserError
+
+MOST_RUNS = 100_000
+"""Of one command. Hydra keeps a list of them in memory before the first is composed."""
 
 
 def register() -> None:
@@ -62,6 +67,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
 def _as_written(composed: DictConfig) -> RunConfig:
     with config_errors():
         without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+        require_bounded(without_hydra)
         resolved = OmegaConf.to_container(without_hydra, resolve=True)
         _require_texts(cast(dict, resolved))
         written = repr(resolved)  # Hydra hands over each job of a grid several times
@@ -106,7 +112,7 @@ def with_coupled_seeds(config: RunConfig) -> RunConfig:
     if regulariser.name is not RegulariserKind.orthogonal or regulariser.size is None:
         return config
     size = regulariser.size
-    require(size >= 1, "regulariser.size", size, "at least 1")
+    require(1 <= size <= MOST_RUNS, "regulariser.size", size, f"from 1 to {MOST_RUNS:,}")
     require(not regulariser.seeds, "regulariser.size", size, "null where regulariser.seeds names the seeds")
     if size == 1:
         return replace(config, regulariser=Regulariser())
@@ -205,6 +211,8 @@ class _Grid:
     """
 
     def __init__(self, overrides: Sequence[Override]):
+        axes = {o.get_key_element(): _require_values(o) for o in overrides if o.is_sweep_override()}
+        _require_runs(math.prod(axes.values()), f"the grid of {', '.join(axes)}")
         (self.jobs,) = BasicSweeper.split_arguments(list(overrides), None)
         self.first = self.jobs[0]
         self.axes = {o.get_key_element() for o in overrides if o.is_sweep_override()}
@@ -286,25 +294,9 @@ def _checked(lines: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides = []
     for line in lines:
-        if line.startswith("="):
-            raise UserError(f"{line}: has no key")
-        if "\0" in line or not _is_unicode(line):
-            key = line.partition("=")[0].encode("ascii", "replace").decode()
-            raise UserError(f"{key}: its value holds bytes that are no text in UTF-8")
-        try:
-            (override,) = parser.parse_overrides([line])
-            if not override.is_delete() and (quoted := spelling.spelt(line)) != line:
-                (override,) = parser.parse_overrides([quoted])
-            overrides.append(override)
-        except OverrideParseException as error:
-            raise UserError(
-                f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')"
-            ) from error
-        except ValueError as error:
-            key = line.partition("=")[0]
-            raise UserError(f"{key}: a number of thousands of digits is given, and no key needs one") from error
-        if overrides[-1].is_interval_sweep():
-            raise UserError(f"{line}: a grid needs values that can be listed: a,b,c or range(0,3)")
+        overrides.append(spelling.parsed(line, parser))
+        if overrides[-1].is_sweep_override():
+            _require_values(overrides[-1])
     searchpath = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
     for override in overrides:
         if not override.key_or_group.startswith(("hydra.", "hydra/")):
@@ -312,12 +304,26 @@ def _checked(lines: Sequence[str]) -> list[Override]:
     return overrides
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # what a shell passed on that is no UTF-8
-        return False
-    return True
+def _require_values(sweep: Override) -> int:
+    """How many values a sweep has, at least 1 and at most MOST_RUNS. Raises UserError for none, and for more."""
+    line = sweep.input_line
+    if sweep.is_interval_sweep():
+        raise UserError(f"{line}: a grid needs values that can be listed: a,b,c or range(0,3)")
+    values = sweep.value()
+    try:  # a range is not listed: it may be of billions
+        listed = values.range() if isinstance(values, RangeSweep) else sweep.sweep_string_iterator()
+        count = sum(1 for _ in islice(listed, MOST_RUNS + 1))
+    except (ArithmeticError, ValueError, LookupError) as error:
+        raise UserError(f"{line}: range(first,end,by) needs finite numbers, and by another than 0") from error
+    if count == 0:
+        raise UserError(f"{line}: stands for no value")
+    _require_runs(count, line)
+    return count
+
+
+def _require_runs(count: int, what: str) -> None:
+    if count > MOST_RUNS:
+        raise UserError(f"{what}: stands for more than {MOST_RUNS:,} runs; give several commands")
 
 
 def _check(override: Override, searchpath: list[str]) -> None:

@@ -11,14 +11,17 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from promptgeo.config.explain import config_errors, nearest
+from promptgeo.config.interpolation import require_bounded
 from promptgeo.config.paths import conf_dir
-from promptgeo.config.schema import texts
-from promptgeo.config.spelling import spelt
+from promptgeo.config.schema import Device, Precision, texts
+from promptgeo.config.spelling import parsed, register
+from promptgeo.config.validate import require
+from promptgeo.config.yaml_file import read_yaml
 from promptgeo.errors import UserError
 
 
@@ -64,7 +67,8 @@ def available() -> list[str]:
 
 def analysis_file(name: str) -> dict[str, Any]:
     """conf/analysis/<name>.yaml: options; `_target_`, the function; `_about_` and `_needs_`, which --help prints."""
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "analysis" / f"{name}.yaml")))
+    with config_errors():
+        return cast(dict[str, Any], OmegaConf.to_container(read_yaml(Path(conf_dir()) / "analysis" / f"{name}.yaml")))
 
 
 def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = None) -> AnalyzeConfig:
@@ -85,12 +89,18 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
         composed = hydra_compose("analyze", [*(line for line in checked if line not in models), *searchpath])
         for override in OverridesParser.create().parse_overrides(models):
             composed.model = override.value()
-        return cast(AnalyzeConfig, OmegaConf.to_object(composed))
+        require_bounded(composed)
+        config = cast(AnalyzeConfig, OmegaConf.to_object(composed))
+    for key, kinds in (("device", Device), ("precision", Precision)):
+        words = list(kinds.__members__)
+        require(getattr(config, key) in words, key, getattr(config, key), f"one of {', '.join(words)}")
+    return config
 
 
 @contextmanager
 def _composer() -> Iterator[None]:
     ConfigStore.instance().store("analyze_schema", AnalyzeConfig)
+    register()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"), config_errors():
@@ -100,9 +110,11 @@ def _composer() -> Iterator[None]:
 
 
 def _checked(line: str, searchpath: list[str]) -> str:
-    """An override as it is passed to Hydra. Raises UserError for a key or an analysis that does not exist."""
+    """An override as it is passed to Hydra, a query quoted. Raises UserError for a key or analysis that is unknown."""
     loader = GlobalHydra.instance().config_loader()
-    line, override = _parsed(line, OverridesParser.create(loader))
+    parser = OverridesParser.create(loader)
+    override = parsed(_quoted_query(line, parser) if line.startswith("where=") else line, parser, TEXTS)
+    line = override.input_line
     key = override.get_key_element().lstrip("+~")
     keys = [f.name for f in fields(AnalyzeConfig)]
     if key not in keys and not key.startswith("analysis."):
@@ -120,21 +132,6 @@ def _checked(line: str, searchpath: list[str]) -> str:
     return f"++{line}" if key.startswith("analysis.") else line  # which options there are, the function says
 
 
-def _parsed(line: str, parser: OverridesParser) -> tuple[str, Override]:
-    """The line, a query quoted, and what Hydra reads in it. Raises UserError where it cannot be read."""
-    try:
-        if line.startswith("="):
-            raise OverrideParseException(line, "no key")
-        if line.startswith("where="):
-            line = _quoted_query(line, parser)
-        (override,) = parser.parse_overrides([line])
-    except OverrideParseException as error:
-        raise UserError(f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')") from error
-    if not override.is_sweep_override() and (quoted := spelt(line, TEXTS)) != line:
-        line, (override,) = quoted, parser.parse_overrides([quoted])
-    return line, override
-
-
 def _quoted_query(line: str, parser: OverridesParser) -> str:
     """A query as the shell leaves it, task == 'plus_one', becomes a value in Hydra's grammar only when it is quoted."""
     key, _, text = line.partition("=")
@@ -142,7 +139,7 @@ def _quoted_query(line: str, parser: OverridesParser) -> str:
         (override,) = parser.parse_overrides([line])
         if not override.is_sweep_override() and override.value() != text:  # quoted for Hydra already, or null
             return line
-    except OverrideParseException:
+    except (OverrideParseException, RecursionError):
         pass
     return f"{key}={QuotedString(text, Quote.double).with_quotes()}"
 

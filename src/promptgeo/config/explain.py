@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
@@ -21,6 +22,8 @@ from promptgeo.errors import UserError
 
 LONGEST = 250
 """Characters of a list of what is valid: an error is one line."""
+LINE = 600
+"""Characters of each end of a line that is cut."""
 
 
 @contextmanager
@@ -30,10 +33,20 @@ def config_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error
-    except ValueError as error:
-        if "integer string conversion" not in str(error):
+    except RecursionError as error:
+        raise UserError("a value is nested too deeply, or leads back to itself") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if "integer string conversion" in str(error):
+            raise UserError("a number of thousands of digits is given, and no key needs one") from error
+        if not _is_of_hydra(error):
             raise
-        raise UserError("a number of thousands of digits is given, and no key needs one") from error
+        raise UserError(f"the config cannot be read: {_first_line(error)}") from error
+
+
+def _is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised it: what they read is at fault, however they say it."""
+    *_, innermost = walk_tb(error.__traceback__)
+    return innermost[0].f_globals.get("__name__", "").partition(".")[0] in ("hydra", "omegaconf")
 
 
 def explain(error: BaseException) -> str:
@@ -125,8 +138,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def exit_with(error: UserError) -> NoReturn:
-    """One line on standard error, exit status 2."""
-    warn(f"promptgeo: {' '.join(str(error).splitlines())}")
+    """One line on standard error, exit status 2. What a user wrote at length is cut in the middle."""
+    line = " ".join(str(error).splitlines())
+    warn(f"promptgeo: {line if len(line) <= 2 * LINE else f'{line[:LINE]} [...] {line[-LINE:]}'}")
     sys.exit(2)
 
 

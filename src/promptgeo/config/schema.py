@@ -300,7 +300,8 @@ class RunConfig:
 def loggers(config: RunConfig) -> list[str]:
     """The loggers that the config names, each once."""
     chosen = config.logger
-    return list(dict.fromkeys(chosen)) if isinstance(chosen, list) else [] if chosen is None else [chosen]
+    chosen = chosen if isinstance(chosen, list) else [] if chosen is None else [chosen]
+    return [logger for k, logger in enumerate(chosen) if logger not in chosen[:k]]
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -13,14 +13,17 @@ from typing import Any, ClassVar
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
+from hydra.errors import OverrideParseException
 from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from promptgeo.config.schema import texts
+from promptgeo.config.yaml_file import DEEPEST, parsed_yaml, text_of
 from promptgeo.errors import UserError
 
 NUMERIC = {"range", "interval", "int", "float", "bool", "json_str"}
@@ -28,6 +31,49 @@ NUMERIC = {"range", "interval", "int", "float", "bool", "json_str"}
 ESCAPES = ("template.text", "template.label", "template.end")
 r"""Keys in whose texts \n and \t stand for a newline and a tab, and \\ for a backslash, on a command line."""
 _CHARACTERS = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+def parsed(line: str, parser: OverridesParser, keys: Collection[str] | None = None) -> Override:
+    """What Hydra reads in a word of a command line, texts as they are spelt.
+
+    keys: that want texts; by default the schema's. Raises UserError, which names the key, where it cannot be read.
+    """
+    key = line.partition("=")[0].encode("ascii", "replace").decode()
+    if not key.strip():
+        raise UserError(f"{line or repr(line)}: has no key")
+    if "\0" in line or not _is_unicode(line):
+        raise UserError(f"{key}: its value holds bytes that are no text in UTF-8")
+    try:
+        (override,) = parser.parse_overrides([line])
+        if not override.is_delete() and (quoted := spelt(line, keys)) != line:
+            (override,) = parser.parse_overrides([quoted])
+    except OverrideParseException as error:
+        raise UserError(f"{line}: cannot be read as key=value (a text is quoted twice: 'key=\"a text\"')") from error
+    except RecursionError as error:
+        raise UserError(f"{key}: {_TOO_DEEP}") from error
+    except ArithmeticError as error:
+        raise UserError(f"{line}: range(first,end,by) needs finite numbers") from error
+    except ValueError as error:
+        raise UserError(f"{key}: a number of thousands of digits is given, and no key needs one") from error
+    if not override.is_sweep_override() and _levels(override.value()) > DEEPEST:
+        raise UserError(f"{key}: {_TOO_DEEP}")
+    return override
+
+
+_TOO_DEEP = f"lists and sections are nested over {DEEPEST} levels deep"
+
+
+def _levels(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_levels, inside), default=0)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # what a shell passed on that is no UTF-8
+        return False
+    return True
 
 
 def spelt(line: str, keys: Collection[str] | None = None) -> str:
@@ -84,8 +130,27 @@ def _unescaped(text: str, known: str) -> str:
     return re.sub(rf"\\([{re.escape(known)}])", lambda m: _CHARACTERS.get(m[1], m[1]), text)
 
 
+class _Counted(ConfigResult):
+    """A config file's content. Hydra asks for its `defaults` wherever those of another file lead to it, without end."""
+
+    MOST: ClassVar[int] = 100
+    """Times in one config; also a chain that is longer than Python's stack comes to more."""
+    asked = 0
+
+    @property
+    def defaults_list(self) -> Any:
+        self.asked += 1
+        if self.asked > self.MOST:
+            raise UserError(f"{self.name}: the defaults of config files lead to this one again and again")
+        return self._defaults_list
+
+    @defaults_list.setter
+    def defaults_list(self, found: Any) -> None:
+        self._defaults_list = found
+
+
 class SpeltFileSource(FileConfigSource):
-    """Hydra's reader of config files; texts keep the spelling that they have in the file.
+    """Hydra's reader of config files, as yaml_file.py reads them; texts keep the spelling that they have in the file.
 
     A file is read once while it stays as it is: Hydra asks for every file of every job of a grid several times.
     """
@@ -96,7 +161,7 @@ class SpeltFileSource(FileConfigSource):
         try:
             stat = os.stat(f"{self.path}/{self._normalize_file_name(config_path)}")
         except OSError:
-            return self._load(config_path)  # which says what is wrong
+            return super().load_config(config_path)  # which says what is wrong
         key = self.provider, self.path, config_path, stat.st_mtime_ns, stat.st_size
         if key not in self._read:
             self._read[key] = self._load(config_path)
@@ -104,32 +169,22 @@ class SpeltFileSource(FileConfigSource):
 
     def _load(self, config_path: str) -> ConfigResult:
         name = self._normalize_file_name(config_path)
-        try:
-            result = super().load_config(config_path)
-        except RecursionError as error:
-            raise UserError(f"{self.path}/{name}: holds itself (a YAML alias within what it names)") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}/{name}: is no text in UTF-8") from error
-        except ValueError as error:
-            if "integer string conversion" not in str(error):
-                raise
-            raise UserError(f"{self.path}/{name}: holds a number of thousands of digits") from error
-        group = self._normalize_file_name(config_path).rpartition("/")[0]
-        package = result.header.get("package") or group
+        text = text_of(f"{self.path}/{name}")
+        header = self._get_header_dict(text[:512])
+        config, node = parsed_yaml(text, f"{self.path}/{name}")
+        group = name.rpartition("/")[0]
+        package = header.get("package") or group
         prefix = "" if package == "_global_" else package.replace("_group_", group).replace("/", ".")
-        with open(f"{self.path}/{name}", encoding="utf-8") as stream:
-            _respell(result.config, yaml.compose(stream, Loader=yaml.SafeLoader), prefix)
+        _respell(config, node, prefix)
+        result = _Counted(provider=self.provider, path=f"{self.scheme()}://{self.path}", config=config, header=header)
+        result.name = name
         return result
 
 
 def _respell(config: Any, node: Any, key: str) -> None:
     """Put what the file's text has in place of numbers and truth values, where a text is wanted."""
     if isinstance(config, DictConfig) and isinstance(node, yaml.MappingNode):
-        pairs = [(k.value, value) for k, value in node.value if k.value != "<<"]
-        for k, merged in node.value:
-            for each in merged.value if isinstance(merged, yaml.SequenceNode) else [merged]:
-                if k.value == "<<":  # what stands here itself comes after it, and counts
-                    _respell(config, each, key)
+        pairs = [(k.value, value) for k, value in node.value]
     elif isinstance(config, ListConfig) and isinstance(node, yaml.SequenceNode):
         pairs = list(enumerate(node.value))
     else:

@@ -39,8 +39,13 @@ def require(ok: bool, key: str, value: Any, wanted: str) -> None:
 def validate(config: RunConfig) -> None:
     """Raises UserError, naming the key, for a value no run can have."""
     for key, value in flatten(asdict(config)).items():
-        if isinstance(value, float):
-            require(math.isfinite(value), key, value, "a finite number")
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, float):
+                require(math.isfinite(each), key, value, "a finite number")
+            elif isinstance(each, int):
+                require(abs(each) < 2**63, key, value, "a number of at most 64 bits")
+            elif isinstance(value, list) and not key.startswith("study.") and key not in ("logger", "task.accepted"):
+                require(isinstance(each, str), key, value, "a plain list")
     _validate_whole_numbers(config)
     require(0 < config.init.scale <= LARGEST, "init.scale", config.init.scale, "greater than 0, at most 1e30")
     _validate_optimizer(config.optimizer)
@@ -49,7 +54,7 @@ def validate(config: RunConfig) -> None:
     _validate_fields(config.task)
     checkpoints = config.training.checkpoints
     wanted = "epoch, log, or a number of steps"
-    require(bool(re.fullmatch(r"epoch|log|[1-9]\d*", checkpoints)), "training.checkpoints", checkpoints, wanted)
+    require(bool(re.fullmatch(r"epoch|log|[1-9]\d{0,8}", checkpoints)), "training.checkpoints", checkpoints, wanted)
     every, wanted = config.evaluation.every, "epoch, end, or a number of epochs"
     require(bool(re.fullmatch(r"epoch|end|[1-9]\d{0,5}", every)), "evaluation.every", every, wanted)
     _validate_folders(config)

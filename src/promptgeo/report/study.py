@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from promptgeo.config.explain import config_errors, nearest
 from promptgeo.config.paths import conf_dir
 from promptgeo.config.schema import flatten
+from promptgeo.config.yaml_file import read_yaml
 from promptgeo.errors import UserError
 
 
@@ -115,8 +116,7 @@ def load_study(name: str) -> Study:
 def _section(name: str) -> dict[str, Any] | None:
     """What a sweep's file has under `study`."""
     with config_errors():
-        sweep = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "sweep" / f"{name}.yaml"))
-    return sweep.get("study") if isinstance(sweep, dict) else None
+        return OmegaConf.to_container(read_yaml(Path(conf_dir()) / "sweep" / f"{name}.yaml")).get("study")
 
 
 def _numbers(study: str, prefix: str, entry: dict[str, Any]) -> list[Published]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from promptgeo.config.paths import conf_dir, slug, user_path
+from promptgeo.config.yaml_file import read_yaml
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Trained, find_runs, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
@@ -207,9 +208,7 @@ def _hub_id(model: str | None) -> str | None:
     packaged = Path(conf_dir()) / "model" / f"{model}.yaml"
     if model is None or not packaged.is_file():
         return model
-    from omegaconf import OmegaConf
-
-    return OmegaConf.load(packaged)["name_or_path"]
+    return read_yaml(packaged)["name_or_path"]
 
 
 def _checkpoints(

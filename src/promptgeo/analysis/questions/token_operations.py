@@ -123,8 +123,8 @@ def token_operations(
 
     Raises UserError where no prompt has two tokens, or for prompts that were trained elsewhere.
     """
-    if max_orders < 1 or max_subsets < 1 or any(k < 2 for k in repeats):
-        raise UserError("token_operations: needs max_orders >= 1, max_subsets >= 1 and repeats of at least 2")
+    if max_orders < 1 or max_subsets < 1 or any(not 2 <= k <= 1000 for k in repeats):
+        raise UserError("token_operations: needs max_orders >= 1, max_subsets >= 1 and repeats from 2 to 1,000")
     result, generator = Result(), np.random.default_rng(seed)
     tasks = by_task(runs, "token_operations", max_examples, seed)
     groups = _groups(tasks, re.compile(number), max_runs, generator, result)
