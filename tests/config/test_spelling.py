@@ -170,7 +170,7 @@ OWN_FILES = {
         "task.labels=[False, True]: must be a text",
     ),
     "itself": ("task: &x {labels: [*x]}\n", "itself.yaml: holds itself"),
-    "digits": (f"seed: {'7' * 5000}\n", "digits.yaml: holds a number of thousands of digits"),
+    "digits": (f"seed: {'7' * 5000}\n", "digits.yaml: holds a number of 5,000 characters; line 2"),
     "section": ("task: plus_one\n", "task: is a section of keys, not 'plus_one'"),
     "again": ("defaults: [/task: plus_two]\n", "in a file of your own write '- override /task: <option>'"),
     "slash": ("defaults: [override task: plus_two]\n", "needs the slash before task"),
@@ -194,7 +194,7 @@ def test_a_file_of_the_users_own_is_read_as_written_or_named_in_a_line(tmp_path,
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "latin.yaml").write_bytes(b"# @package _global_\nname: caf\xe9\n")
-    with pytest.raises(UserError, match=r"latin.yaml: is no text in UTF-8$"):
+    with pytest.raises(UserError, match=r"latin.yaml: is no text in UTF-8; save it as UTF-8$"):
         compose([f"hydra.searchpath=[file://{tmp_path}]", "+experiment=latin"])
 
 

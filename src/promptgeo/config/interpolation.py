@@ -20,7 +20,7 @@ def require_bounded(config: DictConfig) -> None:
     back to itself counts once; OmegaConf refuses it.
     """
     tree = OmegaConf.to_container(config, resolve=False)
-    written = {key: str(value) for key, value in flatten(tree).items()}  # type: ignore[arg-type]
+    written = {key: str(value) for key, value in flatten(tree).items()}
     if not any("${" in text for text in written.values()):
         return
     named: dict[str, list[str]] = {}

@@ -4,6 +4,7 @@ A few lines can stand for billions of values, by aliases of aliases, and a line 
 that a file stands for is counted while it is read, before any of it is made. Every YAML file is read here.
 """
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ def parsed_yaml(text: str, path: str) -> tuple[DictConfig, yaml.Node | None]:
     Raises UserError for what holds no keys, holds itself or stands for too much, and YAMLError for what is no YAML.
     """
     try:
-        loader = _Counting(text)
-        loader.name = path  # which errors name
+        loader = _Counting(_Named(text, path))
         node = loader.get_single_node()
         values = None if node is None else loader.construct_document(node)
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a tag whose value is no such thing
@@ -60,11 +60,19 @@ def parsed_yaml(text: str, path: str) -> tuple[DictConfig, yaml.Node | None]:
     return OmegaConf.create(values or {}), node
 
 
+class _Named(StringIO):
+    """A text with a name, by which YAML's errors call it; of a bare text they would show lines."""
+
+    def __init__(self, text: str, name: str):
+        super().__init__(text)
+        self.name = name
+
+
 class _Counting(get_yaml_loader()):  # type: ignore[misc]
     """OmegaConf's reader of YAML, which counts what a text stands for while its tree grows."""
 
-    def __init__(self, text: str):
-        super().__init__(text)
+    def __init__(self, stream: StringIO):
+        super().__init__(stream)
         self.level = 0
         self.sizes: dict[yaml.Node, tuple[int, int]] = {}  # values and levels of every node that is complete
 
@@ -85,7 +93,7 @@ class _Counting(get_yaml_loader()):  # type: ignore[misc]
     def _size(self, node: yaml.Node, mark: yaml.Mark) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
             is_number = node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER
-            self._require(not is_number, mark, f"a number of {len(node.value):,} characters")
+            self._require(not is_number, mark, f"holds a number of {len(node.value):,} characters")
             return 1, 1
         inside = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
         values = 1 + sum(self.sizes[each][0] for each in inside)
