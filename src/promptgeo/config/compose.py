@@ -24,7 +24,6 @@ from promptgeo.config.explain import config_errors, unknown_key, unknown_option
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
 from promptgeo.config.schema import (
     DEFAULT_RATE,
-    InitKind,
     Regulariser,
     RegulariserKind,
     RunConfig,
