@@ -55,7 +55,8 @@ def spread(runs, *, of, convention, scale=1.0, extra=8, more=8, trouble=None) ->
     number = result.number("spread", value, len(vectors), "tokens", p=0.5)
     result.findings.append(Finding.of(number, f"It spreads over {value:.6f} by the {convention} convention."))
     outcome = Outcome.holds if value < 1 else Outcome.fails
-    result.claims.append(Claim("tiny" if trouble == "claim" else "small", outcome, "As it is."))
+    about = "width" if trouble == "about" else "spread"
+    result.claims.append(Claim("tiny" if trouble == "claim" else "small", outcome, "As it is.", quantity=about))
     return result
 
 
@@ -476,6 +477,9 @@ def test_a_claim_that_the_function_does_not_declare_is_an_error(cli):
     assert outcome.status == 1 and stamps("runs/analysis/spread") == before
     said = "UndeclaredClaim: spread made the claim tiny, which its @question does not declare (claims: small, smaller)"
     assert f"spread: left out: failed: {said} (" in outcome.err
+    outcome = cli(*MINE, "analysis.spread.trouble=about")
+    said = "UndeclaredClaim: spread made the claim small about width, which is none of its numbers"
+    assert outcome.status == 1 and f"spread: left out: failed: {said} (" in outcome.err
 
 
 def test_a_function_without_a_declaration_is_given_runs_and_options(cli):

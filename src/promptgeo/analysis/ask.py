@@ -253,6 +253,11 @@ def _check_claims(analysis: Analysis, result: Result) -> None:
                 f"{analysis.function.__name__} made the claim {claim.name}, which its @question does not declare "
                 f"(claims: {', '.join(declared) or 'none'})"
             )
+        if claim.quantity and claim.quantity not in {number.quantity for number in result.numbers}:
+            raise UndeclaredClaim(
+                f"{analysis.function.__name__} made the claim {claim.name} about {claim.quantity}, "
+                "which is none of its numbers"
+            )
 
 
 def _failure(error: Exception) -> str:

@@ -98,6 +98,8 @@ class Claim:
     """Of the test by which it holds: what is adjusted where a study makes several claims."""
     needs: str = ""
     """What would decide it, where it is not decidable: more runs, more examples, a control that can fail."""
+    quantity: str = ""
+    """The result's number that it is about; empty where there are several (a task each) or none."""
 
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.undecidable) != bool(self.needs):

@@ -472,7 +472,8 @@ def _add_claims(runs: RunTable, grid: _Grid, parts: dict[str, _Part], moved: Sha
         p = max(test.p for test in tests)
         # One-sided, as the tests are: the share lies above what each null exceeds in 5 % of draws.
         beyond = min(test.r2 - float(np.quantile(test.null_B, 1.0 - LEVEL)) for test in tests), float("inf")
-        result.claims.append(decided(f"{factor}_matters", beyond, evidence, p=p, premises=premises))
+        about = f"effect.{factor}"
+        result.claims.append(decided(f"{factor}_matters", beyond, evidence, p=p, premises=premises, quantity=about))
 
 
 def _shown(factor: str, share: Share, grid: _Grid) -> str:

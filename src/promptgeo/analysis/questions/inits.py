@@ -54,6 +54,7 @@ def inits(runs: RunTable, *, draws: int = 1000, permutations: int = 2000, seed: 
         result.findings[0].sentence,
         p=time.p,
         premises=[*premises, possible],
+        quantity=time.quantity,
     )
     final_claim = decided(
         "random_init_ends_lower",
@@ -63,6 +64,7 @@ def inits(runs: RunTable, *, draws: int = 1000, permutations: int = 2000, seed: 
         p=final.estimate.p(0.0),
         premises=premises,
         needs="more runs or test examples",
+        quantity=final.number.quantity,
     )
     result.claims = [time_claim, final_claim]
     result.figures["curves"] = _figure(compared, table)

@@ -395,6 +395,7 @@ def _claim(compared: dict[Among, _Compared], points: Points, settings: _Settings
         p=change.p,
         premises=[Premise(each.enough, cells, f"{needed} cells with prompts of equal accuracy at every rate")],
         needs="more cells (tasks and inits)",
+        quantity=change.quantity,
     )
 
 

@@ -432,7 +432,10 @@ def _claims(compared: Sequence[_Compared], findings: Mapping[str, Finding], runs
         # The same task may lie closer only since some tasks hardly move their prompts.
         both, needs = False, "tasks that move their prompts equally far (training.max_steps), and P0"
     interval = (low, high) if both else None
-    return [decided("init_closer", interval, evidence, p=each.number.p, premises=learned(runs.table), needs=needs)]
+    about, premises = each.number, learned(runs.table)
+    return [
+        decided("init_closer", interval, evidence, p=about.p, premises=premises, needs=needs, quantity=about.quantity)
+    ]
 
 
 def _omissions(

@@ -536,6 +536,7 @@ def _around_words(result: Result, seen: _Seen, words: WordCounts) -> None:
             sentence,
             premises=learned(seen.runs.table),
             needs="more inits and tasks",
+            quantity="neighbours.prompts.all",
         )
     )
 
@@ -631,6 +632,7 @@ def _nearest_word(result: Result, seen: _Seen, to_words: Number, error: Error | 
             f"within {NEAREST_MARGIN:g} of it is the same.",
             premises=learned(seen.runs.table),
             needs="more inits and tasks",
+            quantity=to_words.quantity,
         )
     )
 

@@ -420,8 +420,17 @@ def _claim(once: _Accuracies, two: Estimate, untrained: dict[str, Number]) -> Cl
     ]
     needs = f"more runs than {runs}, or more examples"
     p = two.p(HALF)
+    about = once.by_k[2].quantity
     return decided(
-        "repeating_fails", two.interval, evidence, threshold=HALF, below=True, p=p, premises=premises, needs=needs
+        "repeating_fails",
+        two.interval,
+        evidence,
+        threshold=HALF,
+        below=True,
+        p=p,
+        premises=premises,
+        needs=needs,
+        quantity=about,
     )
 
 

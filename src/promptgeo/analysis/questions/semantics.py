@@ -442,7 +442,15 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
         room = Premise(walk.value < 1, "prompts that went as far in random directions leave room for more", _FARTHER)
         own = [room, *(_lexicon_premises(asked) if what == "hits" else [])]
         result.claims.append(
-            decided(claim, difference.interval, sentence, margin=MARGINS[what], p=p, premises=[*premises, *own])
+            decided(
+                claim,
+                difference.interval,
+                sentence,
+                margin=MARGINS[what],
+                p=p,
+                premises=[*premises, *own],
+                quantity=difference.quantity,
+            )
         )
     if agreements and not untaught:
         least = min(agreements, key=lambda number: number.value)

@@ -371,7 +371,16 @@ def _claim(
         needs, holds_p = "tasks that move their prompts equally far (training.max_steps), and P0", 1.0
     elif not paper and far is not None:
         holds_p = max(holds_p, far.p)
-    return tested("pearson", holds_p, fails_p, evidence, level=LEVEL, premises=premises, needs=needs)
+    return tested(
+        "pearson",
+        holds_p,
+        fails_p,
+        evidence,
+        level=LEVEL,
+        premises=premises,
+        needs=needs,
+        quantity="pearson.minimum",
+    )
 
 
 def _table(grid: _Grid, compared: _Compared) -> pd.DataFrame:

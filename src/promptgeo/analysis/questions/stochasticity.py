@@ -309,7 +309,7 @@ class _Study:
         self.result.findings.append(Finding.of(number, sentence))
         needs = "distances that vary less than those of any random points, or that show groups of runs"
         self.result.claims.append(
-            tested("equidistant", holds_p, fails_p, sentence, premises=self.premises, needs=needs)
+            tested("equidistant", holds_p, fails_p, sentence, premises=self.premises, needs=needs, quantity="cv")
         )
 
     def _cv(self, of: str, found: Equidistance, n: int, unit: str) -> Number:
@@ -356,7 +356,7 @@ class _Study:
                 sentence = _correlated(found, name, scale, len(tasks))
                 self.result.findings.append(Finding.of(number, sentence))
                 for claim in (claim for claim, what in claims.items() if what == name):
-                    self._claim(claim, found, sentence, table)
+                    self._claim(claim, number, found, sentence, table)
 
     def _too_few(self, scale: "_Scale", tasks: int, least: float) -> None:
         """An omission, once for each scale and number of tasks."""
@@ -367,7 +367,7 @@ class _Study:
         if sentence not in self.result.omissions:
             self.result.omissions.append(sentence)
 
-    def _claim(self, name: str, found: RankCorrelation, sentence: str, table: pd.DataFrame) -> None:
+    def _claim(self, name: str, number: Number, found: RankCorrelation, sentence: str, table: pd.DataFrame) -> None:
         reachable = Premise(
             found.least_p < LEVEL,
             f"so many tasks can reach .05 at all (the least p of any order is {found.least_p:.2g})",
@@ -378,7 +378,8 @@ class _Study:
             needed += _equal_steps(table[table["task"].map(str).isin(self.tasks)])
         above = found.rho > 0
         holds_p, fails_p = (found.p, 1.0) if above else (1.0, found.p)
-        claim = tested(name, holds_p, fails_p, sentence, premises=needed, needs="more tasks")
+        needs, about = "more tasks", number.quantity
+        claim = tested(name, holds_p, fails_p, sentence, premises=needed, needs=needs, quantity=about)
         self.result.claims.append(claim)
 
 

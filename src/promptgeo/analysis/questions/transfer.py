@@ -327,7 +327,8 @@ def _improve_claim(part: Part, finding: Finding | None) -> Claim:
     sentence = finding.sentence if finding else f"{_percent(number)} of transfers improve on no prompt ({part.of})."
     p = (estimate.p(0.5) if estimate.value > 0.5 else 1.0) if estimate.runs else None
     interval = estimate.interval if estimate.runs else None
-    return decided(name, interval, sentence, threshold=0.5, p=p, premises=premises, needs=needs)
+    about = number.quantity
+    return decided(name, interval, sentence, threshold=0.5, p=p, premises=premises, needs=needs, quantity=about)
 
 
 def _learned_premise(part: Part) -> Premise:
@@ -371,6 +372,7 @@ def _similar_claim(part: Part, align: str, sentence: str) -> Claim:
         p=None if few else max(ps),
         premises=[_learned_premise(part)],
         needs=needs,
+        quantity="" if each is None else f"spearman.{align}",
     )
 
 
