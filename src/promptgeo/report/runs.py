@@ -43,6 +43,25 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
+def run_lines(runs: Sequence[Run]) -> list[str]:
+    """What was run, in a few lines: all of it is in facts."""
+    told = facts(runs)
+    names = {"Tasks": "task", "Inits": "init", "Seeds": "seed"}
+    axes = " x ".join(_counted(len(told[key].split(", ")), word) for key, word in names.items() if told[key] != "—")
+    return [
+        f"{told['Model']}, frozen; prompts of {told['Prompt length']}",
+        f"{told['Runs']} runs: {axes}",
+        f"Tasks: {told['Tasks']}",
+        f"Inits: {told['Inits']}",
+        f"{told['Training']}; {told['Optimiser']}",
+        *([told["Selection on the test set"]] if "Selection on the test set" in told else []),
+    ]
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}{'s' if n != 1 else ''}"
+
+
 def tasks(runs: Sequence[Run]) -> list[dict[str, str]]:
     """One row per task: its data, how many examples and steps, and a fingerprint."""
     by_task: dict[str, list[dict[str, Any]]] = {}

@@ -53,6 +53,10 @@ class Study:
     """Of the claims, those that the study sets out to test, adjusted for each other; all others are exploratory."""
     tiny: list[str] = field(default_factory=list)
     """Overrides that apply with model=tiny."""
+    question: str = ""
+    """What it asks, in a sentence; the title where that is one."""
+    lead: str = ""
+    """The figure that answers it best, as <analysis>/<figure>; the first one where none is named."""
     stands_for: dict[str, str] = field(default_factory=dict)
     """Task -> the study's task that it stands for where that is not to be had."""
 
@@ -87,6 +91,8 @@ class Study:
             raise UserError(f"sweeps/{name}.yaml: study.{missing[0]}: is missing")
         entries = section.pop("published", {}).items()
         published = [number for key, entry in entries for number in _numbers(name, key, entry)]
+        if section.get("lead") and section["lead"].partition("/")[0] not in section["analyses"]:
+            raise UserError(f"sweeps/{name}.yaml: study.lead: {section['lead']} is no figure of one of its analyses")
         claims = {key: _claim(name, key, entry) for key, entry in section.pop("claims", {}).items()}
         confirmatory = section.get("confirmatory", [])
         unknown = [key for key in confirmatory if key not in claims]

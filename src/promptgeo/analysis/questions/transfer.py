@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
-from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg
+from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, write_cells
 from promptgeo.analysis.geometry.alignment import Align, distance
 from promptgeo.analysis.geometry.gauge import gauge_of, quotient
 from promptgeo.analysis.geometry.task_likeness import CONTROLS, WORDS, label_likeness, likenesses, over_runs
@@ -534,9 +534,7 @@ def _heat_figure(transfers: Transfers, learned: list[int], over: str = "initial"
         axis = axes[0, 1]
         most = max(float(np.abs(gains_TT).max()), 1e-9)
         mesh = axis.pcolormesh(gains_TT, vmin=-most, vmax=most, cmap="RdBu")
-        for (i, j), gain in np.ndenumerate(gains_TT):
-            colour = "white" if abs(gain) > 0.6 * most else "black"
-            axis.text(j + 0.5, i + 0.5, f"{gain:+.2f}", ha="center", va="center", fontsize=7, color=colour)
+        write_cells(axis, gains_TT, "+.2f", np.abs(gains_TT) > 0.6 * most)
         axis.set(xticks=np.arange(tasks) + 0.5, yticks=np.arange(tasks) + 0.5, title=f"gain over {base}")
         axis.set_xticklabels(names, **labels)
         axis.set(yticklabels=names, xlabel="scored on")
