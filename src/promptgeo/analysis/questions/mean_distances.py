@@ -472,10 +472,10 @@ def _figure(numbers: Mapping[Key, Number], metric: str, of: Of) -> str:
             axis.bar(range(len(bars)), [number.value for number in bars.values()], color=colour, width=0.75)
             for x, number in enumerate(bars.values()):
                 if number.low is not None:
-                    axis.vlines(x, number.low, number.high, color="#333333", linewidth=1)
+                    axis.vlines(x, number.low, number.high, color="black", linewidth=1)
             for key, (style, label) in LINES.items():
                 if key in numbers:
-                    axis.axhline(numbers[key].value, color="#333333", linestyle=style, linewidth=1, label=label)
+                    axis.axhline(numbers[key].value, color="black", linestyle=style, linewidth=1, label=label)
             axis.set_xticks(range(len(bars)), list(bars), rotation=0 if factor == "position" else 90, fontsize=7)
             axis.set_title(f"same {factor}", fontsize=9)
             axis.grid(axis="x", visible=False)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import Premise, decided, learned
-from promptgeo.analysis.figures import COLOURS, panels, small_multiples, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, small_multiples, svg, with_bars
 from promptgeo.analysis.geometry.lexicon import NO_LETTER, Words, normal
 from promptgeo.analysis.geometry.readings import Nearest, Reading, Readings, tied_scale
 from promptgeo.analysis.geometry.tokens import order_of_appearance
@@ -514,14 +514,14 @@ def _tokens_figure(asked: _Asked, nearest: Nearest) -> str:
             axis.set(title=f"{task}, run {run}", xlim=(0, k + 1), ylim=(most + 1, 0))
             axis.set_axis_off()
             for column, title in enumerate(["init", *(f"nearest {rank}" for rank in range(1, k + 1))]):
-                axis.text(column, 0.4, title, fontsize=7, color="#666666")
+                axis.text(column, 0.4, title, fontsize=7, color=NEUTRAL)
             for _, row in rows.iterrows():
                 mark = "*" * bool(row["survivor"]) + "+" * bool(row["lexicon"])
                 colour = COLOURS[2] if row["lexicon"] else COLOURS[0] if row["survivor"] else "black"
                 style: dict[str, Any] = {"fontsize": 7, "parse_math": False, "in_layout": False}
                 axis.text(row["rank"], row["position"] + 1.4, _printed(row["token"]) + mark, color=colour, **style)
                 if row["rank"] == 1:
-                    axis.text(0, row["position"] + 1.4, _printed(row["init_token"]), color="#666666", **style)
+                    axis.text(0, row["position"] + 1.4, _printed(row["init_token"]), color=NEUTRAL, **style)
         with warnings.catch_warnings():  # the page's fonts write what matplotlib's have no glyph for
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             return svg(figure)
