@@ -200,11 +200,17 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     assert [tuple(row) for row in numbers[["of", "convention"]].to_numpy()] == [row[:2] for row in expected]
     assert numbers["value"].tolist() == pytest.approx([value_of(row[2]) for row in expected], rel=1e-6)
     assert numbers["n"].tolist() == [8] * 4
-    # The corrected findings only; each says whether it is of prompts or deltas.
-    assert outcome.out.splitlines() == [
-        cli_analyze.EXPLORATORY,
-        f"- prompt: It spreads over {value_of(prompts):.6f} by the corrected convention.",
-        f"- delta: It spreads over {value_of(deltas):.6f} by the corrected convention.",
+    # By the corrected numbers of prompts; every finding lies in result.json.
+    head, answer, _, names, _, row, _, rest = outcome.out.splitlines()
+    assert (head, answer) == (cli_analyze.EXPLORATORY, "- Does not hold: “small”.")
+    assert [cell.strip() for cell in names.strip("┃").split("┃")] == ["claim", "verdict", "published", "ours", "n"]
+    shown = [cell.strip() for cell in row.strip("│").split("│")]
+    assert shown == ["small", "does not hold", "-", f"{value_of(prompts):.3g}", "8 tokens"]
+    assert rest == "2 findings in result.json of each analysis"
+    findings = json.loads(Path("runs/analysis/spread/result.json").read_text())["findings"]
+    assert [finding["sentence"] for finding in findings if finding["convention"] == "corrected"] == [
+        f"It spreads over {value_of(prompts):.6f} by the corrected convention.",
+        f"It spreads over {value_of(deltas):.6f} by the corrected convention.",
     ]
     assert outcome.err.splitlines()[:2] == [
         "spread (1 of 1) ...",
@@ -432,7 +438,7 @@ def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
     for k, (task, init) in enumerate(GRID):
         write_run(Path(f"imported/run{k}"), header(task, init, 1), trained(k, status="imported", p0=False))
     outcome = cli(*MINE[1:], "runs=imported")
-    assert outcome.status == 0 and "\n- It spreads over" in outcome.out
+    assert outcome.status == 0 and "\n- Does not hold: “small”.\n" in outcome.out
     (omission,) = json.loads(Path("imported/analysis/spread/result.json").read_text())["omissions"]
     assert (
         omission.startswith("of=delta: imported/run0: was imported without P0")
@@ -870,7 +876,7 @@ def test_runs_that_differ_beyond_the_factors_are_answered_apart(cli):
         own = table.query(f"lr == {rate}")
         chosen = (numbers["group"] == f"lr = {rate}") & (numbers["of"] == "prompt")
         assert len(own) == 4 and numbers.loc[chosen, "value"].to_list() == pytest.approx([value_of(own.prompts())] * 2)
-        assert f"lr = {rate}: It spreads over" in outcome.out
+        assert f"small (lr = {rate})" in " ".join(outcome.out.split())
         values = pd.read_csv(folder / f"prompt_paper_lr={rate}_values.csv")
         assert values["group"].to_list() == [f"lr = {rate}"]
     info = json.loads((folder / "result.json").read_text())

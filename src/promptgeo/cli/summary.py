@@ -1,9 +1,11 @@
-"""What does a command say when it is done? A table of results, and which learning rate to take."""
+"""What does a command say when it is done? A table of results, which learning rate to take, what claims came to."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptgeo.evaluation.metrics import HEADLINE
+from promptgeo.report.answer import ClaimRow
+from promptgeo.report.text import number_text
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import UNLIKE, table_of
 
@@ -61,6 +63,25 @@ def _mean(values: "pd.Series") -> str:
 
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table_of_claims(rows: Sequence[ClaimRow]) -> "Table":
+    """A rich table of what the runs say of each claim, by the corrected numbers."""
+    from rich.table import Table
+
+    table = Table(padding=(0, 1))
+    for column in ("claim", "verdict", "published", "ours", "n"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        group = f" ({row.verdict.group})" if row.verdict.group else ""
+        published = row.published.value if row.published else None
+        number = row.corrected
+        ours = "-" if number is None else number_text(number["value"], 3)
+        if number is not None and number["low"] is not None:
+            ours += f" [{number_text(number['low'], 3)}, {number_text(number['high'], 3)}]"
+        shown = "-" if published is None else number_text(published, 3)
+        table.add_row(f"{row.verdict.words}{group}", row.verdict.outcome, shown, ours, row.n)
+    return table
 
 
 def recommendation(runs: Sequence[Run]) -> list[str]:

@@ -24,12 +24,14 @@ SENTENCES = {
 def answer(verdicts: Sequence[Verdict], findings: Sequence[dict[str, Any]]) -> list[str]:
     """At most three sentences: which claims hold, which do not, which cannot be decided by these runs.
 
-    Those that the study set out to test are named first. A study without claims is answered by its first findings.
+    Those that the study set out to test are named first. Without claims the first finding of each analysis answers,
+    then others.
     """
     tested = [verdict for verdict in verdicts if verdict.outcome != NOT_TESTED]
     if not tested:
-        first = {finding["analysis"]: finding["sentence"] for finding in reversed(findings)}
-        return list(reversed(first.values()))[:3]
+        first = {finding["analysis"]: k for k, finding in reversed(list(enumerate(findings)))}
+        order = sorted(range(len(findings)), key=lambda k: k not in first.values())
+        return [findings[k]["sentence"] for k in order[:3]]
     sentences = []
     for outcome, says in SENTENCES.items():
         chosen = sorted((v for v in tested if v.outcome == outcome), key=lambda v: not v.confirmatory)

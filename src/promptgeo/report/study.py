@@ -1,7 +1,7 @@
 """What does a study's file say beyond its runs? Its analyses, its published numbers, its claims."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,27 @@ def load_study(name: str) -> Study:
     if section is None:
         raise UserError(f"{name}: no such study; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}")
     return Study.of(name, section)
+
+
+def study_of(name: str, sweeps: Collection[str | None], claims: Collection[str]) -> Study:
+    """The study of runs: that of their sweep, where all are of one that is a study.
+
+    Else one without published numbers, which has in words those of these claims that any study makes.
+
+    Args:
+        name: of the runs together.
+        sweeps: the `sweep` of each run.
+        claims: that analyses of them made.
+    """
+    known, own = studies(), set(sweeps)
+    if len(own) == 1 and (only := own.pop()) in known:
+        return load_study(str(only))
+    words = {
+        claim.name: replace(claim, place="", published="")
+        for each in known
+        for claim in load_study(each).claims.values()
+    }
+    return Study(name, name, "", {}, claims={claim: words[claim] for claim in claims if claim in words})
 
 
 def _section(name: str) -> dict[str, Any] | None:
