@@ -1,6 +1,7 @@
 """The report: a page made of stored results, a study's file and run folders; another result makes another page."""
 
 import re
+import shutil
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
@@ -16,12 +17,13 @@ from promptgeo.analysis.deciding import Premise, decided
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.verdict import verdict
 from promptgeo.analysis.result import Claim, Finding, Outcome, Result, Stored, store
+from promptgeo.cli import report as cli_report
 from promptgeo.report.answer import answer
 from promptgeo.report.claims import verdicts
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.page import Material, render
 from promptgeo.report.runs import training_length
-from promptgeo.report.study import Published, Study, StudyClaim, load_study
+from promptgeo.report.study import Published, Study, StudyClaim, load_study, study_of
 from promptgeo.report.text import in_words
 from promptgeo.runs.folder import Run, write_run
 
@@ -498,3 +500,43 @@ def test_what_is_not_decidable_says_what_would_decide_it(tmp_path):
     assert "“a”: not decidable. Exploratory. It would take 6 runs." in said and "“b”: does not hold." in said
     with pytest.raises(ValueError, match="claim a: is not decidable, but what it needs is ''"):
         Claim("a", Outcome.undecidable, "it may be.")
+
+
+# Of any folder.
+
+
+def test_any_folder_of_analysed_runs_has_a_page(make, capsys):
+    """That of its results, without published numbers: these runs are of no study."""
+    folder = make().folder
+    shutil.rmtree(folder / "words", ignore_errors=True)
+    cli_report.main([str(folder)])
+    assert capsys.readouterr().out == f"report: {folder}/report.html\n"
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.row("Table 1, cat") == [
+        "Table 1, cat",
+        *["0.5 [0.4, 0.6]; n = 40 pairs", "0.525 [0.425, 0.625]; n = 40 pairs"],
+    ]
+    assert "“closer”: holds. Exploratory." in " ".join(page.sections["evidence"].split())
+    assert "Not a replication" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_claims_of_no_study_are_told_in_the_words_of_the_study_that_makes_them():
+    study = study_of("mine", ["convexity", None], ["convex", "own"])
+    assert (
+        list(study.claims) == ["convex"]
+        and study.claims["convex"].words == load_study("convexity").claims["convex"].words
+    )
+    assert not study.claims["convex"].published and not study.published
+    assert study_of("mine", ["convexity", "convexity"], []) == load_study("convexity")
+
+
+def test_a_folder_without_runs_or_results_is_refused_in_a_line(tmp_path, capsys):
+    for name, said in {"absent": "absent", "": "no completed runs lie there"}.items():
+        with pytest.raises(SystemExit, match="2"):
+            cli_report.main([str(tmp_path / name)])
+        assert said in capsys.readouterr().err
+    write_run(tmp_path / "run", header("one"), trained(0))
+    with pytest.raises(SystemExit, match="2"):
+        cli_report.main([str(tmp_path)])
+    assert "no analysis of these runs lies there; first: python -m promptgeo.analyze" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
