@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptgeo.evaluation.metrics import HEADLINE
-from promptgeo.report.answer import ClaimRow
-from promptgeo.report.text import number_text
 from promptgeo.runs.folder import Run
 from promptgeo.runs.table import UNLIKE, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
+
+    from promptgeo.report.answer import ClaimRow
 
 VARIED = ("model", "template", "prompt_length", "lr")
 """Columns of their own only where the runs differ in them."""
@@ -65,9 +65,11 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def table_of_claims(rows: Sequence[ClaimRow]) -> "Table":
+def table_of_claims(rows: "Sequence[ClaimRow]") -> "Table":
     """A rich table of what the runs say of each claim, by the corrected numbers."""
     from rich.table import Table
+
+    from promptgeo.report.text import number_text
 
     table = Table(padding=(0, 1))
     for column in ("claim", "verdict", "published", "ours", "n"):
