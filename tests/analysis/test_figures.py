@@ -1,11 +1,13 @@
 """The look of figures: hues that everyone can tell apart, by day and by night."""
 
+import re
+import warnings
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from promptgeo.analysis.figures import COLOURS, DARK
+from promptgeo.analysis.figures import COLOURS, DARK, panels, svg, titled
 
 APART = 19
 PAGES = {COLOURS: "#ffffff", DARK: "#16181d"}
@@ -82,3 +84,24 @@ def test_every_hue_is_seen_on_its_page(hues):
     for hue in hues:
         brightness = TO_XYZ[1] @ linear(hue) + 0.05
         assert max(brightness, page) / min(brightness, page) > 2.1, hue
+
+
+@pytest.mark.parametrize("name", ["cat", "a name of a task that goes on and on, as some do"])
+def test_nothing_that_is_written_is_cut_off(name):
+    """Labels, titles, legends beside the axes: the picture grows with them."""
+    with panels(1, 2, width=14, height=6) as (figure, axes):
+        for axis in axes.flat:
+            axis.plot([0, 1], [0, 1], label=name)
+            axis.set_title(name)
+            axis.set_xticks([0, 1], [name, name], rotation=60, ha="right")
+            axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+        with titled(" ".join([name] * 9)):  # its runs, told from others
+            drawn = svg(figure)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            figure.set_dpi(72)  # an SVG's
+            figure.canvas.draw()
+        wanted = figure.get_tightbbox(figure.canvas.get_renderer())  # inches
+    width, height = (float(re.search(rf'{side}="([\d.]+)pt"', drawn)[1]) / 72 for side in ("width", "height"))
+    assert width > 0.9 * wanted.width and height > 0.9 * wanted.height  # it is laid out anew here
+    assert drawn.count(name) >= 8 + 9

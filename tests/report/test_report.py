@@ -22,7 +22,7 @@ from promptgeo.report.answer import answer
 from promptgeo.report.claims import verdicts
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.page import Material, render
-from promptgeo.report.runs import training_length
+from promptgeo.report.runs import run_lines, training_length
 from promptgeo.report.study import Published, Study, StudyClaim, load_study, study_of
 from promptgeo.report.text import in_words
 from promptgeo.runs.folder import Run, write_run
@@ -540,3 +540,19 @@ def test_a_folder_without_runs_or_results_is_refused_in_a_line(tmp_path, capsys)
         cli_report.main([str(tmp_path)])
     assert "no analysis of these runs lies there; first: python -m promptgeo.analyze" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
+
+
+def test_what_was_run_says_what_else_runs_differ_in():
+    def run(seed: int, patience: int | None) -> SimpleNamespace:
+        config = {"seed": seed, "task": {"name": "t"}, "init": {"name": "i"}, "training": {"patience": patience}} | {
+            "template": {"name": "bare"}
+        }
+        return SimpleNamespace(info={"config": config, "results": {}}, lr=None)
+
+    def line(*runs: SimpleNamespace) -> str:
+        return run_lines(runs)[1]
+
+    assert line(run(0, None), run(1, None)) == "2 runs: 1 task x 1 init x 2 seeds"
+    assert line(*(run(seed, p) for seed in (0, 1) for p in (None, 5))) == (
+        "4 runs: 1 task x 1 init x 2 seeds, which differ in training.patience too"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 from promptgeo.analysis.figures import titled
 from promptgeo.analysis.materials import Materials
 from promptgeo.analysis.question import UndeclaredClaim
-from promptgeo.analysis.result import DamagedResult, Result, Stored, check_replaceable, digest, read, store
+from promptgeo.analysis.result import DamagedResult, Outcome, Result, Stored, check_replaceable, digest, read, store
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
@@ -253,7 +253,8 @@ def _check_claims(analysis: Analysis, result: Result) -> None:
                 f"{analysis.function.__name__} made the claim {claim.name}, which its @question does not declare "
                 f"(claims: {', '.join(declared) or 'none'})"
             )
-        if claim.quantity and claim.quantity not in {number.quantity for number in result.numbers}:
+        stated = claim.quantity and claim.outcome is not Outcome.undecidable
+        if stated and claim.quantity not in {number.quantity for number in result.numbers}:
             raise UndeclaredClaim(
                 f"{analysis.function.__name__} made the claim {claim.name} about {claim.quantity}, "
                 "which is none of its numbers"

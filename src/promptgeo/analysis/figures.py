@@ -86,7 +86,9 @@ def svg(figure: "Figure") -> str:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # texts are drawn by whoever shows the SVG
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the figure
+        # As large as what is drawn: no name is so long, and no legend so full, that it is cut off.
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return visible(text[text.index("<svg") :])  # XML has no control characters
 

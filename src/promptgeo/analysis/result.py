@@ -99,7 +99,7 @@ class Claim:
     needs: str = ""
     """What would decide it, where it is not decidable: more runs, more examples, a control that can fail."""
     quantity: str = ""
-    """The result's number that it is about; empty where there are several (a task each) or none."""
+    """The result's number that it is about, which one that is not decidable may lack; empty where there are several."""
 
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.undecidable) != bool(self.needs):

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.explain import OneLineParser, exit_with
 from promptgeo.config.terminal import say
@@ -48,6 +48,7 @@ def material_of(folder: Path) -> "Material":
     """What lies in a folder, as a report is made of it. Raises UserError as write_report does."""
     from promptgeo.analysis.ask import usable_runs
     from promptgeo.analysis.result import INFO, read
+    from promptgeo.config.identity import differences
     from promptgeo.report.page import Material
     from promptgeo.report.study import study_of
 
@@ -63,4 +64,14 @@ def material_of(folder: Path) -> "Material":
     study = study_of(folder.name, [run.info["config"].get("sweep") for run in runs], claims)
     order = {name: k for k, name in enumerate(study.analyses)}
     stored.sort(key=lambda each: order.get(each.name, len(order)))
-    return Material(study, runs, stored, left_out=left_out)
+    grid = study_grid(study.name) if study.analyses else []
+    differing = differences([run.info["config"] for run in runs], grid) if grid else {}
+    return Material(study, runs, stored, left_out=left_out, differences=differing)
+
+
+def study_grid(name: str) -> list[dict[str, Any]]:
+    """The configs of a study's grid, as run.json would hold them."""
+    from promptgeo.config.compose import compose_grid
+    from promptgeo.config.schema import to_dict
+
+    return [to_dict(config) for config in compose_grid([f"sweep={name}"])]

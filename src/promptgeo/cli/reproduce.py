@@ -184,7 +184,7 @@ def _report(
     folder: Path,
     command: str,
 ) -> Path:
-    from promptgeo.config.compose import compose_grid
+    from promptgeo.cli.report import study_grid
     from promptgeo.config.identity import differences
     from promptgeo.report.page import Material, render
     from promptgeo.runs.folder import Run, write_atomically
@@ -196,7 +196,7 @@ def _report(
         [answer.stored for answer in answers if answer.stored],
         {answer.name: answer.refused for answer in answers if answer.refused},
         left_out,
-        differences([cell.config for cell in cells], compose_grid([f"sweep={study.name}"])),
+        differences([run.info["config"] for run in runs], study_grid(study.name)) if runs else {},
         command,
         _noted(folder),
     )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -42,16 +42,19 @@ def decides_numbers(key: str) -> bool:
     return not _NOT_IDENTITY.fullmatch(key)
 
 
-def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[str, tuple[list, list]]:
-    """What decides numbers and differs between two grids: key -> the values in ours and in theirs, each value once."""
+def differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list, list]]:
+    """What decides numbers and differs between two grids: key -> the values in ours and in theirs, each value once.
 
-    def values(grid: Sequence[RunConfig]) -> dict[str, list]:
-        flat = [flatten(asdict(config)) for config in grid]
+    Configs as run.json holds them (schema.to_dict). A key that only one side has, as an earlier version did, is none.
+    """
+
+    def values(grid: Sequence[Mapping[str, Any]]) -> dict[str, list]:
+        flat = [flatten(dict(config)) for config in grid]
         keys = [k for k in flat[0] if k in ("model.name", "template.name") or not _NOT_IDENTITY.fullmatch(k)]
-        return {k: list({str(f[k]): f[k] for f in flat}.values()) for k in keys}
+        return {k: list({str(f[k]): f[k] for f in flat if k in f}.values()) for k in keys}
 
     ours_by_key, theirs_by_key = values(ours), values(theirs)
-    pairs = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items()}
+    pairs = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items() if k in theirs_by_key}
     different = {k: (a, b) for k, (a, b) in pairs.items() if set(map(str, a)) != set(map(str, b))}
     # What one side has resolved and the other has not is no difference.
     different = {k: (a, b) for k, (a, b) in different.items() if k not in _AS_FIRST or "auto" not in (*a, *b)}

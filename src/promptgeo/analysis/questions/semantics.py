@@ -440,7 +440,7 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
         if not untaught:
             result.findings.append(Finding.of(difference, sentence))
         room = Premise(walk.value < 1, "prompts that went as far in random directions leave room for more", _FARTHER)
-        own = [room, *(_lexicon_premises(asked) if what == "hits" else [])]
+        own = [room, *_vocabulary_premises(asked, what)]
         result.claims.append(
             decided(
                 claim,
@@ -466,9 +466,16 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
 _FARTHER = "runs that went farther from P0"
 
 
-def _lexicon_premises(asked: _Asked) -> list[Premise]:
-    met = bool(len(asked.lexicon_L))
-    return [Premise(met, "the vocabulary has tokens that spell words of the lexicon", "a lexicon of its own words")]
+def _vocabulary_premises(asked: _Asked, what: str) -> list[Premise]:
+    """What is looked for can be seen at all: the vocabulary has such tokens."""
+    if what == "hits":
+        met, words = bool(len(asked.lexicon_L)), "the vocabulary has tokens that spell words of the lexicon"
+        return [Premise(met, words, "a lexicon of its own words")]
+    if what == "not_latin":
+        met = bool(asked.not_latin(np.arange(len(asked.words.script_V))).any())
+        words = f"the vocabulary has tokens in other scripts than Latin ({'some' if met else 'none'} has)"
+        return [Premise(met, words, "a model whose vocabulary has other scripts")]
+    return []
 
 
 def _sentence(seen: _Seen, what: str, subject: str, numbers: dict[str, Number]) -> tuple[str, float]:

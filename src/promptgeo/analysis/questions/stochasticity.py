@@ -296,14 +296,14 @@ class _Study:
             f"{whole.signs_B.mean():.3f} with random signs along the principal components of what tokens moved"
         )
         holds_p, fails_p = whole.closer_p, min(2 * whole.farther_p, 1.0)
-        says = "do not show more than that"
+        says = "so whether runs are more nearly equidistant than random points, or lie in groups, is not shown"
         if holds_p < LEVEL:
-            says = "are more nearly equidistant than random points"
+            says = "so runs are more nearly equidistant than random points"
         elif fails_p < LEVEL:
-            says = "are not equidistant: they lie in groups"
+            says = "so runs are not equidistant: they lie in groups"
         sentence = (
-            f"Distances between runs of a task vary by {whole.cv:.3f} of their mean and {says}: {nearly} "
-            f"(p = {holds_p:.2g} of varying less than the one, {whole.farther_p:.2g} more than the other; "
+            f"Distances between runs of a task vary by {whole.cv:.3f} of their mean, {says}: {nearly} "
+            f"(one-sided p of varying less than the first {holds_p:.2g}, more than the second {whole.farther_p:.2g}; "
             f"n = {sum(runs)} runs of {len(self.tasks)} task{'s' if len(self.tasks) > 1 else ''})."
         )
         self.result.findings.append(Finding.of(number, sentence))

@@ -316,7 +316,8 @@ def _improve_claim(part: Part, finding: Finding | None) -> Claim:
     """Most transfers improve on no prompt."""
     name, needs = "transfers_improve", "more tasks that prompts learn"
     if not part.shares:
-        return decided(name, None, "No transfers are compared.", premises=[_learned_premise(part)], needs=needs)
+        nothing, premise = "No transfers are compared.", _learned_premise(part)
+        return decided(name, None, nothing, premises=[premise], needs=needs, quantity="improves.share")
     number, estimate = part.shares["none"]
     solved = float(part.transfers.none_accuracies[part.learned].mean())
     words = f"no prompt solves {solved:.1%} by {MEASURES[part.transfers.measure]}: to improve on it is trivial"
@@ -372,7 +373,7 @@ def _similar_claim(part: Part, align: str, sentence: str) -> Claim:
         p=None if few else max(ps),
         premises=[_learned_premise(part)],
         needs=needs,
-        quantity="" if each is None else f"spearman.{align}",
+        quantity=f"spearman.{align}",
     )
 
 
