@@ -201,7 +201,7 @@ def test_a_file_is_taken_as_it_is(gpt2, tmp_path):
     two = tmp_path / "two.safetensors"
     assert (
         said(gpt2, "file", None, path=str(two), which="x")
-        == f"init.path={two}: has no tensor 'x'; set init.which to one of final [3, 32], best [5, 32]"
+        == f"init.path={two}: has no tensor 'x'; set init.which to one of best [5, 32], final [3, 32]"
     )
     assert (
         said(gpt2, "file", 4, path=str(tmp_path / "p.npy"))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from promptgeo.config.paths import require_file
+from promptgeo.data.files import first_line
 from promptgeo.errors import UserError
-from promptgeo.runs.tensor_files import TensorFile, first_line, read_tensors
+from promptgeo.runs.tensor_files import TensorFile, read_tensors
 
 NAMES = ("final", "prompts", "prompt_embeddings")
 """What the trained prompt is called in a file with several tensors, unless --tensor says it."""
@@ -47,7 +48,7 @@ class PromptFile:
     """final, initial, trajectory, steps, best, as far as they are there; with a leading N where the file holds a prompt
     for every row. All but steps are float32."""
     left_out: tuple[str, ...] = ()
-    """The file's tensors that are not imported, some of them where they are many."""
+    """The file's tensors that are not imported: 20 of them, and how many more."""
     model: str | None = None
     revision: str | None = None
     is_adapter: bool = False

@@ -11,8 +11,8 @@ from promptgeo.errors import UserError
 
 NEEDED = ("task", "init")
 OPTIONAL = ("seed", "model", "template", "accuracy", "n", "file", "steps")
-LARGEST = 256 * 2**20
-"""Bytes of a table: a million rows."""
+LARGEST = 64 * 2**20
+"""Bytes of a table: half a million rows."""
 
 
 @dataclass(frozen=True)

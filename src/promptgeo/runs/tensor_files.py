@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from promptgeo.config.paths import require_file
+from promptgeo.data.files import first_line
 from promptgeo.errors import UserError
 
 LARGEST = 8 * 2**30
@@ -92,11 +93,6 @@ def read_tensors(path: Path) -> TensorFile:
     if not tensors:
         raise UserError(f"{path}: holds no tensors")
     return TensorFile(path, tensors)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's first line that is not empty, or its type's name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _kind(path: Path) -> str:
