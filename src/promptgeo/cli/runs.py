@@ -24,8 +24,11 @@ FILE is one of
   prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table
   run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d];
                          the last checkpoint is the final prompt
-  prompts.safetensors    the same: one tensor, or tensors final and perhaps initial (P0), trajectory, steps, best
-  adapter/ ...           PEFT adapters (prompt tuning)
+  prompts.safetensors    the same, also as .npz or as torch.save writes it (.pt, .ckpt, .bin, no ending): one tensor,
+                         or tensors final and perhaps initial (P0), trajectory, steps, best; --tensor names another
+  adapter/ ...           PEFT adapters (prompt tuning) of decoders, also in a folder of the adapter's name
+
+Nothing in a file is run: of what torch.save wrote, tensors in dictionaries and lists are read, nothing else.
 
 N: rows of the table. P: prompt tokens. d: width of the model's input embeddings.
 
@@ -81,13 +84,14 @@ def _import(arguments: list[str]) -> None:
         "default: the file's own, else 1:1"
     )
     parser.add_argument("--steps", metavar="FIRST:BY", help=steps_help)
+    tensor_help = "what the trained prompt is called in files with several tensors; default: final, or the only one"
+    parser.add_argument("--tensor", metavar="NAME", help=tensor_help)
     given = parser.parse_intermixed_args(arguments)
     from promptgeo.runs.importing import import_prompts
-    from promptgeo.runs.prompt_table import unused_columns
 
-    folders = import_prompts(given.files, given.table, given.out, given.initial, given.steps)
-    if unused := unused_columns(given.table):
-        warn(f"not used: {', '.join(unused)} (columns of {given.table})")
+    folders, notes = import_prompts(given.files, given.table, given.out, given.initial, given.steps, given.tensor)
+    for note in notes:
+        warn(note)
     say(f"{len(folders)} imported runs lie in {given.out}/")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
@@ -98,6 +99,24 @@ def user_path(path: str, key: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{key}={path[:80]}: is no place that a file can be at ({error})") from error
     return expanded
+
+
+def require_file(path: Path, named: str, largest: int) -> None:
+    """Raises UserError where `path` is no regular file or larger than so many bytes; named: what the error calls it.
+
+    To be asked before a file is opened: a pipe would wait for its other end, a device never ends.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise UserError(f"{named}: {'no such file' if missing else error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(
+            f"{named}: is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file"
+        )
+    if found.st_size > largest:
+        raise UserError(f"{named}: is larger than {largest / 2**20:,.0f} MB; give a smaller file")
 
 
 class ByValue(tuple):

@@ -152,7 +152,7 @@ class Init:
     name: str = MISSING
     kind: InitKind = MISSING
     text: str | None = None  # word, text; vocab, normal, uniform with prompt.length=null: they are as long as it is
-    path: str | None = None  # file: .npy or .safetensors; run: a run folder
+    path: str | None = None  # file: .npy, .npz, .safetensors or torch.save's; run: a run folder
     which: str = "final"  # run, file: initial, final, best, or a step (run); the tensor's name (file)
     scale: float = 1.0  # normal: times the table's deviation; uniform: half-width, in `unit`
     unit: Unit = Unit.absolute  # uniform: of scale; embedding: the standard deviation of the model's embeddings

@@ -242,5 +242,5 @@ def _validate_init(init: Init) -> None:
     if init.unit is not Unit.absolute and init.kind is not InitKind.uniform:
         raise UserError(f"init.unit={init.unit.name}: only init=uniform has a unit; leave it out")
     if init.kind in (InitKind.file, InitKind.run) and not init.path:
-        source = "a .npy or .safetensors file" if init.kind is InitKind.file else "a run folder"
+        source = "a .npy, .npz, .safetensors or .pt file" if init.kind is InitKind.file else "a run folder"
         raise UserError(f"init={init.kind.name} needs init.path=<{source}>")

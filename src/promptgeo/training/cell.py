@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptgeo.config.identity import identity
-from promptgeo.config.paths import EMBEDDED_MODEL, slug, stamps, user_path
+from promptgeo.config.paths import EMBEDDED_MODEL, require_file, slug, stamps, user_path
 from promptgeo.config.schema import Bos, InitKind, LabelTokens, RunConfig, Template
 from promptgeo.config.validate import require_validation, validate
 from promptgeo.config.waiting import said_when_slow
@@ -131,6 +131,7 @@ def _contents(config: RunConfig, task: "Task") -> dict[str, str]:
     from promptgeo.data.label_tokens import cuts_a_character
     from promptgeo.model.loading import model_fingerprint
     from promptgeo.model.tokenizer import tokenizer_of
+    from promptgeo.runs.tensor_files import LARGEST
     from promptgeo.training.inits import source_run
 
     model, limit = config.model, config.task.max_input_tokens
@@ -140,9 +141,12 @@ def _contents(config: RunConfig, task: "Task") -> dict[str, str]:
         contents["cut"] = "at whole characters"  # the first version left a part of one there
     if config.init.kind is InitKind.file and config.init.path:
         path = user_path(config.init.path, "init.path")
-        if not path.is_file():
-            raise UserError(f"init.path={config.init.path}: no such file")
-        contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        require_file(path, f"init.path={config.init.path}", LARGEST)
+        try:
+            with path.open("rb") as stream:
+                contents["init"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"init.path={config.init.path}: cannot be read: {error.strerror}") from error
     elif config.init.kind is InitKind.run and config.init.path:
         contents["init"] = source_run(config.init.path).info["files"]["prompts.safetensors"]
     return contents
