@@ -504,7 +504,7 @@ def test_an_option_may_be_null_where_its_type_says_so(cli, option):
     assert json.loads(Path("runs/analysis/sizes/result.json").read_text())["options"] == {option: None}
     refused = cli(*line, f"analysis.sizes.{option}=some")
     assert refused.status == 2 and f"analysis.sizes.{option}=some: must be a whole number from 1" in refused.err
-    assert "analysis.sizes.scale=None: must be a number" in cli(*line, "analysis.sizes.scale=null").err
+    assert "analysis.sizes.scale=None: must be a finite number" in cli(*line, "analysis.sizes.scale=null").err
 
 
 def test_a_whole_number_may_be_0_where_that_is_declared(cli):

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -92,6 +93,8 @@ def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., An
     return cast(Callable[..., Any], function)
 
 
+MOST, MOST_SEED = 10_000_000, 2**63 - 1
+"""Of whole numbers: draws, permutations, examples beyond it would not end, or not fit."""
 FEWEST_PERMUTATIONS = 19
 """With fewer no p is below .05: what is observed counts as one of them."""
 
@@ -124,7 +127,8 @@ def _check_options(analysis: Analysis, parameters: Mapping[str, inspect.Paramete
         if value is not None or not _admits_none(parameters[option]):
             least = 0 if option == "seed" or option in analysis.declared.zero else 1
             least = FEWEST_PERMUTATIONS if option == "permutations" else least
-            _check_value(key, value, parameters[option].default, least)
+            most = MOST_SEED if option == "seed" else MOST
+            _check_value(key, value, parameters[option], (least, most))
 
 
 def _admits_none(parameter: inspect.Parameter) -> bool:
@@ -133,15 +137,19 @@ def _admits_none(parameter: inspect.Parameter) -> bool:
     return "None" in annotation if isinstance(annotation, str) else NoneType in get_args(annotation)
 
 
-def _check_value(key: str, value: Any, default: Any, least: int) -> None:
-    """Raises UserError for a value of another kind than the default's; least: of whole numbers."""
+def _check_value(key: str, value: Any, parameter: inspect.Parameter, limits: tuple[int, int]) -> None:
+    """Raises UserError for a value of another kind than the parameter's; limits: of whole numbers."""
+    default, (least, most) = parameter.default, limits
+    if default is None and str(parameter.annotation) in ("int | None", "Optional[int]"):
+        default = least
     if isinstance(default, bool):
         ok, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        wanted = f"a whole number from {least}"
+        ok = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        wanted = f"a whole number from {least} to {most:,}"
     elif isinstance(default, float):
-        ok, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        ok, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a finite number"
+        ok = ok and math.isfinite(value)
     elif isinstance(default, tuple | list):
         ok, wanted = isinstance(value, tuple | list), f"a list, as in '{key}=[a,b]'"
     else:

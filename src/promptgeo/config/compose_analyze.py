@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 from promptgeo.config.explain import config_errors, nearest
 from promptgeo.config.paths import conf_dir
-from promptgeo.config.schema import texts
-from promptgeo.config.spelling import spelt
+from promptgeo.config.schema import Device, Precision, texts
+from promptgeo.config.spelling import register, spelt
 from promptgeo.errors import UserError
 
 
@@ -85,12 +85,17 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
         composed = hydra_compose("analyze", [*(line for line in checked if line not in models), *searchpath])
         for override in OverridesParser.create().parse_overrides(models):
             composed.model = override.value()
-        return cast(AnalyzeConfig, OmegaConf.to_object(composed))
+        config = cast(AnalyzeConfig, OmegaConf.to_object(composed))
+        for key, names in (("precision", Precision.__members__), ("device", Device.__members__)):
+            if (value := getattr(config, key)) not in names:
+                raise UserError(f"{key}={value}: must be {', '.join(names)}")
+        return config
 
 
 @contextmanager
 def _composer() -> Iterator[None]:
     ConfigStore.instance().store("analyze_schema", AnalyzeConfig)
+    register()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"), config_errors():

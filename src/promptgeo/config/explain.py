@@ -30,6 +30,10 @@ def config_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error
+    except RecursionError as error:
+        raise UserError(
+            "a config names itself in its 'defaults:', or a value is nested too deeply: Hydra does not come to an end"
+        ) from error
     except ValueError as error:
         if "integer string conversion" not in str(error):
             raise

@@ -300,7 +300,7 @@ class RunConfig:
 def loggers(config: RunConfig) -> list[str]:
     """The loggers that the config names, each once."""
     chosen = config.logger
-    return list(dict.fromkeys(chosen)) if isinstance(chosen, list) else [] if chosen is None else [chosen]
+    return list(dict.fromkeys(map(str, chosen))) if isinstance(chosen, list) else [] if chosen is None else [chosen]
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from promptgeo.config.bounded import check_yaml
 from promptgeo.config.schema import texts
 from promptgeo.errors import UserError
 
@@ -104,12 +105,10 @@ class SpeltFileSource(FileConfigSource):
 
     def _load(self, config_path: str) -> ConfigResult:
         name = self._normalize_file_name(config_path)
+        if os.path.isfile(f"{self.path}/{name}"):
+            check_yaml(f"{self.path}/{name}")
         try:
             result = super().load_config(config_path)
-        except RecursionError as error:
-            raise UserError(f"{self.path}/{name}: holds itself (a YAML alias within what it names)") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}/{name}: is no text in UTF-8") from error
         except ValueError as error:
             if "integer string conversion" not in str(error):
                 raise
