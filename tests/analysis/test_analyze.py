@@ -509,6 +509,8 @@ def test_an_option_may_be_null_where_its_type_says_so(cli, option):
 
 def test_a_whole_number_may_be_0_where_that_is_declared(cli):
     assert cli(*MINE, "analysis.spread.extra=0").status == 0
+    for option, value in (("more", "10000001"), ("scale", "inf"), ("scale", "nan")):
+        assert f"analysis.spread.{option}={value}: must be a" in cli(*MINE, f"analysis.spread.{option}={value}").err
     refused = cli(*MINE, "analysis.spread.more=0")
     assert refused.status == 2 and "analysis.spread.more=0: must be a whole number from 1" in refused.err
     assert "analysis.spread.extra=-1: must be a whole number from 0" in cli(*MINE, "analysis.spread.extra=-1").err
