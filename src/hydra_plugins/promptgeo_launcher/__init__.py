@@ -1,7 +1,7 @@
-"""What Hydra finds by itself: `hydra/launcher=packed`, `hydra/launcher=slurm` and `hydra/sweeper=checked`.
+"""What Hydra finds by itself: `hydra/launcher=packed`, `slurm` and `packed_ray`, and `hydra/sweeper=checked`.
 
-packed: all runs of a grid that can share a frozen model train as one batch. slurm: such packs train as the jobs of a
-cluster. checked: Hydra's own sweeper, which does
+packed: all runs of a grid that can share a frozen model train as one batch. slurm, packed_ray: such packs train as the
+jobs of a cluster. checked: Hydra's own sweeper, which does
 not compose every job once more to see whether it can be composed: promptgeo has checked them already.
 
 Hydra imports this package whenever it starts, so torch is imported only when runs are launched.
@@ -37,12 +37,19 @@ class SlurmLauncherConf(PackedLauncherConf):
 
 
 @dataclass
+class PackedRayLauncherConf(PackedLauncherConf):
+    address: str | None = None  # of a Ray cluster; null: $RAY_ADDRESS, else one that lasts as long as the command
+    gpus: float = 0  # of a pack; with device=cuda; 0.5: two packs share a GPU
+    cpus: int = 1  # of a pack, and its threads
+
+
+@dataclass
 class CheckedSweeperConf(BasicSweeperConf):
     _target_: str = "hydra_plugins.promptgeo_launcher.CheckedSweeper"
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConf, provider="promptgeo")
-ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="promptgeo")
+for name, node in (("packed", PackedLauncherConf), ("slurm", SlurmLauncherConf), ("packed_ray", PackedRayLauncherConf)):
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="promptgeo")
 ConfigStore.instance().store(group="hydra/sweeper", name="checked", node=CheckedSweeperConf, provider="promptgeo")
 
 

@@ -194,6 +194,10 @@ def _cluster(launcher: compose.Launcher, folder: Path) -> "Engine | None":
         from promptgeo.training.slurm import Slurm
 
         return Slurm(folder, launcher.settings)
+    if launcher.name == "packed_ray":
+        from promptgeo.training.ray_cluster import Ray
+
+        return Ray(folder, launcher.settings)
     return None
 
 

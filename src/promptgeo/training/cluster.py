@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from rich.live import Live
@@ -112,7 +113,8 @@ def train(engine: Engine, cells: Sequence[Cell]) -> dict[str, str]:
         jobs |= dict(zip(engine.submit(sent), todo, strict=True))
     if not engine.wait:
         return {cell.id: SUBMITTED for cell in cells}
-    runs = {cell.id: Standing(cell, before[cell.id]) for cell in cells}
+    # With overwrite=true, what a job of an earlier command has trained is not what was to be trained again.
+    runs = {c.id: Standing(c.folder, before[c.id], c.config.overwrite and c.id not in followed) for c in cells}
     try:
         _wait(engine, jobs, runs)
     except Interrupted:
@@ -154,12 +156,14 @@ def shares(cells: Sequence[Cell]) -> list[list[Cell]]:
     return found
 
 
+@dataclass
 class Standing:
-    """How far is a run, by its folder?"""
+    """How far is a run, by its folder? See queue.standing."""
 
-    def __init__(self, cell: Cell, before: int | None):
-        self.folder, self.overwrite, self.before = cell.folder, cell.config.overwrite, before
-        self.word = ""
+    folder: Path
+    before: int | None
+    overwrite: bool
+    word: str = ""
 
     @property
     def complete(self) -> bool:

@@ -42,6 +42,19 @@ def check_devices(cell: Cell, there: int | None = None) -> None:
         raise UserError(f"packing.devices={packing.devices}: there are {there} CUDA devices")
 
 
+def check_jobs(cells: Sequence[Cell], gpus: float) -> None:
+    """Raises UserError unless these runs can train in jobs that have `gpus` CUDA devices each, or a share of one."""
+    for cell in cells:
+        check_devices(cell, int(gpus))
+        if cell.device == "cuda" and not gpus:
+            raise UserError("device=cuda: give each job a GPU: hydra.launcher.gpus=1")
+        if cell.device == "cpu" and gpus:
+            raise UserError(
+                f"hydra.launcher.gpus={gpus}: these runs would train on a CPU; add device=cuda "
+                "(device=auto goes by the machine that the command is given on)"
+            )
+
+
 def train_on_devices(cells: Sequence[Cell], devices: int, train: Train) -> dict[str, str]:
     """Train the runs in `devices` processes. Returns the runs that failed: id -> reason.
 

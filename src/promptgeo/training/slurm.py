@@ -41,7 +41,7 @@ class Slurm:
         self.threads: int | None = settings.cpus
 
     def check(self, cells: Sequence[Cell]) -> None:
-        from promptgeo.training.devices import check_devices  # with torch: promptgeo-runs need not wait for it
+        from promptgeo.training.devices import check_jobs  # with torch: promptgeo-runs need not wait for it
 
         given = self.settings
         for key, least in (("max_parallel", 1), ("timeout_min", 1), ("cpus", 1), ("gpus", 0)):
@@ -51,15 +51,7 @@ class Slurm:
             raise UserError("hydra/launcher=slurm: needs submitit: pip install 'promptgeo[slurm]'")
         if shutil.which("sbatch") is None:
             raise UserError("hydra/launcher=slurm: there is no sbatch here; give the command where jobs are submitted")
-        for cell in cells:
-            check_devices(cell, given.gpus)
-            if cell.device == "cuda" and not given.gpus:
-                raise UserError("device=cuda: give each job a GPU: hydra.launcher.gpus=1")
-            if cell.device == "cpu" and given.gpus:
-                raise UserError(
-                    f"hydra.launcher.gpus={given.gpus}: these runs would train on a CPU; add device=cuda "
-                    "(device=auto goes by the machine that the command is given on)"
-                )
+        check_jobs(cells, given.gpus)
         options = [f"--{key}" if value is True else f"--{key}={value}" for key, value in self._options().items()]
         _run("sbatch", "--test-only", *options, f"--time={given.timeout_min}", "--wrap=true")
 
