@@ -32,14 +32,14 @@ def asked(*command: str) -> str:
 @pytest.mark.long
 @needs_slurm
 def test_a_sweep_whose_jobs_are_requeued_and_cancelled_leaves_the_bytes_of_a_local_one(tmp_path):
-    line = ("task=plus_two", "init=cat", "training.epochs=24", "task.split.max_train=64", "task.split.max_test=8")
+    line = ("task=plus_two", "init=cat", "training.epochs=16", "task.split.max_train=64", "task.split.max_test=8")
     line += ("evaluation.every=end", "packing.max_runs=4", "outputs=out", "-m", f"seed={','.join(map(str, range(12)))}")
     places = {name: tmp_path / name for name in ("here", "slurm")}
     for place in places.values():
         place.mkdir()
     command = shell(*line, "hydra/launcher=slurm", cwd=places["slurm"])
     records = places["slurm"] / "out" / "adhoc" / ".slurm"
-    wait_for(lambda: len(list(records.glob("*_?.json"))) == 3, command)
+    wait_for(lambda: len(list(records.glob("*_?.json"))) == 3, command, 200)
     array = next(records.glob("*_0.json")).stem.removesuffix("_0")
 
     def trains(k: int):
@@ -47,15 +47,15 @@ def test_a_sweep_whose_jobs_are_requeued_and_cancelled_leaves_the_bytes_of_a_loc
         return lambda: all(list(places["slurm"].rglob(f"*-s{s}-*/state/state.safetensors")) for s in seeds)
 
     def queued_again(job: str) -> None:
-        wait_for(lambda: "BeginTime" in asked("squeue", "-h", "-r", "-o", "%i %r", "-j", job), command)
+        wait_for(lambda: "BeginTime" in asked("squeue", "-h", "-r", "-o", "%i %r", "-j", job), command, 200)
         asked("scontrol", "update", f"JobId={job}", "StartTime=now")  # else in two minutes
 
-    wait_for(trains(0), command)
+    wait_for(trains(0), command, 200)
     asked("scancel", "--signal=USR2", f"{array}_0")  # time is nearly over
     queued_again(f"{array}_0")
-    wait_for(trains(1), command)
+    wait_for(trains(1), command, 200)
     asked("scancel", f"{array}_1")
-    wait_for(trains(2), command)
+    wait_for(trains(2), command, 200)
     asked("scontrol", "requeue", f"{array}_2")
     queued_again(f"{array}_2")
     _, err = command.communicate(timeout=400)
@@ -105,15 +105,12 @@ def test_a_command_that_does_not_wait_leaves_jobs_that_the_same_command_waits_fo
     assert "promptgeo: 2 runs are submitted" in outcome.err and not runs_below(Path("out"))
     (record,) = Path("out/adhoc/.slurm").glob("*.json")
     runs.main(["out"])
-    assert re.search(
-        rf"0/2 runs done, .*\n.*\n.*\n.*│ {record.stem} +│ (RUNNING|PENDING|CONF)", capsys.readouterr().out
-    )
+    shown = capsys.readouterr().out
+    assert "0/2 runs done" in shown and re.search(rf"│ {record.stem} +│ (RUNNING|PENDING|CONF)", shown)
     assert cli(*line, "-m", "seed=0,1,2").status == 0
     assert len(runs_below(Path("out"))) == 3 and not Path("out/adhoc/.slurm").exists()
-    asked_for = int(record.stem) + 1
-    assert f"JobId={asked_for} " in asked("scontrol", "-o", "show", "job", str(asked_for))
-    with pytest.raises(subprocess.CalledProcessError):
-        asked("scontrol", "-o", "show", "job", str(asked_for + 1))  # one job for what was not queued already
+    jobs = [int(job) for job in asked("squeue", "-h", "-t", "all", "-o", "%i").split() if job.isdigit()]
+    assert len([job for job in jobs if job >= int(record.stem)]) == 2  # the second for what was not queued already
 
 
 @pytest.mark.long
