@@ -45,7 +45,7 @@ class Ray:
 
         try:
             ray.init(address=self.settings.address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # a bare one where a node does not start in time
             raise UserError(f"hydra/launcher=packed_ray: no Ray answers: {str(error).splitlines()[0]}") from error
         resources = {"num_cpus": self.settings.cpus, "num_gpus": self.settings.gpus}
         task = ray.remote(max_retries=RETRIES, **resources)(_task)
