@@ -148,8 +148,8 @@ def test_a_stopped_sweep_says_how_to_go_on_and_does(tmp_path, undisturbed, signu
         assert not list(tmp_path.rglob("state"))
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
-    for _ in range(1200):
+def wait_for(condition, process: subprocess.Popen, seconds: int = 60) -> None:
+    for _ in range(20 * seconds):
         if condition():
             return
         assert process.poll() is None, process.communicate()

@@ -6,6 +6,7 @@ Exit status 1 if a run is damaged, 2 if the user must mend something.
 
 import argparse
 import sys
+from pathlib import Path
 
 from rich.table import Table
 
@@ -14,6 +15,8 @@ from promptgeo.config.terminal import console, say, warn
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, find_runs
+from promptgeo.training.queue import standing, table_of_jobs
+from promptgeo.training.slurm import FOLDER, jobs_in, states
 
 COLUMNS = ("status", "task", "init", "seed", *(f"{HEADLINE}_{which}" for which in PROMPTS), "n", "steps")
 
@@ -57,7 +60,8 @@ def _list(arguments: list[str]) -> None:
         "--help. (A folder that is called import: ./import.)",
     )
     parser.add_argument("path", metavar="PATH", nargs="?", default="outputs", help="a folder; default: outputs")
-    runs, damaged = find_runs(parser.parse_args(arguments).path)
+    path = parser.parse_args(arguments).path
+    runs, damaged = find_runs(path)
     table = Table(*("run", *COLUMNS, "checksums"))
     for run in runs:
         row = run.row()
@@ -65,10 +69,22 @@ def _list(arguments: list[str]) -> None:
     screen = console() if console().is_terminal else console(width=200)  # in a file, no column is cut
     screen.print(table)
     screen.print(f"{len(runs)} runs, {len(damaged)} damaged")
+    if jobs := _jobs(Path(path)):
+        screen.print(jobs)
     for error in damaged:
         screen.print(f"damaged: {error}", soft_wrap=True)
     if damaged:
         sys.exit(1)
+
+
+def _jobs(path: Path) -> Table | None:
+    """The jobs of a cluster that train runs here (outputs/<name>, or outputs itself); None: there are none."""
+    found: dict[str, list[Path]] = {}
+    for folder in (*path.expanduser().glob(FOLDER), *path.expanduser().glob(f"*/{FOLDER}")):
+        found |= jobs_in(folder)
+    alive = (states() if found else None) or {}
+    words = {job: [standing(run) for run in runs] for job, runs in found.items() if job in alive}
+    return table_of_jobs(words, alive) if words else None
 
 
 def _import(arguments: list[str]) -> None:

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,9 +23,11 @@ from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
 from promptgeo.training.interruption import exit_statuses
+from promptgeo.training.queue import SUBMITTED
 
 if TYPE_CHECKING:
     from promptgeo.config.schema import RunConfig
+    from promptgeo.training.cluster import Engine
     from promptgeo.training.engine import Outcome
 
 # What needs torch is imported inside functions: --help, --cfg and a misspelt key wait for none of it.
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point. arguments: of the command line, by default sys.argv[1:].
 
     Exit status 2: the user must mend something; one line, nothing was written. 1: a run failed, the others are
-    complete. 130, 143: stopped by Ctrl-C, SIGTERM.
+    complete. 130, 143, 140: stopped by Ctrl-C, SIGTERM, SIGUSR2.
     """
     with exit_statuses():
         status = train(sys.argv[1:] if arguments is None else arguments)
@@ -56,9 +60,9 @@ def train(arguments: Sequence[str]) -> int:
     if options.help:
         say(compose.help_page([*options.overrides, *_searchpath(options)]))
         return 0
-    with _notices_of_data():
-        cells = _checked(options)
     jobs = Jobs()
+    with _notices_of_data():
+        cells = _checked(options, jobs)
     if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
         _run(parser, options, jobs)
     return _print_results(list(jobs.outcomes.values()))
@@ -87,14 +91,18 @@ class Jobs:
         self._here = os.getcwd()  # hydra.job.chdir=true leaves it; paths of the user's are seen from here
         self.outcomes: dict[str, Outcome] = {}
         """By the run's id."""
+        self.cluster: Engine | None = None
+        """Where the runs are trained; None: here."""
 
     def train(self, jobs: Sequence[DictConfig]) -> None:
         """Train the runs of these composed jobs together."""
+        from promptgeo.training import cluster
         from promptgeo.training.engine import train_all
 
+        how = None if self.cluster is None else partial(cluster.train, self.cluster)
         with contextlib.chdir(self._here):
             cells = cells_of([compose.to_run_config(job) for job in jobs])
-            self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells), strict=True)}
+            self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells, how), strict=True)}
 
     def __call__(self, job: DictConfig) -> str:
         """The folder of this job's run, which is trained unless it was trained with others. Raises RunFailed."""
@@ -103,7 +111,7 @@ class Jobs:
         if cell.id not in self.outcomes:
             self.train([job])
         outcome = self.outcomes[cell.id]
-        if outcome.error is not None:
+        if outcome.error not in (None, SUBMITTED):
             raise RunFailed(outcome.error)
         return str(outcome.folder)
 
@@ -130,8 +138,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Job
         pass  # _print_results names it
 
 
-def _checked(options: argparse.Namespace) -> list[Cell] | None:
+def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
     """The cells of the command; None where the command is one for Hydra alone (--cfg, --info, ...).
+
+    jobs: is told where they train.
 
     Runs that are not complete are planned: what is wrong anywhere in a grid stops it before its first run.
     """
@@ -143,7 +153,7 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
             "--config-name, --config-path: promptgeo has one config, train; keys of your own file are given with "
             "--config-dir FOLDER +experiment=mine, where FOLDER/experiment/mine.yaml begins with # @package _global_"
         )
-    configs = compose.compose_grid([*options.overrides, *searchpath], options.multirun)
+    configs, launcher = compose.compose_command([*options.overrides, *searchpath], options.multirun)
     options.overrides = compose.as_spelt([*options.overrides, *searchpath])[: len(options.overrides)]
     if options.cfg:
         return None
@@ -155,20 +165,40 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
     from promptgeo.training.loggers import check_loggers
     from promptgeo.training.plan import plan
 
+    cluster = _cluster(launcher, cells[0].folder.parent)
+    options.multirun = options.multirun or cluster is not None  # Hydra asks a launcher for grids alone
+    jobs.cluster = cluster
     check_complete(cells)
     require_one_folder_each(cells)
-    one_by_one = any(override.replace(" ", "") == "hydra/launcher=basic" for override in options.overrides)
-    if one_by_one and any(cell.coupled for cell in cells):
+    if launcher.name == "basic" and any(cell.coupled for cell in cells):
         raise UserError(
             "hydra/launcher=basic trains one run after another: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
+    todo = []
     for cell in sorted(cells, key=lambda cell: cell.model_key):  # each model is loaded once
         check_loggers(cell.config)
-        check_devices(cell)
+        if cluster is None:
+            check_devices(cell)
         if finished_run(cell) is None:
-            plan(cell)
+            todo.append(cell)
+            plan(cell if cluster is None else replace(cell, device="cpu"))  # there may be no GPU where jobs come from
+    if cluster is not None and todo:
+        cluster.check(todo)
     return cells
+
+
+def _cluster(launcher: compose.Launcher, folder: Path) -> "Engine | None":
+    """Where else than here the runs are to be trained. folder: that their folders lie in."""
+    if launcher.name == "slurm":
+        from promptgeo.training.slurm import Slurm
+
+        return Slurm(folder, launcher.settings)
+    if launcher.name == "packed_ray":
+        from promptgeo.training.ray_cluster import Ray
+
+        return Ray(folder, launcher.settings)
+    return None
 
 
 def _searchpath(options: argparse.Namespace) -> list[str]:
@@ -227,7 +257,9 @@ def _print_results(outcomes: "Sequence[Outcome]") -> int:
         screen.print(line, soft_wrap=True)
     for folder in sorted({str(outcome.folder.parent) for outcome in outcomes}):
         screen.print(f"results: {folder}/", soft_wrap=True)
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if submitted := sum(outcome.error == SUBMITTED for outcome in outcomes):
+        warn(f"promptgeo: {submitted} runs are submitted; promptgeo-runs shows them, the same command waits for them")
+    failed = [outcome for outcome in outcomes if outcome.error not in (None, SUBMITTED)]
     for outcome in failed:
         failure = ": " if outcome.error == HELD else " failed: "
         warn(f"promptgeo: {outcome.folder}{failure}{outcome.error}")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -166,18 +166,31 @@ def as_spelt(overrides: Sequence[str]) -> list[str]:
         return [o.input_line for o in _checked(overrides)]
 
 
+class Launcher(NamedTuple):
+    """Who trains the runs of a command: hydra/launcher, with hydra.launcher.*"""
+
+    name: str
+    settings: DictConfig
+
+
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
     """Every config that a command line stands for; a sweep's file may make it a grid without -m."""
+    return compose_command(overrides, multirun)[0]
+
+
+def compose_command(overrides: Sequence[str], multirun: bool = False) -> tuple[list[RunConfig], Launcher]:
+    """Every config that a command line stands for, and who trains them."""
     overrides = with_own_model(overrides)
     with _composer():
         checked = _checked(overrides)
         fixed = [o.input_line for o in checked if not o.is_sweep_override()]
         composed = hydra_compose("train", fixed, return_hydra_config=True)
+        launcher = Launcher(composed.hydra.runtime.choices["hydra/launcher"], composed.hydra.launcher)
         if not multirun and composed.hydra.mode is not RunMode.MULTIRUN:
             _require_single(checked)
-            return [to_run_config(composed)]
+            return [to_run_config(composed)], launcher
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
-        return _Grid([*_checked(params), *checked]).configs()
+        return _Grid([*_checked(params), *checked]).configs(), launcher
 
 
 def help_page(overrides: Sequence[str]) -> str:

@@ -99,7 +99,10 @@ def _make(config: RunConfig) -> Cell:
     with said_when_slow(f"reading what identifies the model {config.model.name_or_path}"):
         config = replace(config, template=_template(config, task))
         contents = _contents(config, task)
-    device = resolve_device(config.device.name)
+    wanted = (
+        config.device.name
+    )  # cuda need not be here: a cluster's job may train the run, and a complete run needs none
+    device = wanted if wanted != "auto" else resolve_device(wanted)
     precision = resolve_precision(config.precision.name, device)
     # Coupled runs differ in their seed alone: nothing is read again for them.
     seeds = config.regulariser.seeds

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from promptgeo.training.loggers import RunLoggers
 from promptgeo.training.packs import default_slots, packs
 from promptgeo.training.plan import Plan, plan
 from promptgeo.training.progress import Report, Reporter, SweepView, Workload, silent
+from promptgeo.training.queue import SUBMITTED
 from promptgeo.training.run_state import discard_state, saved_step
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ class Outcome:
     run: Run | None
     """None: nothing of it could be written, or another process trains it."""
     error: str | None = None
-    """Why it failed; lock.HELD where another process trains it."""
+    """Why it failed; lock.HELD where another process trains it, SUBMITTED where a job does."""
     skipped: bool = False
     """It was complete already."""
 
 
-def train_all(cells: Sequence[Cell]) -> list[Outcome]:
+def train_all(cells: Sequence[Cell], train: Callable[[Sequence[Cell]], dict[str, str]] | None = None) -> list[Outcome]:
     """Train every run that is not complete yet, packed; one outcome per cell, in order (cells of one id are one run).
+
+    train: how; by default here. It returns the runs that it has not completed: id -> reason.
 
     Raises UserError where a run cannot be trained as it is, Interrupted where Ctrl-C or SIGTERM stopped training.
     """
@@ -56,11 +59,12 @@ def train_all(cells: Sequence[Cell]) -> list[Outcome]:
         log.info(
             "%d of %d runs are complete already: skipped (overwrite=true trains again)", len(skipped), len(distinct)
         )
-    errors = _train(list(todo.values())) if todo else {}
+    errors = (train or _train)(list(todo.values())) if todo else {}
     outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
     for i, cell in todo.items():
         error = errors.get(i)
-        run = Run.load(cell.folder) if error is None else _written(cell.folder) if error != HELD else None
+        elsewhere = error in (HELD, SUBMITTED)
+        run = None if elsewhere else Run.load(cell.folder) if error is None else _written(cell.folder)
         outcomes[i] = Outcome(cell.folder, run, error)
     return [outcomes[cell.id] for cell in cells]
 

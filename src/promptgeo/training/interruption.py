@@ -1,4 +1,4 @@
-"""What do Ctrl-C and SIGTERM do? The first stops training after the tick or a second later, the second at once."""
+"""What do Ctrl-C, SIGTERM and SIGUSR2 do? One stops training after the tick or a second later, the next at once."""
 
 import _thread
 import signal
@@ -12,7 +12,8 @@ from promptgeo.config.explain import exit_with
 from promptgeo.config.terminal import warn
 from promptgeo.errors import UserError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
+"""Of a person, of the system, and of a cluster's queue that says that time is nearly over."""
 GRACE = 1.0
 """Seconds that a tick has to end by itself after a signal: most do, and lose nothing.
 
@@ -32,7 +33,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM, as shells have it."""
+        """130 for Ctrl-C, 143 for SIGTERM, 140 for SIGUSR2, as shells have it."""
         return 128 + self.signum
 
 
@@ -76,7 +77,7 @@ def _install(handler: Callable[[int, FrameType | None], None]) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, both signals raise Interrupted, or set a StopRequest that listens; then the former handlers are back."""
+    """Within, these signals raise Interrupted, or set a StopRequest that listens; then the former handlers are back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -93,9 +94,9 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def exit_statuses(advice: str = "the same command goes on from here") -> Iterator[None]:
-    """Around a command: UserError and Interrupted become one line on standard error and an exit status (2; 130, 143).
+    """Around a command: UserError and Interrupted become one line on standard error and an exit status.
 
-    advice: what to do after an interruption.
+    2; 130, 143, 140. advice: what to do after an interruption.
     """
     with interruptible():
         try:
