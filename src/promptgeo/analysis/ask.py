@@ -158,8 +158,9 @@ class _Command:
 
     def _result(self, analysis: Analysis, group: Alike, variant: Variant) -> Result:
         models = frozenset(
-            (run.info["fingerprints"]["model"], run.info["config"]["model"]["name_or_path"], run.info["precision"])
+            (fingerprints.get("model"), run.info["config"]["model"].get("name_or_path"), run.info.get("precision"))
             for run in group.runs.runs or []
+            for fingerprints in [run.info.get("fingerprints", {})]
         )
         materials = self.materials.setdefault(models, Materials(group.runs, self.config))
         given = materials.given_to(analysis.declared) | variant

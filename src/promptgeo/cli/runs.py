@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from promptgeo.config.explain import OneLineParser, exit_with
@@ -58,12 +59,12 @@ def _list(arguments: list[str]) -> None:
     table = Table(*("run", *COLUMNS, "checksums"))
     for run in runs:
         row = run.row()
-        table.add_row(run.folder.name, *(_shown(row[c]) for c in COLUMNS), "good")
+        table.add_row(_as_text(run.folder.name), *(_shown(row[c]) for c in COLUMNS), "good")
     console = Console() if Console().is_terminal else Console(width=200)  # in a file, no column is cut
     console.print(table)
     console.print(f"{len(runs)} runs, {len(damaged)} damaged", highlight=False)
     for error in damaged:
-        console.print(f"damaged: {error}", soft_wrap=True, highlight=False)
+        console.print(f"damaged: {_as_text(error)}", soft_wrap=True, highlight=False)
     if damaged:
         sys.exit(1)
 
@@ -94,7 +95,12 @@ def _import(arguments: list[str]) -> None:
 def _shown(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else _as_text(value)
+
+
+def _as_text(value: object) -> str:
+    """For rich: no markup is read, and a folder's name need not be UTF-8."""
+    return escape(str(value).encode("utf-8", "replace").decode())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 
 from promptgeo.config.paths import conf_dir, slug, user_path
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import Trained, find_runs, write_run
+from promptgeo.runs.folder import FORMAT, Trained, find_runs, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
 from promptgeo.runs.prompt_table import TableRow, read_table
 
@@ -150,7 +150,7 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
     if file.is_adapter:  # after the id, which earlier imports have too
         config["template"]["bos"] = "after_prompt"
     header = {
-        "format": 1,
+        "format": FORMAT,
         "id": run_id,
         "config": config,
         "precision": None,

@@ -4,7 +4,6 @@ Shapes: P prompt tokens, d width.
 """
 
 import importlib.metadata
-import json
 import os
 import platform
 import tempfile
@@ -26,6 +25,7 @@ from promptgeo.evaluation.text_checks import check_texts
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
+from promptgeo.runs.folder import FORMAT, Run
 from promptgeo.training.cell import Cell
 from promptgeo.training.inits import initial_prompt
 from promptgeo.training.wayward import HeldTo, held_to
@@ -80,7 +80,7 @@ class Plan:
         """What run.json says of the run before its results."""
         partners = [run_id for run_id in self.cell.coupled if run_id != self.id]
         return {
-            "format": 1,
+            "format": FORMAT,
             "id": self.id,
             "config": to_dict(self.config),
             "precision": self.cell.precision,
@@ -138,8 +138,8 @@ def _require_possible_folder(cell: Cell) -> None:
 
 def _is_run(folder: Path, run_id: str) -> bool:
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("id") == run_id
-    except (OSError, ValueError, AttributeError):
+        return Run.load(folder, verify=False).id == run_id
+    except UserError:
         return False  # what is damaged is no run
 
 
@@ -175,7 +175,9 @@ def _require_examples(config: RunConfig, task: Task) -> None:
 
 def require_writable(folder: Path, key: str = "outputs") -> None:
     """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    existing = next(
+        p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p)
+    )  # also a broken link
     try:
         # Permission bits say too little: root may write anywhere, and a mount may be read-only.
         with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
