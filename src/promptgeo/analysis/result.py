@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -17,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from promptgeo.runs.folder import write_atomically
+from promptgeo.runs.folder import discard, write_atomically
 
 NUMBER_COLUMNS = ["group", "of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
 """Of numbers.csv."""
@@ -191,7 +190,7 @@ def store(
     if old.exists() and not folder.exists():  # a process was killed between the two renames
         old.rename(folder)
     for rest in (new, old):
-        shutil.rmtree(rest, ignore_errors=True)
+        discard(rest)
     try:
         new.mkdir(parents=True)
         _write(new, name, key, info, results)
@@ -201,9 +200,9 @@ def store(
     except BaseException:
         if old.exists() and not folder.exists():
             old.rename(folder)
-        shutil.rmtree(new, ignore_errors=True)
+        discard(new)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    discard(old)
     return read(folder)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,9 +96,10 @@ def _own_digest(summary: dict[str, Any]) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all of `content` or leave the old file as it was."""
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed process left is written over
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed process left is replaced
+    temporary.unlink(missing_ok=True)  # also a link, whose file is somebody's
     try:
-        with temporary.open("wb") as stream:
+        with temporary.open("xb") as stream:  # exclusive: no link is followed
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -114,6 +116,14 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     for row in rows:
         writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
     return stream.getvalue().encode()
+
+
+def discard(path: Path) -> None:
+    """Delete a temporary folder with all in it; of a link, the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class DamagedRun(UserError):

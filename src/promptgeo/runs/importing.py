@@ -7,7 +7,6 @@ Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -18,7 +17,7 @@ import numpy as np
 
 from promptgeo.config.paths import conf_dir, slug, user_path
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import FORMAT, Trained, find_runs, write_run
+from promptgeo.runs.folder import FORMAT, Trained, discard, find_runs, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
 from promptgeo.runs.prompt_table import TableRow, read_table
 
@@ -77,14 +76,14 @@ def import_prompts(
 def _write(out: Path, ready: Sequence[_Ready]) -> None:
     new = out.with_name(f".{out.name}.new")
     try:
-        shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+        discard(new)  # of a process that was killed
         for run in ready:
             write_run(new / run.folder, run.header, run.trained)
         new.replace(out)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        discard(new)
 
 
 def _prompts(files: Sequence[Path], table: Path, rows: Sequence[TableRow]) -> list[tuple[PromptFile, Prompt]]:
