@@ -28,6 +28,7 @@ from promptgeo.model.loading import local_folder
 from promptgeo.runs.folder import FORMAT, Run
 from promptgeo.training.cell import Cell
 from promptgeo.training.inits import initial_prompt
+from promptgeo.training.lock import CLAIMS
 from promptgeo.training.wayward import HeldTo, held_to
 
 
@@ -121,19 +122,52 @@ def plan(cell: Cell) -> Plan:
 
 
 def _require_possible_folder(cell: Cell) -> None:
+    require_folder_free(cell)
     require_writable(Path(cell.config.outputs))
     require_writable(cell.folder.parent, "name")
-    if len(os.fsencode(cell.folder.name)) > 255:
-        raise UserError(
-            f"{cell.folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
-            "shorten model.name, task.name or init.name"
-        )
     for other in cell.folder.parent.glob(f"*-{cell.id[:8]}"):
         if other != cell.folder and _is_run(other, cell.id):
             raise UserError(
                 f"model.name={cell.config.model.name}: this very run lies in {other} under another name; "
                 "use that name, or delete the folder"
             )
+
+
+FOLDERS = ("", ".hydra", "state")
+"""Of a run; below outputs/<name>/<run>."""
+LOGS = ("train.log", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
+"""Hydra writes them through links; what promptgeo writes replaces a link."""
+LONGEST = ("/.hydra/overrides.yaml", "/state/.state.safetensors.tmp")
+
+
+def require_folder_free(cell: Cell) -> None:
+    """Raises UserError where the run's folder cannot be made, or something in its place is no folder of a run's own.
+
+    outputs and outputs/<name> may be links; nothing below may.
+    """
+    folder = cell.folder
+    _require_short(folder)
+    for place in (folder / name for name in FOLDERS):
+        if place.is_symlink() or (os.path.lexists(place) and not place.is_dir()):
+            what = "a link" if place.is_symlink() else "a file"
+            raise UserError(f"{place}: is {what}, and a folder of the run's own is needed; move it away")
+    for place in (*(folder / name for name in LOGS), folder.parent / "multirun.yaml", folder.parent / CLAIMS):
+        if place.is_symlink() or (os.path.lexists(place) and not place.is_file()):
+            raise UserError(f"{place}: is a link or no file, and would be written to; move it away")
+
+
+def _require_short(folder: Path) -> None:
+    """Raises UserError where the file system takes no such name or path."""
+    longest = max(len(os.fsencode(folder.absolute())) + len(name) for name in LONGEST)
+    if len(os.fsencode(folder.name)) > 255:
+        raise UserError(
+            f"{folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
+            "shorten model.name, task.name or init.name"
+        )
+    if long := next((part for part in folder.parts if len(os.fsencode(part)) > 255), None):
+        raise UserError(f"outputs: {long[:60]}...: is longer than the 255 bytes that a file system allows a name")
+    if longest >= 4096:
+        raise UserError(f"outputs={str(folder)[:60]}...: paths of files would have {longest} bytes, of 4,095 possible")
 
 
 def _is_run(folder: Path, run_id: str) -> bool:
