@@ -9,7 +9,7 @@ own, as a user starts it: its seconds, and the largest memory that it held. Exit
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,13 +31,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="promptgeo-shape-") as folder:
         made = f"import bloomz_shape; bloomz_shape.make({folder!r})"  # its memory is not training's
         subprocess.run([sys.executable, "-c", made], check=True, cwd=Path(__file__).parent)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "promptgeo.train", *_overrides(options, folder)], check=True)
+        training = subprocess.Popen([sys.executable, "-m", "promptgeo.train", *_overrides(options, folder)])
+        # Not of all children: the one that made the model may have held more.
+        _, status, usage = os.wait4(training.pid, 0)
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    if status:
+        sys.exit(f"promptgeo.train ended with {os.waitstatus_to_exitcode(status)}")
+    peak = usage.ru_maxrss * 1024
     settings = {name: str(value) for name, value in vars(options).items() if name != "rows"}
-    print(json.dumps(settings | {"seconds": round(seconds, 1), "peak_bytes": peak, "bytes_before": before * 1024}))
+    print(json.dumps(settings | {"seconds": round(seconds, 1), "peak_bytes": peak}))
     sys.exit(peak >= 6e9)
 
 

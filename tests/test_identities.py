@@ -67,8 +67,9 @@ def test_equal_identities_have_equal_bytes(before, tmp_path, with_bos, model_fol
     for split, part in {"train": examples[:8], "test": examples[8:]}.items():
         (tmp_path / "own" / f"{split}.csv").write_text("\n".join(["input,label", *part]))
     gpt2, own = f"model.name_or_path={model_folders['gpt2']}", f"task.source.path={tmp_path}"
-    same = [["task=plus_two"], [gpt2, "optimizer.lr=0.01"], [gpt2, "optimizer.lr=0.01", "template=study3"]]
+    same = [[gpt2, "optimizer.lr=0.01"], [gpt2, "optimizer.lr=0.01", "template=study3"]]
     other = [
+        ["task=plus_two"],  # tiny's own weights are others since: they know the toy grammar
         [gpt2],
         ["init=uniform"],
         [f"model.name_or_path={with_bos}", "optimizer.lr=0.01"],

@@ -1,9 +1,11 @@
 """python -m promptgeo.analyze: results are cached, refusals have a reason, nothing is lost."""
 
+import hashlib
 import inspect
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -242,7 +244,10 @@ def test_an_analysis_may_choose_among_the_commands_runs(cli):
 
 @pytest.mark.parametrize(
     ("query", "said"),
-    [("init == 'pen'", "no run is left for which init == 'pen'"), ("colour == 1", "colour == 1: the query fails")],
+    [
+        ("init == 'pen'", "no run is left for which init == 'pen'"),
+        ("colour == 1", "colour == 1: these runs have no column colour"),
+    ],
 )
 def test_a_choice_without_runs_or_columns_is_refused_in_a_line(cli, query, said):
     outcome = cli(*MINE, f'analysis.spread._where_="{query}"')
@@ -546,7 +551,8 @@ def test_results_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, fa
             patched.setattr(Path, "rename", lambda path, to: fail() if next(count, False) else rename(path, to))
         with pytest.raises(KeyboardInterrupt):
             results.store(folder, "x", "k2", {}, [({}, two)])
-    assert results.stored_key(folder) == "k1" and results.read(folder).numbers["value"].tolist() == [1]
+    kept = results.read(folder)
+    assert kept.info["key"] == "k1" and kept.numbers["value"].tolist() == [1]
     assert [p.name for p in folder.parent.iterdir()] == ["x"]
     folder.rename(folder.with_name(".x.old"))  # as a process leaves it that is killed between the renames
     assert results.store(folder, "x", "k2", {}, [({}, two)]).numbers["value"].tolist() == [2]
@@ -578,9 +584,127 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
     Path("notes/spread").mkdir(parents=True)
     Path("notes/spread/thoughts.txt").write_text("mine")
     outcome = cli(*MINE, "out=notes")
-    said = "notes/spread: not an analysis folder; it would be overwritten; choose another place with out=<folder>"
-    assert outcome.status == 2 and outcome.err == f"promptgeo: {said}\n"
+    said = (
+        "notes/spread: holds thoughts.txt, which no result.json there lists; it would be overwritten; choose another "
+    )
+    assert outcome.status == 2 and outcome.err == f"promptgeo: {said}place with out=<folder>, or move it away\n"
     assert Path("notes/spread/thoughts.txt").read_text() == "mine"
+
+
+FIGURE, TABLE = "prompt_paper_drawing.svg", "prompt_paper_values.csv"
+
+
+def edited(path: Path) -> None:
+    digit = re.search(r"\d", path.read_text())[0]
+    path.write_text(path.read_text().replace(digit, str((int(digit) + 1) % 10), 1))
+
+
+def emptied(path: Path) -> None:
+    path.write_text("")
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [edited, emptied, halved, deleted, a_folder])
+@pytest.mark.parametrize("file", ["numbers.csv", "t.csv", "f.svg", "result.json"])
+def test_damaged_results_are_known_and_kept(tmp_path, caplog, file, damage):
+    folder = tmp_path / "x"
+    result = results.Result(tables={"t": pd.DataFrame({"a": [1, 2]})}, figures={"f": "<svg>1</svg>"})
+    result.number("x", 1, 1, "runs")
+    results.store(folder, "x", "k1", {}, [({}, result)])
+    damage(folder / file)
+    left = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    if (damage, file) == (deleted, "result.json"):  # whose files these are, nothing says
+        with pytest.raises(pg.UserError, match="which no result"):
+            results.store(folder, "x", "k2", {}, [({}, result)])
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == left
+        return
+    with pytest.raises(results.DamagedResult, match=file):
+        results.read(folder)
+    assert results.store(folder, "x", "k2", {}, [({}, result)]).info["key"] == "k2"
+    kept = tmp_path / "x.damaged"
+    assert {p.name: p.read_bytes() for p in kept.iterdir() if p.is_file()} == left
+    assert f"the damaged results are kept as {kept}" in caplog.text
+    halved(folder / "numbers.csv")
+    results.store(folder, "x", "k3", {}, [({}, result)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x", "x.damaged", "x.damaged-2"]
+
+
+def test_damaged_results_are_computed_again_and_that_is_said(cli):
+    cli(*MINE)
+    emptied(Path("runs/analysis/spread", FIGURE))
+    outcome = cli(*MINE)
+    said = f"spread: runs/analysis/spread/{FIGURE}: its SHA-256 is not the one in result.json: the file was changed or "
+    assert outcome.status == 0 and f"{said}damaged; it is computed again\n" in outcome.err
+    assert "cached" in cli(*MINE).err
+
+
+def test_every_file_of_a_result_has_its_checksum(cli):
+    cli(*MINE)
+    folder = Path("runs/analysis/spread")
+    checksums = json.loads((folder / "result.json").read_text())["checksums"]
+    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+    assert len(checksums) == 9 and checksums == {k: v for k, v in files.items() if k != "result.json"}
+
+
+def without_checksums(folder: Path) -> None:
+    """As results were written before there were checksums."""
+    info = json.loads((folder / "result.json").read_text())
+    del info["checksums"], info["sha256"]
+    (folder / "result.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_results_without_checksums_stay_readable_and_are_replaced_when_nothing_else_lies_there(cli):
+    cli(*MINE)
+    folder = Path("runs/analysis/spread")
+    stored = results.read(folder)
+    without_checksums(folder)
+    old = results.read(folder)
+    assert (
+        old.numbers.equals(stored.numbers)
+        and old.figures == stored.figures
+        and old.tables.keys() == stored.tables.keys()
+    )
+    assert "cached" in cli(*MINE).err
+    (folder / "mine.csv").write_text("a")
+    refused = cli(*MINE, "overwrite=true")
+    assert refused.status == 2 and "spread: holds mine.csv, which no result.json there lists" in refused.err
+    (folder / "mine.csv").unlink()
+    assert cli(*MINE, "overwrite=true").status == 0 and "checksums" in json.loads((folder / "result.json").read_text())
+    without_checksums(folder)
+    (folder / TABLE).unlink()
+    assert f"{folder}/{TABLE}: is missing; it is computed again" in cli(*MINE).err
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"a.csv": "1", "b.svg": "<svg/>"},
+        {"a.csv": "1", "result.json": '{"accuracy": 1}'},
+        {"result.json": "[1]"},
+        {"numbers.csv": "a", "deeper/a.csv": "1"},
+    ],
+)
+def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
+    for name, content in own.items():
+        path = Path("mydata/spread", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for line in (MINE, (*MINE, "overwrite=true")):
+        outcome = cli(*line, "out=mydata")
+        assert outcome.status == 2 and outcome.err.count("\n") == 1 and "or move it away" in outcome.err
+    assert {str(p.relative_to("mydata/spread")): p.read_text() for p in Path("mydata").rglob("*.*")} == own
 
 
 # ------------------------------------------------------------ bad input
@@ -642,8 +766,12 @@ def test_a_folder_of_ones_own_is_not_replaced(cli):
         ),
         (
             ["runs=runs", "analysis=[curves]", "where=colour == 'red'"],
-            "where=colour == 'red': the query fails on these runs (name 'colour' is not defined); "
+            "where=colour == 'red': these runs have no column colour (a text stands in quotes); "
             "their columns: id, status, model,",
+        ),
+        (
+            ["runs=runs", "analysis=[curves]", "where=task.__class__.__name__ == 'Series'"],
+            "where=task.__class__.__name__ == 'Series': task.__class__.__name__ is not read in a condition; ",
         ),
         (["runs=runs", "analysis=[curves]", "of=deltas"], "of=deltas: must be prompt, delta or both"),
         (["runs=runs", "analysis=[curves]", "convention=mine"], "convention=mine: must be paper, corrected or both"),

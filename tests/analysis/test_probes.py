@@ -304,7 +304,7 @@ def test_what_runs_cannot_support(runs, tiny):
         table = pd.DataFrame({"task": ["a", "b"], "init": ["x", "x"]})
         speaking_probes(RunTable.from_arrays(np.ones((2, 1, 3)), table), lm=tiny, probes=PROBES)
     with pytest.raises(UserError, match="at least 2 runs"):
-        speaking_probes(runs.query("index == 0"), lm=tiny, probes=PROBES)
+        speaking_probes(runs.only([0]), lm=tiny, probes=PROBES)
     with pytest.raises(UserError, match=r"probes.mine.*no \{input\}"):
         speaking_probes(runs, lm=tiny, probes={"mine": "{input}"})
     alone = speaking_probes(runs.query("task == 'explanation'"), lm=tiny, probes={"meaning": "Say"}, say=0)

@@ -68,10 +68,12 @@ class Layers(nn.Module):
         return self.doubled(self.layers(x))
 
 
+@pytest.mark.parametrize("most_copies", [0, 3e9])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_prepacked_layers_compute_the_same_and_pass_the_same_gradient(dtype, tolerance):
+def test_prepacked_layers_compute_the_same_and_pass_the_same_gradient(dtype, tolerance, most_copies, monkeypatch):
     if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has no bf16 products in oneDNN")
+    monkeypatch.setattr(cpu_linear, "MOST_COPIES", most_copies)
     plain, packed = Layers(dtype), Layers(dtype)
     assert prepack(packed)
     assert ["forward" in vars(layer) for layer in (*packed.layers, packed.doubled)] == [True, True, True, False]
@@ -86,6 +88,40 @@ def test_prepacked_layers_compute_the_same_and_pass_the_same_gradient(dtype, tol
         assert (expected - got).abs().max() <= tolerance * expected.abs().max()
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), packed.parameters(), strict=True))
     assert not any(p.grad is not None for p in packed.parameters())
+
+
+def copies(model):
+    """Of each layer: which of its two products has a packed copy; the other has the weight itself, not a copy of it."""
+    found = []
+    for layer in model.layers:
+        factors = {way: getattr(layer.forward._weight, way) for way in ("forward", "backward")}
+        own = layer.weight.untyped_storage().data_ptr()
+        assert all(f.is_mkldnn or f.untyped_storage().data_ptr() == own for f in factors.values())
+        found.append([way for way, factor in factors.items() if factor.is_mkldnn])
+    return found
+
+
+def test_weights_of_large_models_keep_one_packed_copy_and_a_large_head_none(monkeypatch):
+    both = 2 * sum(layer.weight.nbytes for layer in Layers().layers)
+    monkeypatch.setattr(cpu_linear, "MOST_COPIES", both)
+    small = Layers()
+    assert prepack(small) and copies(small) == [["forward", "backward"]] * 3
+    monkeypatch.setattr(cpu_linear, "MOST_COPIES", both - 1)
+    large = Layers()
+    assert prepack(large) and copies(large) == [["backward"], ["forward"], ["backward"]]
+    monkeypatch.setattr(cpu_linear, "LARGE", 40 * 56 - 1)
+    with_head = Layers()
+    assert prepack(with_head) and copies(with_head) == [["backward"], [], ["backward"]]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        monkeypatch.setattr(cpu_linear, "MOST_COPIES", 0)
+        half = Layers(torch.bfloat16)
+        assert prepack(half) and copies(half) == [["forward", "backward"]] * 3
+
+
+def test_gemma_3_270m_keeps_both_copies_and_bloomz_560m_one():
+    gemma = 18 * (640 * (4 * 256 + 2 * 256 + 4 * 256) + 3 * 640 * 2048) + 262_144 * 640
+    bloomz = 24 * 12 * 1024**2 + 250_880 * 1024
+    assert 2 * 4 * gemma <= cpu_linear.MOST_COPIES < 2 * 4 * bloomz
 
 
 def test_a_nan_stays_in_its_row():
@@ -164,10 +200,12 @@ def test_a_product_whose_rows_depend_on_each_other_is_noticed():
     assert not rows_are_independent(model)
 
 
-def test_a_packed_large_matrix_is_multiplied_and_asked_by_few_rows_at_a_time(monkeypatch):
+@pytest.mark.parametrize("most_copies", [0, 3e9])
+def test_a_large_matrix_is_multiplied_and_asked_by_few_rows_at_a_time(most_copies, monkeypatch):
+    monkeypatch.setattr(cpu_linear, "MOST_COPIES", most_copies)
+    monkeypatch.setattr(cpu_linear, "LARGE", 0)
     plain, packed = Layers(), Layers()
     assert prepack(packed)
-    monkeypatch.setattr(cpu_linear, "LARGE", 0)
     rows, at_once = [], cpu_linear._multiply_at_once
     monkeypatch.setattr(
         cpu_linear, "_multiply_at_once", lambda x, *rest: rows.append(x.numel() // x.shape[-1]) or at_once(x, *rest)

@@ -261,6 +261,35 @@ def test_figures_keep_to_themselves():
     assert 'role="img" aria-label="a &quot;b&quot;"' in whole[: whole.index(">")]
 
 
+def test_every_name_is_a_text_on_the_page(tmp_path):
+    """Whatever a task, init, model, group, number, table, column, option or file is called."""
+    odd = "<img src=x onerror=y>\"'>&\x1b"
+    named = header(odd, odd)
+    config = named["config"]
+    config["model"]["name"] = config["optimizer"]["name"] = config["optimizer"]["schedule"] = odd
+    config["template"] |= {"name": odd, "text": odd}
+    config["task"]["source"] = {"kind": odd}
+    named |= {"versions": {odd: odd}, "precision": odd, "device": odd, "examples": {"train": odd, "test": odd}}
+    write_run(tmp_path / "run", named, trained())
+    result = Result(omissions=[odd], claims=[Claim(odd, Outcome.undecidable, odd, needs=odd)])
+    result.number(odd, 1.0, 1, odd, 0.0, 2.0)
+    result.findings.append(Finding(odd, 1.0, 1, odd, 0.0, 2.0))
+    result.tables[odd.replace("/", "")] = pd.DataFrame({odd: [odd]})
+    result.figures[odd.replace("/", "")] = figure("x")
+    info = {"options": {odd: odd}, "runs": 1, "seconds": 1.0}
+    stored = store(tmp_path / "analysis" / "a", "a", "k", info, [({"group": odd, "of": "prompt"}, result)])
+    published = {odd: Published(odd, odd, 1.0), f"{odd}2": Published(f"{odd}2", odd, 1.0)}
+    study = Study("s", odd, odd, {"a": {}}, published, {odd: StudyClaim(odd, odd, odd, odd)})
+    material = Material(
+        study, [Run.load(tmp_path / "run")], [stored], {odd: odd}, [odd], {odd: ([odd], [odd])}, odd, [{"runs": odd}]
+    )
+    material.training[0]["seconds"] = 1.0
+    html = render(material)
+    assert html.count("&lt;img src=x onerror=y&gt;") > 40
+    assert "img" not in Page(html).tags and "\x1b" not in html
+    assert "&#34;&#39;&gt;&amp;" in html
+
+
 def test_a_study_that_cannot_be_understood_is_said():
     def section(**study):
         return {"title": "t", "source": "x", "analyses": {"curves": None}} | study

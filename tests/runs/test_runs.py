@@ -300,7 +300,7 @@ def test_a_query_that_cannot_be_asked_names_the_columns(tmp_path):
     write_run(tmp_path / "run", header("one"), trained(0))
     with pytest.raises(
         UserError,
-        match=r"colour == 'red': the query fails on these runs \(name 'colour' is not defined\); their columns: .*task",
+        match=r"colour == 'red': these runs have no column colour \(a text stands in quotes\); their columns: .*task",
     ):
         load_runs(tmp_path).query("colour == 'red'")
 

@@ -52,8 +52,8 @@ def test_every_bundled_task_has_a_line_in_the_card_that_reaches_its_bars():
         for p in (Path(__file__).parents[2] / "conf" / "task").glob("*.yaml")
         if compose([f"task={p.stem}"]).task.source.kind is SourceKind.bundled
     }
-    # plus_k is scored with copies of the prompt, which do not occur in its pretraining; nor do the toy rows yet.
-    assert set(accuracies) == {task for task in bundled if task != "plus_k" and not task.startswith("toy_")}
+    # plus_k is scored with copies of the prompt, which do not occur in its pretraining.
+    assert set(accuracies) == bundled - {"plus_k"}
     for task, (none, initial, other, four, one) in accuracies.items():
         assert max(none, initial, other) <= 0.6, task
         assert min(four, one) >= 0.9, task

@@ -12,7 +12,7 @@ from typing import Any
 from promptgeo.analysis.figures import titled
 from promptgeo.analysis.materials import Materials
 from promptgeo.analysis.question import UndeclaredClaim
-from promptgeo.analysis.result import Result, Stored, digest, read, store, stored_key
+from promptgeo.analysis.result import DamagedResult, Result, Stored, check_replaceable, digest, read, store
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
@@ -86,9 +86,9 @@ class _Command:
         """The analysis's answer, from its folder where it is cached. place: "1 of 3"."""
         name, folder = analysis.name, self.out / analysis.name
         key = self._key(analysis, variants)
-        if not self.config.overwrite and stored_key(folder) == key:
+        if kept := self._kept(name, folder, key):
             self.notify(f"{name}: cached (overwrite=true computes it again)")
-            return Answer(name, read(folder), cached=True)
+            return Answer(name, kept, cached=True)
         start = time.perf_counter()
         self.notify(f"{name} ({place}) ...")
         try:
@@ -106,11 +106,25 @@ class _Command:
             "seconds": seconds,
             "versions": {"promptgeo": version("promptgeo")},
         }
-        stored = store(folder, name, key, info, results)
+        try:
+            stored = store(folder, name, key, info, results)
+        except UserError as error:  # something was put there meanwhile
+            return self._refused(name, str(error))
         for omission in stored.info["omissions"]:
             self.notify(f"{name}: left out: {omission}")
         self.notify(f"{name}: {seconds} s, {folder}/")
         return Answer(name, stored)
+
+    def _kept(self, name: str, folder: Path, key: str) -> Stored | None:
+        """The results that lie there, undamaged and of this key; None where there are none, or others are wanted."""
+        try:
+            stored = read(folder)
+        except FileNotFoundError:
+            return None
+        except DamagedResult as error:
+            self.notify(f"{name}: {error}; it is computed again")
+            return None
+        return stored if stored.info["key"] == key and not self.config.overwrite else None
 
     def _key(self, analysis: Analysis, variants: list[Variant]) -> str:
         """Changes with the runs, the function, its options and variants, the model, and any code that it runs."""
@@ -229,15 +243,7 @@ def _check_folder(folder: Path) -> None:
     """Raises UserError for a folder with something else in it than what an analysis writes, or below a file."""
     if file := next((place for place in folder.parents if place.is_file()), None):
         raise UserError(f"out={folder.parent}: {file} is a file; name a folder")
-    if not folder.exists() or stored_key(folder) is not None:
-        return
-    unfinished = folder.is_dir() and all(
-        path.suffix in (".csv", ".svg") or path.name == "result.json" for path in folder.iterdir()
-    )
-    if not unfinished:
-        raise UserError(
-            f"{folder}: not an analysis folder; it would be overwritten; choose another place with out=<folder>"
-        )
+    check_replaceable(folder)
 
 
 def _check_claims(analysis: Analysis, result: Result) -> None:

@@ -1,6 +1,7 @@
 """Figures as SVG texts: one look for all, and the same bytes for the same numbers."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptgeo.analysis.result import Number
+from promptgeo.config.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,10 +85,26 @@ def svg(figure: "Figure") -> str:
     """The figure as SVG text, without date or creator, and with ids of its own so that many fit into one page."""
     if _title.get():
         figure.suptitle(_title.get(), fontsize=9, x=0.01, ha="left")
+    _take_texts_as_written(figure)
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # texts are drawn by whoever shows the SVG
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    return text[text.index("<svg") :]
+    return visible(text[text.index("<svg") :])  # XML has no control characters
+
+
+def _take_texts_as_written(figure: "Figure") -> None:
+    """A label with `$` is no formula; only the powers of a logarithmic axis are."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            for label in axis.get_ticklabels(which="both"):
+                label.set_parse_math(True)
 
 
 @contextmanager

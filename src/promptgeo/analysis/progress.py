@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from promptgeo.config.terminal import column, console
+
 Item = TypeVar("Item")
 
 
@@ -12,7 +14,8 @@ def progress(items: Sequence[Item], label: str = "") -> Iterator[Item]:
     if not label or not sys.stderr.isatty():
         yield from items
         return
-    from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-    yield from track(items, label, console=Console(stderr=True), transient=True)
+    columns = (column("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        yield from bar.track(items, description=label)

@@ -4,9 +4,14 @@ A *number* has a name that a study's published number can have too (`table1.cat`
 A *finding* is one sentence with its evidence. A *claim* is a statement of a study, tested here.
 """
 
+import csv
 import hashlib
+import io
+import itertools
 import json
+import logging
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,8 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from promptgeo.runs.folder import discard, write_atomically
+from promptgeo.errors import UserError
+from promptgeo.runs.folder import discard, own_digest, set_aside, write_atomically
 
+log = logging.getLogger(__name__)
+INFO, NUMBERS = "result.json", "numbers.csv"
 NUMBER_COLUMNS = ["group", "of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
 """Of numbers.csv."""
 
@@ -178,31 +186,39 @@ def store(
     """Write the results of one analysis and read them back.
 
     The folder is replaced as a whole: whatever fails or is stopped on the way, the earlier results lie there as before.
+    Earlier results that are damaged are kept as <folder>.damaged, which is logged.
 
     Args:
         folder: where the results go.
         name: of the analysis.
-        key: what stored_key returns from now on.
+        key: what says, in result.json, of which runs, options and code these are the results.
         info: what result.json holds beside findings, claims and omissions.
         results: each result with {"of": ..., "convention": ..., "group": ...}, where it was made for them.
+
+    Raises UserError where something lies in the folder that promptgeo did not write.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     if old.exists() and not folder.exists():  # a process was killed between the two renames
         old.rename(folder)
+    check_replaceable(folder)
+    damaged = _is_damaged(folder)
     for rest in (new, old):
         discard(rest)
     try:
         new.mkdir(parents=True)
         _write(new, name, key, info, results)
         if folder.exists():
-            folder.rename(old)
+            old = set_aside(folder) if damaged else folder.rename(old)
         new.rename(folder)
     except BaseException:
         if old.exists() and not folder.exists():
             old.rename(folder)
         discard(new)
         raise
-    discard(old)
+    if damaged:
+        log.warning("%s: the damaged results are kept as %s", name, old)
+    else:
+        discard(old)
     return read(folder)
 
 
@@ -218,22 +234,24 @@ def _write(
     claims: list[dict[str, Any]] = []
     omissions: list[str] = []
     files: dict[str, dict[str, str]] = {}
+    contents: dict[str, bytes] = {}
     for variant, result in results:
         prefix = "".join(f"{_file_name(str(value))}_" for value in variant.values())
         files |= {f"{prefix}{made}": {**variant, "name": made} for made in (*result.tables, *result.figures)}
-        for table, frame in result.tables.items():
-            write_atomically(folder / f"{prefix}{table}.csv", _csv(frame))
-        for figure, svg in result.figures.items():
-            write_atomically(folder / f"{prefix}{figure}.svg", svg.encode())
+        contents |= {f"{prefix}{table}.csv": _csv(frame) for table, frame in result.tables.items()}
+        contents |= {f"{prefix}{figure}.svg": svg.encode() for figure, svg in result.figures.items()}
         numbers += [{**variant, **asdict(number)} for number in result.numbers]
         findings += [{**variant, **_finite(asdict(finding))} for finding in result.findings]
         claims += [{**variant, **asdict(claim)} for claim in result.claims]
         omissions += [omission for omission in result.omissions if omission not in omissions]
-    write_atomically(folder / "numbers.csv", _csv(pd.DataFrame(numbers, columns=NUMBER_COLUMNS)))
-    made = {"findings": findings, "claims": claims, "omissions": omissions, "files": files}
-    whole = info | {"analysis": name, "key": key} | made
-    text = json.dumps(whole, indent=1, ensure_ascii=False, default=str)
-    write_atomically(folder / "result.json", f"{text}\n".encode())
+    contents[NUMBERS] = _csv(pd.DataFrame(numbers, columns=NUMBER_COLUMNS))
+    for file, content in contents.items():
+        write_atomically(folder / file, content)
+    checksums = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    made = {"findings": findings, "claims": claims, "omissions": omissions, "files": files, "checksums": checksums}
+    whole = json.loads(json.dumps(info | {"analysis": name, "key": key} | made, default=str))  # as it is read again
+    text = json.dumps(whole | {"sha256": own_digest(whole)}, indent=1, ensure_ascii=False)
+    write_atomically(folder / INFO, f"{text}\n".encode())
 
 
 def _file_name(group: str) -> str:
@@ -242,24 +260,108 @@ def _file_name(group: str) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
-    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    """A text is written as it is, also where a spreadsheet would take it for a formula; docs/run_folder.md says why."""
+    returns = any(isinstance(cell, str) and "\r" in cell for cell in frame.select_dtypes(exclude="number").values.flat)
+    # Unquoted, a carriage return would end the row for who reads it.
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n", quoting=quoting)
     return text.encode()
 
 
+def _read_csv(content: bytes) -> pd.DataFrame:
+    """A token `NA` or `null` is a text; an empty cell is nothing."""
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
+
+
+class DamagedResult(UserError):
+    """An analysis's folder whose files are missing, unreadable or not what result.json says."""
+
+
 def read(folder: Path) -> Stored:
-    """What lies in an analysis's folder. Raises FileNotFoundError where no results do."""
-    info = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    tables = {p.stem: pd.read_csv(p) for p in sorted(folder.glob("*.csv")) if p.stem != "numbers"}
-    figures = {p.stem: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.svg"))}
-    return Stored(info["analysis"], info, pd.read_csv(folder / "numbers.csv"), tables, figures)
+    """What lies in an analysis's folder, every file with the SHA-256 that result.json gives.
 
-
-def stored_key(folder: Path) -> str | None:
-    """The key of the results that lie there; None where there are none."""
+    Raises FileNotFoundError where no results do, DamagedResult, which names the file, where one is missing, cannot be
+    read or was changed. Results of before there were checksums are read as they are.
+    """
+    info = _info(folder)
+    contents: dict[str, bytes] = {}
+    for file, checksum in sorted(_files(folder, info).items()):
+        path = folder / file
+        try:
+            contents[file] = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DamagedResult(f"{path}: is missing") from error
+        except OSError as error:
+            raise DamagedResult(f"{path}: cannot be read ({error.strerror})") from error
+        if checksum is not None and hashlib.sha256(contents[file]).hexdigest() != checksum:
+            raise DamagedResult(f"{path}: its SHA-256 is not the one in {INFO}: the file was changed or damaged")
     try:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError):
-        return None
+        frames = {file: _read_csv(x) for file, x in contents.items() if file.endswith(".csv")}
+        figures = {Path(file).stem: x.decode() for file, x in contents.items() if file.endswith(".svg")}
+    except ValueError as error:  # pandas' errors of parsing too, and UnicodeDecodeError
+        raise DamagedResult(f"{folder}: its tables and figures cannot be read ({error})") from error
+    numbers = frames.pop(NUMBERS)
+    return Stored(info["analysis"], info, numbers, {Path(file).stem: frame for file, frame in frames.items()}, figures)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises UserError where something lies in an analysis's folder that promptgeo did not write: it would be lost.
+
+    Results whose result.json is damaged may be anybody's, but are kept when new ones are written.
+    """
+    if not folder.is_dir():
+        if os.path.lexists(folder):
+            raise UserError(f"{folder}: is no folder; choose another place with out=<folder>, or move it away")
+        return
+    own: set[str] = set()
+    try:
+        own = {INFO, *_files(folder, _info(folder))}
+    except FileNotFoundError:
+        pass
+    except DamagedResult:
+        return
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in own):
+        raise UserError(
+            f"{folder}: holds {others[0]}, which no result.json there lists; it would be overwritten; "
+            "choose another place with out=<folder>, or move it away"
+        )
+
+
+def _is_damaged(folder: Path) -> bool:
+    try:
+        read(folder)
+    except DamagedResult:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    """result.json. Raises FileNotFoundError where there is none that an analysis wrote, DamagedResult."""
+    path = folder / INFO
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedResult(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(info, dict) or not {"analysis", "key", "findings", "claims", "omissions", "files"} <= info.keys():
+        raise FileNotFoundError(f"{path}: is no analysis's")
+    if info.get("sha256", own := own_digest(info)) != own:
+        raise DamagedResult(f"{path}: its SHA-256 is not the one it gives: the file was changed or damaged")
+    return info
+
+
+def _files(folder: Path, info: dict[str, Any]) -> dict[str, str | None]:
+    """The files beside result.json, each with its SHA-256; None in results of before there were checksums."""
+    if "checksums" in info:
+        return dict(info["checksums"])
+    made = [
+        [f"{stem}{end}" for end in (".csv", ".svg") if (folder / f"{stem}{end}").exists()] for stem in info["files"]
+    ]
+    missing = [f"{stem}.csv" for stem, files in zip(info["files"], made, strict=True) if not files]
+    return dict.fromkeys([NUMBERS, *itertools.chain(*made), *missing])
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Analysis:
     function: Callable[..., Any]
     options: dict[str, Any]
     where: str | None = None
-    """Only runs for which this query holds, of those that the command has."""
+    """Only runs for which this condition holds, of those that the command has."""
 
     @property
     def declared(self) -> Question:
@@ -68,7 +68,7 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analys
     function = _function(f"analysis.{name}._target_={settings['_target_']}", str(settings["_target_"]), allowed)
     where = settings.get("_where_")
     if where is not None and not isinstance(where, str):
-        raise UserError(f"analysis.{name}._where_={where}: a query of the run table is needed, as for where=")
+        raise UserError(f"analysis.{name}._where_={where}: a condition on the run table is needed, as for where=")
     analysis = Analysis(name, function, {k: v for k, v in settings.items() if not k.startswith("_")}, where)
     _check_parameters(analysis)
     return analysis

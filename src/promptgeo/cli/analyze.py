@@ -11,7 +11,6 @@ An analysis of your own is a function in a package of yours and a file mine/anal
 it: --config-dir mine 'allow=[<package>]'.
 """
 
-import logging
 import os
 import sys
 import textwrap
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
 from promptgeo.config.explain import OneLineParser
+from promptgeo.config.terminal import say, show_log, warn
 from promptgeo.training.interruption import exit_statuses
 
 if TYPE_CHECKING:
@@ -39,17 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(_help())
+        say(_help())
         return
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # python -m has it: an analysis of one's own may lie here
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    show_log()
     with exit_statuses("finished analyses are kept, the same command makes the others"):
         answers = _answers(arguments)
     lines = [line for answer in answers for line in findings(answer)]
     if lines:
-        print("\n".join([EXPLORATORY, *lines]))
+        say("\n".join([EXPLORATORY, *lines]))
     if any(answer.refused for answer in answers):
         sys.exit(1)
 
@@ -62,7 +61,7 @@ def _answers(arguments: Sequence[str]) -> "list[Answer]":
     config = compose_analyze(given.overrides, given.config_dir)
     from promptgeo.analysis.ask import run_analyses
 
-    answers, _ = run_analyses(config, notify=lambda line: print(line, file=sys.stderr, flush=True))
+    answers, _ = run_analyses(config, notify=warn)
     return answers
 
 

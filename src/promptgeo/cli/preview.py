@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from promptgeo.config.schema import RunConfig, flatten, to_dict
+from promptgeo.config.terminal import console
 from promptgeo.data.tasks import Task
 from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.training.cell import Cell
@@ -22,17 +23,16 @@ SAMPLE = 32
 
 def show(cells: Sequence[Cell]) -> None:
     """Print the grid, its packs and estimates. Raises UserError as training would."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    screen = console()
     distinct = {cell.id: cell for cell in cells}
     todo = [cell for cell in distinct.values() if finished_run(cell) is None]
     for name, values in _axes([cell.config for cell in distinct.values()]).items():
-        console.print(f"{name}: {', '.join(values)}", soft_wrap=True, highlight=False)
+        screen.print(f"{name}: {', '.join(values)}", soft_wrap=True)
     folders = ", ".join(sorted({str(cell.folder.parent) for cell in distinct.values()}))
     complete = len(distinct) - len(todo)
-    console.print(
+    screen.print(
         f"{len(distinct)} run{'s' if len(distinct) > 1 else ''}, {complete} complete already, in {folders}/",
         soft_wrap=True,
     )
@@ -47,8 +47,8 @@ def show(cells: Sequence[Cell]) -> None:
             row, seconds = _estimate(pack)
             total += seconds
             table.add_row(*row)
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         f"about {total / 60:.1f} minutes (two ticks and two evaluations were timed here, with prompts as they are "
         "before training); preview=true: nothing was written",
         soft_wrap=True,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available
+from promptgeo.config.terminal import say, show_log, warn
 from promptgeo.errors import UserError
 from promptgeo.report.study import Study, load_study, studies
 from promptgeo.training.interruption import exit_statuses
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     line = sys.argv[1:] if arguments is None else arguments
     if not line or {"-h", "--help"} & set(line):
-        print(_help())
+        say(_help())
         return
     with exit_statuses():
         status = reproduce(line[0], line[1:])
@@ -68,7 +69,7 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     command = " ".join(["python -m promptgeo.reproduce", name, *_shown(overrides)])
     with _step("3/3 the report"):
         page = _report(study, cells, answers, left_out, folder, command)
-    print(f"report: {page}")
+    say(f"report: {page}")
     return status
 
 
@@ -105,10 +106,10 @@ def _shown(overrides: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _step(what: str) -> Iterator[None]:
-    print(f"promptgeo: {what} ...", file=sys.stderr)
+    warn(f"promptgeo: {what} ...")
     start = time.perf_counter()
     yield
-    print(f"promptgeo: {what}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    warn(f"promptgeo: {what}: {time.perf_counter() - start:.1f} s")
 
 
 def _train(arguments: Sequence[str], cells: "Sequence[Cell]", folder: Path) -> int:
@@ -132,8 +133,7 @@ def _close_log_files(handlers: Sequence[logging.Handler]) -> None:
     for handler in [h for h in root.handlers if h not in handlers]:
         root.removeHandler(handler)
         handler.close()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    show_log()
 
 
 def _todo(cells: "Sequence[Cell]") -> int:
@@ -172,7 +172,7 @@ def _analyze(
         out=str(folder / "analysis"),
         overwrite=cells[0].config.overwrite,
     )
-    answers, left_out = run_analyses(config, notify=lambda line: print(line, file=sys.stderr))
+    answers, left_out = run_analyses(config, notify=warn)
     absent = [name for name in study.analyses if name not in settings]
     return [*answers, *(Answer(name, None, refused="promptgeo has no such analysis") for name in absent)], left_out
 

@@ -7,11 +7,10 @@ Exit status 1 if a run is damaged, 2 if the user must mend something.
 import argparse
 import sys
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from promptgeo.config.explain import OneLineParser, exit_with
+from promptgeo.config.terminal import console, say, warn
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, find_runs
@@ -59,12 +58,12 @@ def _list(arguments: list[str]) -> None:
     table = Table(*("run", *COLUMNS, "checksums"))
     for run in runs:
         row = run.row()
-        table.add_row(_as_text(run.folder.name), *(_shown(row[c]) for c in COLUMNS), "good")
-    console = Console() if Console().is_terminal else Console(width=200)  # in a file, no column is cut
-    console.print(table)
-    console.print(f"{len(runs)} runs, {len(damaged)} damaged", highlight=False)
+        table.add_row(run.folder.name, *(_shown(row[c]) for c in COLUMNS), "good")
+    screen = console() if console().is_terminal else console(width=200)  # in a file, no column is cut
+    screen.print(table)
+    screen.print(f"{len(runs)} runs, {len(damaged)} damaged")
     for error in damaged:
-        console.print(f"damaged: {_as_text(error)}", soft_wrap=True, highlight=False)
+        screen.print(f"damaged: {error}", soft_wrap=True)
     if damaged:
         sys.exit(1)
 
@@ -88,19 +87,14 @@ def _import(arguments: list[str]) -> None:
 
     folders = import_prompts(given.files, given.table, given.out, given.initial, given.steps)
     if unused := unused_columns(given.table):
-        print(f"not used: {', '.join(unused)} (columns of {given.table})", file=sys.stderr)
-    print(f"{len(folders)} imported runs lie in {given.out}/")
+        warn(f"not used: {', '.join(unused)} (columns of {given.table})")
+    say(f"{len(folders)} imported runs lie in {given.out}/")
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else _as_text(value)
-
-
-def _as_text(value: object) -> str:
-    """For rich: no markup is read, and a folder's name need not be UTF-8."""
-    return escape(str(value).encode("utf-8", "replace").decode())
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

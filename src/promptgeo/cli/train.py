@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from promptgeo.config import compose
 from promptgeo.config.explain import OneLineParser, config_errors, show_full_errors
 from promptgeo.config.paths import conf_dir
+from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
 from promptgeo.training.interruption import exit_statuses
@@ -53,7 +54,7 @@ def train(arguments: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(arguments)  # keys may stand before and after any option
     options.overrides = compose.with_own_model(options.overrides)
     if options.help:
-        print(compose.help_page([*options.overrides, *_searchpath(options)]))
+        say(compose.help_page([*options.overrides, *_searchpath(options)]))
         return 0
     with _notices_of_data():
         cells = _checked(options)
@@ -67,7 +68,7 @@ def train(arguments: Sequence[str]) -> int:
 def _notices_of_data() -> Iterator[None]:
     """Within: what is said of the data (which splits, how many of each label) is shown; Hydra sets up logging later."""
     logger, handler = logging.getLogger("promptgeo.data"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(Formatter("%(message)s"))
     level = logger.level
     logger.setLevel(logging.INFO)
     if not logging.getLogger().handlers:  # else whoever calls from Python shows it already
@@ -207,29 +208,27 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
         return False
     jobs.outcomes |= {run.id: Outcome(run.folder, run, skipped=True) for run in runs}
     count = f"{len(runs)} of {len(runs)} runs"
-    print(f"promptgeo: complete already: {count}, skipped (overwrite=true trains again)", file=sys.stderr)
+    warn(f"promptgeo: complete already: {count}, skipped (overwrite=true trains again)")
     return True
 
 
 def _print_results(outcomes: "Sequence[Outcome]") -> int:
     """Print what the runs came to. Returns the exit status: 1 where one failed."""
-    from rich.console import Console
-
     from promptgeo.cli.summary import recommendation, table_of_results
     from promptgeo.training.lock import HELD
 
     if not outcomes:
         return 0
-    console = Console()
+    screen = console()
     runs = [outcome.run for outcome in outcomes if outcome.run is not None]
     if runs:
-        console.print(table_of_results(runs))
+        screen.print(table_of_results(runs))
     for line in recommendation(runs):
-        console.print(line, soft_wrap=True, highlight=False)
+        screen.print(line, soft_wrap=True)
     for folder in sorted({str(outcome.folder.parent) for outcome in outcomes}):
-        console.print(f"results: {folder}/", soft_wrap=True, highlight=False)
+        screen.print(f"results: {folder}/", soft_wrap=True)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         failure = ": " if outcome.error == HELD else " failed: "
-        print(f"promptgeo: {outcome.folder}{failure}{outcome.error}", file=sys.stderr)
+        warn(f"promptgeo: {outcome.folder}{failure}{outcome.error}")
     return 1 if failed else 0

@@ -33,7 +33,7 @@ class AnalyzeConfig:
     )
     where: str | None = field(
         default=None,
-        metadata={"help": "only runs for which this pandas query holds: where=\"task == 'country_capital'\""},
+        metadata={"help": "only runs for which this condition holds: where=\"task == 'country_capital'\""},
     )
     convention: str = field(default="both", metadata={"help": "corrected, paper (as the study counted), or both"})
     of: str = field(

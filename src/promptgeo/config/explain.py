@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from promptgeo.config.paths import groups
 from promptgeo.config.schema import keys, sections
+from promptgeo.config.terminal import warn
 from promptgeo.errors import UserError
 
 LONGEST = 250
@@ -125,7 +126,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def exit_with(error: UserError) -> NoReturn:
     """One line on standard error, exit status 2."""
-    print("promptgeo:", " ".join(str(error).splitlines()), file=sys.stderr)
+    warn(f"promptgeo: {' '.join(str(error).splitlines())}")
     sys.exit(2)
 
 

@@ -1,9 +1,10 @@
 """What is said while something takes long? One line on standard error, and nothing where it is soon done."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
+
+from promptgeo.config.terminal import warn
 
 PATIENCE = 2.0
 """Seconds before it is said."""
@@ -12,7 +13,7 @@ PATIENCE = 2.0
 @contextmanager
 def said_when_slow(doing: str) -> Iterator[None]:
     """Within: after PATIENCE, `promptgeo is <doing> ...` on standard error."""
-    timer = Timer(PATIENCE, lambda: print(f"promptgeo is {doing} ...", file=sys.stderr, flush=True))
+    timer = Timer(PATIENCE, lambda: warn(f"promptgeo is {doing} ..."))
     timer.daemon = True
     timer.start()
     try:

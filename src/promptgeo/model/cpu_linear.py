@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from promptgeo.model.batching import GEMM_ROWS
 from promptgeo.model.memory import give_back_freed_memory
@@ -23,29 +24,34 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
 """Of the machine's memory, that the second and third copy of the weights may take at most: the rest is for the model,
 activations and results. Of all memory, not of what is free, because prepacking decides bits."""
-
+MOST_COPIES = 3e9
+"""Bytes of both packed copies of all fp32 weights; beyond it a weight keeps one at most: 560M parameters then train in
+6 GB. Weights in bf16, half as large, keep both."""
 LARGE = 2**24
 """Numbers of a large matrix: the head of a model with a large vocabulary, which sees label positions only."""
 ROWS_AT_ONCE = 128
-"""Rows of one product with a packed large matrix: whether rows depend on each other is asked of up to so many alone."""
+"""Rows of one product with a large matrix: whether rows depend on each other is asked of up to so many alone."""
 
 
 def prepack(model: nn.Module) -> bool:
     """Replace the forward of the model's linear layers by products with prepacked weights, forward and backward.
 
-    The same numbers up to rounding, checked on every layer. Returns False, and changes nothing, where that cannot be
-    done: not on a CPU, a dtype that this processor or this PyTorch has no such product for, or weights too large for
-    two more copies.
+    Where both copies of all fp32 weights would take more than MOST_COPIES, the slower of a weight's two products keeps
+    its own, and a large head none. The same numbers up to rounding, checked on every layer. Returns False, and changes
+    nothing, where that cannot be done: not on a CPU, a dtype that this processor or this PyTorch has no such product
+    for, or weights too large for two more copies.
     """
     layers = [(layer, weight) for layer in model.modules() if (weight := _weight(layer)) is not None]
     if not layers or not _is_possible([weight for _, weight in layers]):
         return False
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if 2 * sum(weight.nbytes for _, weight in layers) > MEMORY_SHARE * memory:
+    both = 2 * sum(weight.nbytes for _, weight in layers)
+    if both > MEMORY_SHARE * memory:
         log.debug("the weights are too large for two more copies: they are packed at every product")
         return False
+    sparing = both > MOST_COPIES and layers[0][1].dtype is torch.float32
     for layer, weight_OI in layers:
-        forward = _PackedForward(layer, _PackedWeight(weight_OI))
+        forward = _FrozenForward(layer, _FrozenWeight(weight_OI, sparing))
         if _agree(layer.forward, forward, weight_OI):
             layer.forward = forward
         else:
@@ -56,75 +62,92 @@ def prepack(model: nn.Module) -> bool:
 def unpack(model: nn.Module) -> None:
     """Undo `prepack`: for torch.compile, which packs weights itself."""
     for layer in model.modules():
-        if isinstance(forward := vars(layer).get("forward"), _PackedForward):
+        if isinstance(forward := vars(layer).get("forward"), _FrozenForward):
             layer.forward = forward.plain
 
 
-class _PackedWeight:
-    """A weight packed for x @ weight.T and, from its first use on, for gradient @ weight."""
+class _FrozenWeight:
+    """What x and what gradients are multiplied with: packed copies of the weight, or the weight itself.
 
-    def __init__(self, weight_OI: Tensor):
+    forward [O, I] is for x @ weight.T; backward [I, O], made at its first use, for gradient @ weight.
+    """
+
+    def __init__(self, weight_OI: Tensor, sparing: bool):
         self._weight_OI = weight_OI.detach()
-        self.forward = torch.ops.mkldnn._reorder_linear_weight(self._weight_OI.contiguous(), None)
+        # MKL is slower where the matrix on the right lies row by row: that product has the copy.
+        contiguous, large = weight_OI.is_contiguous(), weight_OI.numel() > LARGE
+        self._packs_backward = not sparing or (contiguous and not large)
+        packs_forward = not sparing or not (contiguous or large)
+        self.forward = _packed(self._weight_OI) if packs_forward else self._weight_OI
 
     @cached_property
     def backward(self) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(self._weight_OI.t().contiguous(), None)
+        return _packed(self._weight_OI.t()) if self._packs_backward else self._weight_OI.t()
 
 
-class _PackedForward:
+def _packed(matrix: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), None)
+
+
+class _FrozenForward:
     """A linear layer's forward. plain: the layer's own."""
 
-    def __init__(self, layer: Any, packed: _PackedWeight):
-        self.plain, self._packed, self._bias, self._dtype = layer.forward, packed, layer.bias, layer.weight.dtype
+    def __init__(self, layer: Any, weight: _FrozenWeight):
+        self.plain, self._weight, self._bias, self._dtype = layer.forward, weight, layer.bias, layer.weight.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.dtype is not self._dtype:
             return self.plain(x)  # a model that was moved or cast after it was frozen still works
-        return _PackedLinear.apply(x, self._packed, self._bias)
+        return _FrozenLinear.apply(x, self._weight, self._bias)
 
     def gradient(self, gradient: Tensor) -> Tensor:
         """What the backward makes of the output's gradient."""
-        return _multiply(gradient, self._packed.backward, None)
+        return _multiply(gradient, self._weight.backward, None)
 
 
-class _PackedLinear(torch.autograd.Function):
+class _FrozenLinear(torch.autograd.Function):
     """x [..., I] -> [..., O]; neither weight nor bias has a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: _PackedWeight, bias: Tensor | None) -> Tensor:
-        ctx.packed = packed
-        return _multiply(x, packed.forward, bias)
+    def forward(ctx: Any, x: Tensor, weight: _FrozenWeight, bias: Tensor | None) -> Tensor:
+        ctx.frozen = weight
+        return _multiply(x, weight.forward, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _multiply(gradients[0], ctx.packed.backward, None), None, None
+        return _multiply(gradients[0], ctx.frozen.backward, None), None, None
 
 
 _seen: set[tuple[int, torch.Size]] = set()
 """(number of rows, shape of the weight) of all products so far."""
 
 
-def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+def _multiply(x: Tensor, factor: Tensor, bias: Tensor | None) -> Tensor:
     rows, inputs = x.numel() // x.shape[-1], x.shape[-1]
-    if packed.numel() <= LARGE or rows <= ROWS_AT_ONCE:
-        return _multiply_at_once(x, packed, bias)
-    parts = [_multiply_at_once(part, packed, bias) for part in x.reshape(rows, inputs).split(ROWS_AT_ONCE)]
+    if factor.numel() <= LARGE or rows <= ROWS_AT_ONCE:
+        return _multiply_at_once(x, factor, bias)
+    parts = [_multiply_at_once(part, factor, bias) for part in x.reshape(rows, inputs).split(ROWS_AT_ONCE)]
     together = torch.cat(parts)
     return torch.ops.aten._unsafe_view(together, [*x.shape[:-1], together.shape[-1]])  # no view: see below
 
 
-def _multiply_at_once(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    product = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    shapes = x.numel() // x.shape[-1], packed.shape
-    if shapes not in _seen:
-        _seen.add(shapes)
+def _multiply_at_once(x: Tensor, factor: Tensor, bias: Tensor | None) -> Tensor:
+    if factor.is_mkldnn:
+        product = torch.ops.mkldnn._linear_pointwise(x, factor, bias, "none", [], "")
+        _tidy_up(x.numel() // x.shape[-1], factor.shape)
+    else:
+        product = linear(x, factor, bias)
+    # The operators return views of a matrix, which autograd lets nobody change in place, as some families do.
+    return torch.ops.aten._unsafe_view(product, product.shape)
+
+
+def _tidy_up(rows: int, shape: torch.Size) -> None:
+    if (rows, shape) not in _seen:
+        _seen.add((rows, shape))
         # Generating the code for a new shape frees megabytes that lie too scattered to be used again. Giving them back
         # goes through the whole heap: not for every shape.
         if len(_seen) % 16 == 0:
             give_back_freed_memory()
-    # The operator returns a view of a matrix, which autograd lets nobody change in place, as some families do.
-    return torch.ops.aten._unsafe_view(product, product.shape)
 
 
 def _weight(layer: nn.Module) -> Tensor | None:
@@ -191,7 +214,7 @@ def _products(model: nn.Module) -> Iterator[tuple[Callable[[Tensor], Tensor], in
 
 
 def _gradient_of(product: Callable[[Tensor], Tensor], inputs: int) -> Callable[[Tensor], Tensor]:
-    if isinstance(product, _PackedForward):
+    if isinstance(product, _FrozenForward):
         return product.gradient  # without its forward, which of a large vocabulary takes as long
 
     def gradient(gradient_FO: Tensor) -> Tensor:
@@ -208,7 +231,7 @@ def _has_independent_rows(product: Callable[[Tensor], Tensor], width: int, matri
     sizes = [k * GEMM_ROWS for k in (1, 2, 3, 5, 9, 10, 17, 18, 33, 66)]
     large = matrix.numel() > LARGE
     if large:
-        split = isinstance(getattr(product, "__self__", product), _PackedForward)
+        split = isinstance(getattr(product, "__self__", product), _FrozenForward)
         sizes = [k * GEMM_ROWS for k in ((1, 3, 9) if split else (1, 3, 18))] + [
             ROWS_AT_ONCE if split else 66 * GEMM_ROWS
         ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgeo.analysis.result import Outcome
+from promptgeo.config.terminal import visible
 from promptgeo.report import text
 from promptgeo.report.claims import NOT_TESTED, findings, omissions, unanswered, verdicts
 from promptgeo.report.runs import facts, tasks
@@ -61,7 +62,7 @@ def render(material: Material) -> str:
     lengths = {run.info["config"].get("prompt", {}).get("length") for run in material.runs}
     study = replace(material.study, length=lengths.pop() if len(lengths) == 1 else None)
     claims = verdicts(study, material.stored)
-    return environment.get_template("page.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         material=material,
         study=study,
         facts=facts(material.runs),
@@ -72,3 +73,4 @@ def render(material: Material) -> str:
         unanswered=unanswered(study, material.stored),
         omissions=list(omissions(material.stored, material.refused)),
     )
+    return visible(page)

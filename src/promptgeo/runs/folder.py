@@ -9,6 +9,7 @@ Shapes: C checkpoints, P prompt tokens, d width.
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -82,14 +83,14 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
         write_atomically(folder / name, content)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     summary = header | {"status": trained.status, "results": trained.results, "files": files}
-    summary["sha256"] = _own_digest(summary)
+    summary["sha256"] = own_digest(summary)
     write_atomically(
         folder / "run.json", (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     )
 
 
-def _own_digest(summary: dict[str, Any]) -> str:
-    """SHA-256 of what run.json says besides this digest, however it is indented."""
+def own_digest(summary: dict[str, Any]) -> str:
+    """SHA-256 of what a JSON file says besides its own `sha256`, however it is indented."""
     text = json.dumps({k: v for k, v in summary.items() if k != "sha256"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -107,6 +108,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged to the first free of <name>.damaged, <name>.damaged-2, ... Returns the new place."""
+    stem = f"{path.name}.damaged"
+    names = itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
+    return path.rename(next(free for name in names if not os.path.lexists(free := path.with_name(name))))
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
@@ -142,7 +150,7 @@ def _read_info(path: Path, verify: bool) -> dict[str, Any]:
             raise DamagedRun(f"{path}: is larger than {LARGEST >> 20} MB, which no run needs")
         info = json.loads(content.decode())
         json.dumps(info, ensure_ascii=False).encode()  # half of a character, written as an escape, cannot be shown
-        own_digest = _own_digest(info) if isinstance(info, dict) else None
+        digest = own_digest(info) if isinstance(info, dict) else None
     except FileNotFoundError as error:
         raise DamagedRun(f"{path.parent}: no finished run lies here (no {path.name})") from error
     except (ValueError, RecursionError, OSError) as error:
@@ -156,7 +164,7 @@ def _read_info(path: Path, verify: bool) -> dict[str, Any]:
         )
     if type(written) is not int or written != FORMAT:
         raise DamagedRun(f"{path}: format: must be {FORMAT}")
-    if verify and info.get("sha256") != own_digest:
+    if verify and info.get("sha256") != digest:
         raise DamagedRun(f"{path}: its SHA-256 is not the one it gives: the file was changed or damaged")
     _check_fields(path, info)
     return info

@@ -16,6 +16,7 @@ from promptgeo.config.schema import flatten
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, Run, find_runs
+from promptgeo.runs.where import rows_where
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,17 +117,12 @@ class RunTable:
         return table[columns or list(table.columns[:8])].head(ROWS_SHOWN)  # of a table unknown, what fits a line
 
     def query(self, expression: str) -> "RunTable":
-        """Choose the runs for which a pandas query over the table's columns holds: "task == 'plus_one' and seed < 3".
+        """Choose the runs for which a condition on the table's columns holds: "task == 'plus_one' and seed < 3".
 
-        Raises UserError where the query fails.
+        It is read, never run: comparisons, `in` and and, or, not (runs/where.py). Raises UserError for anything else,
+        and for a column that these runs do not have.
         """
-        try:
-            chosen = self.table.query(expression).index.tolist()
-        except Exception as error:  # pandas raises whatever the expression does
-            raise UserError(
-                f"{expression}: the query fails on these runs ({error}); their columns: {', '.join(self.table.columns)}"
-            ) from error
-        return self.only(chosen)
+        return self.only(rows_where(self.table, expression))
 
     def only(self, rows: Sequence[int]) -> "RunTable":
         """The runs of these rows, in this order."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from promptgeo.config.explain import exit_with
+from promptgeo.config.terminal import warn
 from promptgeo.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -102,5 +103,5 @@ def exit_statuses(advice: str = "the same command goes on from here") -> Iterato
         except UserError as error:
             exit_with(error)
         except Interrupted as stop:
-            print(f"promptgeo: stopped by {stop}; {advice}", file=sys.stderr)
+            warn(f"promptgeo: stopped by {stop}; {advice}")
             sys.exit(stop.exit_status)

@@ -1,15 +1,14 @@
 """What does a person see while runs train? How many are done, how fast, how long still."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress
 
+from promptgeo.config.terminal import column, console, warn
 from promptgeo.evaluation.metrics import METRICS
 from promptgeo.runs.folder import Trained
 from promptgeo.training.callbacks import Callback
@@ -54,14 +53,14 @@ class SweepView:
         self.ahead, self.timed, self.seconds = work(), work(), work()
         self.done = self.failed = self.active = self.made = self.resumed = 0
         self.text = name if runs == 1 else ""
-        console = Console(stderr=True)
-        self.live = console.is_terminal
+        screen = console(stderr=True)
+        self.live = screen.is_terminal
         columns = (
-            TextColumn("{task.description}"),
+            column("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[state]}"),
+            column("{task.fields[state]}"),
         )
-        self.bar = Progress(*columns, console=console, disable=not self.live)
+        self.bar = Progress(*columns, console=screen, disable=not self.live)
         self.started = self.printed = time.monotonic()
 
     def __enter__(self) -> "SweepView":
@@ -107,7 +106,7 @@ class SweepView:
             self.bar.update(self.task, total=self.steps, completed=self.made, description=runs, state=state)
         elif time.monotonic() - self.printed > EVERY:
             self.printed = time.monotonic()
-            print(f"{self._runs()}  {self._state()}".rstrip(), file=sys.stderr, flush=True)
+            warn(f"{self._runs()}  {self._state()}".rstrip())
 
     def _time(self, timed: np.ndarray | float, seconds: float) -> None:
         self.timed = self.timed + timed
