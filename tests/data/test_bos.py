@@ -11,7 +11,7 @@ from promptgeo import FrozenLM, UserError
 from promptgeo.config.schema import Bos, Template
 from promptgeo.data.tasks import Example, Task
 from promptgeo.model.tokenizer import leading_tokens
-from promptgeo.runs.folder import Run, _own_digest
+from promptgeo.runs.folder import Run, own_digest
 from promptgeo.runs.task import task_of
 
 SMALL = ("task=plus_two", "task.split.max_train=8", "task.split.max_test=4", "training.max_steps=2")
@@ -97,7 +97,7 @@ def test_a_run_json_without_the_field_is_of_a_run_without_bos(with_bos, tmp_path
     run = reference.trained(plan)
     info = json.loads((run.folder / "run.json").read_text())
     del info["config"]["template"]["bos"]
-    info["sha256"] = _own_digest(info)
+    info["sha256"] = own_digest(info)
     (run.folder / "run.json").write_text(json.dumps(info))
     old = Run.load(run.folder)
     lm = FrozenLM.load(str(with_bos), device="cpu")

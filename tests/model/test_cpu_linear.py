@@ -36,18 +36,22 @@ def test_a_rows_result_is_bitwise_independent_of_the_number_of_rows(threads, d_i
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        few, transposed = GEMM_ROWS, weight.t().contiguous()
+        transposed = weight.t().contiguous()
         ways = {
-            "forward": lambda rows: linear(x[:rows], weight),
-            "conv1d": lambda rows: x[:rows] @ transposed,
-            "backward": lambda rows: gradient[:rows] @ weight,
-            "prepacked": lambda rows: cpu_linear._multiply(x[:rows], packed, None),
-            "prepacked, backward": lambda rows: cpu_linear._multiply(gradient[:rows], packed_back, None),
+            "forward": (lambda rows: linear(rows, weight), x),
+            "conv1d": (lambda rows: rows @ transposed, x),
+            "backward": (lambda rows: rows @ weight, gradient),
+            "prepacked": (lambda rows: cpu_linear._multiply(rows, packed, None), x),
+            "prepacked, backward": (lambda rows: cpu_linear._multiply(rows, packed_back, None), gradient),
         }
-        for name, way in ways.items():
-            first = way(few)
-            for rows in range(few, 129, GEMM_ROWS):
-                assert torch.equal(way(rows)[:few], first), (name, rows)
+        for name, (way, rows) in ways.items():
+            equal = all(
+                torch.equal(way(rows[:many])[:GEMM_ROWS], way(rows[:GEMM_ROWS]))
+                for many in range(GEMM_ROWS, 129, GEMM_ROWS)
+            )
+            # MKL's products are not on every processor; there the measurement on the loaded model has to say so.
+            prepacked = name.startswith("prepacked")
+            assert equal or not (prepacked or cpu_linear._has_independent_rows(way, rows.shape[1], weight)), name
     finally:
         torch.set_num_threads(before)
 
