@@ -217,7 +217,7 @@ def test_a_later_format_says_so_and_another_is_none(folders, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
-@pytest.mark.parametrize("name", ["[/]", "[bold]", "~nobody", "-", "a\nb", b"\xff".decode(errors="surrogateescape")])
+@pytest.mark.parametrize("name", ["[red]", "[bold]", "~nobody", "-", "a\nb", b"\xff".decode(errors="surrogateescape")])
 def test_a_folder_may_be_called_anything(folders, capsys, monkeypatch, name):
     odd = folders[0].rename(folders[0].with_name(name))
     monkeypatch.chdir(odd.parent)
