@@ -16,3 +16,8 @@ def test_texts_and_numbers_come_back_from_a_csv(tmp_path):
     pd.testing.assert_frame_equal(stored.tables["plain"], plain)
     lines = (tmp_path / "a" / "plain.csv").read_text(encoding="utf-8").splitlines()
     assert lines[:3] == ["token,cosine,rank", "=1+1,,0", "+a,-1.3,1"]
+
+
+def test_a_table_without_columns_comes_back_without(tmp_path):
+    stored = store(tmp_path / "a", "a", "k", {}, [({}, Result(tables={"none": pd.DataFrame()}))])
+    assert stored.tables["none"].empty

@@ -64,7 +64,7 @@ def planted(source: Run, folder, *prompts: tuple[np.ndarray, np.ndarray | None])
 @pytest.fixture(scope="module")
 def noisy(solved, tmp_path_factory):
     """Two prompts of 3 tokens: something of the solution, much noise."""
-    generator, width = np.random.default_rng(0), solved.prompt().shape[1]
+    generator, width = np.random.default_rng(1), solved.prompt().shape[1]
     near = [
         np.repeat(solved.prompt(), 3, 0) * [[1.0], [0.3], [0.1]]
         + generator.normal(0, [[0.05], [0.1], [0.5]], (3, width))

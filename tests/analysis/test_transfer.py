@@ -23,7 +23,7 @@ from promptgeo.analysis.geometry.transfer_matrix import (
     mean_gain,
     predictions,
 )
-from promptgeo.analysis.geometry.transfer_scores import EXACT, LABEL, Transfers, all_scores, over_baselines
+from promptgeo.analysis.geometry.transfer_scores import EXACT, LABEL, Transfers, all_scores
 from promptgeo.analysis.question import Convention
 from promptgeo.analysis.questions import transfer as question
 from promptgeo.analysis.questions.transfer import Part, transfer
@@ -376,7 +376,7 @@ def test_both_conventions_are_of_the_same_scores(plans, runs, corrected, monkeyp
 
 def test_what_was_learned_is_read_from_all_test_examples_that_runs_recorded(plans, runs):
     scores = all_scores(plans[0].lm, runs, (None, "final", 5, 0))
-    beaten = over_baselines(scores.by_measure[LABEL], runs, "final", Bootstrap())
+    beaten = question._beaten(scores.by_measure[LABEL], runs, "final", Bootstrap())
     assert list(beaten[0]) == ["none", "initial", "majority"]
     for t, by in enumerate(beaten):
         table = runs.table.iloc[2 * t : 2 * t + 2]
@@ -388,7 +388,7 @@ def test_what_was_learned_is_read_from_all_test_examples_that_runs_recorded(plan
         assert {name: accuracy for name, (accuracy, _) in by.items()} == pytest.approx(expected)
         for name, (_, gain) in by.items():
             assert gain.value == pytest.approx(table["label_accuracy"].mean() - expected[name])
-    assert "majority" not in over_baselines(scores.by_measure[EXACT], runs, "final", Bootstrap())[0]
+    assert "majority" not in question._beaten(scores.by_measure[EXACT], runs, "final", Bootstrap())[0]
 
 
 def test_claims_about_prompts_that_learned_nothing_are_not_decidable(corrected):

@@ -19,7 +19,9 @@ from promptgeo.config.compose_analyze import analysis_file, available
 from promptgeo.config.identity import differences
 from promptgeo.config.schema import to_dict
 from promptgeo.report.study import Study, StudyClaim, load_study, studies
+from promptgeo.training.cell import cells_of
 from promptgeo.training.interruption import Interrupted
+from promptgeo.training.plan import plan
 
 SMALL = (
     "model=tiny",
@@ -174,6 +176,13 @@ def test_every_claim_of_every_study_is_declared_by_one_of_its_analyses(name):
     study = load_study(name)
     analyses = [analysis_of(each, analysis_file(each) | options) for each, options in study.analyses.items()]
     study.check_claims([claim for analysis in analyses for claim in analysis.declared.claims])
+
+
+@pytest.mark.parametrize("name", [name for name in studies() if load_study(name).tiny])
+def test_what_a_study_sets_for_the_embedded_model_can_be_trained(name):
+    cells = cells_of(real_compose_grid([f"sweep={name}", *load_study(name).tiny, "model=tiny"]))
+    for cell in {cell.config.task.name: cell for cell in cells}.values():
+        assert plan(cell).total_steps > 0
 
 
 def test_help_names_the_studies_without_torch():

@@ -23,6 +23,7 @@ HARMFUL = (
     '<image href=" javascript:canary"/>',
     '<path style="fill: url(https://canary/x)"/>',
     '<path fill="url(https://canary/x)"/>',
+    r'<path fill="u\72\6c (https://canary/x)"/>',  # CSS spells url( so too
     '<path style="fill: u\\72l(https://canary/x)"/>',
     '<path style="background-image: url(#canary)"/>',
     "<path style=\"font-family: image-set('https://canary' 1x)\"/>",

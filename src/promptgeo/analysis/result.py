@@ -269,7 +269,9 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def _read_csv(content: bytes) -> pd.DataFrame:
-    """A token `NA` or `null` is a text; an empty cell is nothing."""
+    """A token `NA` or `null` is a text; an empty cell is nothing; a table without columns has no row either."""
+    if not content.strip():
+        return pd.DataFrame()
     return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
 
 

@@ -3,25 +3,19 @@
 Shapes: N runs, T tasks, E test examples of a task, L labels of a label set.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import ref
 
 import numpy as np
 
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels
-from promptgeo.analysis.scoring import Answers, Bootstrap, Estimate, EvaluationSet, Scored, answers, evaluation_sets
-from promptgeo.errors import UserError
-from promptgeo.evaluation.evaluate import most_frequent_label
+from promptgeo.analysis.scoring import Answers, EvaluationSet, Scored, answers, evaluation_sets
 from promptgeo.model.interface import LM
-from promptgeo.runs.folder import Run
 from promptgeo.runs.table import RunTable
 
 EXACT, LABEL = "exact", "label"
 MEASURES = {EXACT: "exact match", LABEL: "label accuracy"}
 """By the template's scoring rule; by which label is the likeliest. In words."""
-BASELINES = {"none": "no prompt", "initial": "P0", "majority": "the majority class"}
-"""What a task's own trained prompts must beat, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,48 +121,3 @@ def _right(answer: Answers, measure: str) -> np.ndarray:
     if right_E is None:
         raise ValueError("label accuracy needs a label set")
     return right_E
-
-
-# Which tasks were learned?
-
-
-def over_baselines(
-    transfers: Transfers, runs: RunTable, which: str, bootstrap: Bootstrap
-) -> list[dict[str, tuple[float, Estimate]]]:
-    """Of each task: baseline -> (its accuracy, by how much the task's own trained prompts beat it).
-
-    On all test examples, as the runs recorded them. Baselines: no prompt and P0; for label accuracy the majority class
-    of the training examples too.
-    """
-    every, sets_N = runs.runs or [], evaluation_sets(runs, "transfer")
-    key = "correct" if transfers.measure == EXACT else "label_correct"
-    made = []
-    for t in range(len(transfers.tasks)):
-        members = np.flatnonzero(transfers.task_N == t).tolist()
-        whole = sets_N[members[0]]
-
-        def recorded(prompt: str, those: Sequence[int], own: bool = True, whole: EvaluationSet = whole) -> Scored:
-            right_S = [_recorded(every[n], key, prompt) for n in those]
-            runs_S: list[tuple[int, ...]] = [(n,) if own else () for n in those]
-            return Scored(right_S, [whole] * len(those), runs_S)
-
-        controls = {"none": recorded("none", members[:1], own=False), "initial": recorded("initial", members)}
-        if transfers.measure == LABEL:
-            says = most_frequent_label(whole.task)
-            right_E = np.array([example.label == says for example in whole.task.test])
-            controls["majority"] = Scored([right_E], [whole], [()])
-        own = recorded(which, members)
-        made.append({name: (each.mean, bootstrap.difference(own, each)) for name, each in controls.items()})
-    return made
-
-
-def _recorded(run: Run, key: str, prompt: str) -> np.ndarray:
-    """[E] bool: what a run recorded of one of its prompts. Raises UserError where it did not."""
-    rows = [row for row in run.predictions if row["prompt"] == prompt]
-    if not rows and prompt == "best":  # without validation examples none is kept beside the final one
-        return _recorded(run, key, "final")
-    if not rows or key not in rows[0]:
-        raise UserError(
-            f"transfer: {run.folder} does not say what its prompt {prompt} gets right ({key}); train it anew"
-        )
-    return np.array([row[key] for row in rows], dtype=bool)

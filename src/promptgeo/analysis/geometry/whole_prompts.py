@@ -8,17 +8,15 @@ Shapes: N runs of a cell, P prompt tokens, d width.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from promptgeo.analysis.geometry.gauge import Gauge, quotient
 from promptgeo.analysis.geometry.tokens import order_of_appearance
+from promptgeo.analysis.logged import BASELINES, over_baselines
+from promptgeo.analysis.scoring import Bootstrap
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LEAST_RUNS = 3
 """Of a cell: two have a single distance, whose variation nothing says."""
@@ -148,39 +146,24 @@ def by_task(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 # Did training teach them anything?
 
-BASELINES = {
-    "accuracy_initial": "P0",
-    "accuracy_none": "no prompt",
-    "majority": "the majority class",
-}
-"""Columns of a run table, in words."""
 
+def taught(runs: RunTable, seed: int = 0) -> tuple[list[str], list[str]]:
+    """(tasks whose trained prompts are shown to beat all baselines, a sentence for each other task).
 
-def taught(table: "pd.DataFrame") -> tuple[list[str], list[str]]:
-    """(tasks whose trained prompts beat P0, no prompt and the majority class on average, a sentence for each other).
-
-    The majority class is beaten in label accuracy. What is not known is not asked.
+    Shown: the 95 % interval of the difference, over runs and test examples, lies above 0. By the likeliest label where
+    the task has labels. What runs do not know (prompts from elsewhere) is not asked. seed: of draws of test examples.
     """
-    good, sentences = [], []
-    for task, rows in table.groupby("task", sort=False):
+    good, sentences, bootstrap = [], [], Bootstrap(seed=seed)
+    for task in order_of_appearance(runs.table["task"]):
+        those = [run for run, of in zip(runs.runs or [], runs.table["task"], strict=False) if of == task]
+        beaten = over_baselines(those, task, bootstrap)
         failed = [
-            f"{words} ({trained:.1%} against {base:.1%})"
-            for column, words in BASELINES.items()
-            if (pair := _trained_and(rows, column)) is not None
-            for trained, base in [(float(pair[0].mean()), float(pair[1].mean()))]
-            if trained <= base
+            f"{BASELINES[name]} ({accuracy:.1%}; {gain.value:+.1%}, {gain.interval[0]:+.1%} to {gain.interval[1]:+.1%})"
+            for name, (accuracy, gain) in beaten.items()
+            if gain.interval[0] <= 0
         ]
         if failed:
-            sentences.append(f"{task} was not learned: its trained prompts do not beat {', '.join(failed)}")
+            sentences.append(f"{task} is not shown to be learned: its trained prompts do not beat {', '.join(failed)}")
         else:
             good.append(str(task))
     return good, sentences
-
-
-def _trained_and(rows: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(trained accuracies, what they are to beat) of the runs that know both; None where none does."""
-    trained = "label_accuracy" if column == "majority" else "accuracy_final"
-    if not {trained, column} <= set(rows):
-        return None
-    known = rows[[trained, column]].dropna()
-    return None if known.empty else (known[trained].to_numpy(float), known[column].to_numpy(float))

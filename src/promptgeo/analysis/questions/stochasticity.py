@@ -39,6 +39,7 @@ from promptgeo.analysis.geometry.run_variance import (
     of_numbers,
     scatter,
 )
+from promptgeo.analysis.geometry.tokens import order_of_appearance
 from promptgeo.analysis.geometry.whole_prompts import (
     Cell,
     by_task,
@@ -122,11 +123,11 @@ def stochasticity(
     left_out = [task for task in tasks_of(cells) if task not in of_tasks]
     if left_out:
         result.omissions.append(f"{WHAT}: no runs of {', '.join(left_out)} share their P0, as others do.")
-    table = runs.table.iloc[[row for those in of_tasks.values() for cell in those for row in cell.rows]]
-    good, failed = taught(table)
-    result.omissions += [f"{WHAT}: {sentence}; no claim is about it." for sentence in failed] if good else []
-    about = table[table["task"].map(str).isin(good)] if good else table
-    study = _Study(result, of_tasks, convention, good or list(of_tasks), learned(about))
+    rows = [row for those in of_tasks.values() for cell in those for row in cell.rows]
+    learnt, premises = _learned(result, runs.only(rows), seed)
+    table = runs.table.iloc[rows]
+    about = table[table["task"].map(str).isin(learnt)]
+    study = _Study(result, of_tasks, convention, learnt, premises)
     by_name = study.numbers(runs)
     study.lengths()
     study.equidistant(permutations, seed)
@@ -139,6 +140,17 @@ def stochasticity(
     result.tables["tasks"] = _task_table(of_tasks, by_name, scales)
     result.figures["by_task"] = _by_task_figure(of_tasks, scales, convention)
     return result
+
+
+def _learned(result: Result, runs: RunTable, seed: int) -> tuple[list[str], list[Premise]]:
+    """(the tasks that claims are about, their premises). Where no task is learned, all are described, none decided."""
+    good, failed = taught(runs, seed)
+    result.omissions += [f"{WHAT}: {sentence}; no claim is about it." for sentence in failed]
+    if not failed:
+        return good, learned(runs.table)
+    words = f"none of {len(failed)} tasks is shown to be learned"
+    every = order_of_appearance(runs.table["task"].map(str))
+    return good or every, [Premise(bool(good), words, "prompts that learned their task")]
 
 
 def _align(align: str) -> Align:
@@ -239,12 +251,12 @@ class _Study:
             return value
         beyond, p = beyond_examples([each for each in correct if each is not None])
         number = self.result.number(f"accuracy.beyond.{task}", beyond, varied.runs, "runs", p=p)
-        more = "more than" if p < LEVEL else "not shown to differ more than"
+        more = "differ more than" if p < LEVEL else "are not shown to differ more than"
         self.result.findings.append(
             Finding.of(
                 number,
                 f"Accuracies of {task}'s runs have a standard deviation of {100 * np.sqrt(value):.1f} points: they "
-                f"differ {more} runs that are equally good would on these test examples (Cochran's Q, p = {p:.2g}; "
+                f"{more} runs that are equally good would on these test examples (Cochran's Q, p = {p:.2g}; "
                 f"variance {1e4 * value:.1f}, beyond test examples {1e4 * beyond:+.1f} squared points; "
                 f"n = {varied.runs} runs).",
             )

@@ -30,15 +30,14 @@ from promptgeo.analysis.geometry.transfer_matrix import (
     predictions,
 )
 from promptgeo.analysis.geometry.transfer_scores import (
-    BASELINES,
     EXACT,
     LABEL,
     MEASURES,
     Scores,
     Transfers,
     all_scores,
-    over_baselines,
 )
+from promptgeo.analysis.logged import BASELINES, chosen, over_baselines, written
 from promptgeo.analysis.question import Convention, question
 from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.scoring import Bootstrap, Estimate, percent, sampled_examples
@@ -167,7 +166,7 @@ def _corrected(
     headline = LABEL if LABEL in scores.by_measure else EXACT
     parts, tasks_table, pairs_table = {}, [], []
     for measure, transfers in scores.by_measure.items():
-        beaten = over_baselines(transfers, scores.runs, which, bootstrap)
+        beaten = _beaten(transfers, scores.runs, which, bootstrap)
         learned = [t for t, by in enumerate(beaten) if all(gain.interval[0] > 0 for _, gain in by.values())]
         tasks_table += _task_rows(transfers, beaten, learned)
         gains = _gain_numbers(result if measure == headline else Result(), transfers, bootstrap)
@@ -192,6 +191,21 @@ def _corrected(
     if part.predicted.by_name:
         result.figures["predictors"] = _forest_figure(part.predicted)
         result.figures["scatter"] = _scatter_figure(part, alike, part.predicted.best or align)
+
+
+def _beaten(
+    transfers: Transfers, runs: RunTable, which: str, bootstrap: Bootstrap
+) -> list[dict[str, tuple[float, Estimate]]]:
+    """By how much each task's own prompts beat each baseline. Raises UserError where its runs do not say."""
+    beaten = []
+    for t, task in enumerate(transfers.tasks):
+        those = [(runs.runs or [])[n] for n in np.flatnonzero(transfers.task_N == t)]
+        right = written if transfers.measure == EXACT else chosen
+        by = over_baselines(those, task, bootstrap, right, which)
+        if not {"none", "initial"} <= set(by):
+            raise UserError(f"transfer: {those[0].folder} does not say what P0 and no prompt get right; train it anew")
+        beaten.append(by)
+    return beaten
 
 
 def _part(
