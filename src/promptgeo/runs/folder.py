@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
-from promptgeo.config.paths import user_path
+from promptgeo.config.paths import as_text, user_path
 from promptgeo.config.schema import sections
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE, METRICS
@@ -39,7 +39,7 @@ PROMPTS = ("none", "initial", "final", "best")
 FORMAT = 1
 """Of run.json. A later one may mean something else by the same fields."""
 LARGEST = 64 * 2**20
-"""Bytes of a run.json. Confusion matrices are the most of it: 1,000 labels come to 40 MB."""
+"""Bytes of a run.json or a result.json. Confusion matrices are the most of it: 1,000 labels come to 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,23 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def discard(path: Path) -> None:
-    """Delete a temporary folder with all in it; of a link, the link alone."""
-    if path.is_symlink():
-        path.unlink()
-    else:
+    """Delete what lies at a temporary name: a folder with all in it; of a link, the link alone."""
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_bounded(path: Path) -> bytes:
+    """The content of a JSON file. Raises OSError, and ValueError for what is no file, or has over LARGEST bytes."""
+    # Not opened before it is known to be a file: a pipe would wait for its other end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a file")
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MB")
+    return content
 
 
 class DamagedRun(UserError):
@@ -141,14 +153,7 @@ class DamagedRun(UserError):
 def _read_info(path: Path, verify: bool) -> dict[str, Any]:
     """What run.json says, every field that a table of runs is made of among it. Raises DamagedRun for anything else."""
     try:
-        # Not opened before it is known to be a file: a pipe would wait for its other end.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DamagedRun(f"{path}: is not a file")
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise DamagedRun(f"{path}: is larger than {LARGEST >> 20} MB, which no run needs")
-        info = json.loads(content.decode())
+        info = json.loads(read_bounded(path).decode())
         json.dumps(info, ensure_ascii=False).encode()  # half of a character, written as an escape, cannot be shown
         digest = own_digest(info) if isinstance(info, dict) else None
     except FileNotFoundError as error:
@@ -360,7 +365,7 @@ class Run:
             },
             "majority": results.get("labels", {}).get("majority"),
             "data": (self.info.get("fingerprints", {}).get("data") or "").removeprefix("sha256:")[:8] or None,
-            "folder": str(self.folder),
+            "folder": as_text(self.folder),
         }
 
 

@@ -7,7 +7,9 @@ Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from promptgeo.config.paths import conf_dir, slug, user_path
+from promptgeo.config.paths import as_text, conf_dir, require_short, slug, user_path
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import FORMAT, Trained, discard, find_runs, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
@@ -74,16 +76,23 @@ def import_prompts(
 
 
 def _write(out: Path, ready: Sequence[_Ready]) -> None:
-    new = out.with_name(f".{out.name}.new")
+    place = Path(os.path.realpath(out))  # of a link, the folder that it names
+    new = place.with_name(f".{place.name}.new")
+    for run in ready:
+        require_short(new / run.folder / ".prompts.safetensors.tmp", f"--out {out}"[:80])
     try:
         discard(new)  # of a process that was killed
         for run in ready:
             write_run(new / run.folder, run.header, run.trained)
-        new.replace(out)
+        new.replace(place)
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{run.row.where}: what is known of it holds half a character ({half}); take it out") from error
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
-        discard(new)
+        with suppress(OSError):
+            discard(new)
 
 
 def _prompts(files: Sequence[Path], table: Path, rows: Sequence[TableRow]) -> list[tuple[PromptFile, Prompt]]:
@@ -158,7 +167,7 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
         "versions": {"promptgeo": version("promptgeo")},
         "fingerprints": {"model": None, "data": None},
         "examples": {},
-        "imported": {"file": file.path.name, "table": row.table.name, "line": row.line},
+        "imported": {"file": as_text(file.path.name), "table": as_text(row.table.name), "line": row.line},
     }
     parts = [config["model"]["name"] or "imported", config["task"]["name"], config["init"]["name"]]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]

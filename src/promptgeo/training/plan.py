@@ -6,7 +6,9 @@ Shapes: P prompt tokens, d width.
 import importlib.metadata
 import os
 import platform
+import stat
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 
 from promptgeo.config.identity import derived_seeds
+from promptgeo.config.paths import require_short
 from promptgeo.config.schema import Optimizer, RunConfig, to_dict
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.data.row import Row
@@ -25,7 +28,7 @@ from promptgeo.evaluation.text_checks import check_texts
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
-from promptgeo.runs.folder import FORMAT, Run
+from promptgeo.runs.folder import FILES, FORMAT, Run
 from promptgeo.training.cell import Cell
 from promptgeo.training.inits import initial_prompt
 from promptgeo.training.lock import CLAIMS
@@ -122,7 +125,6 @@ def plan(cell: Cell) -> Plan:
 
 
 def _require_possible_folder(cell: Cell) -> None:
-    require_folder_free(cell)
     require_writable(Path(cell.config.outputs))
     require_writable(cell.folder.parent, "name")
     for other in cell.folder.parent.glob(f"*-{cell.id[:8]}"):
@@ -133,41 +135,47 @@ def _require_possible_folder(cell: Cell) -> None:
             )
 
 
-FOLDERS = ("", ".hydra", "state")
-"""Of a run; below outputs/<name>/<run>."""
 LOGS = ("train.log", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
-"""Hydra writes them through links; what promptgeo writes replaces a link."""
-LONGEST = ("/.hydra/overrides.yaml", "/state/.state.safetensors.tmp")
+"""Hydra would write them through a link."""
+REPLACED = ("run.json", *FILES, "state/state.safetensors")
+"""What promptgeo writes takes the place of a link."""
 
 
 def require_folder_free(cell: Cell) -> None:
-    """Raises UserError where the run's folder cannot be made, or something in its place is no folder of a run's own.
+    """Raises UserError where the run's folder cannot be made, or something in its place is not a run's own.
 
     outputs and outputs/<name> may be links; nothing below may.
     """
     folder = cell.folder
-    _require_short(folder)
-    for place in (folder / name for name in FOLDERS):
-        if place.is_symlink() or (os.path.lexists(place) and not place.is_dir()):
-            what = "a link" if place.is_symlink() else "a file"
-            raise UserError(f"{place}: is {what}, and a folder of the run's own is needed; move it away")
-    for place in (*(folder / name for name in LOGS), folder.parent / "multirun.yaml", folder.parent / CLAIMS):
-        if place.is_symlink() or (os.path.lexists(place) and not place.is_file()):
-            raise UserError(f"{place}: is a link or no file, and would be written to; move it away")
-
-
-def _require_short(folder: Path) -> None:
-    """Raises UserError where the file system takes no such name or path."""
-    longest = max(len(os.fsencode(folder.absolute())) + len(name) for name in LONGEST)
     if len(os.fsencode(folder.name)) > 255:
         raise UserError(
             f"{folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
             "shorten model.name, task.name or init.name"
         )
-    if long := next((part for part in folder.parts if len(os.fsencode(part)) > 255), None):
-        raise UserError(f"outputs: {long[:60]}...: is longer than the 255 bytes that a file system allows a name")
-    if longest >= 4096:
-        raise UserError(f"outputs={str(folder)[:60]}...: paths of files would have {longest} bytes, of 4,095 possible")
+    require_short(folder / "state" / ".state.safetensors.tmp", "outputs")
+    _require(("a file",), folder.parent / "multirun.yaml", folder.parent / CLAIMS)
+    _require(("a folder",), folder)
+    if not folder.exists():
+        return
+    _require(("a folder",), folder / ".hydra", folder / "state")
+    _require(("a file",), *(folder / name for name in LOGS))
+    written = [folder / name for name in REPLACED]
+    _require(
+        ("a file", "a link", "a pipe or a device"), *written, *(path.with_name(f".{path.name}.tmp") for path in written)
+    )
+
+
+def _require(kinds: Sequence[str], *places: Path) -> None:
+    """Raises UserError for a place where something else lies than these."""
+    for place in places:
+        try:
+            mode = place.lstat().st_mode
+        except OSError:
+            continue  # nothing; whether something can be made there, require_writable finds
+        known = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+        kind = known.get(stat.S_IFMT(mode), "a pipe or a device")
+        if kind not in kinds:
+            raise UserError(f"{place}: is {kind}, and {kinds[0]} of the run's own is to be written there; move it away")
 
 
 def _is_run(folder: Path, run_id: str) -> bool:
