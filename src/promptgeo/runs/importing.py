@@ -19,7 +19,7 @@ import numpy as np
 
 from promptgeo.config.paths import as_text, conf_dir, require_short, slug, user_path
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import FORMAT, Trained, discard, find_runs, write_run
+from promptgeo.runs.folder import FORMAT, Run, Trained, discard, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
 from promptgeo.runs.prompt_table import TableRow, read_table
 
@@ -64,7 +64,7 @@ def import_prompts(
     _require_distinct(ready)
     folders = [out / run.folder for run in ready]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        present = {run.id for run in find_runs(out)[0]} if out.is_dir() else set()
+        present = {run.id for run in map(_read, folders) if run is not None}
         if present >= {run.header["id"] for run in ready}:
             return folders
         raise UserError(
@@ -73,6 +73,14 @@ def import_prompts(
         )
     _write(out, ready)
     return folders
+
+
+def _read(folder: Path) -> Run | None:
+    """The undamaged run that lies there; None where there is none."""
+    try:
+        return Run.load(folder)
+    except UserError:
+        return None
 
 
 def _write(out: Path, ready: Sequence[_Ready]) -> None:

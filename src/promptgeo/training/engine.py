@@ -91,7 +91,7 @@ def _train(cells: Sequence[Cell]) -> dict[str, str]:
 def finished_run(cell: Cell) -> Run | None:
     """The finished run of this cell, if there is one (completed or diverged, undamaged) and it is to be kept."""
     folder = cell.folder
-    require_folder_free(cell)
+    require_folder_free(folder)
     if cell.config.overwrite or not (folder / "run.json").exists():
         return None
     try:

@@ -141,12 +141,11 @@ REPLACED = ("run.json", *FILES, "state/state.safetensors")
 """What promptgeo writes takes the place of a link."""
 
 
-def require_folder_free(cell: Cell) -> None:
-    """Raises UserError where the run's folder cannot be made, or something in its place is not a run's own.
+def require_folder_free(folder: Path) -> None:
+    """Raises UserError where a run's folder cannot be made, or something in its place is not a run's own.
 
     outputs and outputs/<name> may be links; nothing below may.
     """
-    folder = cell.folder
     if len(os.fsencode(folder.name)) > 255:
         raise UserError(
             f"{folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
