@@ -62,7 +62,7 @@ def run_analyses(
         notify(f"left out: {line}")
     out = _results_folder(config.out, folders)
     for analysis in analyses:
-        _check_folder(out / analysis.name)
+        check_replaceable(out / analysis.name)
     command = _Command(config, runs, left_out, out, notify)
     answers = []
     for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
@@ -172,8 +172,9 @@ class _Command:
 
     def _result(self, analysis: Analysis, group: Alike, variant: Variant) -> Result:
         models = frozenset(
-            (run.info["fingerprints"]["model"], run.info["config"]["model"]["name_or_path"], run.info["precision"])
+            (fingerprints.get("model"), run.info["config"]["model"].get("name_or_path"), run.info.get("precision"))
             for run in group.runs.runs or []
+            for fingerprints in [run.info.get("fingerprints", {})]
         )
         materials = self.materials.setdefault(models, Materials(group.runs, self.config))
         given = materials.given_to(analysis.declared) | variant
@@ -232,17 +233,10 @@ def _run_folders(runs: Any) -> list[str]:
 
 def _results_folder(out: str | None, folders: Sequence[str]) -> Path:
     if out:
-        return Path(out)
+        return user_path(out, "out")
     if len(folders) > 1:
         raise UserError("runs: several folders have no place in common for their results; name one with out=<folder>")
     return user_path(folders[0], "runs") / "analysis"
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises UserError for a folder with something else in it than what an analysis writes, or below a file."""
-    if file := next((place for place in folder.parents if place.is_file()), None):
-        raise UserError(f"out={folder.parent}: {file} is a file; name a folder")
-    check_replaceable(folder)
 
 
 def _check_claims(analysis: Analysis, result: Result) -> None:

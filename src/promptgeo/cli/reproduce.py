@@ -10,6 +10,7 @@ results of analyses are cached, so the same command goes on where it was stopped
 
 import json
 import logging
+import os
 import sys
 import textwrap
 import time
@@ -137,7 +138,7 @@ def _close_log_files(handlers: Sequence[logging.Handler]) -> None:
 
 def _todo(cells: "Sequence[Cell]") -> int:
     """How many runs of the grid are not finished. Damaged ones are training's to refuse."""
-    return sum(cell.config.overwrite or not (cell.folder / "run.json").exists() for cell in cells)
+    return sum(cell.config.overwrite or not os.path.exists(cell.folder / "run.json") for cell in cells)
 
 
 def _folders(cells: "Sequence[Cell]") -> list[Path]:

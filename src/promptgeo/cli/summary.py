@@ -25,7 +25,7 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
     """
     from rich.table import Table
 
-    frame = table_of(runs).table.assign(split=[run.info["results"]["split"] for run in runs])
+    frame = table_of(runs).table.assign(split=[str(run.info["results"].get("split")) for run in runs])
     keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
     keys += [column for column in frame if UNLIKE in column]  # a mean over seeds is of runs that differ in nothing else
     if not any(key.startswith("task.") for key in keys) and frame.groupby("task")["data"].nunique().max() > 1:
@@ -94,12 +94,12 @@ def recommendation(runs: Sequence[Run]) -> list[str]:
     """
     import pandas as pd
 
-    validated = [run for run in runs if run.info["results"]["split"] == "validation"]
+    validated = [run for run in runs if run.info["results"].get("split") == "validation"]
     in_units = all(run.info["config"]["optimizer"].get("lr_in_embedding_units") is not None for run in validated)
     key = "lr_in_embedding_units" if in_units else "lr"
     rows = [
         run.row()
-        | {"final_loss": run.info["results"]["loss"].get("final")}
+        | {"final_loss": run.info["results"].get("loss", {}).get("final")}
         | ({"lr": run.info["config"]["optimizer"][key]} if in_units else {})
         for run in validated
     ]

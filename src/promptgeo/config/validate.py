@@ -1,5 +1,6 @@
 """What values are possible? Checks what the schema's types cannot express, before anything is loaded."""
 
+import json
 import math
 import os
 import re
@@ -41,6 +42,8 @@ def validate(config: RunConfig) -> None:
     for key, value in flatten(asdict(config)).items():
         if isinstance(value, float):
             require(math.isfinite(value), key, value, "a finite number")
+        elif isinstance(value, str | list):
+            _validate_text(key, value)
     _validate_whole_numbers(config)
     require(0 < config.init.scale <= LARGEST, "init.scale", config.init.scale, "greater than 0, at most 1e30")
     _validate_optimizer(config.optimizer)
@@ -62,6 +65,15 @@ def validate(config: RunConfig) -> None:
     _validate_regulariser(config)
     _validate_template(config.template)
     _validate_init(config.init)
+
+
+def _validate_text(key: str, value: str | list[Any]) -> None:
+    """YAML can write half a character, which neither a file nor a tokenizer takes."""
+    try:
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{key}: holds half a character (a lone surrogate, {half}); take it out") from error
 
 
 def _validate_whole_numbers(config: RunConfig) -> None:
@@ -166,6 +178,8 @@ def _validate_folders(config: RunConfig) -> None:
     name = PurePath(config.name)
     below = bool(name.parts) and not name.is_absolute() and ".." not in name.parts
     require(below, "name", config.name, "a folder name below outputs/")
+    for key in ("name", "outputs"):
+        require("\0" not in getattr(config, key), key, ascii(getattr(config, key)), "without a null character")
     short = all(len(os.fsencode(part)) <= 255 for part in name.parts)
     require(short, "name", f"{config.name[:60]}...", "at most 255 bytes long: no file system allows more")
     wanted = "a folder, written out (a shell expands ~ only where nothing quotes it)"

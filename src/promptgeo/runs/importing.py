@@ -8,8 +8,9 @@ Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 import hashlib
 import itertools
 import json
-import shutil
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from promptgeo.config.paths import conf_dir, slug, user_path
+from promptgeo.config.paths import as_text, conf_dir, require_short, slug, user_path
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import Trained, find_runs, write_run
+from promptgeo.runs.folder import FORMAT, Run, Trained, discard, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
 from promptgeo.runs.prompt_table import TableRow, read_table, unused_columns
 
@@ -71,7 +72,7 @@ def import_prompts(
     _require_distinct(ready)
     folders, notes = [out / run.folder for run in ready], _notes(table, rows, [file for file, _ in prompts])
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        present = {run.id for run in find_runs(out)[0]} if out.is_dir() else set()
+        present = {run.id for run in map(_read, folders) if run is not None}
         if present >= {run.header["id"] for run in ready}:
             return folders, notes
         raise UserError(
@@ -95,17 +96,32 @@ def _notes(table: Path, rows: Sequence[TableRow], files: Sequence[PromptFile]) -
     return [*notes, *([f"not used: {', '.join(unused)} (columns of {table})"] if unused else [])]
 
 
-def _write(out: Path, ready: Sequence[_Ready]) -> None:
-    new = out.with_name(f".{out.name}.new")
+def _read(folder: Path) -> Run | None:
+    """The undamaged run that lies there; None where there is none."""
     try:
-        shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+        return Run.load(folder)
+    except UserError:
+        return None
+
+
+def _write(out: Path, ready: Sequence[_Ready]) -> None:
+    place = Path(os.path.realpath(out))  # of a link, the folder that it names
+    new = place.with_name(f".{place.name}.new")
+    for run in ready:
+        require_short(new / run.folder / ".prompts.safetensors.tmp", f"--out {out}"[:80])
+    try:
+        discard(new)  # of a process that was killed
         for run in ready:
             write_run(new / run.folder, run.header, run.trained)
-        new.replace(out)
+        new.replace(place)
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{run.row.where}: what is known of it holds half a character ({half}); take it out") from error
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            discard(new)
 
 
 def _prompts(
@@ -175,7 +191,7 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
     if file.is_adapter:  # after the id, which earlier imports have too
         config["template"]["bos"] = "after_prompt"
     header = {
-        "format": 1,
+        "format": FORMAT,
         "id": run_id,
         "config": config,
         "precision": None,
@@ -184,7 +200,8 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
         "versions": {"promptgeo": version("promptgeo")},
         "fingerprints": {"model": None, "data": None},
         "examples": {},
-        "imported": {"file": file.path.name, "table": row.table.name, "line": row.line} | _not_imported(file),
+        "imported": {"file": as_text(file.path.name), "table": as_text(row.table.name), "line": row.line}
+        | _not_imported(file),
     }
     parts = [config["model"]["name"] or "imported", config["task"]["name"], config["init"]["name"]]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]

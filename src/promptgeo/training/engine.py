@@ -20,7 +20,7 @@ from promptgeo.training.interruption import Interrupted, interruptible
 from promptgeo.training.lock import HELD, claimed
 from promptgeo.training.loggers import RunLoggers
 from promptgeo.training.packs import default_slots, packs
-from promptgeo.training.plan import Plan, plan
+from promptgeo.training.plan import Plan, plan, require_folder_free
 from promptgeo.training.progress import Report, Reporter, SweepView, Workload, silent
 from promptgeo.training.queue import SUBMITTED
 from promptgeo.training.run_state import discard_state, saved_step
@@ -95,6 +95,7 @@ def _train(cells: Sequence[Cell]) -> dict[str, str]:
 def finished_run(cell: Cell) -> Run | None:
     """The finished run of this cell, if there is one (completed or diverged, undamaged) and it is to be kept."""
     folder = cell.folder
+    require_folder_free(folder)
     if cell.config.overwrite or not (folder / "run.json").exists():
         return None
     try:

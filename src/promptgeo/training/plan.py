@@ -4,10 +4,11 @@ Shapes: P prompt tokens, d width.
 """
 
 import importlib.metadata
-import json
 import os
 import platform
+import stat
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from promptgeo.config.identity import derived_seeds
+from promptgeo.config.paths import require_short
 from promptgeo.config.schema import Optimizer, RunConfig, to_dict
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.data.row import Row
@@ -26,8 +28,10 @@ from promptgeo.evaluation.text_checks import check_texts
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
+from promptgeo.runs.folder import FILES, FORMAT, Run
 from promptgeo.training.cell import Cell
 from promptgeo.training.inits import initial_prompt
+from promptgeo.training.lock import CLAIMS
 from promptgeo.training.wayward import HeldTo, held_to
 
 
@@ -80,7 +84,7 @@ class Plan:
         """What run.json says of the run before its results."""
         partners = [run_id for run_id in self.cell.coupled if run_id != self.id]
         return {
-            "format": 1,
+            "format": FORMAT,
             "id": self.id,
             "config": to_dict(self.config),
             "precision": self.cell.precision,
@@ -123,11 +127,6 @@ def plan(cell: Cell) -> Plan:
 def _require_possible_folder(cell: Cell) -> None:
     require_writable(Path(cell.config.outputs))
     require_writable(cell.folder.parent, "name")
-    if len(os.fsencode(cell.folder.name)) > 255:
-        raise UserError(
-            f"{cell.folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
-            "shorten model.name, task.name or init.name"
-        )
     for other in cell.folder.parent.glob(f"*-{cell.id[:8]}"):
         if other != cell.folder and _is_run(other, cell.id):
             raise UserError(
@@ -136,10 +135,52 @@ def _require_possible_folder(cell: Cell) -> None:
             )
 
 
+LOGS = ("train.log", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
+"""Hydra would write them through a link."""
+REPLACED = ("run.json", *FILES, "state/state.safetensors")
+"""What promptgeo writes takes the place of a link."""
+
+
+def require_folder_free(folder: Path) -> None:
+    """Raises UserError where a run's folder cannot be made, or something in its place is not a run's own.
+
+    outputs and outputs/<name> may be links; nothing below may.
+    """
+    if len(os.fsencode(folder.name)) > 255:
+        raise UserError(
+            f"{folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
+            "shorten model.name, task.name or init.name"
+        )
+    require_short(folder / "state" / ".state.safetensors.tmp", "outputs")
+    _require(("a file",), folder.parent / "multirun.yaml", folder.parent / CLAIMS)
+    _require(("a folder",), folder)
+    if not folder.exists():
+        return
+    _require(("a folder",), folder / ".hydra", folder / "state")
+    _require(("a file",), *(folder / name for name in LOGS))
+    written = [folder / name for name in REPLACED]
+    _require(
+        ("a file", "a link", "a pipe or a device"), *written, *(path.with_name(f".{path.name}.tmp") for path in written)
+    )
+
+
+def _require(kinds: Sequence[str], *places: Path) -> None:
+    """Raises UserError for a place where something else lies than these."""
+    for place in places:
+        try:
+            mode = place.lstat().st_mode
+        except OSError:
+            continue  # nothing; whether something can be made there, require_writable finds
+        known = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+        kind = known.get(stat.S_IFMT(mode), "a pipe or a device")
+        if kind not in kinds:
+            raise UserError(f"{place}: is {kind}, and {kinds[0]} of the run's own is to be written there; move it away")
+
+
 def _is_run(folder: Path, run_id: str) -> bool:
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("id") == run_id
-    except (OSError, ValueError, AttributeError):
+        return Run.load(folder, verify=False).id == run_id
+    except UserError:
         return False  # what is damaged is no run
 
 
@@ -175,7 +216,9 @@ def _require_examples(config: RunConfig, task: Task) -> None:
 
 def require_writable(folder: Path, key: str = "outputs") -> None:
     """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    existing = next(
+        p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p)
+    )  # also a broken link
     try:
         # Permission bits say too little: root may write anywhere, and a mount may be read-only.
         with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):

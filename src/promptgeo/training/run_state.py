@@ -276,6 +276,8 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorE
 
 def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What RunState.save wrote there, whole. Raises one of _UNREADABLE for anything else."""
+    if not path.is_file():
+        raise FileNotFoundError(path)  # a pipe would wait for its other end
     with safetensors.safe_open(path, "pt") as stream:
         run, checksum = stream.metadata()["run"], stream.metadata()["sha256"]
         names = stream.keys()
