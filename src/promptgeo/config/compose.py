@@ -24,7 +24,6 @@ from promptgeo.config.explain import config_errors, unknown_key, unknown_option
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
 from promptgeo.config.schema import (
     DEFAULT_RATE,
-    InitKind,
     Regulariser,
     RegulariserKind,
     RunConfig,
@@ -115,12 +114,16 @@ def with_coupled_seeds(config: RunConfig) -> RunConfig:
 
 
 def _with_wayward_text(config: RunConfig) -> RunConfig:
-    """The text that a wayward prompt is held to, where none is named; init=text without one starts from it too."""
+    """The text that a wayward prompt is held to, where none is named; an init without one is as long as it.
+
+    init=text starts from it; init=vocab without prompt.length from as many tokens of the vocabulary.
+    """
     regulariser, init = config.regulariser, config.init
     if regulariser.name is not RegulariserKind.wayward:
         return config
     text = config.task.text if regulariser.text is None else regulariser.text
-    if init.kind is InitKind.text and init.name == "text" and init.text is None:
+    as_long = init.name == "text" or (init.name == "vocab" and config.prompt.length is None)
+    if as_long and init.text is None:
         init = replace(init, text=text)
     return replace(config, init=init, regulariser=replace(regulariser, text=text))
 
