@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_log()
     with exit_statuses("finished analyses are kept, the same command makes the others"):
         answers = _answers(arguments)
-    lines = [line for answer in answers for line in findings(answer)]
-    if lines:
-        say("\n".join([EXPLORATORY, *lines]))
+        lines = [line for answer in answers for line in findings(answer)]
+        if lines:
+            say("\n".join([EXPLORATORY, *lines]))
     if any(answer.refused for answer in answers):
         sys.exit(1)
 

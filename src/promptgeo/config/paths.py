@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
@@ -98,6 +99,21 @@ def user_path(path: str, key: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{key}={path[:80]}: is no place that a file can be at ({error})") from error
     return expanded
+
+
+def require_writable(folder: Path, key: str = "outputs") -> None:
+    """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
+    existing = next(
+        p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p)
+    )  # also a broken link
+    try:
+        # Permission bits say too little: root may write anywhere, and a mount may be read-only.
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>"
+        ) from error
 
 
 class ByValue(tuple):
