@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Main = Callable[[Sequence[str]], None]
+LONGEST = 10.0
+"""Seconds that a command may take to refuse what it is given, or to stop."""
 TRACES = ("Traceback (most recent call last)", "Exception ignored in", "DeprecationWarning")
 
 
@@ -46,6 +49,23 @@ class Ended:
         return found
 
 
+@dataclass(frozen=True)
+class Tried:
+    """One attempt to break something."""
+
+    kind: str
+    what: str
+    problems: list[str]
+    """What is not as promised; empty where it held."""
+    seconds: float
+    output: str = ""
+    """What the commands said."""
+
+
+class Broken(Exception):
+    """Already what is to be disturbed does not work undisturbed."""
+
+
 def import_everything() -> None:
     """What commands import, so that no fork has to."""
     import pandas  # noqa: F401
@@ -61,24 +81,65 @@ def import_everything() -> None:
     import promptgeo.training.tuning  # noqa: F401
 
 
+class Running:
+    """A console entry point at work in `folder`, in a process and a process group of its own.
+
+    before: is called in the new process first.
+    """
+
+    def __init__(self, main: Main, line: Sequence[str], folder: Path, before: Callable[[], object] = lambda: None):
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as this is
+        self._start = time.monotonic()
+        self._status: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._process = os.fork()
+        if self._process == 0:
+            _be(main, line, folder, self._output.fileno(), before)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status is None:
+            self.signal(signal.SIGKILL)
+            self.over(60.0)
+        with contextlib.suppress(ProcessLookupError):  # what it started and left
+            os.killpg(self._process, signal.SIGKILL)
+        self._output.close()
+
+    def signal(self, number: int) -> None:
+        """To its whole process group, as a terminal and a batch system send it."""
+        os.killpg(self._process, number)
+
+    def over(self, seconds: float) -> bool:
+        """Wait at most that long; whether it has ended."""
+        until = time.monotonic() + seconds
+        while self._status is None:
+            ended, status = os.waitpid(self._process, os.WNOHANG)
+            if ended:
+                self._status = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > until:
+                return False
+            else:
+                time.sleep(0.005)
+        return True
+
+    def output(self) -> str:
+        """What it has said so far."""
+        return os.pread(self._output.fileno(), 10_000_000, 0).decode(errors="replace")
+
+    def so_far(self) -> Ended:
+        return Ended(self._status, self.output(), time.monotonic() - self._start)
+
+
 def run(
     main: Main, line: Sequence[str], folder: Path, limit: float = 120.0, before: Callable[[], object] = lambda: None
 ) -> Ended:
-    """Run a console entry point in `folder`.
-
-    limit: seconds after which it is killed. before: is called in the new process first.
-    """
-    with tempfile.TemporaryFile() as output:
-        start = time.monotonic()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        child = os.fork()
-        if child == 0:
-            _be(main, line, folder, output.fileno(), before)
-        status = _wait(child, start + limit)
-        seconds = time.monotonic() - start
-        output.seek(0)
-        return Ended(status, output.read().decode(errors="replace"), seconds)
+    """Run a console entry point in `folder` to its end, for `limit` seconds at most."""
+    with Running(main, line, folder, before) as running:
+        running.over(limit)
+        return running.so_far()
 
 
 def _be(main: Main, line: Sequence[str], folder: Path, output: int, before: Callable[[], object]) -> None:
@@ -86,6 +147,8 @@ def _be(main: Main, line: Sequence[str], folder: Path, output: int, before: Call
     status = 1
     try:
         os.setsid()
+        for number, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            signal.signal(number, handler)
         os.dup2(output, 1)
         os.dup2(output, 2)
         # Under pytest they are something else.
@@ -104,20 +167,6 @@ def _be(main: Main, line: Sequence[str], folder: Path, output: int, before: Call
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
-
-
-def _wait(child: int, until: float) -> int | None:
-    """The exit status, negative for a signal; None, and the process with all of its group killed, after `until`."""
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
-        time.sleep(0.01)
 
 
 def contents(*folders: Path) -> dict[str, str]:
@@ -140,3 +189,46 @@ def changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
     words = {(True, True): "changed", (True, False): "is gone", (False, True): "is new"}
     differing = [path for path in sorted(before | after) if before.get(path) != after.get(path)]
     return [f"{path} {words[path in before, path in after]}" for path in differing]
+
+
+def results(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file there, but for Hydra's and logs, without how long things took."""
+    found = {str(Path(path).relative_to(folder)): digest for path, digest in contents(folder).items()}
+    kept = {name: digest for name, digest in found.items() if not _is_notes(Path(name))}
+    return {name: _untimed(folder / name) or digest for name, digest in kept.items()}
+
+
+def _is_notes(path: Path) -> bool:
+    return ".hydra" in path.parts or path.suffix == ".log" or path.name == "multirun.yaml"
+
+
+def _untimed(path: Path) -> str | None:
+    """What stands for a file that says how long something took; None for any other, and for one that is not whole."""
+    if path.name == "report.html":
+        return "a whole page" if path.read_bytes().rstrip().endswith(b"</html>") else None
+    if path.name not in ("result.json", "training.json"):
+        return None
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if path.name == "training.json":
+        return "how long it took"
+    return repr({key: value for key, value in said.items() if key not in ("seconds", "sha256")})
+
+
+def lost(folder: Path, before: dict[str, str]) -> list[str]:
+    """Finished runs and results of analyses that lay there `before`, and now neither lie there nor newer ones."""
+    from promptgeo.analysis.result import read
+    from promptgeo.errors import UserError
+    from promptgeo.runs.folder import Run
+
+    readers: dict[str, Callable[[Path], object]] = {"run.json": Run.load, "result.json": read}
+    gone = []
+    for path in (folder / name for name in before):
+        try:
+            if path.name in readers:
+                readers[path.name](path.parent)
+        except (UserError, OSError) as error:
+            gone.append(f"lost: {error}")
+    return gone

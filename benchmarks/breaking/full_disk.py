@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from breaking.command import Main, changes, contents, run
+from breaking.command import Broken, Main, Tried, changes, contents, lost, results, run
 
 SMALL = (
     "task=present_past",
@@ -110,23 +110,13 @@ class Command:
     """Commands that make what it starts from."""
 
 
-@dataclass(frozen=True)
-class Tried:
-    """One disk that was full."""
-
-    what: str
-    problems: list[str]
-    seconds: float
-    output: str = ""
-
-
 def commands() -> list[Command]:
     from promptgeo.cli import analyze, reproduce, runs, train
 
     tasks = "task=present_past,country_capital"
     one, grid = (*SMALL, "init=cat"), (*SMALL[1:], tasks, "init=cat,dog", "-m")
     study = ("init_vs_task", "model=tiny", tasks, "init=cat,dog", *SMALL[1:])
-    analysis = ("runs=out/x", "analysis=[curves,mean_distances]")
+    analysis = ("runs=out/x", "analysis=[curves,mean_distances]", "of=prompt", "convention=corrected")
     imported = ("import", "prompts.npy", "--table", "table.csv", "--out", "out/imported")
     again = "overwrite=true"
     return [
@@ -135,7 +125,7 @@ def commands() -> list[Command]:
         Command("a run once more", train.main, (*one, again), ((train.main, one),)),
         Command("analyses", analyze.main, analysis, ((train.main, grid),)),
         Command("analyses once more", analyze.main, (*analysis, again), ((train.main, grid), (analyze.main, analysis))),
-        Command("a study", reproduce.main, study),
+        Command("a report", reproduce.main, study, ((reproduce.main, study),)),
         Command("an import", runs.main, imported),
     ]
 
@@ -147,7 +137,7 @@ def fill(command: Command, work: Path, most: int, chance: random.Random, error: 
     shutil.copytree(ready, whole)
     ended = run(command.main, command.line, whole, before=Disk(whole / "out", log=work / "writes").install)
     if ended.status != 0:
-        raise RuntimeError(f"{command.name}: ends with status {ended.status} on an empty disk:\n{ended.output}")
+        raise Broken(f"{command.name}: ends with status {ended.status} on an empty disk:\n{ended.output}")
     calls = (work / "writes").read_text(encoding="utf-8").splitlines()
     expected = results(whole)
     shutil.rmtree(whole)
@@ -168,50 +158,24 @@ def make_ready(command: Command, folder: Path) -> None:
     for main, line in command.needs:
         ended = run(main, line, folder)
         if ended.status != 0:
-            raise RuntimeError(f"{' '.join(line)}: ends with status {ended.status}:\n{ended.output}")
-
-
-def results(folder: Path) -> dict[str, str]:
-    """What lies there, but for what holds a clock time or a path: Hydra's files, logs, how long things took."""
-    timed = ("result.json", "report.html", "training.json")
-    return {
-        str(Path(path).relative_to(folder)): "there" if path.endswith(timed) else digest
-        for path, digest in contents(folder).items()
-        if ".hydra" not in path and not path.endswith((".log", "multirun.yaml"))
-    }
+            raise Broken(f"{' '.join(line)}: ends with status {ended.status}:\n{ended.output}")
 
 
 def _try(command: Command, place: Path, n: int, error: int, call: str, expected: dict[str, str]) -> Tried:
-    out = place / "out"
-    before = contents(place)
-    kept = {path: digest for path, digest in before.items() if not Path(path).is_relative_to(out)}
-    full = run(command.main, command.line, place, before=Disk(out, n, error).install)
+    before, beside = results(place), _beside(place)
+    full = run(command.main, command.line, place, before=Disk(place / "out", n, error).install)
     problems = full.problems((1, 2))
     if full.status == 0 and not changes(expected, results(place)):
         problems = []  # it did without
-    after = {path: digest for path, digest in contents(place).items() if not Path(path).is_relative_to(out)}
-    problems += changes(kept, after)
-    problems += [f"lost: {lost}" for lost in _lost(place, before)]
+    problems += changes(beside, _beside(place))
+    problems += lost(place, before)
     again = run(command.main, command.line, place)
     problems += [f"with room: {problem}" for problem in again.problems((0,))]
     problems += [f"with room: {change}" for change in changes(expected, results(place))]
     what = f"{command.name}, full from write {n} on ({call})"
-    return Tried(what, problems, full.seconds, full.output + "\n-- with room --\n" + again.output if problems else "")
+    return Tried("full disks", what, problems, full.seconds, f"{full.output}\n-- with room --\n{again.output}")
 
 
-def _lost(place: Path, before: dict[str, str]) -> list[str]:
-    """Finished runs and results of analyses that lay there before, and now neither lie there nor newer ones."""
-    from promptgeo.analysis.result import read
-    from promptgeo.errors import UserError
-    from promptgeo.runs.folder import Run
-
-    lost = []
-    for path in map(Path, before):
-        reader = {"run.json": Run.load, "result.json": read}.get(path.name)
-        if reader is None:
-            continue
-        try:
-            reader(path.parent)
-        except (UserError, OSError) as error:
-            lost.append(str(error))
-    return lost
+def _beside(place: Path) -> dict[str, str]:
+    """All that does not lie in the folder for outputs."""
+    return {path: digest for path, digest in contents(place).items() if not Path(path).is_relative_to(place / "out")}
