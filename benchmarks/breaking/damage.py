@@ -93,7 +93,7 @@ def _make(folder: Path, small: bool) -> None:
 
     from promptgeo.cli import analyze, reproduce, runs, train
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     np.save(folder / "prompts.npy", np.arange(32, dtype=np.float32).reshape(2, 2, 8))
     (folder / "table.csv").write_text("task,init,seed\na,cat,0\nb,cat,0\n", encoding="utf-8")
     imported = ("import", "prompts.npy", "--table", "table.csv", "--out", "out/imported")

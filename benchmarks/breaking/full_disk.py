@@ -9,6 +9,7 @@ import io
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ SMALL = (
     "outputs=out",
     "name=x",
 )
+
+SMALL_DISKS = 3
+"""Of each command, where disks can be mounted."""
 
 
 class Disk:
@@ -130,23 +134,71 @@ def commands() -> list[Command]:
     ]
 
 
-def fill(command: Command, work: Path, most: int, chance: random.Random, error: int = errno.ENOSPC) -> Iterator[Tried]:
-    """Try the command on disks that are full from the n-th write on, for every n, or for `most` of them by chance."""
-    ready, whole = work / "ready", work / "whole"
+def fill(work: Path, most: int, small: bool, chance: random.Random) -> Iterator[Tried]:
+    """Every command on disks that are full, read-only, and of a few kilobytes. most: attempts of each command's writes.
+
+    small: an import and a run alone.
+    """
+    for command in commands():
+        if not small or command.name in ("a run", "an import"):
+            folder = work / command.name.replace(" ", "-")
+            yield from _each_write(command, folder, most, chance)
+            if not small:
+                yield from _small_disks(command, folder, chance)
+            shutil.rmtree(folder)
+
+
+def _each_write(command: Command, work: Path, most: int, chance: random.Random) -> Iterator[Tried]:
+    """Disks that are full from the n-th write on, for every n, or for `most` of them by chance; a read-only one."""
+    ready, whole, place = work / "ready", work / "whole", work / "full"
     make_ready(command, ready)
     shutil.copytree(ready, whole)
     ended = run(command.main, command.line, whole, before=Disk(whole / "out", log=work / "writes").install)
     if ended.status != 0:
         raise Broken(f"{command.name}: ends with status {ended.status} on an empty disk:\n{ended.output}")
     calls = (work / "writes").read_text(encoding="utf-8").splitlines()
-    expected = results(whole)
-    shutil.rmtree(whole)
-    every = range(1, len(calls) + 1)
-    for n in every if len(every) <= most else sorted(chance.sample(every, most)):
-        place = work / "full"
+    expected, size = results(whole), range(1, len(calls) + 1)
+    for n in size if len(size) <= most else sorted(chance.sample(size, most)):
         shutil.copytree(ready, place)
-        yield _try(command, place, n, error, calls[n - 1], expected)
+        what = f"{command.name}, full from write {n} of {len(size)} on ({calls[n - 1]})"
+        yield _try(command, place, Disk(place / "out", n), what, expected)
         shutil.rmtree(place)
+    shutil.copytree(ready, place)
+    yield _try(command, place, Disk(place / "out", 1, errno.EROFS), f"{command.name}, read-only", expected)
+    shutil.rmtree(place)
+
+
+def _small_disks(command: Command, work: Path, chance: random.Random) -> Iterator[Tried]:
+    """Disks that are too small, where this user may mount some."""
+    place, ready, expected = work / "small", work / "ready", results(work / "whole")
+    sizes = [
+        sum(file.stat().st_blocks // 2 for file in (work / name / "out").rglob("*")) for name in ("ready", "whole")
+    ]
+    for _ in range(SMALL_DISKS):
+        kilobytes = chance.randrange(sizes[0] + 8, max(sizes) + 16, 4)
+        shutil.copytree(ready, place)
+        shutil.move(place / "out", place / "kept")
+        (place / "out").mkdir()
+        if not _mounted(place / "out", f"size={max(sizes) + 4096}k"):
+            shutil.rmtree(place)
+            return
+        try:
+            shutil.copytree(place / "kept", place / "out", dirs_exist_ok=True)
+            shutil.rmtree(place / "kept")
+            _mounted(place / "out", f"remount,size={kilobytes}k")
+            what = f"{command.name}, on a disk of {kilobytes} kB"
+            yield _try(command, place, None, what, expected, lambda: _mounted(place / "out", "remount,size=64m"))
+        finally:
+            subprocess.run(["umount", place / "out"], check=False)
+        shutil.rmtree(place)
+
+
+def _mounted(folder: Path, options: str) -> bool:
+    try:
+        given = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        return subprocess.run(given, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def make_ready(command: Command, folder: Path) -> None:
@@ -161,18 +213,26 @@ def make_ready(command: Command, folder: Path) -> None:
             raise Broken(f"{' '.join(line)}: ends with status {ended.status}:\n{ended.output}")
 
 
-def _try(command: Command, place: Path, n: int, error: int, call: str, expected: dict[str, str]) -> Tried:
+def _try(
+    command: Command,
+    place: Path,
+    disk: Disk | None,
+    what: str,
+    expected: dict[str, str],
+    make_room: Callable[[], object] = lambda: None,
+) -> Tried:
     before, beside = results(place), _beside(place)
-    full = run(command.main, command.line, place, before=Disk(place / "out", n, error).install)
-    problems = full.problems((1, 2))
-    if full.status == 0 and not changes(expected, results(place)):
-        problems = []  # it did without
+    full = run(command.main, command.line, place, before=disk.install if disk else lambda: None)
+    if full.status == 0:  # all of it could be written: what could not is not needed
+        problems = [f"status 0: {change}" for change in changes(expected, results(place))]
+    else:
+        problems = full.problems((1, 2))
     problems += changes(beside, _beside(place))
     problems += lost(place, before)
+    make_room()
     again = run(command.main, command.line, place)
     problems += [f"with room: {problem}" for problem in again.problems((0,))]
     problems += [f"with room: {change}" for change in changes(expected, results(place))]
-    what = f"{command.name}, full from write {n} on ({call})"
     return Tried("full disks", what, problems, full.seconds, f"{full.output}\n-- with room --\n{again.output}")
 
 

@@ -52,10 +52,8 @@ def try_inputs(work: Path, inputs: Sequence[Input]) -> Iterator[Tried]:
         shutil.copytree(ready, place, symlinks=True)
         each.prepare(place)
         before, beside = results(place / "out"), _beside(place)
-        ended = run(each.main, each.line, place, 2 * each.limit, lambda each=each: (_bounded(), each.before()))
+        ended = run(each.main, each.line, place, each.limit, lambda each=each: (_bounded(), each.before()))
         problems = ended.problems(each.statuses)
-        if ended.status is not None and ended.seconds > each.limit:
-            problems.append(f"takes {ended.seconds:.0f} s")
         if "\x1b" in ended.output:
             problems.append("an escape code is sent")
         problems += changes(beside, _beside(place))

@@ -110,7 +110,7 @@ def _scene(scene: Scene, signals: list[int], work: Path, chance: random.Random) 
             ended = running.over(chance.uniform(0, undisturbed.seconds))
             if not ended:
                 running.signal(number)
-                running.over(LONGEST)
+                running.over_in_time(LONGEST)
             how = running.so_far()
         if ended:  # before the signal came
             too_late += 1
@@ -144,7 +144,7 @@ def _undisturbed(scene: Scene, work: Path) -> Undisturbed:
         while not scene.begun(folder, running.output()) and not running.over(0.02):
             pass
         begun = running.so_far().seconds
-        running.over(600.0)
+        running.over_in_time(600.0)
         how = running.so_far()
     if how.status != 0:
         raise Broken(f"{scene.name}: ends with status {how.status} undisturbed:\n{how.output}")
