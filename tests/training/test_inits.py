@@ -251,11 +251,11 @@ def finished(folder, arrays: dict[str, np.ndarray], model: str) -> str:
         steps=np.array([5, 10]),
         metrics=[],
         predictions=[],
-        results={},
+        results={"prompt_length": 3, "steps": 10, "n": 1, "accuracy": {}},
     )
-    write_run(
-        folder, {"id": "x", "config": {"model": {"name": "elsewhere"}}, "fingerprints": {"model": model}}, trained
-    )
+    config = {section: {"name": "elsewhere"} for section in ("model", "task", "init", "template")}
+    config |= {"optimizer": {"lr": 0.1}, "seed": 0}
+    write_run(folder, {"id": "x", "config": config, "fingerprints": {"model": model}}, trained)
     return str(folder)
 
 

@@ -158,31 +158,6 @@ def wait_for(condition, process: subprocess.Popen, seconds: int = 60) -> None:
 
 
 @pytest.mark.long
-def test_three_kills_change_no_byte():
-    benchmark = Path(__file__).parents[2] / "benchmarks" / "kills.py"
-    outcome = subprocess.run(
-        [
-            sys.executable,
-            benchmark,
-            "--kills",
-            "3",
-            "seed=0,1",
-            "task=country_capital",
-            "init=cat",
-            "training.epochs=2",
-            "task.split.max_train=64",
-            "task.split.max_test=2",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert json.loads(outcome.stdout)["identical"] is True
-
-
-@pytest.mark.long
 def test_processes_share_the_runs_and_give_the_same_bytes(cli, model):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
     assert cli(*line, "outputs=one").status == 0

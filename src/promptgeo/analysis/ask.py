@@ -16,7 +16,8 @@ from promptgeo.analysis.result import DamagedResult, Outcome, Result, Stored, ch
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
-from promptgeo.config.paths import user_path
+from promptgeo.config.explain import refusal
+from promptgeo.config.paths import require_writable, user_path
 from promptgeo.errors import UserError
 from promptgeo.runs.alike import Alike, alike
 from promptgeo.runs.folder import Run, find_runs
@@ -92,6 +93,7 @@ class _Command:
         start = time.perf_counter()
         self.notify(f"{name} ({place}) ...")
         try:
+            require_writable(self.out, "out")  # before what may take hours
             results = self._results(analysis, variants)
         except UserError as error:
             return self._refused(name, str(error).removeprefix(f"{name}: "))
@@ -110,6 +112,8 @@ class _Command:
             stored = store(folder, name, key, info, results)
         except UserError as error:  # something was put there meanwhile
             return self._refused(name, str(error))
+        except OSError as error:
+            return self._refused(name, f"cannot be stored: {refusal(error)}; the same command makes it again")
         for omission in stored.info["omissions"]:
             self.notify(f"{name}: left out: {omission}")
         self.notify(f"{name}: {seconds} s, {folder}/")

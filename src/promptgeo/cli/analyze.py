@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_log()
     with exit_statuses("finished analyses are kept, the same command makes the others"):
         answers = _answers(arguments)
-    _tell(answers)
+        _tell(answers)
     if any(answer.refused for answer in answers):
         sys.exit(1)
 

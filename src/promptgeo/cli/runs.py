@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from promptgeo.config.explain import OneLineParser, exit_with
+from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import console, say, warn
-from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, find_runs
+from promptgeo.training.interruption import exit_statuses
 from promptgeo.training.queue import standing, table_of_jobs
 from promptgeo.training.slurm import FOLDER, jobs_in, states
 
@@ -42,13 +42,11 @@ accuracy (0 to 1), n (test examples), file and steps.
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with exit_statuses("give the command again"):
         if arguments[:1] == ["import"]:
             _import(arguments[1:])
         else:
             _list(arguments)
-    except UserError as error:
-        exit_with(error)
 
 
 def _list(arguments: list[str]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
@@ -128,10 +128,29 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def exit_with(error: UserError) -> NoReturn:
-    """One line on standard error, exit status 2."""
-    warn(f"promptgeo: {' '.join(str(error).splitlines())}")
-    sys.exit(2)
+def refusal(error: BaseException) -> str | None:
+    """What the system refused, and where: a disk that is full or read-only, say. None for any other error.
+
+    Only what an exception says it was raised from is followed: Hydra and logging put the system's error there.
+    """
+    link: BaseException | None = error
+    while link is not None and not (isinstance(link, OSError) and link.strerror):
+        link = link.__cause__
+    if not isinstance(link, OSError):
+        return None
+    return f"{link.filename}: {link.strerror}" if link.filename is not None else str(link.strerror)
+
+
+def exit_with(error: UserError | str, status: int = 2) -> NoReturn:
+    """One line on standard error, and the exit status."""
+    with suppress(OSError):  # standard error may be what is full
+        warn(f"promptgeo: {' '.join(str(error).splitlines())}")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # else the interpreter would try again as it ends, and say so over two lines
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 def show_full_errors() -> None:

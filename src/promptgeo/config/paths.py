@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
@@ -135,6 +136,21 @@ def require_file(path: Path, named: str, largest: int) -> None:
         )
     if found.st_size > largest:
         raise UserError(f"{named}: is larger than {largest / 2**20:,.0f} MB; give a smaller file")
+
+
+def require_writable(folder: Path, key: str = "outputs") -> None:
+    """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
+    existing = next(
+        p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p)
+    )  # also a broken link
+    try:
+        # Permission bits say too little: root may write anywhere, and a mount may be read-only.
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>"
+        ) from error
 
 
 class ByValue(tuple):

@@ -14,6 +14,8 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,16 +79,15 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
             json.dumps(row, ensure_ascii=False) + "\n" for row in trained.predictions
         ).encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     summary = header | {"status": trained.status, "results": trained.results, "files": files}
     summary["sha256"] = own_digest(summary)
-    write_atomically(
-        folder / "run.json", (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    )
+    contents["run.json"] = (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _written_beside({folder / name: content for name, content in contents.items()}) as places:
+        (folder / "run.json").unlink(missing_ok=True)  # only now: a disk without room for all leaves the earlier run
+        for path, temporary in places.items():
+            os.replace(temporary, path)
 
 
 def own_digest(summary: dict[str, Any]) -> str:
@@ -97,16 +98,26 @@ def own_digest(summary: dict[str, Any]) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all of `content` or leave the old file as it was."""
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed process left is replaced
-    temporary.unlink(missing_ok=True)  # also a link, whose file is somebody's
+    with _written_beside({path: content}) as places:
+        os.replace(places[path], path)
+
+
+@contextmanager
+def _written_beside(contents: dict[Path, bytes]) -> Iterator[dict[Path, Path]]:
+    """Within, each content is on the disk, in a file beside its place: place -> file. Those left there are deleted."""
+    # Always the same names: what a killed process left is replaced.
+    places = {path: path.with_name(f".{path.name}.tmp") for path in contents}
     try:
-        with temporary.open("xb") as stream:  # exclusive: no link is followed
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        for path, temporary in places.items():
+            temporary.unlink(missing_ok=True)  # also a link, whose file is somebody's
+            with temporary.open("xb") as stream:  # exclusive: no link is followed
+                stream.write(contents[path])
+                stream.flush()
+                os.fsync(stream.fileno())
+        yield places
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in places.values():
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from promptgeo.config.explain import refusal
 from promptgeo.errors import UserError
 from promptgeo.training.cell import Cell
 from promptgeo.training.coupling import together
@@ -158,5 +159,8 @@ def _work(train: Train, cells: list[Cell], index: int, threads: int, events: Que
     except UserError as error:
         events.put(("refused", str(error)))
     except BaseException as error:
+        if (refused := refusal(error)) is not None:
+            events.put(("refused", refused))
+            return
         events.put(("broken", index, f"{type(error).__name__}: {error}"))
         raise

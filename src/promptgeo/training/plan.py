@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from promptgeo.config.identity import derived_seeds
-from promptgeo.config.paths import require_short
+from promptgeo.config.paths import require_short, require_writable
 from promptgeo.config.schema import Optimizer, RunConfig, to_dict
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.data.row import Row
@@ -212,21 +211,6 @@ def _require_examples(config: RunConfig, task: Task) -> None:
             f"training.early_stopping.patience: task {task.name} has no validation examples; "
             "set task.split.validation=0.1"
         )
-
-
-def require_writable(folder: Path, key: str = "outputs") -> None:
-    """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
-    existing = next(
-        p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p)
-    )  # also a broken link
-    try:
-        # Permission bits say too little: root may write anywhere, and a mount may be read-only.
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>"
-        ) from error
 
 
 @lru_cache(maxsize=1)
