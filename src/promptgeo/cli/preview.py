@@ -14,7 +14,7 @@ from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.training.cell import Cell
 from promptgeo.training.engine import finished_run
 from promptgeo.training.packs import default_slots, memory_per_run, packs
-from promptgeo.training.plan import Plan, plan
+from promptgeo.training.plan import Plan, plan_all
 from promptgeo.training.progress import SCORED, STEP, WRITTEN, Workload, work
 
 SAMPLE = 32
@@ -43,7 +43,7 @@ def show(cells: Sequence[Cell]) -> None:
         table.add_column(column, justify="right")
     total = 0.0
     for key in sorted({cell.model_key for cell in todo}):
-        for pack in packs([plan(cell) for cell in todo if cell.model_key == key]):
+        for pack in packs(plan_all([cell for cell in todo if cell.model_key == key])):
             row, seconds = _estimate(pack)
             total += seconds
             table.add_row(*row)
@@ -63,7 +63,7 @@ def _estimate(pack: Sequence[Plan]) -> tuple[list[str], float]:
     workload = Workload(pack)
     ahead = np.sum([workload.ahead(p) for p in pack], axis=0)
     seconds = float(ahead @ _seconds_per_position(pack[:slots], workload)) / processes
-    row = [config.model.name, str(len(first.p0_Pd)), str(config.training.batch_size), config.optimizer.name.name]
+    row = [config.model.name, str(first.prompt_length), str(config.training.batch_size), config.optimizer.name.name]
     row += [str(len(pack)), str(slots), str(steps), f"{_memory(pack, slots) / 1e9:.1f}", f"{seconds / 60:.1f}"]
     return row, seconds
 

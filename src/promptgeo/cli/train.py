@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -153,7 +154,7 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
     from promptgeo.training.devices import check_devices
     from promptgeo.training.engine import finished_run
     from promptgeo.training.loggers import check_loggers
-    from promptgeo.training.plan import plan
+    from promptgeo.training.plan import plan_all
 
     check_complete(cells)
     require_one_folder_each(cells)
@@ -163,11 +164,16 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
             "hydra/launcher=basic trains one run after another: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
-    for cell in sorted(cells, key=lambda cell: cell.model_key):  # each model is loaded once
-        check_loggers(cell.config)
-        check_devices(cell)
-        if finished_run(cell) is None:
-            plan(cell)
+    by_model = sorted(cells, key=lambda cell: cell.model_key)
+    for _, same_model in groupby(by_model, key=lambda cell: cell.model_key):  # each model is loaded once
+        todo = []
+        for cell in same_model:
+            check_loggers(cell.config)
+            check_devices(cell)
+            if finished_run(cell) is None:
+                todo.append(cell)
+        if todo:
+            plan_all(todo)
     return cells
 
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import cache
 from typing import Any
 
-from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Template, flatten
+from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Template, flat
 
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
 # The names of task and init do decide: the seed's three generators derive from them.
@@ -37,6 +37,7 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
     return _digest(_identity_fields(config) | {"precision": precision} | by_content)
 
 
+@cache
 def decides_numbers(key: str) -> bool:
     """Whether two runs that differ in this key of their configs may have other numbers. The seed is one such key."""
     return not _NOT_IDENTITY.fullmatch(key)
@@ -46,7 +47,7 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
     """What decides numbers and differs between two grids: key -> the values in ours and in theirs, each value once."""
 
     def values(grid: Sequence[RunConfig]) -> dict[str, list]:
-        flat = [flatten(asdict(config)) for config in grid]
+        flat = [flat(config) for config in grid]
         keys = [k for k in flat[0] if k in ("model.name", "template.name") or not _NOT_IDENTITY.fullmatch(k)]
         return {k: list({str(f[k]): f[k] for f in flat}.values()) for k in keys}
 
@@ -60,10 +61,14 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
 
 
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
-    empty = RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())
-    defaults = flatten(asdict(empty))
-    fields = {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k)}
+    defaults = _defaults()
+    fields = {k: v for k, v in flat(config).items() if decides_numbers(k)}
     return {k: v for k, v in fields.items() if v != defaults[k] and v != _AS_FIRST.get(k, defaults[k])}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return flat(RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer()))
 
 
 def _digest(fields: dict[str, Any]) -> str:
@@ -80,7 +85,7 @@ def _digest(fields: dict[str, Any]) -> str:
 
 def derived_seeds(config: RunConfig) -> dict[str, int]:
     """The run's three seeds (init, order, dropout): those set by hand, else derived from (seed, task, init)."""
-    by_hand = asdict(config.seeds)
+    by_hand = vars(config.seeds)
     return {use: _derive(use, config) if by_hand[use] is None else by_hand[use] for use in ("init", "order", "dropout")}
 
 
