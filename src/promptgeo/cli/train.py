@@ -60,6 +60,7 @@ def train(arguments: Sequence[str]) -> int:
     with _notices_of_data():
         cells = _checked(options)
     jobs = Jobs()
+    jobs.cells = cells or ()
     if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
         _run(parser, options, jobs)
     return _print_results(list(jobs.outcomes.values()))
@@ -88,13 +89,18 @@ class Jobs:
         self._here = os.getcwd()  # hydra.job.chdir=true leaves it; paths of the user's are seen from here
         self.outcomes: dict[str, Outcome] = {}
         """By the run's id."""
+        self.cells: Sequence[Cell] = ()
+        """Of the command, in the order of Hydra's jobs."""
 
-    def train(self, jobs: Sequence[DictConfig]) -> None:
-        """Train the runs of these composed jobs together."""
+    def train_batch(self, first: int, count: int) -> None:
+        """Train the runs of these jobs together. Composing them again, before they are needed, is left out."""
+        self.train(self.cells[first : first + count])
+
+    def train(self, cells: Sequence[Cell]) -> None:
+        """Train these runs together."""
         from promptgeo.training.engine import train_all
 
         with contextlib.chdir(self._here):
-            cells = cells_of([compose.to_run_config(job) for job in jobs])
             self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells), strict=True)}
 
     def __call__(self, job: DictConfig) -> str:
@@ -102,7 +108,7 @@ class Jobs:
         with contextlib.chdir(self._here):
             cell = cell_of(compose.to_run_config(job))
         if cell.id not in self.outcomes:
-            self.train([job])
+            self.train([cell])
         outcome = self.outcomes[cell.id]
         if outcome.error is not None:
             raise RunFailed(outcome.error)

@@ -68,6 +68,8 @@ def _as_written(composed: DictConfig) -> RunConfig:
         written = repr(resolved)  # Hydra hands over each job of a grid several times
         if written not in _typed:
             merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)
+            if len(_typed) >= 8:  # one job after the other; a large grid must not fill the memory
+                _typed.pop(next(iter(_typed)))
             _typed[written] = cast(RunConfig, OmegaConf.to_object(merged))
     return deepcopy(_typed[written])
 
