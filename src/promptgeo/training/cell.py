@@ -105,8 +105,8 @@ class _Common:
 def _make(config: RunConfig, common: dict[str, _Common]) -> Cell:
     """common: of the runs before, by what it depends on; this run's is added."""
     stops = config.training.early_stopping.patience is None, config.evaluation.split
-    of = config.model, config.task, config.template, config.init.kind, config.init.path
-    key = repr((*of, *stops, config.device, config.precision))
+    init = (config.init.kind, config.init.path) if config.init.path else None
+    key = repr((config.model, config.task, config.template, init, *stops, config.device, config.precision))
     if key not in common:
         common[key] = _common(config)
     shared = common[key]
