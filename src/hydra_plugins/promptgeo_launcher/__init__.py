@@ -80,17 +80,14 @@ class PackedLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        jobs = []
-        for index, overrides in enumerate(job_overrides, initial_job_idx):
-            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(job):
-                job.hydra.job.id = index
-                job.hydra.job.num = index
-            jobs.append(job)
-        self.jobs.train(jobs)
-        return [self._run(jobs.pop(0)) for _ in job_overrides]  # popped: each holds Hydra's whole configuration
+        self.jobs.train_batch(initial_job_idx, len(job_overrides))
+        return [self._run(index, overrides) for index, overrides in enumerate(job_overrides, initial_job_idx)]
 
-    def _run(self, job: DictConfig) -> JobReturn:
+    def _run(self, index: int, overrides: Sequence[str]) -> JobReturn:
+        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(job):
+            job.hydra.job.id = index
+            job.hydra.job.num = index
         result = run_job(
             hydra_context=self.hydra_context,
             task_function=self.jobs,
@@ -99,4 +96,6 @@ class PackedLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
         )
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        # Each is Hydra's whole configuration, and nobody asks for it: thousands would fill the memory.
+        result.cfg = result.hydra_cfg = None
         return result

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -63,6 +64,7 @@ def train(arguments: Sequence[str]) -> int:
     jobs = Jobs()
     with _notices_of_data():
         cells = _checked(options, jobs)
+    jobs.cells = cells or ()
     if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
         _run(parser, options, jobs)
     return _print_results(list(jobs.outcomes.values()))
@@ -93,15 +95,20 @@ class Jobs:
         """By the run's id."""
         self.cluster: Engine | None = None
         """Where the runs are trained; None: here."""
+        self.cells: Sequence[Cell] = ()
+        """Of the command, in the order of Hydra's jobs."""
 
-    def train(self, jobs: Sequence[DictConfig]) -> None:
-        """Train the runs of these composed jobs together."""
+    def train_batch(self, first: int, count: int) -> None:
+        """Train the runs of these jobs together. Composing them again, before they are needed, is left out."""
+        self.train(self.cells[first : first + count])
+
+    def train(self, cells: Sequence[Cell]) -> None:
+        """Train these runs together."""
         from promptgeo.training import cluster
         from promptgeo.training.engine import train_all
 
         how = None if self.cluster is None else partial(cluster.train, self.cluster)
         with contextlib.chdir(self._here):
-            cells = cells_of([compose.to_run_config(job) for job in jobs])
             self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells, how), strict=True)}
 
     def __call__(self, job: DictConfig) -> str:
@@ -109,7 +116,7 @@ class Jobs:
         with contextlib.chdir(self._here):
             cell = cell_of(compose.to_run_config(job))
         if cell.id not in self.outcomes:
-            self.train([job])
+            self.train([cell])
         outcome = self.outcomes[cell.id]
         if outcome.error not in (None, SUBMITTED):
             raise RunFailed(outcome.error)
@@ -163,7 +170,7 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
     from promptgeo.training.devices import check_devices
     from promptgeo.training.engine import finished_run
     from promptgeo.training.loggers import check_loggers
-    from promptgeo.training.plan import plan
+    from promptgeo.training.plan import plan_all
 
     cluster = _cluster(launcher, cells[0].folder.parent)
     options.multirun = options.multirun or cluster is not None  # Hydra asks a launcher for grids alone
@@ -175,16 +182,20 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
             "hydra/launcher=basic trains one run after another: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
-    todo = []
-    for cell in sorted(cells, key=lambda cell: cell.model_key):  # each model is loaded once
-        check_loggers(cell.config)
-        if cluster is None:
-            check_devices(cell)
-        if finished_run(cell) is None:
-            todo.append(cell)
-            plan(cell if cluster is None else replace(cell, device="cpu"))  # there may be no GPU where jobs come from
-    if cluster is not None and todo:
-        cluster.check(todo)
+    by_model, left = sorted(cells, key=lambda cell: cell.model_key), []
+    for _, same_model in groupby(by_model, key=lambda cell: cell.model_key):  # each model is loaded once
+        todo = []
+        for cell in same_model:
+            check_loggers(cell.config)
+            if cluster is None:
+                check_devices(cell)
+            if finished_run(cell) is None:
+                todo.append(cell)
+        if todo:  # where a cluster's jobs come from there may be no GPU
+            plan_all(todo if cluster is None else [replace(cell, device="cpu") for cell in todo])
+        left += todo
+    if cluster is not None and left:
+        cluster.check(left)
     return cells
 
 

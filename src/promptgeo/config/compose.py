@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override, OverrideType, Quote, Quot
 from hydra.errors import OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
@@ -66,6 +67,8 @@ def _as_written(composed: DictConfig) -> RunConfig:
         written = repr(resolved)  # Hydra hands over each job of a grid several times
         if written not in _typed:
             merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)
+            if len(_typed) >= 8:  # one job after the other; a large grid must not fill the memory
+                _typed.pop(next(iter(_typed)))
             _typed[written] = cast(RunConfig, OmegaConf.to_object(merged))
     return deepcopy(_typed[written])
 
@@ -217,7 +220,8 @@ class _Grid:
     """The configs of a grid, in the sweeper's order.
 
     Composing one takes Hydra a sixth of a second. So an option that changes nothing but its own key or section, and
-    interpolates nothing there, is composed once, and then put into every config that has it.
+    interpolates nothing there, is composed once, and then put into every config that has it; of a key that a thousand
+    numbers or words are given, only the first two are composed.
     """
 
     def __init__(self, overrides: Sequence[Override]):
@@ -226,6 +230,9 @@ class _Grid:
         self.axes = {o.get_key_element() for o in overrides if o.is_sweep_override()}
         self._composed: dict[tuple[str, ...], RunConfig] = {}
         self._values: dict[str, Any] = {}  # option -> what it makes of its key, _JOINT where it changes more
+        self._alone: dict[str, bool] = {}  # key -> whether a number or word given for it changes nothing else
+        self._parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        self._empty = OmegaConf.structured(RunConfig)
 
     def configs(self) -> list[RunConfig]:
         return [_completed(self._config(job)) for job in self.jobs]
@@ -248,15 +255,42 @@ class _Grid:
         """What this option, in place of the first job's, makes of its key; _JOINT where it changes anything else."""
         if option not in self._values:
             key = option.partition("=")[0]
-            job = [*self.first[:index], option, *self.first[index + 1 :]]
-            # A group of the user's own, or a sweep's file, may change anything, also what this option is merged with.
-            joint = key.startswith("hydra") or any(axis.startswith("+") or axis == "sweep" for axis in self.axes)
-            confined = not joint and self._is_confined(key, job)
-            self._values[option] = attrgetter(key)(self._compose(job)) if confined else _JOINT
+            written = self._plain(key, option)
+            if written is None or key not in self._alone:
+                job = [*self.first[:index], option, *self.first[index + 1 :]]
+                # A group of the user's own, or a sweep's file, may change anything, also what this is merged with.
+                joint = key.startswith("hydra") or any(axis.startswith("+") or axis == "sweep" for axis in self.axes)
+                confined = not joint and self._is_confined(key, job)
+                self._values[option] = attrgetter(key)(self._compose(job)) if confined else _JOINT
+                if written is not None:
+                    self._alone[key] = confined
+            else:
+                self._values[option] = written[0] if self._alone[key] else _JOINT
         return self._values[option]
 
+    def _plain(self, key: str, option: str) -> tuple[Any] | None:
+        """The number, truth value or word that an option gives a key of the schema, as the schema types it.
+
+        None where it is anything else, or where Hydra has to say what is wrong with it.
+        """
+        if key not in keys() or key in groups():
+            return None
+        (override,) = self._parser.parse_overrides([option])
+        value = override.value()
+        if not isinstance(value, bool | int | float | str) or (isinstance(value, str) and "$" in value):
+            return None
+        if key in texts() and not isinstance(value, str):
+            return None
+        try:
+            OmegaConf.update(self._empty, key, value)
+        except OmegaConfBaseException:
+            return None
+        return (OmegaConf.select(self._empty, key),)
+
     def _is_confined(self, key: str, job: Sequence[str]) -> bool:
-        raw = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("train", list(job)), resolve=False))
+        composed = hydra_compose("train", list(job))
+        whole = self._composed[tuple(job)] = _as_written(composed)
+        raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         if "${" in str(raw[key.partition(".")[0]]):
             return False
         interpolated = re.findall(r"\$\{([^:}]*)", str(raw))
@@ -264,7 +298,6 @@ class _Grid:
             # A relative interpolation, a key in this section, or the section that this key is in.
             if other.startswith((".", f"{key}.")) or f"{key}.".startswith(f"{other}."):
                 return False
-        whole = self._compose(job)
         return _with(self._compose(self.first), key, attrgetter(key)(whole)) == whole
 
 

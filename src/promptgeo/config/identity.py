@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from functools import cache
 from typing import Any
 
-from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Template, flatten
+from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Template, flat, flatten
 
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
 # The names of task and init do decide: the seed's three generators derive from them.
@@ -37,6 +37,7 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
     return _digest(_identity_fields(config) | {"precision": precision} | by_content)
 
 
+@cache
 def decides_numbers(key: str) -> bool:
     """Whether two runs that differ in this key of their configs may have other numbers. The seed is one such key."""
     return not _NOT_IDENTITY.fullmatch(key)
@@ -63,10 +64,14 @@ def differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str,
 
 
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
-    empty = RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())
-    defaults = flatten(asdict(empty))
-    fields = {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k)}
+    defaults = _defaults(RunConfig)
+    fields = {k: v for k, v in flat(config).items() if decides_numbers(k)}
     return {k: v for k, v in fields.items() if v != defaults[k] and v != _AS_FIRST.get(k, defaults[k])}
+
+
+@cache
+def _defaults(kind: type[RunConfig]) -> dict[str, Any]:
+    return flat(kind(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer()))
 
 
 def _digest(fields: dict[str, Any]) -> str:
@@ -83,7 +88,7 @@ def _digest(fields: dict[str, Any]) -> str:
 
 def derived_seeds(config: RunConfig) -> dict[str, int]:
     """The run's three seeds (init, order, dropout): those set by hand, else derived from (seed, task, init)."""
-    by_hand = asdict(config.seeds)
+    by_hand = vars(config.seeds)
     return {use: _derive(use, config) if by_hand[use] is None else by_hand[use] for use in ("init", "order", "dropout")}
 
 

@@ -314,6 +314,17 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value of a config, or a section of one, by its dotted key: flatten(asdict(config)), without a copy."""
+    values: dict[str, Any] = {}
+    for key, value in (config if isinstance(config, dict) else vars(config)).items():
+        if isinstance(value, dict) or is_dataclass(value):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value.name if isinstance(value, Enum) else value
+    return values
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The resolved config as plain data for run.json (enums by name), without what a study says beyond its runs."""
 

@@ -22,7 +22,7 @@ from promptgeo.config.schema import (
     Task,
     Template,
     Unit,
-    flatten,
+    flat,
     loggers,
 )
 from promptgeo.errors import UserError
@@ -39,7 +39,7 @@ def require(ok: bool, key: str, value: Any, wanted: str) -> None:
 
 def validate(config: RunConfig) -> None:
     """Raises UserError, naming the key, for a value no run can have."""
-    for key, value in flatten(asdict(config)).items():
+    for key, value in flat(config).items():
         if isinstance(value, float):
             require(math.isfinite(value), key, value, "a finite number")
         elif isinstance(value, str | list):

@@ -20,7 +20,7 @@ from promptgeo.training.interruption import Interrupted, interruptible
 from promptgeo.training.lock import HELD, claimed
 from promptgeo.training.loggers import RunLoggers
 from promptgeo.training.packs import default_slots, packs
-from promptgeo.training.plan import Plan, plan, require_folder_free
+from promptgeo.training.plan import Plan, plan_all, require_folder_free
 from promptgeo.training.progress import Report, Reporter, SweepView, Workload, silent
 from promptgeo.training.queue import SUBMITTED
 from promptgeo.training.run_state import discard_state, saved_step
@@ -116,7 +116,7 @@ def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
     errors: dict[str, str] = {}
     by_model = sorted(cells, key=lambda cell: cell.model_key)
     for _, same_model in itertools.groupby(by_model, key=lambda cell: cell.model_key):
-        plans = [plan(cell) for cell in same_model]
+        plans = plan_all(list(same_model))
         with claimed(together([p.cell for p in plans])) as mine:
             errors |= {p.id: HELD for p in plans if p.id not in mine}
             # Until a claim was free, another process may have trained the run.

@@ -200,6 +200,10 @@ INITS: dict[InitKind, Callable[[Material], Tensor]] = {
 }
 
 
+RANDOM = {InitKind.vocab, InitKind.normal, InitKind.uniform, InitKind.labels}
+"""Those whose P0 depends on the seed; labels draws the tokens that its labels leave."""
+
+
 def _embeddings(lm: LM, ids: list[int]) -> Tensor:
     with torch.no_grad():
         return lm.embed(torch.tensor(ids, device=lm.device)).float().cpu()
