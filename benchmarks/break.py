@@ -27,12 +27,12 @@ def attempts(kind: str, work: Path, short: bool, chance: random.Random) -> "Iter
     from breaking import damage, full_disk, inputs, kills
 
     if kind == "inputs":
-        known, made = inputs.fixed(), inputs.generated(10 if short else 300, chance)
-        return inputs.try_inputs(work, (chance.sample(known[1:], 15) if short else known) + made)  # the first is long
+        known, made = inputs.fixed(), inputs.generated(8 if short else 300, chance)
+        return inputs.try_inputs(work, (chance.sample(known[1:], 12) if short else known) + made)  # the first is long
     if kind == "damage":
-        return damage.damage(work, *((3, 2) if short else (300, 100)), chance, small=short)
+        return damage.damage(work, *((2, 2) if short else (300, 100)), chance, small=short)
     if kind == "full disks":
-        return full_disk.fill(work, 2 if short else 1000, short, chance)
+        return full_disk.fill(work, 1 if short else 1000, short, chance)
     counts = (1, 1, 0) if short else (40, 10, 5)
     return kills.kill(
         work, dict(zip((signal.SIGKILL, signal.SIGTERM, signal.SIGINT), counts, strict=True)), chance, short

@@ -54,20 +54,21 @@ class Undisturbed:
 
 
 def scenes(small: bool) -> list[Scene]:
-    """small: a few short runs."""
+    """small: two short runs that train."""
     from promptgeo.cli import analyze, reproduce, train
 
     tasks = "task=country_capital,present_past"
-    lengths = ("training.epochs=1", "task.split.max_train=32") if small else ("training.epochs=4",)
-    grid = (tasks, "init=cat,vocab,normal" if not small else "init=cat", "task.split.max_test=8", *lengths)
-    grid = (*grid, "outputs=out", "name=x")
-    sweep = (*grid, "seed=0,1" if small else "seed=0,1,2,3", "-m")
+    grid = (tasks, "init=cat,vocab,normal", "task.split.max_test=8", "training.epochs=4", "outputs=out", "name=x")
+    sweep = (*grid, "seed=0,1,2,3", "-m")
+    if small:
+        short = ("task=present_past", "init=cat", "task.split.max_test=4", "task.split.max_train=64", *grid[-2:])
+        return [Scene("training", train.main, (*short, "training.epochs=2", "seed=0,1", "-m"), 1)]
     analysis = ("runs=out/x", "analysis=[curves,mean_distances,projection]")
     study = ("init_vs_task", "model=tiny", *grid[:1], "init=cat,dog", "seed=0", *grid[2:])
     made = ((train.main, (*grid[:1], "init=cat,dog", *grid[2:], "-m")),)
     return [
         Scene("training", train.main, sweep, 6),
-        *([] if small else [Scene("in two processes", train.main, (*sweep, "packing.devices=2"), 2, _has_states)]),
+        Scene("in two processes", train.main, (*sweep, "packing.devices=2"), 2, _has_states),
         Scene("analysing", analyze.main, analysis, 2, needs=made, makes=("out/x/analysis",)),
         Scene("the report", reproduce.main, study, 1, _reporting, ((reproduce.main, study),), ("out/x/report.html",)),
     ]
