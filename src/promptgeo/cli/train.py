@@ -15,8 +15,8 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from promptgeo.config import compose
-from promptgeo.config.explain import OneLineParser, config_errors, show_full_errors
-from promptgeo.config.paths import conf_dir
+from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
+from promptgeo.config.paths import conf_dir, stamps
 from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
@@ -25,6 +25,9 @@ from promptgeo.training.interruption import exit_statuses
 if TYPE_CHECKING:
     from promptgeo.config.schema import RunConfig
     from promptgeo.training.engine import Outcome
+
+HERE = ("packed", "basic")
+"""Launchers that train in this process."""
 
 # What needs torch is imported inside functions: --help, --cfg and a misspelt key wait for none of it.
 
@@ -59,9 +62,20 @@ def train(arguments: Sequence[str]) -> int:
     with _notices_of_data():
         cells = _checked(options)
     jobs = Jobs()
-    if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
+    if cells is None:
         _run(parser, options, jobs)
-    return _print_results(list(jobs.outcomes.values()))
+        return 0
+    if _previewed(cells):
+        return 0
+    from promptgeo.training.engine import outcome_elsewhere
+
+    failure = None
+    before = {cell.id: stamps(str(cell.folder / "run.json")) for cell in cells}
+    if not _complete(cells, jobs):
+        failure = _run(parser, options, jobs)
+    elsewhere = {cell.id: cell for cell in cells if cell.id not in jobs.outcomes}
+    there = [outcome_elsewhere(cell, before[i]) for i, cell in elsewhere.items()]
+    return _print_results([*jobs.outcomes.values(), *there], failure)
 
 
 @contextlib.contextmanager
@@ -85,6 +99,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._here = os.getcwd()  # hydra.job.chdir=true leaves it; paths of the user's are seen from here
+        self._process = os.getpid()
         self.outcomes: dict[str, Outcome] = {}
         """By the run's id."""
 
@@ -101,7 +116,13 @@ class Jobs:
         with contextlib.chdir(self._here):
             cell = cell_of(compose.to_run_config(job))
         if cell.id not in self.outcomes:
-            self.train([job])
+            try:
+                self.train([job])
+            except Exception as error:
+                if os.getpid() == self._process:
+                    raise
+                # A launcher sends it to the first process, for which it is a run that failed, whatever it was.
+                raise RunFailed(f"{cell.folder}: {in_one_line(error)}") from None
         outcome = self.outcomes[cell.id]
         if outcome.error is not None:
             raise RunFailed(outcome.error)
@@ -112,8 +133,8 @@ def _run_folder(_root_: DictConfig) -> str:
     return cell_of(compose.to_run_config(_root_)).folder.name
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> None:
-    """As hydra.main does, which reads sys.argv and takes no arguments."""
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> str | None:
+    """As hydra.main does, which reads sys.argv and takes no arguments. Returns why a job failed, if one did."""
     if options.experimental_rerun is not None:
         raise UserError("--experimental-rerun: promptgeo has none; the same command goes on where it was stopped")
     version.setbase("1.3")
@@ -126,8 +147,15 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Job
                 config_path=conf_dir(),
                 config_name="train",
             )
-    except RunFailed:
-        pass  # _print_results names it
+    except RunFailed as failed:
+        return str(failed)
+    except UserError:
+        raise
+    except Exception as error:
+        if (name := compose.launcher([*options.overrides, *_searchpath(options)])) in HERE:
+            raise
+        return f"hydra/launcher={name}: {in_one_line(error)}"
+    return None
 
 
 def _checked(options: argparse.Namespace) -> list[Cell] | None:
@@ -157,10 +185,10 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
 
     check_complete(cells)
     require_one_folder_each(cells)
-    one_by_one = any(override.replace(" ", "") == "hydra/launcher=basic" for override in options.overrides)
-    if one_by_one and any(cell.coupled for cell in cells):
+    coupled = any(cell.coupled for cell in cells)
+    if coupled and (name := compose.launcher([*options.overrides, *searchpath])) != "packed":
         raise UserError(
-            "hydra/launcher=basic trains one run after another: "
+            f"hydra/launcher={name} trains each run by itself: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
     for cell in sorted(cells, key=lambda cell: cell.model_key):  # each model is loaded once
@@ -212,13 +240,14 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
     return True
 
 
-def _print_results(outcomes: "Sequence[Outcome]") -> int:
-    """Print what the runs came to. Returns the exit status: 1 where one failed."""
+def _print_results(outcomes: "Sequence[Outcome]", failure: str | None) -> int:
+    """Print what the runs came to, and a failure that none of them tells. Returns the exit status: 1 where one failed.
+
+    failure: what Hydra was told of the first job that failed.
+    """
     from promptgeo.cli.summary import recommendation, table_of_results
     from promptgeo.training.lock import HELD
 
-    if not outcomes:
-        return 0
     screen = console()
     runs = [outcome.run for outcome in outcomes if outcome.run is not None]
     if runs:
@@ -229,6 +258,8 @@ def _print_results(outcomes: "Sequence[Outcome]") -> int:
         screen.print(f"results: {folder}/", soft_wrap=True)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
-        failure = ": " if outcome.error == HELD else " failed: "
-        warn(f"promptgeo: {outcome.folder}{failure}{outcome.error}")
-    return 1 if failed else 0
+        how = ": " if outcome.error == HELD else " failed: "
+        warn(f"promptgeo: {outcome.folder}{how}{outcome.error}")
+    if failure is not None and failure not in {outcome.error for outcome in failed}:
+        warn(f"promptgeo: {failure}")
+    return 1 if failed or failure is not None else 0

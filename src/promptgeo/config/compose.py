@@ -177,6 +177,13 @@ def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunCo
         return _Grid([*_checked(params), *checked]).configs()
 
 
+def launcher(overrides: Sequence[str]) -> str:
+    """What starts the jobs of this command line: the option of hydra/launcher, wherever it is given."""
+    with _composer():
+        fixed = [o.input_line for o in _checked(overrides) if not o.is_sweep_override()]
+        return hydra_compose("train", fixed, return_hydra_config=True).hydra.runtime.choices["hydra/launcher"]
+
+
 def help_page(overrides: Sequence[str]) -> str:
     """What --help prints: conf/train.yaml's template, with the options of every group and the composed config.
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from promptgeo.config.schema import RunConfig, loggers, to_dict
@@ -20,6 +21,9 @@ from promptgeo.training.callbacks import Callback
 from promptgeo.training.run_state import RunState
 
 log = logging.getLogger(__name__)
+
+UNSENT = {"x_disable_meta": True, "x_disable_machine_info": True, "host": ""}
+"""W&B's settings under which it is not told of host, interpreter and command line, unless the environment has them."""
 
 
 class Logger(ABC):
@@ -75,6 +79,7 @@ class Wandb(Logger):
                 disable_git=True,
                 disable_code=True,
                 save_code=False,
+                **{name: value for name, value in UNSENT.items() if f"WANDB_{name.upper()}" not in os.environ},
             ),
         )
         self.run.define_metric("step", hidden=True)
@@ -92,10 +97,15 @@ class Wandb(Logger):
             if file.is_file():
                 name = f"prompt-{self.plan.folder.name}"
                 artifact = wandb.Artifact(name, type="soft-prompt", metadata={"id": self.plan.id})
-                artifact.add_file(str(file))
+                artifact.add_file(
+                    str(file), policy="immutable"
+                )  # else W&B copies it to the home folder, and names that
                 self.run.log_artifact(artifact)
         finished = trained is not None and trained.status in ("completed", "diverged")
         self.run.finish(exit_code=0 if finished else 1)
+        core_log = Path(self.run.settings.log_dir, "debug-core.log")
+        if core_log.is_symlink():  # to a place in the home folder
+            core_log.unlink()
 
 
 def _wandb_mode(config: RunConfig) -> str:
