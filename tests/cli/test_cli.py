@@ -317,6 +317,17 @@ def test_bad_input_is_one_line_that_names_it_and_nothing_is_written(cli, model, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_launcher_that_a_file_names_trains_no_runs_for_one_another(cli, tmp_path):
+    mine = tmp_path / "mine" / "experiment" / "alone.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\n")
+    grid = ("regulariser=orthogonal", "regulariser.size=2", "-m", "seed=0,1")
+    assert_refused(
+        cli("--config-dir", "mine", "+experiment=alone", *grid), "hydra/launcher=basic", "need hydra/launcher"
+    )
+    assert not Path("outputs").exists()
+
+
 FILES_OF_BAD_DATA = {
     "empty.csv": (b"", "empty.csv: the file is empty"),
     "column.csv": (b"input,answer\na,b\n", "column.csv: has no column 'label' (it has input, answer)"),

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ def test_no_file_holds_a_secret_and_none_names_the_home_folder_the_host_or_the_u
         has_none(door, done.stdout.encode() + done.stderr.encode(), SECRETS.values())
 
     command("train", *SMALL, "logger=wandb", "wandb.mode=offline", "-m")
-    command("analyze", "runs=outputs/adhoc", "analysis=mean_distances,curves")
+    command("analyze", "runs=outputs/adhoc", "analysis=[mean_distances,curves]")
     command("runs", "import", "mine.npy", "--table", "mine.csv", "--out", "imported")
     command("runs", "outputs")
     command("reproduce", "init_vs_task", *SMALL)

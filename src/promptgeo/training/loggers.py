@@ -22,9 +22,6 @@ from promptgeo.training.run_state import RunState
 
 log = logging.getLogger(__name__)
 
-UNSENT = {"x_disable_meta": True, "x_disable_machine_info": True, "host": ""}
-"""W&B's settings under which it is not told of host, interpreter and command line, unless the environment has them."""
-
 
 class Logger(ABC):
     """Follows one run."""
@@ -79,7 +76,7 @@ class Wandb(Logger):
                 disable_git=True,
                 disable_code=True,
                 save_code=False,
-                **{name: value for name, value in UNSENT.items() if f"WANDB_{name.upper()}" not in os.environ},
+                **unsent(),
             ),
         )
         self.run.define_metric("step", hidden=True)
@@ -106,6 +103,15 @@ class Wandb(Logger):
         core_log = Path(self.run.settings.log_dir, "debug-core.log")
         if core_log.is_symlink():  # to a place in the home folder
             core_log.unlink()
+
+
+def unsent() -> dict[str, Any]:
+    """W&B's settings under which it is not told of host, interpreter and command line.
+
+    Those that the environment has (WANDB_X_DISABLE_META=false, ...) are left to it.
+    """
+    settings = {"x_disable_meta": True, "x_disable_machine_info": True, "host": ""}
+    return {name: value for name, value in settings.items() if f"WANDB_{name.upper()}" not in os.environ}
 
 
 def _wandb_mode(config: RunConfig) -> str:
