@@ -317,14 +317,10 @@ def test_bad_input_is_one_line_that_names_it_and_nothing_is_written(cli, model, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_launcher_that_a_file_names_trains_no_runs_for_one_another(cli, tmp_path):
-    mine = tmp_path / "mine" / "experiment" / "alone.yaml"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\n")
+def test_no_other_launcher_trains_runs_for_one_another(cli):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher, of the extra dev")
     grid = ("regulariser=orthogonal", "regulariser.size=2", "-m", "seed=0,1")
-    assert_refused(
-        cli("--config-dir", "mine", "+experiment=alone", *grid), "hydra/launcher=basic", "need hydra/launcher"
-    )
+    assert_refused(cli("hydra/launcher=joblib", *grid), "hydra/launcher=joblib", "need hydra/launcher=packed")
     assert not Path("outputs").exists()
 
 
