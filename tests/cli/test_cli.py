@@ -318,6 +318,13 @@ def test_bad_input_is_one_line_that_names_it_and_nothing_is_written(cli, model, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_other_launcher_trains_runs_for_one_another(cli):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher, of the extra dev")
+    grid = ("regulariser=orthogonal", "regulariser.size=2", "-m", "seed=0,1")
+    assert_refused(cli("hydra/launcher=joblib", *grid), "hydra/launcher=joblib", "need hydra/launcher=packed")
+    assert not Path("outputs").exists()
+
+
 FILES_OF_BAD_DATA = {
     "empty.csv": (b"", "empty.csv: the file is empty"),
     "column.csv": (b"input,answer\na,b\n", "column.csv: has no column 'label' (it has input, answer)"),

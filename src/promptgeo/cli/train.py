@@ -18,8 +18,8 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from promptgeo.config import compose
-from promptgeo.config.explain import OneLineParser, config_errors, show_full_errors
-from promptgeo.config.paths import conf_dir
+from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
+from promptgeo.config.paths import conf_dir, stamps
 from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from promptgeo.config.schema import RunConfig
     from promptgeo.training.cluster import Engine
     from promptgeo.training.engine import Outcome
+
+TOGETHER = ("packed", "slurm", "packed_ray")
+"""Launchers that train runs in packs."""
+HERE = (*TOGETHER, "basic")
+"""Launchers whose jobs Hydra calls in this process."""
 
 # What needs torch is imported inside functions: --help, --cfg and a misspelt key wait for none of it.
 
@@ -65,9 +70,20 @@ def train(arguments: Sequence[str]) -> int:
     with _notices_of_data():
         cells = _checked(options, jobs)
     jobs.cells = cells or ()
-    if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
+    if cells is None:
         _run(parser, options, jobs)
-    return _print_results(list(jobs.outcomes.values()))
+        return 0
+    if _previewed(cells):
+        return 0
+    from promptgeo.training.engine import outcome_elsewhere
+
+    failure = None
+    before = {cell.id: stamps(str(cell.folder / "run.json")) for cell in cells}
+    if not _complete(cells, jobs):
+        failure = _run(parser, options, jobs)
+    elsewhere = {cell.id: cell for cell in cells if cell.id not in jobs.outcomes}
+    there = [outcome_elsewhere(cell, before[i]) for i, cell in elsewhere.items()]
+    return _print_results([*jobs.outcomes.values(), *there], failure)
 
 
 @contextlib.contextmanager
@@ -91,10 +107,12 @@ class Jobs:
 
     def __init__(self) -> None:
         self._here = os.getcwd()  # hydra.job.chdir=true leaves it; paths of the user's are seen from here
+        self._process = os.getpid()
         self.outcomes: dict[str, Outcome] = {}
         """By the run's id."""
         self.cluster: Engine | None = None
         """Where the runs are trained; None: here."""
+        self.launcher = ""
         self.cells: Sequence[Cell] = ()
         """Of the command, in the order of Hydra's jobs."""
 
@@ -116,7 +134,13 @@ class Jobs:
         with contextlib.chdir(self._here):
             cell = cell_of(compose.to_run_config(job))
         if cell.id not in self.outcomes:
-            self.train([cell])
+            try:
+                self.train([cell])
+            except Exception as error:
+                if os.getpid() == self._process:
+                    raise
+                # A launcher sends it to the first process, for which it is a run that failed, whatever it was.
+                raise RunFailed(f"{cell.folder}: {in_one_line(error)}") from None
         outcome = self.outcomes[cell.id]
         if outcome.error not in (None, SUBMITTED):
             raise RunFailed(outcome.error)
@@ -127,8 +151,8 @@ def _run_folder(_root_: DictConfig) -> str:
     return cell_of(compose.to_run_config(_root_)).folder.name
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> None:
-    """As hydra.main does, which reads sys.argv and takes no arguments."""
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> str | None:
+    """As hydra.main does, which reads sys.argv and takes no arguments. Returns why a job failed, if one did."""
     if options.experimental_rerun is not None:
         raise UserError("--experimental-rerun: promptgeo has none; the same command goes on where it was stopped")
     version.setbase("1.3")
@@ -141,8 +165,15 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Job
                 config_path=conf_dir(),
                 config_name="train",
             )
-    except RunFailed:
-        pass  # _print_results names it
+    except RunFailed as failed:
+        return str(failed)
+    except UserError:
+        raise
+    except Exception as error:
+        if jobs.launcher in HERE:
+            raise
+        return f"hydra/launcher={jobs.launcher}: {in_one_line(error)}"
+    return None
 
 
 def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
@@ -174,12 +205,12 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
 
     cluster = _cluster(launcher, cells[0].folder.parent)
     options.multirun = options.multirun or cluster is not None  # Hydra asks a launcher for grids alone
-    jobs.cluster = cluster
+    jobs.cluster, jobs.launcher = cluster, launcher.name
     check_complete(cells)
     require_one_folder_each(cells)
-    if launcher.name == "basic" and any(cell.coupled for cell in cells):
+    if launcher.name not in TOGETHER and any(cell.coupled for cell in cells):
         raise UserError(
-            "hydra/launcher=basic trains one run after another: "
+            f"hydra/launcher={launcher.name} trains each run by itself: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
     by_model, left = sorted(cells, key=lambda cell: cell.model_key), []
@@ -253,13 +284,14 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
     return True
 
 
-def _print_results(outcomes: "Sequence[Outcome]") -> int:
-    """Print what the runs came to. Returns the exit status: 1 where one failed."""
+def _print_results(outcomes: "Sequence[Outcome]", failure: str | None) -> int:
+    """Print what the runs came to, and a failure that none of them tells. Returns the exit status: 1 where one failed.
+
+    failure: what Hydra was told of the first job that failed.
+    """
     from promptgeo.cli.summary import recommendation, table_of_results
     from promptgeo.training.lock import HELD
 
-    if not outcomes:
-        return 0
     screen = console()
     runs = [outcome.run for outcome in outcomes if outcome.run is not None]
     if runs:
@@ -272,6 +304,8 @@ def _print_results(outcomes: "Sequence[Outcome]") -> int:
         warn(f"promptgeo: {submitted} runs are submitted; promptgeo-runs shows them, the same command waits for them")
     failed = [outcome for outcome in outcomes if outcome.error not in (None, SUBMITTED)]
     for outcome in failed:
-        failure = ": " if outcome.error == HELD else " failed: "
-        warn(f"promptgeo: {outcome.folder}{failure}{outcome.error}")
-    return 1 if failed else 0
+        how = ": " if outcome.error == HELD else " failed: "
+        warn(f"promptgeo: {outcome.folder}{how}{outcome.error}")
+    if failure is not None and failure not in {outcome.error for outcome in failed}:
+        warn(f"promptgeo: {failure}")
+    return 1 if failed or failure is not None else 0

@@ -69,6 +69,11 @@ def explain(error: BaseException) -> str:
     return " ".join(str(error).split()) if isinstance(error, YAMLError) else where + _first_line(error)
 
 
+def in_one_line(error: BaseException) -> str:
+    """What any exception says; its kind before it, unless it is one that a user is meant to read."""
+    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+
+
 def _at_key(key: str, error: BaseException) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_key(key)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgeo.config.paths import stamps
 from promptgeo.errors import UserError
 from promptgeo.model.memory import keep_freed_memory
 from promptgeo.runs.folder import DamagedRun, Run
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNFINISHED = "it was not trained to its end; the same command goes on from there"
+"""Why there is no run where another process was to train it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -39,7 +43,8 @@ class Outcome:
     run: Run | None
     """None: nothing of it could be written, or another process trains it."""
     error: str | None = None
-    """Why it failed; lock.HELD where another process trains it, SUBMITTED where a job does."""
+    """Why it failed; lock.HELD where another process trains it, SUBMITTED where a job does, UNFINISHED where a process
+    of a launcher left it."""
     skipped: bool = False
     """It was complete already."""
 
@@ -69,6 +74,19 @@ def train_all(cells: Sequence[Cell], train: Callable[[Sequence[Cell]], dict[str,
     return [outcomes[cell.id] for cell in cells]
 
 
+def outcome_elsewhere(cell: Cell, before: list[tuple[str, int, int]]) -> Outcome:
+    """How the run ended that another process was to train: what its folder says.
+
+    before: stamps of its run.json before that. A file that is still the same tells of an earlier training.
+    """
+    kept = stamps(str(cell.folder / "run.json")) == before
+    run = _written(cell.folder)
+    if run is None or run.id != cell.id or (kept and (cell.config.overwrite or run.status == "failed")):
+        with claimed([[cell]]) as mine:
+            return Outcome(cell.folder, None, UNFINISHED if mine else HELD)
+    return Outcome(cell.folder, run, run.info.get("error"))
+
+
 def _complete(cells: Sequence[Cell]) -> dict[str, Run]:
     """Those that are finished, by id, together with all that they are coupled with."""
     finished = {cell.id: run for cell in cells if (run := finished_run(cell)) is not None}
@@ -76,7 +94,7 @@ def _complete(cells: Sequence[Cell]) -> dict[str, Run]:
 
 
 def _written(folder: Path) -> Run | None:
-    """What a failed run left; None where nothing of it could be written."""
+    """What lies there, also of a failed run; None where nothing of it could be written."""
     try:
         return Run.load(folder)
     except UserError:
