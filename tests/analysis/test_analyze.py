@@ -582,7 +582,7 @@ def test_results_below_a_file_are_refused(cli, out):
 
 def test_permutations_that_no_p_below_05_can_come_of_are_refused(cli, tmp_path):
     outcome = cli(f"runs={tmp_path}", "analysis=[init_vs_task]", "analysis.init_vs_task.permutations=18")
-    says = "promptgeo: analysis.init_vs_task.permutations=18: must be a whole number from 19"
+    says = "promptgeo: analysis.init_vs_task.permutations=18: must be a whole number from 19 to 10,000,000"
     assert (outcome.status, outcome.err.splitlines()[-1]) == (2, says)
 
 
@@ -760,7 +760,7 @@ def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
         ),
         (
             ["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilon=x"],
-            "analysis.neighbours.epsilon=x: must be a number",
+            "analysis.neighbours.epsilon=x: must be a finite number",
         ),
         (
             ["runs=runs", "analysis=[curves]", "analysis.neighbours.seed=3"],
