@@ -65,7 +65,7 @@ BROKEN = """
 import os, signal
 from promptgeo.training.run_state import RunState
 
-real = RunState.next_minibatch
+RunState.real = real = getattr(RunState, "real", RunState.next_minibatch)  # a process may import this twice
 
 def broken(self):
     if self.plan.config.seed == 1:
