@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import SMALL, bytes_of, cli, model, runs_below  # noqa: F401 - fixtures
-from test_launcher import shell, wait_for
+from test_launcher import BROKEN, shell, wait_for
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None or sys.platform != "linux",
@@ -52,13 +52,14 @@ def test_a_failed_run_of_a_task_gives_status_1_and_its_line(cli, model, tmp_path
     line = (*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2")
     assert cli(*line, "outputs=names").status == 0
     broken = next(run for run in runs_below(Path("names")) if "-s1-" in run.name).name
-    (Path("outputs/adhoc") / broken / "metrics.csv" / "in the way").mkdir(parents=True)
-    command = shell(*line, "hydra/launcher=packed_ray", cwd=tmp_path)
+    Path("site").mkdir()
+    Path("site/sitecustomize.py").write_text(BROKEN % "raise ValueError('the data is gone')")
+    path = os.pathsep.join([os.path.abspath("site"), os.environ.get("PYTHONPATH", "")])
+    command = shell(*line, "hydra/launcher=packed_ray", cwd=tmp_path, PYTHONPATH=path)
     _, err = command.communicate(timeout=400)
     assert command.returncode == 1, err
     (said,) = [text for text in err.splitlines() if text.startswith("promptgeo: outputs")]
-    assert said.startswith(f"promptgeo: outputs/adhoc/{broken} failed: IsADirectoryError: ")
-    assert len(runs_below(Path("outputs"))) == 2
+    assert said.startswith(f"promptgeo: outputs/adhoc/{broken} failed: ValueError: the data is gone")
 
 
 def test_without_ray_one_line_says_what_is_lacking(cli, model, monkeypatch):  # noqa: F811

@@ -1,5 +1,6 @@
 """hydra/launcher=slurm leaves the bytes of a local sweep, whatever happens to its jobs; tested where a Slurm is up."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import SMALL, bytes_of, cli, model, runs_below  # noqa: F401 - fixtures
-from test_launcher import shell, wait_for
+from test_launcher import BROKEN, shell, wait_for
 
 SLURM = ("hydra/launcher=slurm", "packing.max_runs=4")
 
@@ -79,17 +80,18 @@ def test_a_sweep_whose_jobs_are_requeued_and_cancelled_leaves_the_bytes_of_a_loc
 
 @pytest.mark.long
 @needs_slurm
-def test_a_failed_run_of_a_job_gives_status_1_and_its_line(cli, model):  # noqa: F811
+def test_a_failed_run_of_a_job_gives_status_1_and_its_line(cli, model, monkeypatch):  # noqa: F811
     line = (*model, *SMALL, "task=plus_two", "-m", "seed=0,1,2")
     assert cli(*line, "outputs=names").status == 0
     broken = next(run for run in runs_below(Path("names")) if "-s1-" in run.name).name
-    (Path("outputs/adhoc") / broken / "metrics.csv" / "in the way").mkdir(parents=True)
-    outcome = cli(*line, *SLURM)
+    Path("site").mkdir()
+    Path("site/sitecustomize.py").write_text(BROKEN % "raise ValueError('the data is gone')")
+    with monkeypatch.context() as at_jobs:
+        at_jobs.setenv("PYTHONPATH", os.pathsep.join([os.path.abspath("site"), os.environ.get("PYTHONPATH", "")]))
+        outcome = cli(*line, *SLURM)
     assert outcome.status == 1
     (said,) = [text for text in outcome.err.splitlines() if text.startswith("promptgeo: outputs")]
-    assert said.startswith(f"promptgeo: outputs/adhoc/{broken} failed: IsADirectoryError: ")
-    assert len(runs_below(Path("outputs"))) == 2
-    shutil.rmtree(Path("outputs/adhoc") / broken)
+    assert said.startswith(f"promptgeo: outputs/adhoc/{broken} failed: ValueError: the data is gone")
     assert cli(*line).status == 0, "begun on Slurm, finished here"
     assert bytes_of(Path("outputs")) == bytes_of(Path("names"))
 

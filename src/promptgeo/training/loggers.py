@@ -94,9 +94,8 @@ class Wandb(Logger):
             if file.is_file():
                 name = f"prompt-{self.plan.folder.name}"
                 artifact = wandb.Artifact(name, type="soft-prompt", metadata={"id": self.plan.id})
-                artifact.add_file(
-                    str(file), policy="immutable"
-                )  # else W&B copies it to the home folder, and names that
+                # Else W&B copies it to the home folder, and writes down where.
+                artifact.add_file(str(file), policy="immutable")
                 self.run.log_artifact(artifact)
         finished = trained is not None and trained.status in ("completed", "diverged")
         self.run.finish(exit_code=0 if finished else 1)
