@@ -1,6 +1,7 @@
 """inits: times by hand, by which kind of init; rates of its p and intervals are calibration's."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -115,3 +116,27 @@ def test_an_init_that_solves_its_task_untrained_has_nothing_to_take_time_for(tmp
 def numbers_of_one(folder) -> dict:
     runs = pg.load_runs(folder).query("task == 'one'")
     return {number.quantity: number for number in inits(runs).numbers}
+
+
+def test_with_their_kinds_runs_exchange_the_loss_that_is_to_be_reached(tmp_path):
+    """By loops over all ways to call three of six runs random: the threshold is that of the kinds so called.
+
+    With that of the true kinds alone, p would be 1: random inits end higher here, and so reach what they end with.
+    """
+    losses = [[2.0, 1.4, 0.9, 0.4], [2.0, 1.6, 1.6, 0.3], [2.0, 1.3, 0.5, 0.3]]
+    losses += [[2.0, 0.9, 0.8, 0.5], [2.0, 1.8, 1.7, 0.5], [2.0, 1.7, 0.6, 0.5]]
+    for n, kind in enumerate(("text", "text", "text", "vocab", "vocab", "vocab")):
+        run(tmp_path, "one", kind, n % 3, losses[n], 18)
+
+    def difference(random: tuple[int, ...]) -> float:
+        others = [n for n in range(6) if n not in random]
+        threshold = max(np.mean([losses[n][-1] for n in kind]) for kind in (random, others))
+        time = [next((k / 3 for k, loss in enumerate(of) if loss <= threshold), 1.0) for of in losses]
+        return np.mean([time[n] for n in random]) - np.mean([time[n] for n in others])
+
+    every = [difference(random) for random in combinations(range(6), 3)]
+    own = every[-1]  # 3, 4 and 5
+    found = numbers_of(tmp_path)["difference.time"]
+    assert found.value == pytest.approx(own)
+    tails = [np.mean([sign * each >= sign * own - 1e-9 for each in every]) for sign in (1, -1)]
+    assert found.p == pytest.approx(2 * min(tails), abs=0.04) and 2 * min(tails) == 0.1  # drawn, not enumerated

@@ -32,8 +32,8 @@ def inits(runs: RunTable, *, draws: int = 1000, permutations: int = 2000, seed: 
     A run has learned where its loss on the validation examples (on test where there are none) first is at most what
     both kinds of inits of its task end with on average, so the higher of two means; 1 where it never is. Numbers:
     `time.<task>.<kind>`, `difference.time` (random less text; also by task), Student's t over runs; p: runs exchange
-    their kinds within a task. `difference.final` (also by task): the final accuracy, of the likeliest label where the
-    task has labels, over runs and `draws` draws of test examples.
+    their kinds within a task, and with them the loss that is to be reached. `difference.final` (also by task): the
+    final accuracy, of the likeliest label where the task has labels, over runs and `draws` draws of test examples.
 
     Over all tasks: over those in which runs of both kinds are shown to beat their own P0s; an init that solves its task
     untrained has nothing left to take time for. Over each task where there is no such.
@@ -43,7 +43,7 @@ def inits(runs: RunTable, *, draws: int = 1000, permutations: int = 2000, seed: 
     table, compared = _times(runs)
     result, bootstrap = Result(tables={"runs": table}), Bootstrap(draws, seed)
     both, result.omissions = _with_something_to_learn(compared, table, bootstrap)
-    time = _time_numbers(result, table, both, permutations, seed)
+    time = _time_numbers(result, compared, table, both, permutations, seed)
     final = _final_numbers(result, compared, table, both, bootstrap)
     about_N = table["task"].isin(both).to_numpy()
     about = table[about_N]
@@ -145,7 +145,9 @@ def _time(curve: pd.DataFrame, threshold: float, last_step: int) -> float:
     return float(reached.iloc[0] / last_step) if len(reached) else 1.0
 
 
-def _time_numbers(result: Result, table: pd.DataFrame, both: Sequence[str], permutations: int, seed: int) -> Number:
+def _time_numbers(
+    result: Result, runs: RunTable, table: pd.DataFrame, both: Sequence[str], permutations: int, seed: int
+) -> Number:
     """Numbers time.* and difference.time.*; returns difference.time, which is over some tasks."""
     names = {False: "text", True: "random"}
     differences = []
@@ -160,21 +162,38 @@ def _time_numbers(result: Result, table: pd.DataFrame, both: Sequence[str], perm
         difference = (one - other, *newcombe(one, interval, other, other_interval))
         result.number(f"difference.time.{task}", difference[0], len(rows), "runs", *difference[1:])
         differences += [difference] if task in both else []
-    about = table[table["task"].isin(both)]
+    about_N = table["task"].isin(both).to_numpy()
+    about, curves = table[about_N], [_curve((runs.runs or [])[n]) for n in np.flatnonzero(about_N)]
     value_T, low_T, high_T = np.array(differences).T
     value, down, up = value_T.mean(), np.linalg.norm(value_T - low_T), np.linalg.norm(high_T - value_T)
     low, high = max(value - down / len(value_T), -1.0), min(value + up / len(value_T), 1.0)
-    p = _exchanged_p(about, permutations, seed)
+    p = _exchanged_p(about, curves, permutations, seed)
     return result.number("difference.time", value, len(about), "runs", low, high, p)
 
 
-def _exchanged_p(table: pd.DataFrame, permutations: int, seed: int) -> float:
-    """Two-sided p of the mean difference over tasks: runs exchange their kinds within a task."""
-    task_N, time_N = pd.factorize(table["task"])[0], table["time"].to_numpy(float)
-    random_N = table["random"].to_numpy(bool)
+def _exchanged_p(table: pd.DataFrame, curves: Sequence[pd.DataFrame], permutations: int, seed: int) -> float:
+    """Two-sided p of the mean difference over tasks: runs exchange their kinds within a task.
+
+    And with their kinds the loss that is to be reached, which is the higher of two means: the kind that by chance ends
+    higher reaches it by its own luck.
+    """
+    task_N, random_N = pd.factorize(table["task"])[0], table["random"].to_numpy(bool)
+    lowest = [np.fmin.accumulate(curve["loss"].to_numpy(float)) for curve in curves]
+    when = [curve["step"].to_numpy(float) / last for curve, last in zip(curves, table["last_step"], strict=True)]
+    end_N = np.array([curve["loss"].iloc[-1] for curve in curves])
+    members = [np.flatnonzero(task_N == t) for t in range(task_N.max() + 1)]
+
+    def time(n: int, threshold: float) -> float:
+        reached = lowest[n] <= threshold
+        return float(when[n][reached.argmax()]) if reached.any() else 1.0
 
     def statistic(kinds_N: np.ndarray) -> float:
-        parts = [time_N[(task_N == t) & kinds_N].mean() - time_N[(task_N == t) & ~kinds_N].mean() for t in set(task_N)]
+        parts = []
+        for those in members:
+            kinds = kinds_N[those]
+            threshold = max(pd.Series(end_N[those][chosen]).mean() for chosen in (kinds, ~kinds))
+            times = np.array([time(int(n), threshold) for n in those])
+            parts.append(times[kinds].mean() - times[~kinds].mean())
         return float(np.mean(parts))
 
     null = np.array([statistic(random_N[order_N]) for order_N in orders_within(task_N, permutations, seed)])
