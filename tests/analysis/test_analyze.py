@@ -206,7 +206,7 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     assert [cell.strip() for cell in names.strip("┃").split("┃")] == ["claim", "verdict", "published", "ours", "n"]
     shown = [cell.strip() for cell in row.strip("│").split("│")]
     assert shown == ["small", "does not hold", "-", f"{value_of(prompts):.3g}", "8 tokens"]
-    assert rest == "2 findings in result.json of each analysis"
+    assert rest == "all 2 findings: result.json in the folders of the analyses"
     findings = json.loads(Path("runs/analysis/spread/result.json").read_text())["findings"]
     assert [finding["sentence"] for finding in findings if finding["convention"] == "corrected"] == [
         f"It spreads over {value_of(prompts):.6f} by the corrected convention.",

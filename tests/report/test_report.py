@@ -556,3 +556,12 @@ def test_what_was_run_says_what_else_runs_differ_in():
     assert line(*(run(seed, p) for seed in (0, 1) for p in (None, 5))) == (
         "4 runs: 1 task x 1 init x 2 seeds, which differ in training.patience too"
     )
+
+
+def test_a_page_that_cannot_be_written_is_a_line_and_status_1(make, monkeypatch, capsys):
+    folder = make().folder
+    shutil.rmtree(folder / "words", ignore_errors=True)
+    (folder / "report.html").mkdir()
+    with pytest.raises(SystemExit, match="1"):
+        cli_report.main([str(folder)])
+    assert capsys.readouterr().err.count("\n") == 1

@@ -84,9 +84,8 @@ def _tell(answers: "Sequence[Answer]") -> None:
         say("\n".join([EXPLORATORY, *(f"- {sentence}" for sentence in sentences)]))
     if rows := claim_rows(told, study, stored):
         console().print(table_of_claims(rows))
-    shown = 0 if rows else len(sentences)
-    if len(found) > shown:
-        say(f"{len(found) - shown}{' more' if shown else ''} findings in result.json of each analysis")
+    if rows or len(found) > len(sentences):
+        say(f"all {len(found)} findings: result.json in the folders of the analyses")
 
 
 def _help() -> str:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgeo.config.explain import OneLineParser, exit_with
+from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import say
 from promptgeo.errors import UserError
+from promptgeo.training.interruption import exit_statuses
 
 if TYPE_CHECKING:
     from promptgeo.report.page import Material
@@ -23,15 +24,13 @@ PAGE = "report.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console entry point. Exit status 2: the user must mend something."""
+    """The console entry point. Exit status 2: the user must mend something; 1: the page could not be written."""
     as_written = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="promptgeo-report", description=__doc__, formatter_class=as_written)
     parser.add_argument("folder", metavar="FOLDER", help="of runs, with what promptgeo.analyze wrote below it")
-    folder = Path(parser.parse_args(sys.argv[1:] if arguments is None else arguments).folder)
-    try:
+    with exit_statuses("give the command again"):
+        folder = Path(parser.parse_args(sys.argv[1:] if arguments is None else arguments).folder).expanduser()
         say(f"report: {write_report(folder)}")
-    except UserError as error:
-        exit_with(error)
 
 
 def write_report(folder: Path) -> Path:

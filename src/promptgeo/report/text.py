@@ -57,14 +57,11 @@ GLOSSARY = {
     "mds": "MDS",
     "tsne": "t-SNE",
     "pca": "PCA",
-    "same_init": "same init",
-    "same_task": "same task",
     "same_task_other_init": "same task, other init",
     "same_init_other_task": "same init, other task",
     "init_x_task": "init and task together",
     "spearman": "Spearman correlation",
     "pearson": "Pearson correlation",
-    "to_words": "to words",
     "how_far": "as far apart as tasks that only move differently far",
 }
 """Parts of the names of numbers, where they are not words."""
