@@ -1,7 +1,6 @@
 """inits: times by hand, by which kind of init; rates of its p and intervals are calibration's."""
 
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -63,7 +62,7 @@ def test_time_is_until_the_loss_that_both_kinds_reach(tmp_path):
     assert numbers["time.one.text"].value == pytest.approx(np.mean([20, 20, 20, 10]) / 30)
     assert numbers["time.one.random"].value == pytest.approx(np.mean([30, 30, 30, 30]) / 30)  # .8 never does
     assert numbers["difference.time"].value == pytest.approx(1 - 17.5 / 30)
-    assert numbers["difference.time"].p < 0.05
+    assert numbers["difference.time"].p is None  # runs of a text share a P0: none is valid
     assert numbers["difference.final"].value == pytest.approx(-9 / 20)
 
 
@@ -103,7 +102,6 @@ def test_an_init_that_solves_its_task_untrained_has_nothing_to_take_time_for(tmp
     numbers = {number.quantity: number for number in result.numbers}
     assert numbers["difference.time"].value == numbers["difference.time.one"].value
     assert (numbers["difference.time"].n, numbers["difference.final"].n) == (8, 20) and "time.two.text" in numbers
-    assert numbers["difference.time"].p == pytest.approx(numbers_of_one(tmp_path)["difference.time"].p)
     assert result.omissions == [
         "inits: in two runs of a text (90.0% at P0; +0.0% by training) are not shown to learn; no claim is about it."
     ]
@@ -111,32 +109,3 @@ def test_an_init_that_solves_its_task_untrained_has_nothing_to_take_time_for(tmp
     solved = inits(pg.load_runs(tmp_path).query("task == 'two'"))
     assert {str(claim.outcome) for claim in solved.claims} == {"not decidable"}
     assert all("solves untrained" in claim.needs for claim in solved.claims)
-
-
-def numbers_of_one(folder) -> dict:
-    runs = pg.load_runs(folder).query("task == 'one'")
-    return {number.quantity: number for number in inits(runs).numbers}
-
-
-def test_with_their_kinds_runs_exchange_the_loss_that_is_to_be_reached(tmp_path):
-    """By loops over all ways to call three of six runs random: the threshold is that of the kinds so called.
-
-    With that of the true kinds alone, p would be 1: random inits end higher here, and so reach what they end with.
-    """
-    losses = [[2.0, 1.4, 0.9, 0.4], [2.0, 1.6, 1.6, 0.3], [2.0, 1.3, 0.5, 0.3]]
-    losses += [[2.0, 0.9, 0.8, 0.5], [2.0, 1.8, 1.7, 0.5], [2.0, 1.7, 0.6, 0.5]]
-    for n, kind in enumerate(("text", "text", "text", "vocab", "vocab", "vocab")):
-        run(tmp_path, "one", kind, n % 3, losses[n], 18)
-
-    def difference(random: tuple[int, ...]) -> float:
-        others = [n for n in range(6) if n not in random]
-        threshold = max(np.mean([losses[n][-1] for n in kind]) for kind in (random, others))
-        time = [next((k / 3 for k, loss in enumerate(of) if loss <= threshold), 1.0) for of in losses]
-        return np.mean([time[n] for n in random]) - np.mean([time[n] for n in others])
-
-    every = [difference(random) for random in combinations(range(6), 3)]
-    own = every[-1]  # 3, 4 and 5
-    found = numbers_of(tmp_path)["difference.time"]
-    assert found.value == pytest.approx(own)
-    tails = [np.mean([sign * each >= sign * own - 1e-9 for each in every]) for sign in (1, -1)]
-    assert found.p == pytest.approx(2 * min(tails), abs=0.04) and 2 * min(tails) == 0.1  # drawn, not enumerated
