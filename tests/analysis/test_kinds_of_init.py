@@ -8,6 +8,7 @@ from test_analyze import header, trained
 
 import promptgeo as pg
 from promptgeo.analysis.questions.inits import inits
+from promptgeo.analysis.resampling import clopper_pearson
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import METRICS_COLUMNS, write_run
 
@@ -60,6 +61,7 @@ def test_time_is_until_the_loss_that_both_kinds_reach(tmp_path):
     numbers = numbers_of(tmp_path)
     # Texts end at .4 on average, random inits at .7: so .7 must be reached.
     assert numbers["time.one.text"].value == pytest.approx(np.mean([20, 20, 20, 10]) / 30)
+    assert numbers["time.one.text"].interval == pytest.approx(clopper_pearson(4 * 17.5 / 30, 4))
     assert numbers["time.one.random"].value == pytest.approx(np.mean([30, 30, 30, 30]) / 30)  # .8 never does
     assert numbers["difference.time"].value == pytest.approx(1 - 17.5 / 30)
     assert numbers["difference.time"].p is None  # runs of a text share a P0: none is valid
