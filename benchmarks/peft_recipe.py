@@ -120,13 +120,13 @@ def make_plan(lm: FrozenLM, *overrides: str, run_id: str = "benchmark", publishe
         recipe += ["task.source.kind=function_vectors", f"task.source.path={path}"]
     config = compose([*recipe, *overrides])
     task = load_task(config.task, config.template)
-    seeds = derived_seeds(config)
-    p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
+    p0_Pd = initial_prompt(config.init, config.prompt, lm, task, derived_seeds(config)["init"])
     rows = task.rows(lm, task.train, PROMPT_LENGTH)
     # Made by hand: the model comes from no folder that could enter an identity.
     precision = next(name for name, dtype in DTYPES.items() if dtype is lm.dtype)
     cell = Cell(config, run_id, precision, lm.device.type)
-    return Plan(cell, lm, task, seeds, p0_Pd, rows, config.training.epochs * -(-len(rows) // BATCH_SIZE))
+    steps = config.training.epochs * -(-len(rows) // BATCH_SIZE)
+    return Plan(cell, lm, task, lambda: p0_Pd, len(p0_Pd), rows, steps)
 
 
 class Peft:

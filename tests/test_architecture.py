@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "promptgeo"
-DOORS = ("promptgeo.train", "promptgeo.analyze", "promptgeo.reproduce")
+DOORS = ("promptgeo.train", "promptgeo.analyze", "promptgeo.reproduce", "promptgeo.report.__main__")
 FILES = sorted(path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 YAMLS = sorted(path for folder in ("conf", "sweeps") for path in (ROOT / folder).rglob("*.yaml"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
@@ -85,7 +85,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_what_comes_after_a_run_folder_knows_nothing_of_training():
     for module in MODULES:
-        if wing(module) in ("analysis", "report"):
+        if wing(module) in ("analysis", "report") and module not in DOORS:
             climbs = [name for name in reachable(module) if wing(name) in ("training", "cli")]
             assert not climbs, f"{module} reaches {climbs}"
 

@@ -59,7 +59,6 @@ TESTS = (
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
     Test("transfer", r"spearman\..*", "kin", planted=False),  # of the claim's likeness the power is that of the claim
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
-    Test("inits", r"difference\.time", "inits_differ", planted=False),
     Test("stochasticity", r"cv\.signs(\..*)?", "groups"),
     Test("stochasticity", r"cv(\.(?!signs|random).*)?", "equidistant"),
     Test("stochasticity", r"spearman\..*_accuracy", "unsure", planted=False),

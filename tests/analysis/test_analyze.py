@@ -55,7 +55,8 @@ def spread(runs, *, of, convention, scale=1.0, extra=8, more=8, trouble=None) ->
     number = result.number("spread", value, len(vectors), "tokens", p=0.5)
     result.findings.append(Finding.of(number, f"It spreads over {value:.6f} by the {convention} convention."))
     outcome = Outcome.holds if value < 1 else Outcome.fails
-    result.claims.append(Claim("tiny" if trouble == "claim" else "small", outcome, "As it is."))
+    about = "width" if trouble == "about" else "spread"
+    result.claims.append(Claim("tiny" if trouble == "claim" else "small", outcome, "As it is.", quantity=about))
     return result
 
 
@@ -199,11 +200,17 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     assert [tuple(row) for row in numbers[["of", "convention"]].to_numpy()] == [row[:2] for row in expected]
     assert numbers["value"].tolist() == pytest.approx([value_of(row[2]) for row in expected], rel=1e-6)
     assert numbers["n"].tolist() == [8] * 4
-    # The corrected findings only; each says whether it is of prompts or deltas.
-    assert outcome.out.splitlines() == [
-        cli_analyze.EXPLORATORY,
-        f"- prompt: It spreads over {value_of(prompts):.6f} by the corrected convention.",
-        f"- delta: It spreads over {value_of(deltas):.6f} by the corrected convention.",
+    # By the corrected numbers of prompts; every finding lies in result.json.
+    head, answer, _, names, _, row, _, rest = outcome.out.splitlines()
+    assert (head, answer) == (cli_analyze.EXPLORATORY, "- Does not hold: “small”.")
+    assert [cell.strip() for cell in names.strip("┃").split("┃")] == ["claim", "verdict", "published", "ours", "n"]
+    shown = [cell.strip() for cell in row.strip("│").split("│")]
+    assert shown == ["small", "does not hold", "-", f"{value_of(prompts):.3g}", "8 tokens"]
+    assert rest == "all 2 findings: result.json in the folders of the analyses"
+    findings = json.loads(Path("runs/analysis/spread/result.json").read_text())["findings"]
+    assert [finding["sentence"] for finding in findings if finding["convention"] == "corrected"] == [
+        f"It spreads over {value_of(prompts):.6f} by the corrected convention.",
+        f"It spreads over {value_of(deltas):.6f} by the corrected convention.",
     ]
     assert outcome.err.splitlines()[:2] == [
         "spread (1 of 1) ...",
@@ -431,7 +438,7 @@ def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
     for k, (task, init) in enumerate(GRID):
         write_run(Path(f"imported/run{k}"), header(task, init, 1), trained(k, status="imported", p0=False))
     outcome = cli(*MINE[1:], "runs=imported")
-    assert outcome.status == 0 and "\n- It spreads over" in outcome.out
+    assert outcome.status == 0 and "\n- Does not hold: “small”.\n" in outcome.out
     (omission,) = json.loads(Path("imported/analysis/spread/result.json").read_text())["omissions"]
     assert (
         omission.startswith("of=delta: imported/run0: was imported without P0")
@@ -476,6 +483,9 @@ def test_a_claim_that_the_function_does_not_declare_is_an_error(cli):
     assert outcome.status == 1 and stamps("runs/analysis/spread") == before
     said = "UndeclaredClaim: spread made the claim tiny, which its @question does not declare (claims: small, smaller)"
     assert f"spread: left out: failed: {said} (" in outcome.err
+    outcome = cli(*MINE, "analysis.spread.trouble=about")
+    said = "UndeclaredClaim: spread made the claim small about width, which is none of its numbers"
+    assert outcome.status == 1 and f"spread: left out: failed: {said} (" in outcome.err
 
 
 def test_a_function_without_a_declaration_is_given_runs_and_options(cli):
@@ -494,11 +504,13 @@ def test_an_option_may_be_null_where_its_type_says_so(cli, option):
     assert json.loads(Path("runs/analysis/sizes/result.json").read_text())["options"] == {option: None}
     refused = cli(*line, f"analysis.sizes.{option}=some")
     assert refused.status == 2 and f"analysis.sizes.{option}=some: must be a whole number from 1" in refused.err
-    assert "analysis.sizes.scale=None: must be a number" in cli(*line, "analysis.sizes.scale=null").err
+    assert "analysis.sizes.scale=None: must be a finite number" in cli(*line, "analysis.sizes.scale=null").err
 
 
 def test_a_whole_number_may_be_0_where_that_is_declared(cli):
     assert cli(*MINE, "analysis.spread.extra=0").status == 0
+    for option, value in (("more", "10000001"), ("scale", "inf"), ("scale", "nan")):
+        assert f"analysis.spread.{option}={value}: must be a" in cli(*MINE, f"analysis.spread.{option}={value}").err
     refused = cli(*MINE, "analysis.spread.more=0")
     assert refused.status == 2 and "analysis.spread.more=0: must be a whole number from 1" in refused.err
     assert "analysis.spread.extra=-1: must be a whole number from 0" in cli(*MINE, "analysis.spread.extra=-1").err
@@ -748,7 +760,7 @@ def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
         ),
         (
             ["runs=runs", "analysis=[neighbours]", "analysis.neighbours.epsilon=x"],
-            "analysis.neighbours.epsilon=x: must be a number",
+            "analysis.neighbours.epsilon=x: must be a finite number",
         ),
         (
             ["runs=runs", "analysis=[curves]", "analysis.neighbours.seed=3"],
@@ -866,7 +878,7 @@ def test_runs_that_differ_beyond_the_factors_are_answered_apart(cli):
         own = table.query(f"lr == {rate}")
         chosen = (numbers["group"] == f"lr = {rate}") & (numbers["of"] == "prompt")
         assert len(own) == 4 and numbers.loc[chosen, "value"].to_list() == pytest.approx([value_of(own.prompts())] * 2)
-        assert f"lr = {rate}: It spreads over" in outcome.out
+        assert f"small (lr = {rate})" in " ".join(outcome.out.split())
         values = pd.read_csv(folder / f"prompt_paper_lr={rate}_values.csv")
         assert values["group"].to_list() == [f"lr = {rate}"]
     info = json.loads((folder / "result.json").read_text())

@@ -8,12 +8,25 @@ from test_analyze import header, trained
 
 import promptgeo as pg
 from promptgeo.analysis.questions.inits import inits
+from promptgeo.analysis.resampling import clopper_pearson
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import METRICS_COLUMNS, write_run
 
 
-def run(folder, task: str, kind: str, seed: int, losses: list[float], right: int, labels: bool = False) -> None:
-    """A run whose validation loss after 0, 10, 20, ... steps is this, and that solves so many of 20 test examples."""
+def run(
+    folder,
+    task: str,
+    kind: str,
+    seed: int,
+    losses: list[float],
+    right: int,
+    labels: bool = False,
+    p0: int | None = None,
+) -> None:
+    """A run whose validation loss after 0, 10, 20, ... steps is this, and that solves so many of 20 test examples.
+
+    p0: how many its P0 solves; None: that is not logged.
+    """
     made, files = header(task, f"task_{kind}", seed), trained(seed)
     made["config"]["init"] |= {"kind": kind}
     rows = [
@@ -22,8 +35,10 @@ def run(folder, task: str, kind: str, seed: int, losses: list[float], right: int
     ]
     # Of a task with labels what counts is the choice: what is written is never right here.
     said = [
-        {"prompt": "final", "id": str(k), "correct": k < right and not labels}
-        | ({"label_correct": k < right} if labels else {})
+        {"prompt": prompt, "id": str(k), "correct": k < solved and not labels}
+        | ({"label_correct": k < solved} if labels else {})
+        for prompt, solved in (("final", right), ("initial", p0))
+        if solved is not None
         for k in range(20)
     ]
     results = files.results | {"accuracy": {"final": right / 20, "initial": 0.05, "none": 0.05}}
@@ -46,9 +61,10 @@ def test_time_is_until_the_loss_that_both_kinds_reach(tmp_path):
     numbers = numbers_of(tmp_path)
     # Texts end at .4 on average, random inits at .7: so .7 must be reached.
     assert numbers["time.one.text"].value == pytest.approx(np.mean([20, 20, 20, 10]) / 30)
+    assert numbers["time.one.text"].interval == pytest.approx(clopper_pearson(4 * 17.5 / 30, 4))
     assert numbers["time.one.random"].value == pytest.approx(np.mean([30, 30, 30, 30]) / 30)  # .8 never does
     assert numbers["difference.time"].value == pytest.approx(1 - 17.5 / 30)
-    assert numbers["difference.time"].p < 0.05
+    assert numbers["difference.time"].p is None  # runs of a text share a P0: none is valid
     assert numbers["difference.final"].value == pytest.approx(-9 / 20)
 
 
@@ -76,3 +92,22 @@ def test_runs_of_one_kind_are_refused(tmp_path):
     run(tmp_path, "two", "vocab", 0, FAST[0], 18)
     with pytest.raises(UserError, match="of a text and of a random init"):
         inits(pg.load_runs(tmp_path))
+
+
+def test_an_init_that_solves_its_task_untrained_has_nothing_to_take_time_for(tmp_path):
+    """Claims are about tasks in which runs of both kinds beat their P0s; all are described."""
+    for seed in range(4):
+        for task, of_text in (("one", 1), ("two", 18)):
+            run(tmp_path, task, "text", seed, FAST[seed], 18, p0=of_text)
+            run(tmp_path, task, "vocab", seed, SLOW[seed], 9, p0=0)
+    result = inits(pg.load_runs(tmp_path))
+    numbers = {number.quantity: number for number in result.numbers}
+    assert numbers["difference.time"].value == numbers["difference.time.one"].value
+    assert (numbers["difference.time"].n, numbers["difference.final"].n) == (8, 20) and "time.two.text" in numbers
+    assert result.omissions == [
+        "inits: in two runs of a text (90.0% at P0; +0.0% by training) are not shown to learn; no claim is about it."
+    ]
+    assert all("8 runs" in claim.evidence for claim in result.claims)
+    solved = inits(pg.load_runs(tmp_path).query("task == 'two'"))
+    assert {str(claim.outcome) for claim in solved.claims} == {"not decidable"}
+    assert all("solves untrained" in claim.needs for claim in solved.claims)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -317,6 +318,13 @@ def test_bad_input_is_one_line_that_names_it_and_nothing_is_written(cli, model, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_other_launcher_trains_runs_for_one_another(cli):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher, of the extra dev")
+    grid = ("regulariser=orthogonal", "regulariser.size=2", "-m", "seed=0,1")
+    assert_refused(cli("hydra/launcher=joblib", *grid), "hydra/launcher=joblib", "need hydra/launcher=packed")
+    assert not Path("outputs").exists()
+
+
 FILES_OF_BAD_DATA = {
     "empty.csv": (b"", "empty.csv: the file is empty"),
     "column.csv": (b"input,answer\na,b\n", "column.csv: has no column 'label' (it has input, answer)"),
@@ -336,6 +344,30 @@ def test_bad_data_is_one_line_that_names_file_or_example_and_nothing_is_written(
     content, message = FILES_OF_BAD_DATA[name]
     Path(name).write_bytes(content)
     assert_refused(cli(*model, "task=custom", f"task.source.path={name}", "task.split.test_size=0.5"), message)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+BAD_PROMPTS = {
+    "complex.npy": "complex.npy: final holds complex64; a prompt is made of floating-point numbers",
+    "code.pt": "code.pt: holds more than tensors (print)",
+    "two.npz": "two.npz: has no tensor 'final'; set init.which to one of a [4, 3], b [4, 3]",
+    "narrow.pt": "narrow.pt: has shape [4, 3]; [P, ",
+    "pipe.npy": "pipe.npy: is a pipe or a device, not a file",
+}
+
+
+@pytest.mark.parametrize("name", BAD_PROMPTS)
+def test_a_prompt_that_cannot_be_read_is_one_line_and_nothing_is_written(cli, model, tmp_path, name):
+    numbers = np.ones((4, 3), np.float32)
+    code = type("Code", (), {"__reduce__": lambda _: (print, ("run",))})
+    {
+        "complex.npy": lambda: np.save(name, numbers.astype(np.complex64)),
+        "code.pt": lambda: torch.save({"final": torch.from_numpy(numbers), "x": code()}, name),
+        "two.npz": lambda: np.savez(name, a=numbers, b=numbers),
+        "narrow.pt": lambda: torch.save(torch.from_numpy(numbers), name),
+        "pipe.npy": lambda: os.mkfifo(name),
+    }[name]()
+    assert_refused(cli(*model, "init=file", f"init.path={name}"), f"init.path={BAD_PROMPTS[name]}")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 

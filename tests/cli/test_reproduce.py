@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from promptgeo.analysis.target import analysis_of
+from promptgeo.cli import report as cli_report
 from promptgeo.cli import reproduce as cli_reproduce
 from promptgeo.cli import train as cli_train
 from promptgeo.config import compose
@@ -94,6 +95,9 @@ def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command
     second = command(*line)
     assert second.status == 0 and "2 of 2 runs, skipped" in second.err and "curves: cached" in second.err
     assert page.read_text() == html and stamps(Path("out")) == made
+    cli_report.main(["out/mine"])
+    again = page.read_text()
+    assert "Not a replication" in again and again[again.index('id="differences"') :].count("<code>") > 3
 
 
 @pytest.mark.long
@@ -230,13 +234,13 @@ def test_what_a_study_says_is_no_part_of_its_runs():
     config = compose.compose(["init=cat"])
     with_study = dataclasses.replace(config, study={"title": "t"})
     assert to_dict(with_study) == to_dict(config) and "study" not in to_dict(config)
-    assert not differences([with_study], [config])
+    assert not differences([to_dict(with_study)], [to_dict(config)])
 
 
 def test_differences_are_those_that_decide_numbers():
     theirs = [compose.compose([f"init={init}"]) for init in ("cat", "dog")]
     ours = compose.compose(["init=cat", "training.epochs=3", "outputs=elsewhere", "model=gpt2", "optimizer.lr=0.01"])
-    assert differences([ours], theirs) == {
+    assert differences([to_dict(ours)], [to_dict(config) for config in theirs]) == {
         "model.name": (["gpt2"], ["tiny"]),
         "init.name": (["cat"], ["cat", "dog"]),
         "training.epochs": ([3], [10]),

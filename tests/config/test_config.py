@@ -172,7 +172,7 @@ def test_what_the_schema_does_not_know_is_one_line_that_names_the_key_and_the_ne
         ("template.text", "{input}{label}", "template.text holds {label}: only {input} and {prompt} may stand there"),
         ("template.label", "x", "template.label='x': must be a text that holds {label} once"),
         ("template.end", "", "template.scoring=line needs a terminator"),
-        ("init.kind", InitKind.file, "init=file needs init.path=<a .npy or .safetensors file>"),
+        ("init.kind", InitKind.file, "init=file needs init.path=<a .npy, .npz, .safetensors or .pt file>"),
         ("init.kind", InitKind.run, "init=run needs init.path=<a run folder>"),
         ("init.text", "", "init=word needs a text: set 'init.text=\"...\"'"),
     ],

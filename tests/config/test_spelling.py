@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
 
 from promptgeo import UserError
 from promptgeo.api import _config
 from promptgeo.config.compose import compose, compose_grid
 from promptgeo.config.compose_analyze import compose_analyze
 from promptgeo.config.schema import flatten, texts, to_dict
-from promptgeo.config.spelling import spelt
+from promptgeo.config.spelling import FileConfigSource, spelt
 
 LOOK_LIKE_OTHERS = [
     "yes",
@@ -212,3 +214,11 @@ def test_a_home_that_nobody_has_is_named(line):
     first, _, key = line.rpartition(" ")
     with pytest.raises(UserError, match=rf"^{key}=~nobody_x/x: is no place that a file can be at"):
         cell_of(compose([*([first] if first else []), f'{key}="~nobody_x/x"']))
+
+
+def test_hydra_started_anew_beside_promptgeos_reader_of_files_keeps_it():
+    """As a launcher does in each of its processes."""
+    compose([])
+    registry = SourcesRegistry.instance()
+    registry.register(file_config_source.FileConfigSource)
+    assert registry.resolve("file") is FileConfigSource

@@ -2,10 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
-from promptgeo.analysis.figures import panels, svg
-from promptgeo.report.inline import inline_svg
+from promptgeo.analysis.figures import COLOURS, ON_CELLS, panels, shares_grid, svg
+from promptgeo.report.inline import THEME, inline_svg
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{}<path d="M 0 0"/></svg>'
 HARMFUL = (
@@ -96,7 +97,20 @@ def test_all_that_matplotlib_draws_is_kept():
     )
     kept = {part.strip() for style in re.findall(r'style="([^"]*)"', body) for part in style.split(";") if part.strip()}
     for part in kept:
-        assert part.replace("url(#", "url(#f-").replace("'", "&#x27;") in whole
+        name, _, value = part.partition(": ")
+        shown = THEME.get(value, value) if name in ("fill", "stroke") else value
+        assert f"{name}: {shown}".replace("url(#", "url(#f-").replace("'", "&#x27;") in whole
+
+
+def test_a_figures_hues_and_ink_are_the_pages_own():
+    """Which a dark page turns round; but not what stands on coloured cells."""
+    with panels(1, 2) as (figure, axes):
+        axes[0, 0].plot([0, 1], [1, 0], color=COLOURS[2])
+        shares_grid(axes[0, 1], np.eye(2), "ab", "cd")
+        whole = inline_svg(svg(figure), "f", "x")
+    assert "stroke: var(--hue-2)" in whole and COLOURS[2] not in whole
+    assert "fill: var(--page)" in whole and "stroke: currentColor" in whole and "#000000" not in whole
+    assert all(f"fill: {colour}" in whole for colour in ON_CELLS)
 
 
 @pytest.mark.parametrize("name", ["a$b$c", r"$\frac$", "x\x1b[31m", "<b>"])

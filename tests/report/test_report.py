@@ -1,6 +1,7 @@
 """The report: a page made of stored results, a study's file and run folders; another result makes another page."""
 
 import re
+import shutil
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
@@ -15,11 +16,15 @@ from promptgeo import UserError
 from promptgeo.analysis.deciding import Premise, decided
 from promptgeo.analysis.figures import panels, svg
 from promptgeo.analysis.geometry.verdict import verdict
-from promptgeo.analysis.result import Claim, Finding, Outcome, Result, store
+from promptgeo.analysis.result import Claim, Finding, Outcome, Result, Stored, store
+from promptgeo.cli import report as cli_report
+from promptgeo.report.answer import answer
+from promptgeo.report.claims import verdicts
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.page import Material, render
-from promptgeo.report.runs import training_length
-from promptgeo.report.study import Published, Study, StudyClaim, load_study
+from promptgeo.report.runs import run_lines, training_length
+from promptgeo.report.study import Published, Study, StudyClaim, load_study, study_of
+from promptgeo.report.text import in_words
 from promptgeo.runs.folder import Run, write_run
 
 VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
@@ -112,7 +117,8 @@ def distances(convention: str, of: str, closer: bool = True) -> Result:
     )
     if of == "prompt":
         outcome = Outcome.holds if closer or convention == "paper" else Outcome.fails
-        result.claims.append(Claim("closer", outcome, f"seen {convention} <at .5>.", p=0.01))
+        said = f"seen {convention} <at .5>."
+        result.claims.append(Claim("closer", outcome, said, p=0.01, quantity="table1.cat"))
     result.tables["means"] = pd.DataFrame({"task": ["a<b"] * 20, "distance": [0.123456] * 20})
     result.figures["bars"] = figure(f"{of} {convention}")
     return result
@@ -165,46 +171,75 @@ def make(tmp_path):
 
 def test_paper_ours_and_corrected_stand_beside_each_other(make):
     page = make().page
-    assert page.row("table1.cat") == [
-        "table1.cat",
+    assert page.row("Table 1, cat") == [
+        "Table 1, cat",
         "Table 1",
         "0.546",
         "0.5 [0.4, 0.6]; n = 40 pairs",
         "0.525 [0.425, 0.625]; n = 40 pairs",
     ]
-    assert page.row("table1.mean")[2] == "0.558 corrected, by the published data: 0.583"
-    assert page.row("table1.mean")[4] == "0.535 p < .0001; n = 400 pairs"
+    assert page.row("Table 1, mean")[2] == "0.558 corrected, by the published data: 0.583"
+    assert page.row("Table 1, mean")[4] == "0.535 p < .0001; n = 400 pairs"
     assert page.row("extra.3")[1] == "no published number"
     assert page.row("random")[2:] == ["≈ 0.91 read off a figure", "0.9 [0.8, 1]; n = 7 tokens", "not given"]
 
 
 def test_a_number_that_no_analysis_gave_is_listed(make):
-    assert "table1.cat" not in make().page.sections["unanswered"]
-    assert "table1.cat" in make(stored=()).page.sections["unanswered"]
+    assert "Table 1, cat" not in make().page.sections["unanswered"]
+    assert "Table 1, cat" in make(stored=()).page.sections["unanswered"]
 
 
 def test_another_result_makes_another_page(make):
     kept, fallen = (make(closer=closer).page.sections for closer in (True, False))
-    assert "prompt tokens lie closer (corrected)." in kept["findings"] and "no closer" not in kept["findings"]
-    assert "prompt tokens lie no closer (corrected)." in fallen["findings"]
-    assert "(paper)" not in kept["findings"]
+    assert "prompt tokens lie closer (corrected)." in kept["distances"] and "no closer" not in kept["distances"]
+    assert "prompt tokens lie no closer (corrected)." in fallen["distances"]
+    assert "(paper)" not in kept["distances"]
+    held, failed = (" ".join(sections["evidence"].split()) for sections in (kept, fallen))
+    assert "“The closer claim.” (text): holds." in held and "does not hold" not in held
+    assert "“The closer claim.” (text): does not hold." in failed and "Seen corrected <at .5>." in failed
+    for name in ("pearson", "unasked"):  # only as the paper counted, and not at all
+        assert f"“The {name} claim.” (text): not tested." in failed
 
-    def parts(text: str) -> dict[str, str]:
-        split = re.split("(What does not hold|What holds|Not decidable by|Not tested by corrected numbers)", text)
-        return dict(zip(split[1::2], split[2::2], strict=True))
 
-    held, failed = parts(kept["claims"]), parts(fallen["claims"])
-    assert list(held) == ["What holds", "Not tested by corrected numbers"] and "The closer claim" in held["What holds"]
-    assert list(failed) == ["What does not hold", "Not tested by corrected numbers"]
-    fails, untested = failed.values()
-    assert "The closer claim" in fails and "seen corrected <at .5>." in re.sub(r"\bS", "s", fails)
-    assert "The pearson claim" in untested and "The unasked claim" in untested, (
-        "only as the paper counted, and not at all"
-    )
+def test_the_first_screen_has_question_answer_and_claims(make):
+    def said(**changes) -> tuple[str, list[list[str]]]:
+        html = make(**changes).html
+        head = html[html.index("<header>") : html.index("</header>")]
+        rows = [[" ".join(cell.split()) for cell in row] for row in Page(html).rows]
+        return " ".join(re.sub(r"<[^>]+>", " ", head).split()), rows
+
+    head, rows = said(study=replace(STUDY, question="Do they lie near?"))
+    assert head.startswith("A study? Do they lie near? Holds: “The closer claim”. ")
+    ours = ["0.5 [0.4, 0.6]", "0.525 [0.425, 0.625]", "40 pairs"]
+    assert rows[1] == ["The closer claim. Table 1, cat", "holds", "0.546", *ours]
+    assert len(rows[0]) == 6 and rows[2][0] != "The pearson claim.", "what was not tested is no row"
+    head, rows = said(study=replace(STUDY, claims={}), stored=[])
+    assert "No analysis has a finding on these runs." in head and not rows[0][0].startswith("claim")
+
+
+def test_a_study_without_claims_is_answered_by_its_findings(make):
+    told = [{"analysis": name, "sentence": f"{name} {k}."} for name in "abcd" for k in range(2)]
+    assert answer([], told) == ["a 0.", "b 0.", "c 0."]
+
+
+def test_the_answer_names_three_claims_of_a_kind_and_counts_the_rest(tmp_path):
+    claims = [Claim(name, Outcome.holds, "seen.", p=0.001) for name in "abcde"]
+    claims += [Claim("f", Outcome.fails, "not seen.")]
+    told = verdicts(Study("s", "?", "S", {"words": {}}, confirmatory=["d"]), [stored_claims(tmp_path, claims)])
+    assert answer(told, []) == ["Holds: “d”; “a”; “b”; and 2 more.", "Does not hold: “f”."]
+
+
+def test_the_lead_figure_is_the_studys_own_or_the_first_one(make):
+    first = re.search(r'<figure class="lead">.*?</figure>', make().html, re.S)[0]
+    assert "Distances: bars (trained prompts, corrected)" in first
+    chosen = re.search(r'<figure class="lead">.*?</figure>', make(study=replace(STUDY, lead="words/bars")).html, re.S)[
+        0
+    ]
+    assert "Words: bars" in chosen
 
 
 def test_prompts_and_deltas_are_told_apart(make):
-    text = make().page.sections["findings"]
+    text = make().page.sections["distances"]
     prompts, deltas = text.index("Trained prompts"), text.index("What training added")
     assert prompts < text.index("prompt tokens lie") < deltas < text.index("delta tokens lie")
     assert "[0.1, 0.3]; n = 40 pairs" in text, "a sentence without n gets its interval and n"
@@ -214,7 +249,7 @@ def test_the_page_is_whole_and_alone(make):
     made = make()
     page = made.page
     assert len(page.ids) == len(set(page.ids)), "ids collide"
-    assert page.tags.count("svg") == 5 and set(page.references) <= set(page.ids)
+    assert page.tags.count("svg") == 6 and set(page.references) <= set(page.ids)
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     for link in page.links:
         if link.startswith("#"):
@@ -229,14 +264,14 @@ def test_the_page_is_whole_and_alone(make):
 
 def test_long_lists_say_where_the_rest_is(make):
     text = " ".join(make().page.sections["distances"].split())
-    assert "25 more in analysis/distances/numbers.csv" in text
+    assert "25 more, and all by the names that they have in code, in analysis/distances/numbers.csv" in text
     assert "The first 6 of 20 rows; all in analysis/distances/prompt_corrected_means.csv" in text
     assert "analysis/distances/delta_paper_means.csv" in text
 
 
 def test_what_is_left_out_is_named(make):
     page = make(left_out=["run9: failed"]).page
-    assert "run9: failed" in page.sections["run"]
+    assert "run9: failed" in page.sections["omissions"]
     assert (
         "projection: needs at least 5 prompts" in page.sections["omissions"]
         and "words: no P0, so no words" in page.sections["omissions"]
@@ -249,7 +284,7 @@ def test_runs_that_differ_from_the_studys_are_no_replication(make):
     assert (
         "Not a replication" in html and "<code>model.name</code>: tiny <small>(the sweep file: gpt2-xl)</small>" in html
     )
-    assert html.index("Not a replication") < html.index('id="findings"')
+    assert html.index("Not a replication") < html.index('id="claims"')
 
 
 def test_figures_keep_to_themselves():
@@ -352,7 +387,7 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
         [({}, result)],
     )
     page = Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
-    said = " ".join(page.sections["claims"].split())
+    said = " ".join(page.sections["evidence"].split())
     assert study.claims["convex"].words in said
     assert (
         "Within a stated 5-point margin of the worst vertex, identity and plus_one support the claim "
@@ -362,7 +397,7 @@ def test_study_1s_published_table_is_told_as_its_numbers_are(tmp_path):
     # The study's file holds the same table: what it says beside ours is what the fixture says.
     assert "None: each published number has ours beside it" in page.sections["unanswered"]
     for published in study.published.values():
-        row = page.row(published.quantity)
+        row = page.row(in_words(published.quantity))
         value = published.value if published.value is not None else published.implied
         assert float(row[-1].split()[0]) == pytest.approx(value, abs=1e-4), published.quantity
     own = study.claims["convex"].published
@@ -388,9 +423,10 @@ def test_a_task_that_stands_for_the_studys_has_its_published_numbers_beside_it(m
             )
         ],
     )
-    assert report.page.row("table1.dog (for table1.cat)")[2:4] == ["0.546", "0.5 [0.4, 0.6]; n = 40 pairs"]
+    assert report.page.row("Table 1, dog (for Table 1, cat)")[2:4] == ["0.546", "0.5 [0.4, 0.6]; n = 40 pairs"]
     assert (
-        "table1.cat" not in report.page.sections["unanswered"] and "table1.mean" in report.page.sections["unanswered"]
+        "Table 1, cat" not in report.page.sections["unanswered"]
+        and "Table 1, mean" in report.page.sections["unanswered"]
     )
 
 
@@ -408,42 +444,45 @@ def claims_page(tmp_path, claims: list[Claim], confirmatory: list[str], group: d
     """A page whose one analysis made these claims."""
     study = Study("s", "A study?", "Somebody", {"words": {}}, confirmatory=confirmatory)
     write_run(tmp_path / "run", header("one"), trained(0))
-    info = {"options": {}, "runs": 1, "seconds": 1.0}
-    stored = store(tmp_path / "words", "words", "k", info, [(group or {}, Result(claims=claims))])
+    stored = stored_claims(tmp_path, claims, group)
     return Page(render(Material(study=study, runs=[Run.load(tmp_path / "run")], stored=[stored])))
+
+
+def stored_claims(tmp_path, claims: list[Claim], group: dict | None = None) -> Stored:
+    info = {"options": {}, "runs": 1, "seconds": 1.0}
+    return store(tmp_path / "words", "words", "k", info, [(group or {}, Result(claims=claims))])
 
 
 def test_confirmatory_claims_are_adjusted_for_each_other_and_the_rest_is_exploratory(tmp_path):
     claims = [Claim(name, Outcome.holds, f"seen {name}.", p=p) for name, p in (("a", 0.01), ("b", 0.04), ("c", 0.04))]
-    said = " ".join(claims_page(tmp_path, claims, ["a", "b", "c"]).sections["claims"].split())
-    holds, undecidable = said.split("What holds")[1].split("Not decidable by these runs")
-    assert "“a” Confirmatory, adjusted p = 0.03." in holds and "“b”" not in holds
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b", "c"]).sections["evidence"].split())
+    assert "“a”: holds. Confirmatory, adjusted p = 0.03." in said and "“b”: not decidable." in said
     # Of three: .01 x 3, .04 x 2, and never less than the one before.
-    assert undecidable.count("adjusted p = 0.08. It would take more runs: with 3 claims tested, p = 0.08 (Holm).") == 2
-    said = " ".join(claims_page(tmp_path, claims, ["b"]).sections["claims"].split())
-    assert "“a” Exploratory." in said and "“b” Confirmatory, adjusted p = 0.04." in said and "Not decidable" not in said
+    assert said.count("adjusted p = 0.08. It would take more runs: with 3 claims tested, p = 0.08 (Holm).") == 2
+    said = " ".join(claims_page(tmp_path, claims, ["b"]).sections["evidence"].split())
+    assert "“a”: holds. Exploratory." in said and "“b”: holds. Confirmatory, adjusted p = 0.04." in said
 
 
 def test_the_small_p_of_a_claim_that_does_not_hold_helps_no_other(tmp_path):
     """Two-sided, it is that of the opposite: by Holm of .001 and .03 the second would hold."""
     claims = [Claim("a", Outcome.fails, "far from it.", p=0.001), Claim("b", Outcome.holds, "seen.", p=0.03)]
-    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
-    assert "“a” Confirmatory; that it does not hold is not adjusted." in said
-    assert "“b” Confirmatory, adjusted p = 0.06. It would take more runs" in said and "What holds" not in said
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["evidence"].split())
+    assert "“a”: does not hold. Confirmatory; that it does not hold is not adjusted." in said
+    assert "“b”: not decidable. Confirmatory, adjusted p = 0.06. It would take more runs" in said
 
 
 def test_a_claim_whose_premise_is_not_met_shows_no_p_and_helps_no_other(tmp_path):
     unmet = decided("a", (1.0, 2.0), "far above.", p=0.001, premises=[Premise(False, "nothing was learned", "prompts")])
     claims = [unmet, Claim("b", Outcome.holds, "seen.", p=0.03)]
-    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
-    assert "“a” Confirmatory, without a p that counts." in said
-    assert "“b” Confirmatory, adjusted p = 0.06. It would take more runs" in said and "What holds" not in said
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["evidence"].split())
+    assert "“a”: not decidable. Confirmatory, without a p that counts." in said
+    assert "“b”: not decidable. Confirmatory, adjusted p = 0.06. It would take more runs" in said
 
 
 def test_what_one_claim_would_take_is_not_enough_for_several(tmp_path):
     claims = [Claim("a", Outcome.undecidable, "maybe.", p=0.1, needs="6 inits")]
     claims += [Claim("b", Outcome.holds, "seen.", p=0.01)]
-    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["claims"].split())
+    said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["evidence"].split())
     assert "It would take 6 inits, or more: its p is adjusted for 2 claims." in said
 
 
@@ -457,8 +496,72 @@ def test_a_published_number_of_one_length_stands_beside_ours_which_does_not_name
 
 def test_what_is_not_decidable_says_what_would_decide_it(tmp_path):
     claims = [Claim("a", Outcome.undecidable, "it may be.", needs="6 runs"), Claim("b", Outcome.fails, "it is not.")]
-    said = " ".join(claims_page(tmp_path, claims, []).sections["claims"].split())
-    assert "What holds" not in said
-    assert "Exploratory. It would take 6 runs." in said.split("Not decidable by these runs")[1]
+    said = " ".join(claims_page(tmp_path, claims, []).sections["evidence"].split())
+    assert "“a”: not decidable. Exploratory. It would take 6 runs." in said and "“b”: does not hold." in said
     with pytest.raises(ValueError, match="claim a: is not decidable, but what it needs is ''"):
         Claim("a", Outcome.undecidable, "it may be.")
+
+
+# Of any folder.
+
+
+def test_any_folder_of_analysed_runs_has_a_page(make, capsys):
+    """That of its results, without published numbers: these runs are of no study."""
+    folder = make().folder
+    shutil.rmtree(folder / "words", ignore_errors=True)
+    cli_report.main([str(folder)])
+    assert capsys.readouterr().out == f"report: {folder}/report.html\n"
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.row("Table 1, cat") == [
+        "Table 1, cat",
+        *["0.5 [0.4, 0.6]; n = 40 pairs", "0.525 [0.425, 0.625]; n = 40 pairs"],
+    ]
+    assert "“closer”: holds. Exploratory." in " ".join(page.sections["evidence"].split())
+    assert "Not a replication" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_claims_of_no_study_are_told_in_the_words_of_the_study_that_makes_them():
+    study = study_of("mine", ["convexity", None], ["convex", "own"])
+    assert (
+        list(study.claims) == ["convex"]
+        and study.claims["convex"].words == load_study("convexity").claims["convex"].words
+    )
+    assert not study.claims["convex"].published and not study.published
+    assert study_of("mine", ["convexity", "convexity"], []) == load_study("convexity")
+
+
+def test_a_folder_without_runs_or_results_is_refused_in_a_line(tmp_path, capsys):
+    for name, said in {"absent": "absent", "": "no completed runs lie there"}.items():
+        with pytest.raises(SystemExit, match="2"):
+            cli_report.main([str(tmp_path / name)])
+        assert said in capsys.readouterr().err
+    write_run(tmp_path / "run", header("one"), trained(0))
+    with pytest.raises(SystemExit, match="2"):
+        cli_report.main([str(tmp_path)])
+    assert "no analysis of these runs lies there; first: python -m promptgeo.analyze" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_was_run_says_what_else_runs_differ_in():
+    def run(seed: int, patience: int | None) -> SimpleNamespace:
+        config = {"seed": seed, "task": {"name": "t"}, "init": {"name": "i"}, "training": {"patience": patience}} | {
+            "template": {"name": "bare"}
+        }
+        return SimpleNamespace(info={"config": config, "results": {}}, lr=None)
+
+    def line(*runs: SimpleNamespace) -> str:
+        return run_lines(runs)[1]
+
+    assert line(run(0, None), run(1, None)) == "2 runs: 1 task x 1 init x 2 seeds"
+    assert line(*(run(seed, p) for seed in (0, 1) for p in (None, 5))) == (
+        "4 runs: 1 task x 1 init x 2 seeds, which differ in training.patience too"
+    )
+
+
+def test_a_page_that_cannot_be_written_is_a_line_and_status_1(make, monkeypatch, capsys):
+    folder = make().folder
+    shutil.rmtree(folder / "words", ignore_errors=True)
+    (folder / "report.html").mkdir()
+    with pytest.raises(SystemExit, match="1"):
+        cli_report.main([str(folder)])
+    assert capsys.readouterr().err.count("\n") == 1

@@ -26,7 +26,7 @@ def runs_with(folder: Path, key: str, values: list, by_task: bool = False) -> pg
         for task in tasks[k : k + 1] if by_task else tasks:
             for init in ("cat", "dog"):
                 made = header(task, init, 0)
-                change(made["config"], key, value)
+                change(made["config"], key, str(value) if key.endswith("name") else value)
                 write_run(folder / f"{task}{init}{k}", made | {"id": f"{task}{init}{k}"}, trained(k))
     return pg.load_runs(folder)
 
@@ -63,7 +63,7 @@ def test_a_template_that_a_task_brings_is_one_thing_with_it(tmp_path):
 
 @pytest.mark.parametrize("key", ["seed", "seeds.order", "packing.max_runs", "outputs", "task.name", "init.name"])
 def test_factors_and_what_decides_no_number_make_no_groups(tmp_path, key):
-    assert [len(group.runs) for group in alike(runs_with(tmp_path, key, ["1", "2"]))] == [8]
+    assert [len(group.runs) for group in alike(runs_with(tmp_path, key, [1, 2]))] == [8]
 
 
 def test_a_factor_is_pooled_and_prefixes_stand_for_all_their_keys(tmp_path):

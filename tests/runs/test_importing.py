@@ -323,7 +323,7 @@ def write_files() -> None:
     ("arguments", "said"),
     [
         ("absent.npy --table table.csv", "absent.npy: no such file"),
-        ("p.npy --table absent.csv", "--table absent.csv: cannot be read: No such file or directory"),
+        ("p.npy --table absent.csv", "--table absent.csv: no such file"),
         (
             "p.npy --table notask.csv",
             "--table notask.csv: has no column task (nearest: Task); task and init are needed",
@@ -349,16 +349,16 @@ def write_files() -> None:
         ("whole.npy --table table.csv", "whole.npy: final holds int64; a prompt is made of floating-point numbers"),
         ("nan.npy --table table.csv", "nan.npy: final is not finite at [1, 0, 4]"),
         ("huge.npy --table table.csv", "huge.npy: final is not finite at [0, 0, 0]"),
-        ("objects.npy --table table.csv", "objects.npy: is not a readable .npy array of numbers"),
-        ("text.npy --table table.csv", "text.npy: is not a readable .npy array of numbers"),
+        ("objects.npy --table table.csv", "objects.npy: is not a readable .npy array: Object arrays cannot be loaded"),
+        ("text.npy --table table.csv", "text.npy: is not a readable .npy array: "),
         ("text.safetensors --table table.csv", "text.safetensors: is not a readable .safetensors file"),
         (
             "two.safetensors --table table.csv",
-            "two.safetensors: has tensors a, b; the trained prompt must be called final",
+            "two.safetensors: has 2 tensors, a [3, 2, 5], b [3, 2, 5]; say which is the trained prompt: --tensor NAME",
         ),
         (
             "p.txt --table table.csv",
-            "p.txt: cannot be imported; .npy, .safetensors or a PEFT adapter's folder is needed",
+            "p.txt: cannot be read; .npy, .npz, .safetensors or a torch.save file (.pt) is needed",
         ),
         ("folder --table table.csv", "folder: has no adapter_config.json: it is no PEFT adapter"),
         ("p.npy --table none.csv", "none.csv, line 2: file=flat.npy: is not among the given files"),

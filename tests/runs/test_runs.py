@@ -150,7 +150,29 @@ def test_a_run_whose_writing_stops_half_way_is_not_complete(folder):
         write_run(folder, header(), broken)
     assert np.array_equal(Run.load(folder).prompt(), trained().final)
     with pytest.raises(TypeError):
-        write_run(folder, header() | {"not": {1, 2}}, trained(1))  # fails at run.json, after the other files
+        write_run(folder, header() | {"not": {1, 2}}, trained(1))
+    assert np.array_equal(Run.load(folder).prompt(), trained().final)
+
+
+def test_a_disk_without_room_for_a_whole_run_leaves_the_earlier_one(folder):
+    before, longer = sorted(path.name for path in folder.iterdir()), trained(1)
+    longer.predictions.append({"output": "word " * 1000})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))  # prompts and metrics fit, predictions do not
+        with pytest.raises(OSError, match="File too large"):
+            write_run(folder, header(), longer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert np.array_equal(Run.load(folder).prompt(), trained().final)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_run_whose_files_cannot_all_be_put_in_place_is_not_complete(folder):
+    (folder / "predictions.jsonl").unlink()
+    (folder / "predictions.jsonl").mkdir()
+    with pytest.raises(OSError, match=r"predictions\.jsonl"):
+        write_run(folder, header(), trained(1))
     with pytest.raises(DamagedRun, match=r"no finished run lies here \(no run.json\)"):
         Run.load(folder)
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_coupled_runs_are_pushed_apart_and_say_so(make):
     for weight in (0.0, 20.0):
         plans = grid(make, f"regulariser.weight={weight}", "training.epochs=30", "optimizer.lr=0.1")
         moved = [start + k * direction + 0.1 * torch.randn(4, 32, generator=generator) for k in (-1, 0.3, 1)]
-        plans = [replace(plan, p0_Pd=p0_Pd) for plan, p0_Pd in zip(plans, moved, strict=True)]
+        plans = [replace(plan, make_p0=partial(torch.clone, p0_Pd)) for plan, p0_Pd in zip(plans, moved, strict=True)]
         assert train_pack(plans) == {}
         runs = [Run.load(plan.folder) for plan in plans]
         penalties[weight] = slow_penalty(np.stack([run.prompt() for run in runs]), 1.0)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 
 import numpy as np
 import pytest
@@ -189,14 +190,18 @@ def test_a_file_is_taken_as_it_is(gpt2, tmp_path):
     np.save(tmp_path / "double.npy", array.astype(np.float64))
     safetensors.numpy.save_file({"prompt_embeddings": array}, tmp_path / "one.safetensors")
     safetensors.numpy.save_file({"final": array, "best": other}, tmp_path / "two.safetensors")
-    for name in ("p.npy", "double.npy", "one.safetensors", "two.safetensors"):
+    np.savez(tmp_path / "one.npz", array)
+    torch.save(torch.nn.Parameter(torch.from_numpy(array)), tmp_path / "no_ending")
+    torch.save({"state": {"final": torch.from_numpy(array), "best": torch.zeros(3)}}, tmp_path / "two.ckpt")
+    files = ("p.npy", "double.npy", "one.safetensors", "two.safetensors", "one.npz", "no_ending", "two.ckpt")
+    for name in files:
         p0 = make(gpt2, "file", None, path=str(tmp_path / name))
         assert p0.dtype == torch.float32 and np.array_equal(p0.numpy(), array)
     assert np.array_equal(make(gpt2, "file", 5, path=str(tmp_path / "two.safetensors"), which="best").numpy(), other)
     two = tmp_path / "two.safetensors"
     assert (
         said(gpt2, "file", None, path=str(two), which="x")
-        == f"init.path={two}: has no tensor 'x'; set init.which to one of best, final"
+        == f"init.path={two}: has no tensor 'x'; set init.which to one of best [5, 32], final [3, 32]"
     )
     assert (
         said(gpt2, "file", 4, path=str(tmp_path / "p.npy"))
@@ -210,6 +215,10 @@ def test_a_file_that_is_no_prompt_is_named(gpt2, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((3, 32), np.nan))
     np.save(tmp_path / "empty.npy", np.zeros((0, 32)))
     np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "whole.npy", np.ones((3, 32), int))
+    np.save(tmp_path / "complex.npy", np.ones((3, 32), complex))
+    (tmp_path / "a_folder").mkdir()
+    os.mkfifo(tmp_path / "a_pipe.npy")
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}]), allow_pickle=True)
     for name in ("cut.npy", "cut.safetensors", "p.pt"):
         (tmp_path / name).write_bytes(b"\x93NUM")
@@ -219,17 +228,19 @@ def test_a_file_that_is_no_prompt_is_named(gpt2, tmp_path):
 
     assert of("narrow.npy") == "PATH: has shape [3, 31]; [P, 32] is needed for this model"
     assert of("flat.npy") == "PATH: has shape [32]; [P, 32] is needed for this model"
-    assert of("nan.npy") == "init=file: the initial prompt holds numbers that are not finite"
+    assert of("nan.npy") == "PATH: final is not finite at [0, 0]; a prompt is made of finite numbers"
     assert of("empty.npy").startswith("PATH is 0 tokens")
     for name, kind in {
-        "cut.npy": "npy",
-        "words.npy": "npy",
-        "pickled.npy": "npy",
-        "cut.safetensors": "safetensors",
+        "cut.npy": ".npy array",
+        "pickled.npy": ".npy array",
+        "cut.safetensors": ".safetensors file",
+        "p.pt": "torch.save file",
     }.items():
-        assert of(name).startswith(f"PATH: cannot be read as {kind}: ")
-    assert of("p.pt") == "PATH: a .npy or .safetensors file is needed"
-    assert of("absent.npy") == "PATH: no such file"
+        assert of(name).startswith(f"PATH: is not a readable {kind}: ")
+    for name, kind in {"words.npy": "str32", "whole.npy": "int64", "complex.npy": "complex128"}.items():
+        assert of(name) == f"PATH: final holds {kind}; a prompt is made of floating-point numbers"
+    assert of("absent.npy") == "PATH: no such file" and of("a_folder") == "PATH: is a folder, not a file"
+    assert of("a_pipe.npy") == "PATH: is a pipe or a device, not a file"
 
 
 def finished(folder, arrays: dict[str, np.ndarray], model: str) -> str:
@@ -240,11 +251,11 @@ def finished(folder, arrays: dict[str, np.ndarray], model: str) -> str:
         steps=np.array([5, 10]),
         metrics=[],
         predictions=[],
-        results={},
+        results={"prompt_length": 3, "steps": 10, "n": 1, "accuracy": {}},
     )
-    write_run(
-        folder, {"id": "x", "config": {"model": {"name": "elsewhere"}}, "fingerprints": {"model": model}}, trained
-    )
+    config = {section: {"name": "elsewhere"} for section in ("model", "task", "init", "template")}
+    config |= {"optimizer": {"lr": 0.1}, "seed": 0}
+    write_run(folder, {"id": "x", "config": config, "fingerprints": {"model": model}}, trained)
     return str(folder)
 
 

@@ -32,7 +32,7 @@ def test_nothing_is_said_of_the_time_left_before_every_kind_of_work_was_timed(mo
         view.report("stepped", 1, work=np.array([1.0, 0.0, 10.0]), seconds=0.5)
         assert view.seconds_left is None
         first = capsys.readouterr().err
-        assert "left" not in first and "0.0 run-steps" not in first
+        assert "left" not in first and " 0.0 run-steps" not in first
         view.report("evaluated", work=work(SCORED, 10), seconds=5.0)
         view.report("stepped", 1, work=np.array([1.0, 10.0, 0.0]), seconds=0.5)
     # 998 steps of half a second, 70 positions scored at half a second, 30 written at two seconds.

@@ -115,6 +115,19 @@ def test_a_tasks_own_text_is_the_default_and_the_init_starts_from_it():
     assert (kept.regulariser.text, kept.init.text) == ("a tree", "a house")
 
 
+def test_random_words_are_as_many_as_the_text_they_are_held_to():
+    for overrides, text in (
+        ([], "Write the capital of the country"),
+        (['regulariser.text="a tree"'], "a tree"),
+        (['regulariser.text="a tree"', 'init.text="a red house"'], "a red house"),
+    ):
+        config = compose(
+            ["task=country_capital", "regulariser=wayward", "init=vocab", "prompt.length=null", *overrides]
+        )
+        assert (config.init.kind.name, config.init.text) == ("vocab", text)
+    assert compose(["task=country_capital", "regulariser=wayward", "init=vocab", "prompt.length=4"]).init.text is None
+
+
 def test_gamma_and_text_are_part_of_the_identity(model_folders, tmp_path):
     line = [f"model.name_or_path={model_folders['gpt2']}", f"outputs={tmp_path}", *WAYWARD, "init=normal"]
     line += ["prompt.length=4"]

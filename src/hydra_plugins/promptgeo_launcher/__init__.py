@@ -1,14 +1,16 @@
-"""What Hydra finds by itself: `hydra/launcher=packed` and `hydra/sweeper=checked`.
+"""What Hydra finds by itself: `hydra/launcher=packed`, `slurm` and `packed_ray`, and `hydra/sweeper=checked`.
 
-packed: all runs of a grid that can share a frozen model train as one batch. checked: Hydra's own sweeper, which does
+packed: all runs of a grid that can share a frozen model train as one batch. slurm, packed_ray: such packs train as the
+jobs of a cluster. checked: Hydra's own sweeper, which does
 not compose every job once more to see whether it can be composed: promptgeo has checked them already.
 
 Hydra imports this package whenever it starts, so torch is imported only when runs are launched.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -24,11 +26,30 @@ class PackedLauncherConf:
 
 
 @dataclass
+class SlurmLauncherConf(PackedLauncherConf):
+    max_parallel: int | None = None  # jobs at once; null: as many as Slurm starts
+    partition: str | None = None  # null: the cluster's default
+    timeout_min: int = 240  # of a job; one that takes longer is queued again, and goes on
+    gpus: int = 0  # of a job; with device=cuda
+    cpus: int | None = None  # of a job, and its threads; null: the cluster's default
+    wait: bool = True  # until all jobs have ended; false: until they are submitted
+    sbatch: dict[str, Any] = field(default_factory=dict)  # further options: +hydra.launcher.sbatch.account=mine
+
+
+@dataclass
+class PackedRayLauncherConf(PackedLauncherConf):
+    address: str | None = None  # of a Ray cluster; null: $RAY_ADDRESS, else one that lasts as long as the command
+    gpus: float = 0  # of a pack; with device=cuda; 0.5: two packs share a GPU
+    cpus: int = 1  # of a pack, and its threads
+
+
+@dataclass
 class CheckedSweeperConf(BasicSweeperConf):
     _target_: str = "hydra_plugins.promptgeo_launcher.CheckedSweeper"
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConf, provider="promptgeo")
+for name, node in (("packed", PackedLauncherConf), ("slurm", SlurmLauncherConf), ("packed_ray", PackedRayLauncherConf)):
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="promptgeo")
 ConfigStore.instance().store(group="hydra/sweeper", name="checked", node=CheckedSweeperConf, provider="promptgeo")
 
 
@@ -43,7 +64,12 @@ class CheckedSweeper(BasicSweeper):
 
 
 class PackedLauncher(Launcher):
-    """Trains all jobs together, then runs each as Hydra's basic launcher does; by then the job's run is trained."""
+    """Trains all jobs together, then runs each as Hydra's basic launcher does; by then the job's run is trained.
+
+    Where they train, and hydra.launcher.*, is for promptgeo.cli.train.Jobs to know.
+    """
+
+    def __init__(self, **settings: object) -> None: ...
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """task_function: a promptgeo.cli.train.Jobs."""
@@ -54,17 +80,14 @@ class PackedLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        jobs = []
-        for index, overrides in enumerate(job_overrides, initial_job_idx):
-            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(job):
-                job.hydra.job.id = index
-                job.hydra.job.num = index
-            jobs.append(job)
-        self.jobs.train(jobs)
-        return [self._run(jobs.pop(0)) for _ in job_overrides]  # popped: each holds Hydra's whole configuration
+        self.jobs.train_batch(initial_job_idx, len(job_overrides))
+        return [self._run(index, overrides) for index, overrides in enumerate(job_overrides, initial_job_idx)]
 
-    def _run(self, job: DictConfig) -> JobReturn:
+    def _run(self, index: int, overrides: Sequence[str]) -> JobReturn:
+        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(job):
+            job.hydra.job.id = index
+            job.hydra.job.num = index
         result = run_job(
             hydra_context=self.hydra_context,
             task_function=self.jobs,
@@ -73,4 +96,6 @@ class PackedLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
         )
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        # Each is Hydra's whole configuration, and nobody asks for it: thousands would fill the memory.
+        result.cfg = result.hydra_cfg = None
         return result

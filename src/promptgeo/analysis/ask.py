@@ -12,11 +12,12 @@ from typing import Any
 from promptgeo.analysis.figures import titled
 from promptgeo.analysis.materials import Materials
 from promptgeo.analysis.question import UndeclaredClaim
-from promptgeo.analysis.result import DamagedResult, Result, Stored, check_replaceable, digest, read, store
+from promptgeo.analysis.result import DamagedResult, Outcome, Result, Stored, check_replaceable, digest, read, store
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
-from promptgeo.config.paths import user_path
+from promptgeo.config.explain import refusal
+from promptgeo.config.paths import require_writable, user_path
 from promptgeo.errors import UserError
 from promptgeo.runs.alike import Alike, alike
 from promptgeo.runs.folder import Run, find_runs
@@ -62,7 +63,7 @@ def run_analyses(
         notify(f"left out: {line}")
     out = _results_folder(config.out, folders)
     for analysis in analyses:
-        _check_folder(out / analysis.name)
+        check_replaceable(out / analysis.name)
     command = _Command(config, runs, left_out, out, notify)
     answers = []
     for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
@@ -92,6 +93,7 @@ class _Command:
         start = time.perf_counter()
         self.notify(f"{name} ({place}) ...")
         try:
+            require_writable(self.out, "out")  # before what may take hours
             results = self._results(analysis, variants)
         except UserError as error:
             return self._refused(name, str(error).removeprefix(f"{name}: "))
@@ -110,6 +112,8 @@ class _Command:
             stored = store(folder, name, key, info, results)
         except UserError as error:  # something was put there meanwhile
             return self._refused(name, str(error))
+        except OSError as error:
+            return self._refused(name, f"cannot be stored: {refusal(error)}; the same command makes it again")
         for omission in stored.info["omissions"]:
             self.notify(f"{name}: left out: {omission}")
         self.notify(f"{name}: {seconds} s, {folder}/")
@@ -172,8 +176,9 @@ class _Command:
 
     def _result(self, analysis: Analysis, group: Alike, variant: Variant) -> Result:
         models = frozenset(
-            (run.info["fingerprints"]["model"], run.info["config"]["model"]["name_or_path"], run.info["precision"])
+            (fingerprints.get("model"), run.info["config"]["model"].get("name_or_path"), run.info.get("precision"))
             for run in group.runs.runs or []
+            for fingerprints in [run.info.get("fingerprints", {})]
         )
         materials = self.materials.setdefault(models, Materials(group.runs, self.config))
         given = materials.given_to(analysis.declared) | variant
@@ -232,17 +237,10 @@ def _run_folders(runs: Any) -> list[str]:
 
 def _results_folder(out: str | None, folders: Sequence[str]) -> Path:
     if out:
-        return Path(out)
+        return user_path(out, "out")
     if len(folders) > 1:
         raise UserError("runs: several folders have no place in common for their results; name one with out=<folder>")
     return user_path(folders[0], "runs") / "analysis"
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises UserError for a folder with something else in it than what an analysis writes, or below a file."""
-    if file := next((place for place in folder.parents if place.is_file()), None):
-        raise UserError(f"out={folder.parent}: {file} is a file; name a folder")
-    check_replaceable(folder)
 
 
 def _check_claims(analysis: Analysis, result: Result) -> None:
@@ -252,6 +250,12 @@ def _check_claims(analysis: Analysis, result: Result) -> None:
             raise UndeclaredClaim(
                 f"{analysis.function.__name__} made the claim {claim.name}, which its @question does not declare "
                 f"(claims: {', '.join(declared) or 'none'})"
+            )
+        stated = claim.quantity and claim.outcome is not Outcome.undecidable
+        if stated and claim.quantity not in {number.quantity for number in result.numbers}:
+            raise UndeclaredClaim(
+                f"{analysis.function.__name__} made the claim {claim.name} about {claim.quantity}, "
+                "which is none of its numbers"
             )
 
 

@@ -41,6 +41,7 @@ def decided(
     p: float | None = None,
     premises: Sequence[Premise] = (),
     needs: str = "more runs",
+    quantity: str = "",
 ) -> Claim:
     """The claim that a quantity lies above a threshold, decided by its interval.
 
@@ -54,22 +55,23 @@ def decided(
         p: of the test by which it holds; where it is LEVEL or more, the claim does not hold by it.
         premises: all of them must be met.
         needs: what would decide it, where the interval holds the threshold.
+        quantity: the name of the number that it is about; see Claim.
     """
     failing = [premise for premise in premises if not premise.met]
     if failing:
         words = "; ".join(premise.words for premise in failing)
         needed = ", ".join(dict.fromkeys(premise.needs for premise in failing))
-        return Claim(name, Outcome.undecidable, f"{evidence} Premise not met: {words}.", p, needed)
+        return Claim(name, Outcome.undecidable, f"{evidence} Premise not met: {words}.", p, needed, quantity)
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
     # Sums of the same numbers may differ in their last bits, which lie above nothing.
     above, under = low > threshold + STILL, high < threshold - STILL
     too_high, too_low = low > threshold - margin + STILL, high < threshold + margin - STILL
     holds, fails = (under, too_high) if below else (above, too_low)
     if holds and (p is None or p < LEVEL):
-        return Claim(name, Outcome.holds, evidence, p)
+        return Claim(name, Outcome.holds, evidence, p, quantity=quantity)
     if fails:
-        return Claim(name, Outcome.fails, evidence, p)
-    return Claim(name, Outcome.undecidable, evidence, p, needs)
+        return Claim(name, Outcome.fails, evidence, p, quantity=quantity)
+    return Claim(name, Outcome.undecidable, evidence, p, needs, quantity)
 
 
 def for_all(claims: Sequence[Claim]) -> Claim:
@@ -82,12 +84,13 @@ def for_all(claims: Sequence[Claim]) -> Claim:
     ps = [claim.p for claim in claims if claim.p is not None]
     p = max(ps) if len(ps) == len(claims) else None
     evidence = " ".join(claim.evidence for claim in claims)
+    quantity = first.quantity if len(claims) == 1 else ""
     if Outcome.fails in outcomes:
-        return Claim(first.name, Outcome.fails, evidence, p)
+        return Claim(first.name, Outcome.fails, evidence, p, quantity=quantity)
     if Outcome.undecidable in outcomes:
         needs = dict.fromkeys(claim.needs for claim in claims if claim.needs)
-        return Claim(first.name, Outcome.undecidable, evidence, p, "; ".join(needs))
-    return Claim(first.name, Outcome.holds, evidence, p)
+        return Claim(first.name, Outcome.undecidable, evidence, p, "; ".join(needs), quantity)
+    return Claim(first.name, Outcome.holds, evidence, p, quantity=quantity)
 
 
 def tested(
@@ -99,6 +102,7 @@ def tested(
     level: float = LEVEL,
     premises: Sequence[Premise] = (),
     needs: str = "more runs",
+    quantity: str = "",
 ) -> Claim:
     """A claim with a test by which it holds and one by which it does not, each p of which may be 1.
 
@@ -107,7 +111,7 @@ def tested(
     """
     holds, fails = holds_p < level, fails_p < LEVEL
     interval = (1.0, 1.0) if holds else (-1.0, -1.0) if fails else None
-    return decided(name, interval, evidence, p=holds_p, premises=premises, needs=needs)
+    return decided(name, interval, evidence, p=holds_p, premises=premises, needs=needs, quantity=quantity)
 
 
 CONTROLS = {

@@ -15,26 +15,23 @@ from promptgeo.config.terminal import visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = (
-    "#4269d0",
-    "#efb118",
-    "#ff725c",
-    "#6cc5b0",
-    "#3ca951",
-    "#ff8ab7",
-    "#a463f2",
-    "#97bbf5",
-    "#9c6b4e",
-    "#9498a0",
-)
-"""Distinct also to most colour-blind readers; for more than ten levels they repeat with other markers."""
+COLOURS = ("#3c00f0", "#b4b400", "#871e5a", "#1ec3b4", "#c36969", "#005a00", "#a578ff")
+"""Any two at least 19 apart (CIEDE2000), to protanopes, deuteranopes and tritanopes too. More levels than these are
+told apart by markers, line styles or labels."""
+DARK = ("#a569ff", "#d2a500", "#a53c87", "#00f0b4", "#696900", "#4b9678", "#d2c3ff")
+"""What stands for each of COLOURS on a dark page, likewise apart."""
+NEUTRAL = "#777777"
+"""Of what is no level: a control, a null, a limit."""
+GRID = "#e5e5e5"
+ON_CELLS = ("#fefefe", "#101010")
+"""Texts on dark and on light cells; neither is the page's own ink, which a dark page turns round."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e5e5e5",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
@@ -89,7 +86,9 @@ def svg(figure: "Figure") -> str:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # texts are drawn by whoever shows the SVG
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the figure
+        # As large as what is drawn: no name is so long, and no legend so full, that it is cut off.
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return visible(text[text.index("<svg") :])  # XML has no control characters
 
@@ -127,6 +126,14 @@ def with_bars(numbers: Sequence[Number]) -> tuple[np.ndarray, np.ndarray]:
     return values, np.clip([values - low, high - values], 0, None)
 
 
+def write_cells(axis: Any, values_RC: np.ndarray, spec: str, dark_RC: np.ndarray, at: float = 0.5) -> None:
+    """Writes numbers on the cells of a grid, but no NaN. spec: their format. dark_RC: cells that are dark."""
+    for (i, j), value in np.ndenumerate(values_RC):
+        if np.isfinite(value):
+            text, colour = format(value, spec), ON_CELLS[0 if dark_RC[i, j] else 1]
+            axis.text(j + at, i + at, text, ha="center", va="center", fontsize=7, color=colour)
+
+
 def shares_grid(
     axis: Any, shares_RC: np.ndarray, rows: Sequence[Any], columns: Sequence[Any], written: bool = True, **labels: Any
 ) -> Any:
@@ -139,10 +146,8 @@ def shares_grid(
         labels: matplotlib's, for the columns' tick labels.
     """
     mesh = axis.pcolormesh(np.ma.masked_invalid(shares_RC), vmin=0, vmax=1, cmap="Blues")
-    for (i, j), share in np.ndenumerate(shares_RC):
-        if written and np.isfinite(share):
-            colour = "white" if share > 0.6 else "black"  # from there on the blue is too dark for black
-            axis.text(j + 0.5, i + 0.5, f"{share:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    if written:
+        write_cells(axis, shares_RC, ".2f", shares_RC > 0.6)
     axis.set(xticks=np.arange(len(columns)) + 0.5, yticks=np.arange(len(rows)) + 0.5)
     axis.set_xticklabels(columns, **labels)
     axis.set_yticklabels(rows)

@@ -45,7 +45,7 @@ class Materials:
 
             transformers_logging.disable_progress_bar()
         lm: LM = FrozenLM.load(name, revision=revision, precision=self._precision(), device=self.config.device)
-        if self._values(lambda info: info["fingerprints"]["model"]) - {lm.fingerprint}:
+        if self._values(_fingerprint) - {lm.fingerprint}:
             raise UserError(
                 f"model {name} is not the one that these runs were trained on (its content differs); "
                 "name that one with model=<folder>"
@@ -85,12 +85,12 @@ class Materials:
 
     def _model(self) -> tuple[str, str | None]:
         """Name or folder, and revision."""
-        if len(self._values(lambda info: info["fingerprints"]["model"])) > 1:
+        if len(self._values(_fingerprint)) > 1:
             raise UserError("these runs were trained on different models; choose some with where=\"model == '...'\"")
         if self.config.model is not None:
             return self.config.model, None
         configs = [run.info["config"]["model"] for run in self._runs]
-        models = {(model["name_or_path"], model["revision"]) for model in configs if model["name_or_path"]}
+        models = {(model["name_or_path"], model.get("revision")) for model in configs if model.get("name_or_path")}
         if not models:
             raise UserError("these prompts were imported without their model; name it with model=<hub id or folder>")
         if len(models) > 1:
@@ -104,7 +104,7 @@ class Materials:
     def _precision(self) -> str:
         if self.config.precision != "auto":
             return self.config.precision
-        precisions = sorted(self._values(lambda info: info["precision"]))
+        precisions = sorted(self._values(lambda info: info.get("precision")))
         if len(precisions) > 1:
             raise UserError(
                 f"these runs were trained in different precisions ({', '.join(precisions)}); "
@@ -115,3 +115,8 @@ class Materials:
     def _values(self, of: Callable[[dict[str, Any]], Any]) -> set[Any]:
         """A value of each run.json; runs that do not know it are left out."""
         return {of(run.info) for run in self._runs} - {None}
+
+
+def _fingerprint(info: dict[str, Any]) -> str | None:
+    fingerprint: str | None = info.get("fingerprints", {}).get("model")
+    return fingerprint

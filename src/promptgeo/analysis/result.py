@@ -13,8 +13,7 @@ import logging
 import math
 import os
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,13 +21,16 @@ from typing import Any
 
 import pandas as pd
 
+from promptgeo.config.paths import require_short
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import own_digest, set_aside, write_atomically
+from promptgeo.runs.folder import discard, own_digest, read_bounded, set_aside, write_atomically
 
 log = logging.getLogger(__name__)
 INFO, NUMBERS = "result.json", "numbers.csv"
 NUMBER_COLUMNS = ["group", "of", "convention", "quantity", "value", "low", "high", "p", "n", "unit"]
 """Of numbers.csv."""
+LONGEST_NAME = 200
+"""Bytes that the name of a result's file may have: what it was made for, at most 100 of each, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Claim:
     """Of the test by which it holds: what is adjusted where a study makes several claims."""
     needs: str = ""
     """What would decide it, where it is not decidable: more runs, more examples, a control that can fail."""
+    quantity: str = ""
+    """The result's number that it is about, which one that is not decidable may lack; empty where there are several."""
 
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.undecidable) != bool(self.needs):
@@ -199,12 +203,12 @@ def store(
     Raises UserError where something lies in the folder that promptgeo did not write.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    if old.exists() and not folder.exists():  # a process was killed between the two renames
-        old.rename(folder)
+    if old.is_dir() and not old.is_symlink() and not os.path.lexists(folder):
+        old.rename(folder)  # a process was killed between the two renames
     check_replaceable(folder)
     damaged = _is_damaged(folder)
     for rest in (new, old):
-        shutil.rmtree(rest, ignore_errors=True)
+        discard(rest)
     try:
         new.mkdir(parents=True)
         _write(new, name, key, info, results)
@@ -214,12 +218,12 @@ def store(
     except BaseException:
         if old.exists() and not folder.exists():
             old.rename(folder)
-        shutil.rmtree(new, ignore_errors=True)
+        discard(new)
         raise
     if damaged:
         log.warning("%s: the damaged results are kept as %s", name, old)
     else:
-        shutil.rmtree(old, ignore_errors=True)
+        discard(old)
     return read(folder)
 
 
@@ -238,9 +242,12 @@ def _write(
     contents: dict[str, bytes] = {}
     for variant, result in results:
         prefix = "".join(f"{_file_name(str(value))}_" for value in variant.values())
-        files |= {f"{prefix}{made}": {**variant, "name": made} for made in (*result.tables, *result.figures)}
-        contents |= {f"{prefix}{table}.csv": _csv(frame) for table, frame in result.tables.items()}
-        contents |= {f"{prefix}{figure}.svg": svg.encode() for figure, svg in result.figures.items()}
+        stems: dict[str, str] = {}
+        for stem in dict.fromkeys([*result.tables, *result.figures]):
+            stems[stem] = _free(f"{prefix}{stem}", files)
+            files[stems[stem]] = {**variant, "name": stem}
+        contents |= {f"{stems[table]}.csv": _csv(frame) for table, frame in result.tables.items()}
+        contents |= {f"{stems[figure]}.svg": _bytes(svg) for figure, svg in result.figures.items()}
         numbers += [{**variant, **asdict(number)} for number in result.numbers]
         findings += [{**variant, **_finite(asdict(finding))} for finding in result.findings]
         claims += [{**variant, **asdict(claim)} for claim in result.claims]
@@ -252,12 +259,24 @@ def _write(
     made = {"findings": findings, "claims": claims, "omissions": omissions, "files": files, "checksums": checksums}
     whole = json.loads(json.dumps(info | {"analysis": name, "key": key} | made, default=str))  # as it is read again
     text = json.dumps(whole | {"sha256": own_digest(whole)}, indent=1, ensure_ascii=False)
-    write_atomically(folder / INFO, f"{text}\n".encode())
+    write_atomically(folder / INFO, _bytes(f"{text}\n"))
+
+
+def _free(stem: str, taken: Container[str]) -> str:
+    """The stem of a file's name, numbered where another has it: long names are cut, and some characters left out."""
+    stems = itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
+    return next(free for free in stems if free not in taken and f"{free}.csv" != NUMBERS)
 
 
 def _file_name(group: str) -> str:
-    """lr = 0.1, training.epochs = 4 -> lr=0.1-training.epochs=4, whatever else a value holds."""
-    return re.sub(r"[^\w.=]+", "-", group.replace(" = ", "=")).strip("-")[:100]
+    """lr = 0.1, training.epochs = 4 -> lr=0.1-training.epochs=4, whatever else a value holds; at most 100 bytes."""
+    name = re.sub(r"[^\w.=]+", "-", group.replace(" = ", "=")).strip("-")
+    return name.encode()[:100].decode(errors="ignore")
+
+
+def _bytes(text: str) -> bytes:
+    """In UTF-8. Half a character, as in some folders' names, is written as \\udcff, which JSON reads as it was."""
+    return text.encode(errors="backslashreplace")
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
@@ -266,7 +285,7 @@ def _csv(frame: pd.DataFrame) -> bytes:
     # Unquoted, a carriage return would end the row for who reads it.
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     text: str = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n", quoting=quoting)
-    return text.encode()
+    return _bytes(text)
 
 
 def _read_csv(content: bytes) -> pd.DataFrame:
@@ -290,6 +309,8 @@ def read(folder: Path) -> Stored:
     contents: dict[str, bytes] = {}
     for file, checksum in sorted(_files(folder, info).items()):
         path = folder / file
+        if os.path.exists(path) and not path.is_file():  # a pipe would wait for its other end
+            raise DamagedResult(f"{path}: is not a file")
         try:
             contents[file] = path.read_bytes()
         except FileNotFoundError as error:
@@ -303,7 +324,8 @@ def read(folder: Path) -> Stored:
         figures = {Path(file).stem: x.decode() for file, x in contents.items() if file.endswith(".svg")}
     except ValueError as error:  # pandas' errors of parsing too, and UnicodeDecodeError
         raise DamagedResult(f"{folder}: its tables and figures cannot be read ({error})") from error
-    numbers = frames.pop(NUMBERS)
+    if (numbers := frames.pop(NUMBERS, None)) is None:
+        raise DamagedResult(f"{folder / INFO}: lists no {NUMBERS}")
     return Stored(info["analysis"], info, numbers, {Path(file).stem: frame for file, frame in frames.items()}, figures)
 
 
@@ -312,9 +334,15 @@ def check_replaceable(folder: Path) -> None:
 
     Results whose result.json is damaged may be anybody's, but are kept when new ones are written.
     """
+    require_short(folder.with_name(f".{folder.name}.new") / f".{'x' * LONGEST_NAME}.tmp", f"out={folder.parent}"[:80])
+    for place in (folder.parent, *folder.parent.parents):
+        if os.path.lexists(place) and not os.path.isdir(place):
+            what = "link to nothing" if os.path.islink(place) else "file"
+            raise UserError(f"out={folder.parent}: {place} is a {what}; name a folder")
+    if os.path.islink(folder) or (os.path.lexists(folder) and not folder.is_dir()):
+        what = "a link, which would be replaced" if os.path.islink(folder) else "no folder"
+        raise UserError(f"{folder}: is {what}; choose another place with out=<folder>, or move it away")
     if not folder.is_dir():
-        if os.path.lexists(folder):
-            raise UserError(f"{folder}: is no folder; choose another place with out=<folder>, or move it away")
         return
     own: set[str] = set()
     try:
@@ -344,21 +372,24 @@ def _info(folder: Path) -> dict[str, Any]:
     """result.json. Raises FileNotFoundError where there is none that an analysis wrote, DamagedResult."""
     path = folder / INFO
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(read_bounded(path).decode())
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedResult(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(info, dict) or not {"analysis", "key", "findings", "claims", "omissions", "files"} <= info.keys():
+    if not isinstance(info, dict) or any(not isinstance(info.get(name), kind) for name, kind in _FIELDS.items()):
         raise FileNotFoundError(f"{path}: is no analysis's")
     if info.get("sha256", own := own_digest(info)) != own:
         raise DamagedResult(f"{path}: its SHA-256 is not the one it gives: the file was changed or damaged")
     return info
 
 
+_FIELDS = {"analysis": str, "key": str, "findings": list, "claims": list, "omissions": list, "files": dict}
+
+
 def _files(folder: Path, info: dict[str, Any]) -> dict[str, str | None]:
     """The files beside result.json, each with its SHA-256; None in results of before there were checksums."""
-    if "checksums" in info:
+    if isinstance(info.get("checksums"), dict):
         return dict(info["checksums"])
     made = [
         [f"{stem}{end}" for end in (".csv", ".svg") if (folder / f"{stem}{end}").exists()] for stem in info["files"]

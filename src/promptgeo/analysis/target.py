@@ -95,7 +95,7 @@ def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., An
 
 FEWEST_PERMUTATIONS = 19
 """With fewer no p is below .05: what is observed counts as one of them."""
-MOST = 10**6
+MOST, MOST_SEED = 10**6, 2**63 - 1
 """Draws, examples, steps, ...: what is drawn or scored so often does not end, or needs more memory than there is."""
 
 
@@ -127,7 +127,8 @@ def _check_options(analysis: Analysis, parameters: Mapping[str, inspect.Paramete
         if value is not None or not _admits_none(parameters[option]):
             least = 0 if option == "seed" or option in analysis.declared.zero else 1
             least = FEWEST_PERMUTATIONS if option == "permutations" else least
-            _check_value(key, value, parameters[option], least)
+            most = MOST_SEED if option == "seed" else MOST
+            _check_value(key, value, parameters[option], (least, most))
 
 
 def _admits_none(parameter: inspect.Parameter) -> bool:
@@ -144,16 +145,16 @@ def _kind(parameter: inspect.Parameter) -> Any:
     return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) else object
 
 
-def _check_value(key: str, value: Any, parameter: inspect.Parameter, least: int) -> None:
-    """Raises UserError for a value of another kind than the parameter's; least: of whole numbers."""
-    kind, most = _kind(parameter), 2**63 - 1 if key.endswith(".seed") else MOST
+def _check_value(key: str, value: Any, parameter: inspect.Parameter, limits: tuple[int, int]) -> None:
+    """Raises UserError for a value of another kind than the parameter's; limits: of whole numbers."""
+    kind, (least, most) = _kind(parameter), limits
     if issubclass(kind, bool):
         ok, wanted = isinstance(value, bool), "true or false"
     elif issubclass(kind, int):
         ok = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
         wanted = f"a whole number from {least} to {most:,}"
     elif issubclass(kind, float):
-        ok, wanted = _is_number(value), "a number"
+        ok, wanted = _is_number(value), "a finite number"
     elif issubclass(kind, str):
         ok, wanted = isinstance(value, str), "a text (in quotes where it looks like a number)"
     elif issubclass(kind, tuple | list):

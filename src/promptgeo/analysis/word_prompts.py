@@ -12,7 +12,6 @@ import torch
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import (
     Bootstrap,
-    Control,
     Difference,
     EvaluationSet,
     Scored,
@@ -147,11 +146,11 @@ def _difference(result: Result, scored: dict[str, Scored], kind: str, control: s
 
 
 def _finding(difference: Difference, kind: str, control: str, means: dict[str, Number], runs: int) -> Finding:
-    means_what = Control(LABELS[control], "more than", "not detectably more or less than", "less than")
+    verdict = difference.verdict("more than", "not detectably more or less than", "less than")
     words = LABELS[kind][0].upper() + LABELS[kind][1:]
     sentence = (
-        f"{words} solve {in_percent(means[kind])} of the test examples, {means_what.meaning(difference)} "
-        f"{LABELS[control]}: {in_points(difference)} (by exact match; n = {difference.number.n} test examples, "
+        f"{words} solve {in_percent(means[kind])} of the test examples, {verdict} {LABELS[control]}: "
+        f"{in_points(difference)}{difference.alike} (by exact match; n = {difference.number.n} test examples, "
         f"{runs} runs{difference.reach})."
     )
     return Finding.of(difference.number, sentence)

@@ -3,8 +3,9 @@
     python -m promptgeo.analyze runs=outputs/quickstart 'analysis=[curves,mean_distances]'
     python -m promptgeo.analyze runs=outputs/quickstart 'analysis=[neighbours]' analysis.neighbours.epsilon=0.5
 
-Each analysis prints its findings. Its tables, figures and result.json lie in <runs>/analysis/<analysis>/. Results are
-cached: an analysis is computed again only where its runs, its options or its code have changed, or with overwrite=true.
+The command ends with the answer in three sentences and a table of claims. All findings, tables, figures and numbers
+lie in <runs>/analysis/<analysis>/. Results are cached: an analysis is computed again only where its runs, its options
+or its code have changed, or with overwrite=true.
 
 An option of an analysis is set by analysis.<name>.<option>=<value>; conf/analysis/<name>.yaml lists the options.
 An analysis of your own is a function in a package of yours and a file mine/analysis/<name>.yaml whose _target_ names
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
 from promptgeo.config.explain import OneLineParser
-from promptgeo.config.terminal import say, show_log, warn
+from promptgeo.config.terminal import console, say, show_log, warn
 from promptgeo.training.interruption import exit_statuses
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_log()
     with exit_statuses("finished analyses are kept, the same command makes the others"):
         answers = _answers(arguments)
-    lines = [line for answer in answers for line in findings(answer)]
-    if lines:
-        say("\n".join([EXPLORATORY, *lines]))
+        _tell(answers)
     if any(answer.refused for answer in answers):
         sys.exit(1)
 
@@ -65,13 +64,28 @@ def _answers(arguments: Sequence[str]) -> "list[Answer]":
     return answers
 
 
-def findings(answer: "Answer") -> list[str]:
-    """The corrected findings of an analysis as a list to print; each names prompt or delta where there are both."""
-    if answer.stored is None:
-        return []
-    corrected = [f for f in answer.stored.info["findings"] if f.get("convention", "corrected") == "corrected"]
-    both = len({f.get("of") for f in corrected}) > 1
-    return [f"- {f['of']}: {f['sentence']}" if both and "of" in f else f"- {f['sentence']}" for f in corrected]
+def _tell(answers: "Sequence[Answer]") -> None:
+    """Prints at most three sentences, and the claims that were tested."""
+    from promptgeo.cli.summary import table_of_claims
+    from promptgeo.report.answer import answer, claim_rows
+    from promptgeo.report.claims import findings, verdicts
+    from promptgeo.report.study import study_of
+
+    stored = [each.stored for each in answers if each.stored]
+    study = study_of("", [], [claim["name"] for each in stored for claim in each.info["claims"]])
+    told = verdicts(study, stored)
+    found = [finding for _, group in findings(stored) for finding in group]
+    both = len({finding.get("of") for finding in found}) > 1
+    for finding in found:
+        if both and "of" in finding:
+            finding["sentence"] = f"{finding['of']}: {finding['sentence']}"
+    sentences = answer(told, found)
+    if sentences:
+        say("\n".join([EXPLORATORY, *(f"- {sentence}" for sentence in sentences)]))
+    if rows := claim_rows(told, study, stored):
+        console().print(table_of_claims(rows))
+    if rows or len(found) > len(sentences):
+        say(f"all {len(found)} findings: result.json in the folders of the analyses")
 
 
 def _help() -> str:

@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from promptgeo.config.schema import RunConfig, flatten, to_dict
+from promptgeo.config.schema import RunConfig, flat
 from promptgeo.config.terminal import console
 from promptgeo.data.tasks import Task
 from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.training.cell import Cell
 from promptgeo.training.engine import finished_run
 from promptgeo.training.packs import default_slots, memory_per_run, packs
-from promptgeo.training.plan import Plan, plan
+from promptgeo.training.plan import Plan, plan_all
 from promptgeo.training.progress import SCORED, STEP, WRITTEN, Workload, work
+
+TIMED = 16
+"""Runs of a tick that is timed on a CPU, at most: more fill its cores no better, and take memory."""
 
 SAMPLE = 32
 """Examples that an evaluation is timed on, at most."""
@@ -43,7 +46,7 @@ def show(cells: Sequence[Cell]) -> None:
         table.add_column(column, justify="right")
     total = 0.0
     for key in sorted({cell.model_key for cell in todo}):
-        for pack in packs([plan(cell) for cell in todo if cell.model_key == key]):
+        for pack in packs(plan_all([cell for cell in todo if cell.model_key == key])):
             row, seconds = _estimate(pack)
             total += seconds
             table.add_row(*row)
@@ -62,19 +65,24 @@ def _estimate(pack: Sequence[Plan]) -> tuple[list[str], float]:
     processes = min(config.packing.devices, len(pack))
     workload = Workload(pack)
     ahead = np.sum([workload.ahead(p) for p in pack], axis=0)
-    seconds = float(ahead @ _seconds_per_position(pack[:slots], workload)) / processes
-    row = [config.model.name, str(len(first.p0_Pd)), str(config.training.batch_size), config.optimizer.name.name]
+    timed = slots if first.lm.device.type == "cuda" else min(slots, TIMED)
+    seconds = float(ahead @ _seconds_per_position(pack[:timed], workload)) / processes
+    row = [config.model.name, str(first.prompt_length), str(config.training.batch_size), config.optimizer.name.name]
     row += [str(len(pack)), str(slots), str(steps), f"{_memory(pack, slots) / 1e9:.1f}", f"{seconds / 60:.1f}"]
     return row, seconds
 
 
 def _axes(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
     """What the grid varies: every key with more than one value."""
-    flat = [flatten(to_dict(config)) for config in configs]
+    first = [key for key in flat(configs[0]) if key.partition(".")[0] != "study"]
+    found: dict[str, dict[str, None]] = {key: {} for key in first}
+    for config in configs:
+        of_config = flat(config)
+        for key in first:
+            found[key][str(of_config.get(key))] = None
     shown = {f"{group}.name": group for group in ("model", "task", "init", "template", "optimizer")}
     axes: dict[str, list[str]] = {}
-    for key in flat[0]:
-        values = list(dict.fromkeys(str(f.get(key)) for f in flat))
+    for key, values in ((key, list(values)) for key, values in found.items()):
         section = key.partition(".")[0]
         # Where a group's name varies, it says what else varies in its section.
         if len(values) > 1 and (key in shown or f"{section}.name" not in shown or len(axes.get(section, [])) < 2):

@@ -10,6 +10,7 @@ results of analyses are cached, so the same command goes on where it was stopped
 
 import json
 import logging
+import os
 import sys
 import textwrap
 import time
@@ -137,7 +138,7 @@ def _close_log_files(handlers: Sequence[logging.Handler]) -> None:
 
 def _todo(cells: "Sequence[Cell]") -> int:
     """How many runs of the grid are not finished. Damaged ones are training's to refuse."""
-    return sum(cell.config.overwrite or not (cell.folder / "run.json").exists() for cell in cells)
+    return sum(cell.config.overwrite or not os.path.exists(cell.folder / "run.json") for cell in cells)
 
 
 def _folders(cells: "Sequence[Cell]") -> list[Path]:
@@ -184,7 +185,7 @@ def _report(
     folder: Path,
     command: str,
 ) -> Path:
-    from promptgeo.config.compose import compose_grid
+    from promptgeo.cli.report import study_grid
     from promptgeo.config.identity import differences
     from promptgeo.report.page import Material, render
     from promptgeo.runs.folder import Run, write_atomically
@@ -196,7 +197,7 @@ def _report(
         [answer.stored for answer in answers if answer.stored],
         {answer.name: answer.refused for answer in answers if answer.refused},
         left_out,
-        differences([cell.config for cell in cells], compose_grid([f"sweep={study.name}"])),
+        differences([run.info["config"] for run in runs], study_grid(study.name)) if runs else {},
         command,
         _noted(folder),
     )

@@ -6,14 +6,17 @@ Exit status 1 if a run is damaged, 2 if the user must mend something.
 
 import argparse
 import sys
+from pathlib import Path
 
 from rich.table import Table
 
-from promptgeo.config.explain import OneLineParser, exit_with
+from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import console, say, warn
-from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import PROMPTS, find_runs
+from promptgeo.training.interruption import exit_statuses
+from promptgeo.training.queue import standing, table_of_jobs
+from promptgeo.training.slurm import FOLDER, jobs_in, states
 
 COLUMNS = ("status", "task", "init", "seed", *(f"{HEADLINE}_{which}" for which in PROMPTS), "n", "steps")
 
@@ -24,8 +27,11 @@ FILE is one of
   prompts.npy            [N, P, d], or [N, C, P, d] with C checkpoints: one prompt for every row of the table
   run.npy ...            one file per row, which the table's column `file` names: [P, d], or checkpoints [C, P, d];
                          the last checkpoint is the final prompt
-  prompts.safetensors    the same: one tensor, or tensors final and perhaps initial (P0), trajectory, steps, best
-  adapter/ ...           PEFT adapters (prompt tuning)
+  prompts.safetensors    the same, also as .npz or as torch.save writes it (.pt, .ckpt, .bin, no ending): one tensor,
+                         or tensors final and perhaps initial (P0), trajectory, steps, best; --tensor names another
+  adapter/ ...           PEFT adapters (prompt tuning) of decoders, also in a folder of the adapter's name
+
+Nothing in a file is run: of what torch.save wrote, tensors in dictionaries and lists are read, nothing else.
 
 N: rows of the table. P: prompt tokens. d: width of the model's input embeddings.
 
@@ -36,13 +42,11 @@ accuracy (0 to 1), n (test examples), file and steps.
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with exit_statuses("give the command again"):
         if arguments[:1] == ["import"]:
             _import(arguments[1:])
         else:
             _list(arguments)
-    except UserError as error:
-        exit_with(error)
 
 
 def _list(arguments: list[str]) -> None:
@@ -54,7 +58,8 @@ def _list(arguments: list[str]) -> None:
         "--help. (A folder that is called import: ./import.)",
     )
     parser.add_argument("path", metavar="PATH", nargs="?", default="outputs", help="a folder; default: outputs")
-    runs, damaged = find_runs(parser.parse_args(arguments).path)
+    path = parser.parse_args(arguments).path
+    runs, damaged = find_runs(path)
     table = Table(*("run", *COLUMNS, "checksums"))
     for run in runs:
         row = run.row()
@@ -62,10 +67,22 @@ def _list(arguments: list[str]) -> None:
     screen = console() if console().is_terminal else console(width=200)  # in a file, no column is cut
     screen.print(table)
     screen.print(f"{len(runs)} runs, {len(damaged)} damaged")
+    if jobs := _jobs(Path(path)):
+        screen.print(jobs)
     for error in damaged:
         screen.print(f"damaged: {error}", soft_wrap=True)
     if damaged:
         sys.exit(1)
+
+
+def _jobs(path: Path) -> Table | None:
+    """The jobs of a cluster that train runs here (outputs/<name>, or outputs itself); None: there are none."""
+    found: dict[str, list[Path]] = {}
+    for folder in (*path.expanduser().glob(FOLDER), *path.expanduser().glob(f"*/{FOLDER}")):
+        found |= jobs_in(folder)
+    alive = (states() if found else None) or {}
+    words = {job: [standing(run) for run in runs] for job, runs in found.items() if job in alive}
+    return table_of_jobs(words, alive) if words else None
 
 
 def _import(arguments: list[str]) -> None:
@@ -81,13 +98,14 @@ def _import(arguments: list[str]) -> None:
         "default: the file's own, else 1:1"
     )
     parser.add_argument("--steps", metavar="FIRST:BY", help=steps_help)
+    tensor_help = "what the trained prompt is called in files with several tensors; default: final, or the only one"
+    parser.add_argument("--tensor", metavar="NAME", help=tensor_help)
     given = parser.parse_intermixed_args(arguments)
     from promptgeo.runs.importing import import_prompts
-    from promptgeo.runs.prompt_table import unused_columns
 
-    folders = import_prompts(given.files, given.table, given.out, given.initial, given.steps)
-    if unused := unused_columns(given.table):
-        warn(f"not used: {', '.join(unused)} (columns of {given.table})")
+    folders, notes = import_prompts(given.files, given.table, given.out, given.initial, given.steps, given.tensor)
+    for note in notes:
+        warn(note)
     say(f"{len(folders)} imported runs lie in {given.out}/")
 
 

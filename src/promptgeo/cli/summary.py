@@ -1,4 +1,4 @@
-"""What does a command say when it is done? A table of results, and which learning rate to take."""
+"""What does a command say when it is done? A table of results, which learning rate to take, what claims came to."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +10,8 @@ from promptgeo.runs.table import UNLIKE, table_of
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
+
+    from promptgeo.report.answer import ClaimRow
 
 VARIED = ("model", "template", "prompt_length", "lr")
 """Columns of their own only where the runs differ in them."""
@@ -23,7 +25,7 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
     """
     from rich.table import Table
 
-    frame = table_of(runs).table.assign(split=[run.info["results"]["split"] for run in runs])
+    frame = table_of(runs).table.assign(split=[str(run.info["results"].get("split")) for run in runs])
     keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
     keys += [column for column in frame if UNLIKE in column]  # a mean over seeds is of runs that differ in nothing else
     if not any(key.startswith("task.") for key in keys) and frame.groupby("task")["data"].nunique().max() > 1:
@@ -63,6 +65,27 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def table_of_claims(rows: "Sequence[ClaimRow]") -> "Table":
+    """A rich table of what the runs say of each claim, by the corrected numbers."""
+    from rich.table import Table
+
+    from promptgeo.report.text import number_text
+
+    table = Table(padding=(0, 1))
+    for column in ("claim", "verdict", "published", "ours", "n"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        group = f" ({row.verdict.group})" if row.verdict.group else ""
+        published = row.published.value if row.published else None
+        number = row.corrected
+        ours = "-" if number is None else number_text(number["value"], 3)
+        if number is not None and number["low"] is not None:
+            ours += f" [{number_text(number['low'], 3)}, {number_text(number['high'], 3)}]"
+        shown = "-" if published is None else number_text(published, 3)
+        table.add_row(f"{row.verdict.words}{group}", row.verdict.outcome, shown, ours, row.n)
+    return table
+
+
 def recommendation(runs: Sequence[Run]) -> list[str]:
     """Per model, task and init the learning rate with the lowest mean validation loss.
 
@@ -71,12 +94,12 @@ def recommendation(runs: Sequence[Run]) -> list[str]:
     """
     import pandas as pd
 
-    validated = [run for run in runs if run.info["results"]["split"] == "validation"]
+    validated = [run for run in runs if run.info["results"].get("split") == "validation"]
     in_units = all(run.info["config"]["optimizer"].get("lr_in_embedding_units") is not None for run in validated)
     key = "lr_in_embedding_units" if in_units else "lr"
     rows = [
         run.row()
-        | {"final_loss": run.info["results"]["loss"].get("final")}
+        | {"final_loss": run.info["results"].get("loss", {}).get("final")}
         | ({"lr": run.info["config"]["optimizer"][key]} if in_units else {})
         for run in validated
     ]

@@ -6,6 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,16 +18,23 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from promptgeo.config import compose
-from promptgeo.config.explain import OneLineParser, config_errors, show_full_errors
-from promptgeo.config.paths import conf_dir
+from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
+from promptgeo.config.paths import conf_dir, stamps
 from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
 from promptgeo.training.interruption import exit_statuses
+from promptgeo.training.queue import SUBMITTED
 
 if TYPE_CHECKING:
     from promptgeo.config.schema import RunConfig
+    from promptgeo.training.cluster import Engine
     from promptgeo.training.engine import Outcome
+
+TOGETHER = ("packed", "slurm", "packed_ray")
+"""Launchers that train runs in packs."""
+HERE = (*TOGETHER, "basic")
+"""Launchers whose jobs Hydra calls in this process."""
 
 # What needs torch is imported inside functions: --help, --cfg and a misspelt key wait for none of it.
 
@@ -33,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point. arguments: of the command line, by default sys.argv[1:].
 
     Exit status 2: the user must mend something; one line, nothing was written. 1: a run failed, the others are
-    complete. 130, 143: stopped by Ctrl-C, SIGTERM.
+    complete. 130, 143, 140: stopped by Ctrl-C, SIGTERM, SIGUSR2.
     """
     with exit_statuses():
         status = train(sys.argv[1:] if arguments is None else arguments)
@@ -56,12 +66,24 @@ def train(arguments: Sequence[str]) -> int:
     if options.help:
         say(compose.help_page([*options.overrides, *_searchpath(options)]))
         return 0
-    with _notices_of_data():
-        cells = _checked(options)
     jobs = Jobs()
-    if cells is None or not (_previewed(cells) or _complete(cells, jobs)):
+    with _notices_of_data():
+        cells = _checked(options, jobs)
+    jobs.cells = cells or ()
+    if cells is None:
         _run(parser, options, jobs)
-    return _print_results(list(jobs.outcomes.values()))
+        return 0
+    if _previewed(cells):
+        return 0
+    from promptgeo.training.engine import outcome_elsewhere
+
+    failure = None
+    before = {cell.id: stamps(str(cell.folder / "run.json")) for cell in cells}
+    if not _complete(cells, jobs):
+        failure = _run(parser, options, jobs)
+    elsewhere = {cell.id: cell for cell in cells if cell.id not in jobs.outcomes}
+    there = [outcome_elsewhere(cell, before[i]) for i, cell in elsewhere.items()]
+    return _print_results([*jobs.outcomes.values(), *there], failure)
 
 
 @contextlib.contextmanager
@@ -85,25 +107,42 @@ class Jobs:
 
     def __init__(self) -> None:
         self._here = os.getcwd()  # hydra.job.chdir=true leaves it; paths of the user's are seen from here
+        self._process = os.getpid()
         self.outcomes: dict[str, Outcome] = {}
         """By the run's id."""
+        self.cluster: Engine | None = None
+        """Where the runs are trained; None: here."""
+        self.launcher = ""
+        self.cells: Sequence[Cell] = ()
+        """Of the command, in the order of Hydra's jobs."""
 
-    def train(self, jobs: Sequence[DictConfig]) -> None:
-        """Train the runs of these composed jobs together."""
+    def train_batch(self, first: int, count: int) -> None:
+        """Train the runs of these jobs together. Composing them again, before they are needed, is left out."""
+        self.train(self.cells[first : first + count])
+
+    def train(self, cells: Sequence[Cell]) -> None:
+        """Train these runs together."""
+        from promptgeo.training import cluster
         from promptgeo.training.engine import train_all
 
+        how = None if self.cluster is None else partial(cluster.train, self.cluster)
         with contextlib.chdir(self._here):
-            cells = cells_of([compose.to_run_config(job) for job in jobs])
-            self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells), strict=True)}
+            self.outcomes |= {cell.id: outcome for cell, outcome in zip(cells, train_all(cells, how), strict=True)}
 
     def __call__(self, job: DictConfig) -> str:
         """The folder of this job's run, which is trained unless it was trained with others. Raises RunFailed."""
         with contextlib.chdir(self._here):
             cell = cell_of(compose.to_run_config(job))
         if cell.id not in self.outcomes:
-            self.train([job])
+            try:
+                self.train([cell])
+            except Exception as error:
+                if os.getpid() == self._process:
+                    raise
+                # A launcher sends it to the first process, for which it is a run that failed, whatever it was.
+                raise RunFailed(f"{cell.folder}: {in_one_line(error)}") from None
         outcome = self.outcomes[cell.id]
-        if outcome.error is not None:
+        if outcome.error not in (None, SUBMITTED):
             raise RunFailed(outcome.error)
         return str(outcome.folder)
 
@@ -112,8 +151,8 @@ def _run_folder(_root_: DictConfig) -> str:
     return cell_of(compose.to_run_config(_root_)).folder.name
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> None:
-    """As hydra.main does, which reads sys.argv and takes no arguments."""
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> str | None:
+    """As hydra.main does, which reads sys.argv and takes no arguments. Returns why a job failed, if one did."""
     if options.experimental_rerun is not None:
         raise UserError("--experimental-rerun: promptgeo has none; the same command goes on where it was stopped")
     version.setbase("1.3")
@@ -126,12 +165,21 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Job
                 config_path=conf_dir(),
                 config_name="train",
             )
-    except RunFailed:
-        pass  # _print_results names it
+    except RunFailed as failed:
+        return str(failed)
+    except UserError:
+        raise
+    except Exception as error:
+        if jobs.launcher in HERE:
+            raise
+        return f"hydra/launcher={jobs.launcher}: {in_one_line(error)}"
+    return None
 
 
-def _checked(options: argparse.Namespace) -> list[Cell] | None:
+def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
     """The cells of the command; None where the command is one for Hydra alone (--cfg, --info, ...).
+
+    jobs: is told where they train.
 
     Runs that are not complete are planned: what is wrong anywhere in a grid stops it before its first run.
     """
@@ -143,7 +191,7 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
             "--config-name, --config-path: promptgeo has one config, train; keys of your own file are given with "
             "--config-dir FOLDER +experiment=mine, where FOLDER/experiment/mine.yaml begins with # @package _global_"
         )
-    configs = compose.compose_grid([*options.overrides, *searchpath], options.multirun)
+    configs, launcher = compose.compose_command([*options.overrides, *searchpath], options.multirun)
     options.overrides = compose.as_spelt([*options.overrides, *searchpath])[: len(options.overrides)]
     if options.cfg:
         return None
@@ -153,22 +201,46 @@ def _checked(options: argparse.Namespace) -> list[Cell] | None:
     from promptgeo.training.devices import check_devices
     from promptgeo.training.engine import finished_run
     from promptgeo.training.loggers import check_loggers
-    from promptgeo.training.plan import plan
+    from promptgeo.training.plan import plan_all
 
+    cluster = _cluster(launcher, cells[0].folder.parent)
+    options.multirun = options.multirun or cluster is not None  # Hydra asks a launcher for grids alone
+    jobs.cluster, jobs.launcher = cluster, launcher.name
     check_complete(cells)
     require_one_folder_each(cells)
-    one_by_one = any(override.replace(" ", "") == "hydra/launcher=basic" for override in options.overrides)
-    if one_by_one and any(cell.coupled for cell in cells):
+    if launcher.name not in TOGETHER and any(cell.coupled for cell in cells):
         raise UserError(
-            "hydra/launcher=basic trains one run after another: "
+            f"hydra/launcher={launcher.name} trains each run by itself: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
-    for cell in sorted(cells, key=lambda cell: cell.model_key):  # each model is loaded once
-        check_loggers(cell.config)
-        check_devices(cell)
-        if finished_run(cell) is None:
-            plan(cell)
+    by_model, left = sorted(cells, key=lambda cell: cell.model_key), []
+    for _, same_model in groupby(by_model, key=lambda cell: cell.model_key):  # each model is loaded once
+        todo = []
+        for cell in same_model:
+            check_loggers(cell.config)
+            if cluster is None:
+                check_devices(cell)
+            if finished_run(cell) is None:
+                todo.append(cell)
+        if todo:  # where a cluster's jobs come from there may be no GPU
+            plan_all(todo if cluster is None else [replace(cell, device="cpu") for cell in todo])
+        left += todo
+    if cluster is not None and left:
+        cluster.check(left)
     return cells
+
+
+def _cluster(launcher: compose.Launcher, folder: Path) -> "Engine | None":
+    """Where else than here the runs are to be trained. folder: that their folders lie in."""
+    if launcher.name == "slurm":
+        from promptgeo.training.slurm import Slurm
+
+        return Slurm(folder, launcher.settings)
+    if launcher.name == "packed_ray":
+        from promptgeo.training.ray_cluster import Ray
+
+        return Ray(folder, launcher.settings)
+    return None
 
 
 def _searchpath(options: argparse.Namespace) -> list[str]:
@@ -212,13 +284,14 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
     return True
 
 
-def _print_results(outcomes: "Sequence[Outcome]") -> int:
-    """Print what the runs came to. Returns the exit status: 1 where one failed."""
+def _print_results(outcomes: "Sequence[Outcome]", failure: str | None) -> int:
+    """Print what the runs came to, and a failure that none of them tells. Returns the exit status: 1 where one failed.
+
+    failure: what Hydra was told of the first job that failed.
+    """
     from promptgeo.cli.summary import recommendation, table_of_results
     from promptgeo.training.lock import HELD
 
-    if not outcomes:
-        return 0
     screen = console()
     runs = [outcome.run for outcome in outcomes if outcome.run is not None]
     if runs:
@@ -227,8 +300,12 @@ def _print_results(outcomes: "Sequence[Outcome]") -> int:
         screen.print(line, soft_wrap=True)
     for folder in sorted({str(outcome.folder.parent) for outcome in outcomes}):
         screen.print(f"results: {folder}/", soft_wrap=True)
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if submitted := sum(outcome.error == SUBMITTED for outcome in outcomes):
+        warn(f"promptgeo: {submitted} runs are submitted; promptgeo-runs shows them, the same command waits for them")
+    failed = [outcome for outcome in outcomes if outcome.error not in (None, SUBMITTED)]
     for outcome in failed:
-        failure = ": " if outcome.error == HELD else " failed: "
-        warn(f"promptgeo: {outcome.folder}{failure}{outcome.error}")
-    return 1 if failed else 0
+        how = ": " if outcome.error == HELD else " failed: "
+        warn(f"promptgeo: {outcome.folder}{how}{outcome.error}")
+    if failure is not None and failure not in {outcome.error for outcome in failed}:
+        warn(f"promptgeo: {failure}")
+    return 1 if failed or failure is not None else 0

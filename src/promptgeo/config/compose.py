@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString, RangeSweep
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
@@ -26,7 +27,6 @@ from promptgeo.config.interpolation import require_bounded
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
 from promptgeo.config.schema import (
     DEFAULT_RATE,
-    InitKind,
     Regulariser,
     RegulariserKind,
     RunConfig,
@@ -73,6 +73,8 @@ def _as_written(composed: DictConfig) -> RunConfig:
         written = repr(resolved)  # Hydra hands over each job of a grid several times
         if written not in _typed:
             merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved)
+            if len(_typed) >= 8:  # one job after the other; a large grid must not fill the memory
+                _typed.pop(next(iter(_typed)))
             _typed[written] = cast(RunConfig, OmegaConf.to_object(merged))
     return deepcopy(_typed[written])
 
@@ -121,12 +123,16 @@ def with_coupled_seeds(config: RunConfig) -> RunConfig:
 
 
 def _with_wayward_text(config: RunConfig) -> RunConfig:
-    """The text that a wayward prompt is held to, where none is named; init=text without one starts from it too."""
+    """The text that a wayward prompt is held to, where none is named; an init without one is as long as it.
+
+    init=text starts from it; init=vocab without prompt.length from as many tokens of the vocabulary.
+    """
     regulariser, init = config.regulariser, config.init
     if regulariser.name is not RegulariserKind.wayward:
         return config
     text = config.task.text if regulariser.text is None else regulariser.text
-    if init.kind is InitKind.text and init.name == "text" and init.text is None:
+    as_long = init.name == "text" or (init.name == "vocab" and config.prompt.length is None)
+    if as_long and init.text is None:
         init = replace(init, text=text)
     return replace(config, init=init, regulariser=replace(regulariser, text=text))
 
@@ -169,18 +175,31 @@ def as_spelt(overrides: Sequence[str]) -> list[str]:
         return [o.input_line for o in _checked(overrides)]
 
 
+class Launcher(NamedTuple):
+    """Who trains the runs of a command: hydra/launcher, with hydra.launcher.*"""
+
+    name: str
+    settings: DictConfig
+
+
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
     """Every config that a command line stands for; a sweep's file may make it a grid without -m."""
+    return compose_command(overrides, multirun)[0]
+
+
+def compose_command(overrides: Sequence[str], multirun: bool = False) -> tuple[list[RunConfig], Launcher]:
+    """Every config that a command line stands for, and who trains them."""
     overrides = with_own_model(overrides)
     with _composer():
         checked = _checked(overrides)
         fixed = [o.input_line for o in checked if not o.is_sweep_override()]
         composed = hydra_compose("train", fixed, return_hydra_config=True)
+        launcher = Launcher(composed.hydra.runtime.choices["hydra/launcher"], composed.hydra.launcher)
         if not multirun and composed.hydra.mode is not RunMode.MULTIRUN:
             _require_single(checked)
-            return [to_run_config(composed)]
+            return [to_run_config(composed)], launcher
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
-        return _Grid([*_checked(params), *checked]).configs()
+        return _Grid([*_checked(params), *checked]).configs(), launcher
 
 
 def help_page(overrides: Sequence[str]) -> str:
@@ -207,7 +226,8 @@ class _Grid:
     """The configs of a grid, in the sweeper's order.
 
     Composing one takes Hydra a sixth of a second. So an option that changes nothing but its own key or section, and
-    interpolates nothing there, is composed once, and then put into every config that has it.
+    interpolates nothing there, is composed once, and then put into every config that has it; of a key that a thousand
+    numbers or words are given, only the first two are composed.
     """
 
     def __init__(self, overrides: Sequence[Override]):
@@ -218,6 +238,9 @@ class _Grid:
         self.axes = {o.get_key_element() for o in overrides if o.is_sweep_override()}
         self._composed: dict[tuple[str, ...], RunConfig] = {}
         self._values: dict[str, Any] = {}  # option -> what it makes of its key, _JOINT where it changes more
+        self._alone: dict[str, bool] = {}  # key -> whether a number or word given for it changes nothing else
+        self._parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        self._empty = OmegaConf.structured(RunConfig)
 
     def configs(self) -> list[RunConfig]:
         return [_completed(self._config(job)) for job in self.jobs]
@@ -240,15 +263,42 @@ class _Grid:
         """What this option, in place of the first job's, makes of its key; _JOINT where it changes anything else."""
         if option not in self._values:
             key = option.partition("=")[0]
-            job = [*self.first[:index], option, *self.first[index + 1 :]]
-            # A group of the user's own, or a sweep's file, may change anything, also what this option is merged with.
-            joint = key.startswith("hydra") or any(axis.startswith("+") or axis == "sweep" for axis in self.axes)
-            confined = not joint and self._is_confined(key, job)
-            self._values[option] = attrgetter(key)(self._compose(job)) if confined else _JOINT
+            written = self._plain(key, option)
+            if written is None or key not in self._alone:
+                job = [*self.first[:index], option, *self.first[index + 1 :]]
+                # A group of the user's own, or a sweep's file, may change anything, also what this is merged with.
+                joint = key.startswith("hydra") or any(axis.startswith("+") or axis == "sweep" for axis in self.axes)
+                confined = not joint and self._is_confined(key, job)
+                self._values[option] = attrgetter(key)(self._compose(job)) if confined else _JOINT
+                if written is not None:
+                    self._alone[key] = confined
+            else:
+                self._values[option] = written[0] if self._alone[key] else _JOINT
         return self._values[option]
 
+    def _plain(self, key: str, option: str) -> tuple[Any] | None:
+        """The number, truth value or word that an option gives a key of the schema, as the schema types it.
+
+        None where it is anything else, or where Hydra has to say what is wrong with it.
+        """
+        if key not in keys() or key in groups():
+            return None
+        (override,) = self._parser.parse_overrides([option])
+        value = override.value()
+        if not isinstance(value, bool | int | float | str) or (isinstance(value, str) and "$" in value):
+            return None
+        if key in texts() and not isinstance(value, str):
+            return None
+        try:
+            OmegaConf.update(self._empty, key, value)
+        except OmegaConfBaseException:
+            return None
+        return (OmegaConf.select(self._empty, key),)
+
     def _is_confined(self, key: str, job: Sequence[str]) -> bool:
-        raw = cast(dict[str, Any], OmegaConf.to_container(hydra_compose("train", list(job)), resolve=False))
+        composed = hydra_compose("train", list(job))
+        whole = self._composed[tuple(job)] = _as_written(composed)
+        raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         if "${" in str(raw[key.partition(".")[0]]):
             return False
         interpolated = re.findall(r"\$\{([^:}]*)", str(raw))
@@ -256,7 +306,6 @@ class _Grid:
             # A relative interpolation, a key in this section, or the section that this key is in.
             if other.startswith((".", f"{key}.")) or f"{key}.".startswith(f"{other}."):
                 return False
-        whole = self._compose(job)
         return _with(self._compose(self.first), key, attrgetter(key)(whole)) == whole
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from traceback import walk_tb
 from typing import NoReturn
 
@@ -78,6 +78,11 @@ def explain(error: BaseException) -> str:
     return " ".join(str(error).split()) if isinstance(error, YAMLError) else where + _first_line(error)
 
 
+def in_one_line(error: BaseException) -> str:
+    """What any exception says; its kind before it, unless it is one that a user is meant to read."""
+    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+
+
 def _at_key(key: str, error: BaseException) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_key(key)
@@ -137,11 +142,30 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def exit_with(error: UserError) -> NoReturn:
-    """One line on standard error, exit status 2. What a user wrote at length is cut in the middle."""
+def refusal(error: BaseException) -> str | None:
+    """What the system refused, and where: a disk that is full or read-only, say. None for any other error.
+
+    Only what an exception says it was raised from is followed: Hydra and logging put the system's error there.
+    """
+    link: BaseException | None = error
+    while link is not None and not (isinstance(link, OSError) and link.strerror):
+        link = link.__cause__
+    if not isinstance(link, OSError):
+        return None
+    return f"{link.filename}: {link.strerror}" if link.filename is not None else str(link.strerror)
+
+
+def exit_with(error: UserError | str, status: int = 2) -> NoReturn:
+    """One line on standard error, and the exit status. What a user wrote at length is cut in the middle."""
     line = " ".join(str(error).splitlines())
-    warn(f"promptgeo: {line if len(line) <= 2 * LINE else f'{line[:LINE]} [...] {line[-LINE:]}'}")
-    sys.exit(2)
+    with suppress(OSError):  # standard error may be what is full
+        warn(f"promptgeo: {line if len(line) <= 2 * LINE else f'{line[:LINE]} [...] {line[-LINE:]}'}")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # else the interpreter would try again as it ends, and say so over two lines
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 def show_full_errors() -> None:

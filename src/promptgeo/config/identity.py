@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Template, flatten
+from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Template, flat, flatten
 
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
 # The names of task and init do decide: the seed's three generators derive from them.
@@ -37,21 +37,25 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
     return _digest(_identity_fields(config) | {"precision": precision} | by_content)
 
 
+@cache
 def decides_numbers(key: str) -> bool:
     """Whether two runs that differ in this key of their configs may have other numbers. The seed is one such key."""
     return not _NOT_IDENTITY.fullmatch(key)
 
 
-def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[str, tuple[list, list]]:
-    """What decides numbers and differs between two grids: key -> the values in ours and in theirs, each value once."""
+def differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list, list]]:
+    """What decides numbers and differs between two grids: key -> the values in ours and in theirs, each value once.
 
-    def values(grid: Sequence[RunConfig]) -> dict[str, list]:
-        flat = [flatten(asdict(config)) for config in grid]
+    Configs as run.json holds them (schema.to_dict). A key that only one side has, as an earlier version did, is none.
+    """
+
+    def values(grid: Sequence[Mapping[str, Any]]) -> dict[str, list]:
+        flat = [flatten(dict(config)) for config in grid]
         keys = [k for k in flat[0] if k in ("model.name", "template.name") or not _NOT_IDENTITY.fullmatch(k)]
-        return {k: list({str(f[k]): f[k] for f in flat}.values()) for k in keys}
+        return {k: list({str(f[k]): f[k] for f in flat if k in f}.values()) for k in keys}
 
     ours_by_key, theirs_by_key = values(ours), values(theirs)
-    pairs = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items()}
+    pairs = {k: (v, theirs_by_key[k]) for k, v in ours_by_key.items() if k in theirs_by_key}
     different = {k: (a, b) for k, (a, b) in pairs.items() if set(map(str, a)) != set(map(str, b))}
     # What one side has resolved and the other has not is no difference.
     different = {k: (a, b) for k, (a, b) in different.items() if k not in _AS_FIRST or "auto" not in (*a, *b)}
@@ -60,10 +64,14 @@ def differences(ours: Sequence[RunConfig], theirs: Sequence[RunConfig]) -> dict[
 
 
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
-    empty = RunConfig(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer())
-    defaults = flatten(asdict(empty))
-    fields = {k: v for k, v in flatten(asdict(config)).items() if not _NOT_IDENTITY.fullmatch(k)}
+    defaults = _defaults(RunConfig)
+    fields = {k: v for k, v in flat(config).items() if decides_numbers(k)}
     return {k: v for k, v in fields.items() if v != defaults[k] and v != _AS_FIRST.get(k, defaults[k])}
+
+
+@cache
+def _defaults(kind: type[RunConfig]) -> dict[str, Any]:
+    return flat(kind(model=Model(), task=Task(), init=Init(), template=Template(), optimizer=Optimizer()))
 
 
 def _digest(fields: dict[str, Any]) -> str:
@@ -80,7 +88,7 @@ def _digest(fields: dict[str, Any]) -> str:
 
 def derived_seeds(config: RunConfig) -> dict[str, int]:
     """The run's three seeds (init, order, dropout): those set by hand, else derived from (seed, task, init)."""
-    by_hand = asdict(config.seeds)
+    by_hand = vars(config.seeds)
     return {use: _derive(use, config) if by_hand[use] is None else by_hand[use] for use in ("init", "order", "dropout")}
 
 

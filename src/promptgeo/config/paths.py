@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import stat
+import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
@@ -63,7 +65,7 @@ def _data_name(path: str, _stamps: str) -> str:
     for file in files:
         if not file.is_file():
             return source.stem  # what is wrong with it is said when it is read
-        digest.update(f"{file.name}\0".encode() if source.is_dir() else b"")
+        digest.update(os.fsencode(file.name) + b"\0" if source.is_dir() else b"")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return f"{slug(source.name if source.is_dir() else source.stem)}-{digest.hexdigest()[:4]}"
@@ -90,14 +92,65 @@ def stamps(path: str | None) -> list[tuple[str, int, int]]:
     return stamped
 
 
+def require_short(path: Path, key: str) -> None:
+    """Raises UserError, which names `key`, where no file system takes such a name or such a path."""
+    path = path.absolute()
+    if long := next((part for part in path.parts if len(os.fsencode(part)) > 255), None):
+        raise UserError(f"{key}: {long[:60]}... is longer than the 255 bytes that a file system allows a name")
+    if (size := len(os.fsencode(path))) > 4095:
+        raise UserError(f"{key}: {str(path)[:60]}... is a path of {size} bytes, of which a system takes 4,095")
+
+
+def as_text(path: str | Path) -> str:
+    """A path, or a part of one, as a text that every file can hold: bytes that are no UTF-8 are written as \\udcff."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
 def user_path(path: str, key: str) -> Path:
     """`path` with ~ expanded. Raises UserError, which names `key`, where no file system can have it."""
     try:
         expanded = Path(path).expanduser()
+        os.fsencode(expanded)
+        if "\0" in path:
+            raise ValueError("it holds a null character")
         expanded.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{key}={path[:80]}: is no place that a file can be at ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{key}={path[:80]}: is no place that a file can be at ({reason})") from error
     return expanded
+
+
+def require_file(path: Path, named: str, largest: int) -> None:
+    """Raises UserError where `path` is no regular file or larger than so many bytes; named: what the error calls it.
+
+    To be asked before a file is opened: a pipe would wait for its other end, a device never ends.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise UserError(f"{named}: {'no such file' if missing else error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(
+            f"{named}: is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file"
+        )
+    if found.st_size > largest:
+        raise UserError(f"{named}: is larger than {largest / 2**20:,.0f} MB; give a smaller file")
+
+
+def require_writable(folder: Path, key: str = "outputs") -> None:
+    """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
+    existing = next(
+        p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p)
+    )  # also a broken link
+    try:
+        # Permission bits say too little: root may write anywhere, and a mount may be read-only.
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>"
+        ) from error
 
 
 class ByValue(tuple):

@@ -152,7 +152,7 @@ class Init:
     name: str = MISSING
     kind: InitKind = MISSING
     text: str | None = None  # word, text; vocab, normal, uniform with prompt.length=null: they are as long as it is
-    path: str | None = None  # file: .npy or .safetensors; run: a run folder
+    path: str | None = None  # file: .npy, .npz, .safetensors or torch.save's; run: a run folder
     which: str = "final"  # run, file: initial, final, best, or a step (run); the tensor's name (file)
     scale: float = 1.0  # normal: times the table's deviation; uniform: half-width, in `unit`
     unit: Unit = Unit.absolute  # uniform: of scale; embedding: the standard deviation of the model's embeddings
@@ -313,6 +313,17 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value.name if isinstance(value, Enum) else value
     return flat
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value of a config, or a section of one, by its dotted key: flatten(asdict(config)), without a copy."""
+    values: dict[str, Any] = {}
+    for key, value in (config if isinstance(config, dict) else vars(config)).items():
+        if isinstance(value, dict) or is_dataclass(value):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value.name if isinstance(value, Enum) else value
+    return values
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

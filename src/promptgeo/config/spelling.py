@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, ClassVar
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -149,10 +149,11 @@ class _Counted(ConfigResult):
         self._defaults_list = found
 
 
-class SpeltFileSource(FileConfigSource):
+class FileConfigSource(file_config_source.FileConfigSource):
     """Hydra's reader of config files, as yaml_file.py reads them; texts keep the spelling that they have in the file.
 
     A file is read once while it stays as it is: Hydra asks for every file of every job of a grid several times.
+    It has the name of Hydra's own: where a launcher starts Hydra anew beside it, a reader of another name is refused.
     """
 
     _read: ClassVar[dict[tuple, ConfigResult]] = {}
@@ -205,4 +206,4 @@ def _respell(config: Any, node: Any, key: str) -> None:
 def register() -> None:
     """From now on Hydra reads config files so."""
     Plugins.instance()  # registers Hydra's own reader, and refuses another one after it
-    SourcesRegistry.instance().types[SpeltFileSource.scheme()] = SpeltFileSource
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource

@@ -1,5 +1,6 @@
 """What values are possible? Checks what the schema's types cannot express, before anything is loaded."""
 
+import json
 import math
 import os
 import re
@@ -21,7 +22,7 @@ from promptgeo.config.schema import (
     Task,
     Template,
     Unit,
-    flatten,
+    flat,
     loggers,
 )
 from promptgeo.errors import UserError
@@ -38,7 +39,7 @@ def require(ok: bool, key: str, value: Any, wanted: str) -> None:
 
 def validate(config: RunConfig) -> None:
     """Raises UserError, naming the key, for a value no run can have."""
-    for key, value in flatten(asdict(config)).items():
+    for key, value in flat(config).items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, float):
                 require(math.isfinite(each), key, value, "a finite number")
@@ -46,6 +47,8 @@ def validate(config: RunConfig) -> None:
                 require(abs(each) < 2**63, key, value, "a number of at most 64 bits")
             elif isinstance(value, list) and not key.startswith("study.") and key not in ("logger", "task.accepted"):
                 require(isinstance(each, str), key, value, "a plain list")
+        if isinstance(value, str | list):
+            _validate_text(key, value)
     _validate_whole_numbers(config)
     require(0 < config.init.scale <= LARGEST, "init.scale", config.init.scale, "greater than 0, at most 1e30")
     _validate_optimizer(config.optimizer)
@@ -67,6 +70,15 @@ def validate(config: RunConfig) -> None:
     _validate_regulariser(config)
     _validate_template(config.template)
     _validate_init(config.init)
+
+
+def _validate_text(key: str, value: str | list[Any]) -> None:
+    """YAML can write half a character, which neither a file nor a tokenizer takes."""
+    try:
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{key}: holds half a character (a lone surrogate, {half}); take it out") from error
 
 
 def _validate_whole_numbers(config: RunConfig) -> None:
@@ -171,6 +183,8 @@ def _validate_folders(config: RunConfig) -> None:
     name = PurePath(config.name)
     below = bool(name.parts) and not name.is_absolute() and ".." not in name.parts
     require(below, "name", config.name, "a folder name below outputs/")
+    for key in ("name", "outputs"):
+        require("\0" not in getattr(config, key), key, ascii(getattr(config, key)), "without a null character")
     short = all(len(os.fsencode(part)) <= 255 for part in name.parts)
     require(short, "name", f"{config.name[:60]}...", "at most 255 bytes long: no file system allows more")
     wanted = "a folder, written out (a shell expands ~ only where nothing quotes it)"
@@ -247,5 +261,5 @@ def _validate_init(init: Init) -> None:
     if init.unit is not Unit.absolute and init.kind is not InitKind.uniform:
         raise UserError(f"init.unit={init.unit.name}: only init=uniform has a unit; leave it out")
     if init.kind in (InitKind.file, InitKind.run) and not init.path:
-        source = "a .npy or .safetensors file" if init.kind is InitKind.file else "a run folder"
+        source = "a .npy, .npz, .safetensors or .pt file" if init.kind is InitKind.file else "a run folder"
         raise UserError(f"init={init.kind.name} needs init.path=<{source}>")

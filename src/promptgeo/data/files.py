@@ -61,8 +61,8 @@ def parse_json(text: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """An exception's first line, or its type's name."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """An exception's first line that is not empty, or its type's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def class_names(feature: Any) -> list[str] | None:

@@ -5,6 +5,7 @@ Whatever keeps a model from being used is a UserError here, one line that names 
 
 import hashlib
 import logging
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -72,7 +73,7 @@ def model_fingerprint(name_or_path: str, revision: str | None = None, trust_remo
             return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
     kinds = (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
     for file in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kinds):
-        digest.update(f"{file.name}\0".encode())
+        digest.update(os.fsencode(file.name) + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     try:

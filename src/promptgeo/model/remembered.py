@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
@@ -55,9 +56,9 @@ class Remembered:
         known = self._known() | answers
         with suppress(OSError):  # where nothing can be written the experiments are made each time
             place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = place.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(known), encoding="utf-8")
-            temporary.replace(place)
+            with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf-8") as stream:
+                stream.write(json.dumps(known))
+            os.replace(stream.name, place)
 
     def _known(self) -> dict[str, Any]:
         place = self._place()

@@ -8,6 +8,8 @@ import re
 from html import escape
 from xml.parsers import expat
 
+from promptgeo.analysis.figures import COLOURS, GRID, NEUTRAL
+
 
 def _names(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -36,6 +38,10 @@ _FUNCTION = re.compile(r"([\w-]*)\(")
 _HARMLESS = ("", "rgb", "rgba", "hsl", "hsla", "matrix", "translate", "scale", "rotate", "skewX", "skewY")
 _OWN = re.compile(r"url\(#([\w.:-]+)\)")
 _IMAGE = re.compile(r"data:image/(?:png|jpeg);base64,[\sA-Za-z0-9+/=]*")
+THEME = {"#000000": "currentColor", "#ffffff": "var(--page)", GRID: "var(--line)", NEUTRAL: "var(--muted)"} | {
+    colour: f"var(--hue-{k})" for k, colour in enumerate(COLOURS)
+}
+"""Colours of a figure -> what they are on the page, whose ink and hues are others in the dark."""
 _STYLE = re.compile(r"\s*\*\s*{([^{}]*)}\s*")
 
 
@@ -124,4 +130,6 @@ class _Figure:
         value = _OWN.sub(rf"url(#{self.prefix}-\1)", value)
         functions = _FUNCTION.findall(_OWN.sub("", value))
         # A backslash spells a function's name in another way.
-        return None if "\\" in value or any(name not in _HARMLESS for name in functions) else value
+        if "\\" in value or any(name not in _HARMLESS for name in functions):
+            return None
+        return THEME.get(value, value) if key in ("fill", "stroke") else value

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgeo.analysis.result import Outcome
+from promptgeo.analysis.figures import COLOURS, DARK
 from promptgeo.config.terminal import visible
 from promptgeo.report import text
-from promptgeo.report.claims import NOT_TESTED, findings, omissions, unanswered, verdicts
-from promptgeo.report.runs import facts, tasks
-from promptgeo.report.section import Section
+from promptgeo.report.answer import answer, claim_rows
+from promptgeo.report.claims import findings, omissions, unanswered, verdicts
+from promptgeo.report.runs import facts, run_lines, tasks
+from promptgeo.report.section import Figure, Section
 from promptgeo.report.study import Study
 
 if TYPE_CHECKING:
@@ -56,21 +57,39 @@ def render(material: Material) -> str:
         "words": text.words,
         "time": text.duration,
         "upper_first": text.upper_first,
-        "breakable": text.breakable,
+        "in_words": text.in_words,
         "spelt": text.spelt,
     }
     lengths = {run.info["config"].get("prompt", {}).get("length") for run in material.runs}
     study = replace(material.study, length=lengths.pop() if len(lengths) == 1 else None)
-    claims = verdicts(study, material.stored)
+    told = verdicts(study, material.stored)
+    sections = [Section(stored, study) for stored in material.stored]
     page = environment.get_template("page.html.j2").render(
         material=material,
         study=study,
         facts=facts(material.runs),
         tasks=tasks(material.runs),
-        findings=list(findings(material.stored)),
-        verdicts={outcome: [v for v in claims if v.outcome == outcome] for outcome in (*Outcome, NOT_TESTED)},
-        analyses=[Section(stored, study) for stored in material.stored],
+        run_lines=run_lines(material.runs),
+        answer=answer(told, [finding for _, group in findings(material.stored) for finding in group]),
+        claims=claim_rows(told, study, material.stored),
+        verdicts=[{"of": v, "first": k == 0 or told[k - 1].name != v.name} for k, v in enumerate(told)],
+        lead=_lead(study, sections),
+        hues=_hues(),
+        analyses=sections,
         unanswered=unanswered(study, material.stored),
         omissions=list(omissions(material.stored, material.refused)),
     )
     return visible(page)
+
+
+def _lead(study: Study, sections: Sequence[Section]) -> Figure | None:
+    """The study's own choice, or the first figure of the first analysis that has one."""
+    analysis, _, name = study.lead.partition("/")
+    chosen = [section.lead(name) for section in sections if section.name == analysis] if analysis else []
+    return next((figure for figure in [*chosen, *(section.lead() for section in sections)] if figure), None)
+
+
+def _hues() -> str:
+    """The style sheet's colours of figures, by day and by night."""
+    light, dark = ("".join(f"--hue-{k}: {hue}; " for k, hue in enumerate(hues)) for hues in (COLOURS, DARK))
+    return f":root {{ {light}}}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}"

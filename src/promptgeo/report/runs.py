@@ -1,8 +1,10 @@
 """What was run? The facts of the runs: what they have in common and what they vary."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from promptgeo.config.schema import flatten
 from promptgeo.report.text import number_text
 from promptgeo.runs.folder import Run
 
@@ -41,6 +43,35 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
         **({"Selection on the test set": selected} if on_test else {}),
         "Versions": ", ".join(f"{name} {each('versions', name, of=infos)}" for name in libraries),
     }
+
+
+def run_lines(runs: Sequence[Run]) -> list[str]:
+    """What was run, in a few lines: all of it is in facts."""
+    told = facts(runs)
+    names = {"Tasks": "task", "Inits": "init", "Seeds": "seed"}
+    counts = {word: len(told[key].split(", ")) for key, word in names.items() if told[key] != "—"}
+    axes = " x ".join(_counted(n, word) for word, n in counts.items())
+    varied = _varied([run.info["config"] for run in runs]) if math.prod(counts.values()) != len(runs) else ""
+    return [
+        f"{told['Model']}, frozen; prompts of {told['Prompt length']}",
+        f"{told['Runs']} runs: {axes}{varied}",
+        f"Tasks: {told['Tasks']}",
+        f"Inits: {told['Inits']}",
+        f"{told['Training']}; {told['Optimiser']}",
+        *([told["Selection on the test set"]] if "Selection on the test set" in told else []),
+    ]
+
+
+def _varied(configs: Sequence[dict[str, Any]]) -> str:
+    """Which other settings differ between runs; empty where none does."""
+    flat = [flatten(config) for config in configs]
+    own = ("task.", "init.", "seed", "prompt.length", "template.")
+    keys = [key for key in flat[0] if not key.startswith(own) and len({str(each.get(key)) for each in flat}) > 1]
+    return f", which differ in {', '.join(keys)} too" if keys else ""
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}{'s' if n != 1 else ''}"
 
 
 def tasks(runs: Sequence[Run]) -> list[dict[str, str]]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from promptgeo.config.compose_analyze import analysis_file, available
+from promptgeo.report.claims import findings
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.study import Published, Study
 from promptgeo.report.text import OF, number_text, upper_first, variant_text, words
@@ -51,6 +53,9 @@ class Figure:
 
     svg: str
     caption: str
+    path: str
+    """Of the file, relative to the page."""
+    analysis: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,21 @@ class Section:
         """Relative to the page."""
         return f"analysis/{self.name}"
 
+    @property
+    def about(self) -> str:
+        """What it asks, as its file says; empty for an analysis of the user's own."""
+        return analysis_file(self.name)["_about_"] if self.name in available() else ""
+
+    @cached_property
+    def findings(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Heading -> its corrected findings; those of prompts and of deltas apart."""
+        return list(findings([self.stored]))
+
+    @property
+    def finding(self) -> str:
+        """The first of them; empty where there is none."""
+        return self.findings[0][1][0]["sentence"] if self.findings else ""
+
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """A table for prompts, with what was published, and one for deltas; those of each group of runs apart."""
@@ -82,16 +102,31 @@ class Section:
     @cached_property
     def figures(self) -> list[Figure]:
         """Those of one name beside each other, the corrected prompts' first."""
+        return [
+            self._figure(stem, f"{self.name}-{name}-{k}")
+            for name, drawn in self._by_name().items()
+            for k, (_, _, stem) in enumerate(sorted(drawn))
+        ]
+
+    def lead(self, name: str = "") -> Figure | None:
+        """A figure of this name, of the corrected prompts, for the top of the page; the first where none is named."""
+        drawn = self._by_name()
+        chosen = drawn.get(name) if name else next(iter(drawn.values()), None)
+        return self._figure(min(chosen)[2], "lead") if chosen else None
+
+    def _by_name(self) -> dict[str, list[tuple[int, str, str]]]:
+        """Figure -> (rank, variant, stem) of each of its files."""
         by_name: dict[str, list[tuple[int, str, str]]] = {}
-        for stem, svg in self.stored.figures.items():
+        for stem in self.stored.figures:
             rank, name, variant = self._variant(stem)
-            by_name.setdefault(name, []).append((rank, variant, svg))
-        figures = []
-        for name, drawn in by_name.items():
-            for k, (_, variant, svg) in enumerate(sorted(drawn)):
-                caption = f"{words(self.name)}: {words(name)}{variant}"
-                figures.append(Figure(inline_svg(svg, f"{self.name}-{name}-{k}", caption), caption))
-        return figures
+            by_name.setdefault(name, []).append((rank, variant, stem))
+        return by_name
+
+    def _figure(self, stem: str, prefix: str) -> Figure:
+        _, name, variant = self._variant(stem)
+        caption = f"{upper_first(words(self.name))}: {words(name)}{variant}"
+        svg = inline_svg(self.stored.figures[stem], prefix, caption)
+        return Figure(svg, caption, f"{self.path}/{stem}.svg", self.name)
 
     @cached_property
     def tables(self) -> list[dict[str, Any]]:

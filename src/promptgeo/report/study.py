@@ -1,7 +1,7 @@
 """What does a study's file say beyond its runs? Its analyses, its published numbers, its claims."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class Study:
     """Of the claims, those that the study sets out to test, adjusted for each other; all others are exploratory."""
     tiny: list[str] = field(default_factory=list)
     """Overrides that apply with model=tiny."""
+    question: str = ""
+    """What it asks, in a sentence; the title where that is one."""
+    lead: str = ""
+    """The figure that answers it best, as <analysis>/<figure>; the first one where none is named."""
     stands_for: dict[str, str] = field(default_factory=dict)
     """Task -> the study's task that it stands for where that is not to be had."""
 
@@ -88,6 +92,8 @@ class Study:
             raise UserError(f"sweeps/{name}.yaml: study.{missing[0]}: is missing")
         entries = section.pop("published", {}).items()
         published = [number for key, entry in entries for number in _numbers(name, key, entry)]
+        if section.get("lead") and section["lead"].partition("/")[0] not in section["analyses"]:
+            raise UserError(f"sweeps/{name}.yaml: study.lead: {section['lead']} is no figure of one of its analyses")
         claims = {key: _claim(name, key, entry) for key, entry in section.pop("claims", {}).items()}
         confirmatory = section.get("confirmatory", [])
         unknown = [key for key in confirmatory if key not in claims]
@@ -111,6 +117,27 @@ def load_study(name: str) -> Study:
     if section is None:
         raise UserError(f"{name}: no such study; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}")
     return Study.of(name, section)
+
+
+def study_of(name: str, sweeps: Collection[str | None], claims: Collection[str]) -> Study:
+    """The study of runs: that of their sweep, where all are of one that is a study.
+
+    Else one without published numbers, which has in words those of these claims that any study makes.
+
+    Args:
+        name: of the runs together.
+        sweeps: the `sweep` of each run.
+        claims: that analyses of them made.
+    """
+    known, own = studies(), set(sweeps)
+    if len(own) == 1 and (only := own.pop()) in known:
+        return load_study(str(only))
+    words = {
+        claim.name: replace(claim, place="", published="")
+        for each in known
+        for claim in load_study(each).claims.values()
+    }
+    return Study(name, name, "", {}, claims={claim: words[claim] for claim in claims if claim in words})
 
 
 def _section(name: str) -> dict[str, Any] | None:

@@ -3,10 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from typing import Any
 
 OF = {"": "", "prompt": "trained prompts", "delta": "what training added (delta = P - P0)"}
 CONVENTION = {"": "", "paper": "as the paper counted", "corrected": "corrected"}
@@ -17,15 +14,15 @@ def variant_text(*variant: str) -> str:
     return ", ".join(OF.get(key) or CONVENTION.get(key) or key for key in variant if key)
 
 
-def number_text(value: Any) -> str:
-    """Four digits that count; whole numbers whole; a dash where there is none."""
+def number_text(value: Any, digits: int = 4) -> str:
+    """Four digits that count, or so many; whole numbers whole; a dash where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "—"
     if isinstance(value, bool | str) or not isinstance(value, int | float):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:.4g}"
+    return f"{value:.{digits}g}"
 
 
 def evidence(number: Mapping[str, Any]) -> str:
@@ -49,16 +46,40 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+GLOSSARY = {
+    "r2": "R²",
+    "omega2": "ω²",
+    "p0": "P0",
+    "l2": "L2",
+    "cv": "coefficient of variation",
+    "f1": "F1",
+    "js": "Jensen-Shannon divergence",
+    "mds": "MDS",
+    "tsne": "t-SNE",
+    "pca": "PCA",
+    "same_task_other_init": "same task, other init",
+    "same_init_other_task": "same init, other task",
+    "init_x_task": "init and task together",
+    "spearman": "Spearman correlation",
+    "pearson": "Pearson correlation",
+    "how_far": "as far apart as tasks that only move differently far",
+}
+"""Parts of the names of numbers, where they are not words."""
+
+
+def in_words(quantity: str) -> str:
+    """A number's name for readers: same_task_other_init.equal_position -> same task, other init, equal position.
+
+    What is no word of ours, a task's or an init's name, loses its underscores only.
+    """
+    parts = re.split(r"\.(?!\d)", quantity) if quantity else []
+    words = (GLOSSARY.get(part, part.replace("_", " ")) for part in parts)
+    return ", ".join(re.sub(r"^table(\d)$", r"Table \1", each) for each in words)
+
+
 def upper_first(sentence: str) -> str:
     """The sentence with its first letter in upper case."""
     return sentence[:1].upper() + sentence[1:]
-
-
-def breakable(name: str) -> "Markup":
-    """A dotted name that may go on in the next line after a dot or an underscore."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
 
 
 def duration(seconds: float) -> str:

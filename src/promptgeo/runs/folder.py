@@ -12,6 +12,10 @@ import io
 import itertools
 import json
 import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
-from promptgeo.config.paths import user_path
+from promptgeo.config.paths import as_text, user_path
+from promptgeo.config.schema import sections
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE, METRICS
 
@@ -33,6 +38,10 @@ METRICS_COLUMNS = ["step", "epoch", "split", *(m.name for m in METRICS), "n", "l
 """Of metrics.csv."""
 PROMPTS = ("none", "initial", "final", "best")
 """The prompts that a run is scored with; none: the model without a prompt."""
+FORMAT = 1
+"""Of run.json. A later one may mean something else by the same fields."""
+LARGEST = 64 * 2**20
+"""Bytes of a run.json or a result.json. Confusion matrices are the most of it: 1,000 labels come to 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +79,15 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
             json.dumps(row, ensure_ascii=False) + "\n" for row in trained.predictions
         ).encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     summary = header | {"status": trained.status, "results": trained.results, "files": files}
     summary["sha256"] = own_digest(summary)
-    write_atomically(
-        folder / "run.json", (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    )
+    contents["run.json"] = (json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _written_beside({folder / name: content for name, content in contents.items()}) as places:
+        (folder / "run.json").unlink(missing_ok=True)  # only now: a disk without room for all leaves the earlier run
+        for path, temporary in places.items():
+            os.replace(temporary, path)
 
 
 def own_digest(summary: dict[str, Any]) -> str:
@@ -90,15 +98,26 @@ def own_digest(summary: dict[str, Any]) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all of `content` or leave the old file as it was."""
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed process left is written over
+    with _written_beside({path: content}) as places:
+        os.replace(places[path], path)
+
+
+@contextmanager
+def _written_beside(contents: dict[Path, bytes]) -> Iterator[dict[Path, Path]]:
+    """Within, each content is on the disk, in a file beside its place: place -> file. Those left there are deleted."""
+    # Always the same names: what a killed process left is replaced.
+    places = {path: path.with_name(f".{path.name}.tmp") for path in contents}
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        for path, temporary in places.items():
+            temporary.unlink(missing_ok=True)  # also a link, whose file is somebody's
+            with temporary.open("xb") as stream:  # exclusive: no link is followed
+                stream.write(contents[path])
+                stream.flush()
+                os.fsync(stream.fileno())
+        yield places
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in places.values():
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -118,8 +137,126 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return stream.getvalue().encode()
 
 
+def discard(path: Path) -> None:
+    """Delete what lies at a temporary name: a folder with all in it; of a link, the link alone."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_bounded(path: Path) -> bytes:
+    """The content of a JSON file. Raises OSError, and ValueError for what is no file, or has over LARGEST bytes."""
+    # Not opened before it is known to be a file: a pipe would wait for its other end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a file")
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MB")
+    return content
+
+
 class DamagedRun(UserError):
     """A run folder whose files are missing, unreadable or not what run.json says."""
+
+
+def _read_info(path: Path, verify: bool) -> dict[str, Any]:
+    """What run.json says, every field that a table of runs is made of among it. Raises DamagedRun for anything else."""
+    try:
+        info = json.loads(read_bounded(path).decode())
+        json.dumps(info, ensure_ascii=False).encode()  # half of a character, written as an escape, cannot be shown
+        digest = own_digest(info) if isinstance(info, dict) else None
+    except FileNotFoundError as error:
+        raise DamagedRun(f"{path.parent}: no finished run lies here (no {path.name})") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise DamagedRun(f"{path}: cannot be read: {error}") from error
+    if not isinstance(info, dict):
+        raise DamagedRun(f"{path}: holds {_JSON_TYPES[type(info)]}, not the fields of a run")
+    written = info.get("format", FORMAT)  # the first runs do not say
+    if type(written) is int and written > FORMAT:
+        raise DamagedRun(
+            f"{path}: has format {written} of a later promptgeo; this one reads format {FORMAT}: install the later one"
+        )
+    if type(written) is not int or written != FORMAT:
+        raise DamagedRun(f"{path}: format: must be {FORMAT}")
+    if verify and info.get("sha256") != digest:
+        raise DamagedRun(f"{path}: its SHA-256 is not the one it gives: the file was changed or damaged")
+    _check_fields(path, info)
+    return info
+
+
+_JSON_TYPES = {
+    dict: "a section",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+_NUMBER: tuple[type, ...] = (int, float)
+_NONE: tuple[type, ...] = (type(None),)
+_NEEDED: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "status": (str,),
+    "sha256": (str,),
+    "files": (dict,),
+    **{f"files/{name}": (str,) for name in FILES},
+    "config": (dict,),
+    **{f"config/{section}": (dict,) for section in ("model", "task", "init", "template", "optimizer")},
+    **{f"config/{section}/name": (str,) for section in ("task", "init")},
+    **{f"config/{section}/name": (str, *_NONE) for section in ("model", "template")},  # an import may not know them
+    "config/optimizer/lr": (*_NUMBER, *_NONE),
+    "config/seed": (int, *_NONE),
+    "results": (dict,),
+    "results/prompt_length": (int,),
+    "results/steps": (int, *_NONE),
+    "results/n": (int, *_NONE),
+    f"results/{HEADLINE}": (dict,),
+}
+"""The types of fields that every run.json has."""
+_PERHAPS: dict[str, tuple[type, ...]] = {
+    "lr": (*_NUMBER, *_NONE),
+    **dict.fromkeys(("error", "precision", "device"), (str, *_NONE)),
+    **dict.fromkeys(("fingerprints", "seeds", "versions", "examples"), (dict,)),
+    **dict.fromkeys(("fingerprints/model", "fingerprints/data"), (str, *_NONE)),
+    **{f"config/{section.replace('.', '/')}": (dict, *_NONE) for section in sections()},
+    "results/split": (str, *_NONE),
+    "results/labels": (dict,),
+    "results/labels/majority": (*_NUMBER, *_NONE),
+    **{f"results/{metric.name}": (dict,) for metric in METRICS},
+    **{f"results/{metric.name}/{which}": (*_NUMBER, *_NONE) for metric in METRICS for which in PROMPTS},
+}
+"""The types of fields that some have."""
+
+
+def _check_fields(path: Path, info: dict[str, Any]) -> None:
+    """Raises DamagedRun, which names the field, for one that is missing or not of its type."""
+    for place, types in (_PERHAPS | _NEEDED).items():
+        value: Any = info
+        for key in place.split("/"):
+            value = value.get(key, _MISSING) if isinstance(value, dict) else _MISSING
+        named = place.replace("/", ".")
+        if value is _MISSING:
+            if place in _NEEDED:
+                raise DamagedRun(f"{path}: {named} is missing")
+        elif type(value) not in types:
+            wanted = " or ".join(_JSON_TYPES[each] for each in types)
+            raise DamagedRun(f"{path}: {named} is {_JSON_TYPES[type(value)]}; {wanted} is needed")
+        elif type(value) is int and not -(2**63) <= value < 2**63:
+            raise DamagedRun(f"{path}: {named} is a number of more than 64 bits")
+    if _deeper(info["config"], 20):
+        raise DamagedRun(f"{path}: config: sections lie in sections, more than 20 deep")
+
+
+_MISSING = object()
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether sections and lists lie in each other deeper than that."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(each, levels - 1) for each in inside)
 
 
 @dataclass(frozen=True)
@@ -141,24 +278,21 @@ class Run:
 
         Raises DamagedRun, which names the file, where one is missing, cannot be read or was changed.
         """
-        folder = user_path(str(folder), "runs")
-        try:
-            info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            files = {name: info["files"][name] for name in FILES}
-            undamaged = info["sha256"] == own_digest(info)
-        except FileNotFoundError as error:
-            raise DamagedRun(f"{folder}: no finished run lies here (no run.json)") from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DamagedRun(f"{folder / 'run.json'}: cannot be read: {error}") from error
-        if verify and not undamaged:
-            raise DamagedRun(
-                f"{folder / 'run.json'}: its SHA-256 is not the one it gives: the file was changed or damaged"
-            )
-        for name, expected in files.items() if verify else ():
+        return cls._read(user_path(str(folder), "runs"), verify)
+
+    @classmethod
+    def _read(cls, folder: Path, verify: bool = True) -> "Run":
+        info = _read_info(folder / "run.json", verify)
+        for name in FILES if verify else ():
             path = folder / name
             if not path.is_file():
                 raise DamagedRun(f"{path}: is missing")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            try:
+                with path.open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise DamagedRun(f"{path}: cannot be read: {error.strerror}") from error
+            if found != info["files"][name]:
                 raise DamagedRun(f"{path}: its SHA-256 is not the one in run.json: the file was changed or damaged")
         return cls(folder, info)
 
@@ -242,7 +376,7 @@ class Run:
             },
             "majority": results.get("labels", {}).get("majority"),
             "data": (self.info.get("fingerprints", {}).get("data") or "").removeprefix("sha256:")[:8] or None,
-            "folder": str(self.folder),
+            "folder": as_text(self.folder),
         }
 
 
@@ -261,13 +395,18 @@ def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     path = user_path(str(path), "runs")
     if not path.is_dir():
         raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")
-    runs, damaged = [], []
-    for left in sorted(path.rglob("prompts.safetensors")):
-        if not (left.parent / "run.json").exists():
-            damaged.append(DamagedRun(f"{left.parent}: was not finished, or lost its run.json"))
-    for marker in sorted(path.rglob("run.json")):
+    markers, unfinished = [], []
+    for folder, inside, files in os.walk(path):
+        names = {*inside, *files}
+        if "run.json" in names:
+            markers.append(Path(folder) / "run.json")
+        elif "prompts.safetensors" in names:
+            unfinished.append(Path(folder))
+    runs = []
+    damaged = [DamagedRun(f"{left}: was not finished, or lost its run.json") for left in sorted(unfinished)]
+    for marker in sorted(markers):
         try:
-            runs.append(Run.load(marker.parent))
+            runs.append(Run._read(marker.parent))
         except DamagedRun as error:
             damaged.append(error)
     return runs, damaged

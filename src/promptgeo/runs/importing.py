@@ -6,9 +6,11 @@ Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 """
 
 import hashlib
+import itertools
 import json
-import shutil
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from promptgeo.config.paths import conf_dir, slug, user_path
+from promptgeo.config.paths import as_text, conf_dir, require_short, slug, user_path
 from promptgeo.config.yaml_file import read_yaml
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import Trained, find_runs, write_run
+from promptgeo.runs.folder import FORMAT, Run, Trained, discard, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
-from promptgeo.runs.prompt_table import TableRow, read_table
+from promptgeo.runs.prompt_table import TableRow, read_table, unused_columns
+
+LAST_STEP = 2**53
+"""Beyond it a step is not a whole number in every table and JSON that it may get into."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,11 @@ def import_prompts(
     out: str | Path,
     initial: str | Path | None = None,
     steps: str | None = None,
-) -> list[Path]:
-    """Write a run folder for every row of a CSV table. Returns the folders, in the table's order.
+    tensor: str | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Write a run folder for every row of a CSV table. Where all of it lies in `out` already, nothing is written.
 
-    Where all of it lies in `out` already, nothing is written.
+    Returns the folders, in the table's order, and what was given and not imported, as lines.
 
     Args:
         files: one file with a prompt for every row ([N, P, d], or [N, C, P, d] with checkpoints), or one file per row
@@ -52,52 +58,85 @@ def import_prompts(
         out: the folder of the runs; it must not exist, or be empty, or hold these very runs.
         initial: P0 of every row, [N, P, d].
         steps: of the checkpoints: `FIRST:BY`, or C numbers with commas.
+        tensor: what the trained prompt is called in files with several tensors.
 
     Raises UserError for whatever must be mended, before anything is written.
     """
     out, table = user_path(str(out), "out"), user_path(str(table), "table")
     rows = read_table(table)
-    prompts = _prompts([user_path(str(f), "files") for f in files], table, rows)
+    prompts = _prompts([user_path(str(f), "files") for f in files], table, rows, tensor)
+    if steps and all(prompt.trajectory is None for _, prompt in prompts):
+        raise UserError(f"--steps {steps[:80]}: no file has checkpoints; leave it out")
     if initial is not None:
         prompts = _with_initial(prompts, user_path(str(initial), "initial"))
     ready = [_ready(row, file, prompt, steps) for row, (file, prompt) in zip(rows, prompts, strict=True)]
     _require_distinct(ready)
-    folders = [out / run.folder for run in ready]
+    folders, notes = [out / run.folder for run in ready], _notes(table, rows, [file for file, _ in prompts])
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        present = {run.id for run in find_runs(out)[0]} if out.is_dir() else set()
+        present = {run.id for run in map(_read, folders) if run is not None}
         if present >= {run.header["id"] for run in ready}:
-            return folders
+            return folders, notes
         raise UserError(
             f"--out {out}: exists already and holds something else; nothing was overwritten: "
             "choose another folder (analyses take several: runs=[a,b])"
         )
     _write(out, ready)
-    return folders
+    return folders, notes
+
+
+def _notes(table: Path, rows: Sequence[TableRow], files: Sequence[PromptFile]) -> list[str]:
+    """What is left behind, a line for each kind of it."""
+    of: dict[str, list[str]] = {}
+    for file in files:
+        if file.note and str(file.path) not in (same := of.setdefault(file.note, [])):
+            same.append(str(file.path))
+    notes = [
+        f"{paths[0]}{f' and {more} more' if (more := len(paths) - 1) else ''}: {note}" for note, paths in of.items()
+    ]
+    unused = unused_columns(rows)
+    return [*notes, *([f"not used: {', '.join(unused)} (columns of {table})"] if unused else [])]
+
+
+def _read(folder: Path) -> Run | None:
+    """The undamaged run that lies there; None where there is none."""
+    try:
+        return Run.load(folder)
+    except UserError:
+        return None
 
 
 def _write(out: Path, ready: Sequence[_Ready]) -> None:
-    new = out.with_name(f".{out.name}.new")
+    place = Path(os.path.realpath(out))  # of a link, the folder that it names
+    new = place.with_name(f".{place.name}.new")
+    for run in ready:
+        require_short(new / run.folder / ".prompts.safetensors.tmp", f"--out {out}"[:80])
     try:
-        shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+        discard(new)  # of a process that was killed
         for run in ready:
             write_run(new / run.folder, run.header, run.trained)
-        new.replace(out)
+        new.replace(place)
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{run.row.where}: what is known of it holds half a character ({half}); take it out") from error
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            discard(new)
 
 
-def _prompts(files: Sequence[Path], table: Path, rows: Sequence[TableRow]) -> list[tuple[PromptFile, Prompt]]:
+def _prompts(
+    files: Sequence[Path], table: Path, rows: Sequence[TableRow], tensor: str | None
+) -> list[tuple[PromptFile, Prompt]]:
     """The prompt of every row, with the file it comes from."""
     if "file" in rows[0].cells:
         named = [_named(row, files) for row in rows]
         if unnamed := [f for f in files if f not in named]:
             raise UserError(f"{unnamed[0]}: no row of {table} names it in its column file")
-        return [(file, file.prompt()) for file in map(read, named)]
+        return [(file, file.prompt()) for file in (read(path, tensor) for path in named)]
     if len(files) > 1:
         raise UserError(f"--table {table}: several files need a column file that says which is whose")
-    file = read(files[0])
+    file = read(files[0], tensor)
     if file.holds_one and len(rows) == 1:
         return [(file, file.prompt())]
     prompts = file.prompts()
@@ -125,7 +164,9 @@ def _named(row: TableRow, files: Sequence[Path]) -> Path:
 
 def _with_initial(prompts: Sequence[tuple[PromptFile, Prompt]], path: Path) -> list[tuple[PromptFile, Prompt]]:
     """The prompts with P0 from a file of its own."""
-    initial_NPd = np.stack([prompt.final for prompt in read(path).prompts()])
+    given = read(path)
+    arrays = {"final": given.arrays["initial"]} if "initial" in given.arrays else given.arrays
+    initial_NPd = np.stack([prompt.final for prompt in replace(given, arrays=arrays).prompts()])
     needed = [len(prompts), *prompts[0][1].final.shape]
     with_p0 = []
     for k, (file, prompt) in enumerate(prompts):
@@ -151,7 +192,7 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
     if file.is_adapter:  # after the id, which earlier imports have too
         config["template"]["bos"] = "after_prompt"
     header = {
-        "format": 1,
+        "format": FORMAT,
         "id": run_id,
         "config": config,
         "precision": None,
@@ -160,11 +201,18 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
         "versions": {"promptgeo": version("promptgeo")},
         "fingerprints": {"model": None, "data": None},
         "examples": {},
-        "imported": {"file": file.path.name, "table": row.table.name, "line": row.line},
+        "imported": {"file": as_text(file.path.name), "table": as_text(row.table.name), "line": row.line}
+        | _not_imported(file),
     }
     parts = [config["model"]["name"] or "imported", config["task"]["name"], config["init"]["name"]]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]
-    return _Ready(row, "-".join([*map(slug, parts), *seed, run_id[:8]]), header, trained)
+    return _Ready(row, "-".join([*(slug(part)[:60] for part in parts), *seed, run_id[:8]]), header, trained)
+
+
+def _not_imported(file: PromptFile) -> dict[str, Any]:
+    """What run.json says of a prompt that was trained with a head, or whose file holds more."""
+    head = {"task_type": file.task_type} if file.task_type not in (None, "CAUSAL_LM") else {}
+    return head | ({"left_out": list(file.left_out)} if file.left_out else {})
 
 
 def _config(row: TableRow, file: PromptFile) -> dict[str, Any]:
@@ -205,10 +253,13 @@ def _results(row: TableRow, prompt_length: int, steps_C: np.ndarray) -> dict[str
 
 def _hub_id(model: str | None) -> str | None:
     """Where a model lies: what its file in conf/model/ says, else its name itself."""
-    packaged = Path(conf_dir()) / "model" / f"{model}.yaml"
-    if model is None or not packaged.is_file():
+    packaged = {path.stem: path for path in (Path(conf_dir()) / "model").glob("*.yaml")}
+    if model is None or model not in packaged:
         return model
-    return read_yaml(packaged)["name_or_path"]
+    from omegaconf import OmegaConf
+
+    config = read_yaml(packaged[model])
+    return model if OmegaConf.is_missing(config, "name_or_path") else config["name_or_path"]
 
 
 def _checkpoints(
@@ -219,33 +270,42 @@ def _checkpoints(
     if trajectory_CPd is None:
         return np.empty((0, *prompt.final.shape), np.float32), np.empty(0, np.int64), initial
     count = len(trajectory_CPd)
-    steps_C = _steps(given, count, where, path) if given or prompt.steps is None else np.asarray(prompt.steps)
-    whole = steps_C.shape == (count,) and np.issubdtype(steps_C.dtype, np.integer)
-    if not whole or steps_C[0] < 0 or (np.diff(steps_C) <= 0).any():
+    if given or prompt.steps is None:
+        steps = _steps(given, count, where, path)
+    else:
+        where, steps = f"{path}: steps", np.asarray(prompt.steps).tolist()
+    whole = isinstance(steps, list) and len(steps) == count and all(type(step) is int for step in steps)
+    if not whole or steps[0] < 0 or steps[-1] > LAST_STEP or any(a >= b for a, b in itertools.pairwise(steps)):
         raise UserError(
-            f"{where if given else path}: {count} rising whole numbers are needed, "
-            f"a step for each checkpoint of {path}; found {steps_C.tolist()[:20]}"  # as many as fit a line
+            f"{where}: {count} rising whole numbers are needed, "
+            f"a step for each checkpoint of {path}; found {_short(steps)}; a step is at most {LAST_STEP}"
         )
-    if steps_C[0] == 0:
+    if steps[0] == 0:
         if initial is not None and not np.array_equal(initial, trajectory_CPd[0]):
             raise UserError(f"{path}: its checkpoint of step 0 is not the P0 that is given too; leave one out")
-        initial, trajectory_CPd, steps_C = trajectory_CPd[0], trajectory_CPd[1:], steps_C[1:]
-    return trajectory_CPd, steps_C.astype(np.int64), initial
+        initial, trajectory_CPd, steps = trajectory_CPd[0], trajectory_CPd[1:], steps[1:]
+    return trajectory_CPd, np.array(steps, np.int64), initial
 
 
-def _steps(given: str | None, count: int, where: str, path: Path) -> np.ndarray:
+def _steps(given: str | None, count: int, where: str, path: Path) -> list[int]:
     """`FIRST:BY`, or the numbers themselves; 1 to `count` where nothing is given."""
     given = given or "1:1"
     try:
         if ":" in given:
             first, by = map(int, given.split(":"))
-            return first + by * np.arange(count)
-        return np.array([int(part) for part in given.split(",")])
+            return [first + by * k for k in range(count)]
+        return [int(part) for part in given.split(",")]
     except ValueError as error:
         raise UserError(
-            f"{where}={given}: FIRST:BY is needed (0:1 where the first checkpoint of {path} is P0), "
+            f"{where}={given[:80]}: FIRST:BY is needed (0:1 where the first checkpoint of {path} is P0), "
             f"or {count} numbers with commas"
         ) from error
+
+
+def _short(steps: Any) -> str:
+    """As many steps as fit a line."""
+    few = steps[:20] if isinstance(steps, list) else [steps]
+    return f"[{', '.join(str(s)[:40] if not isinstance(s, int) or abs(s) < 10**20 else '10^20 or more' for s in few)}]"
 
 
 def _require_distinct(ready: Sequence[_Ready]) -> None:

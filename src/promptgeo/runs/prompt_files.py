@@ -1,4 +1,4 @@
-"""How are prompts from elsewhere read? .npy, .safetensors and PEFT adapters, one prompt or one for every table row.
+"""How are prompts from elsewhere read? Files of arrays and PEFT adapters, one prompt or one for every table row.
 
 Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 """
@@ -6,13 +6,21 @@ Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from promptgeo.config.paths import require_file
+from promptgeo.data.files import first_line
 from promptgeo.errors import UserError
+from promptgeo.runs.tensor_files import TensorFile, read_tensors
 
 NAMES = ("final", "prompts", "prompt_embeddings")
-"""What the trained prompt is called in a .safetensors file with several tensors."""
+"""What the trained prompt is called in a file with several tensors, unless --tensor says it."""
+BESIDE = ("initial", "trajectory", "steps", "best")
+"""What else is read of such a file."""
+HEADS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+"""PEFT's task types whose model answers by a head of its own, trained with the prompt, not by words."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,26 @@ class PromptFile:
     path: Path
     arrays: dict[str, np.ndarray]
     """final, initial, trajectory, steps, best, as far as they are there; with a leading N where the file holds a prompt
-    for every row."""
+    for every row. All but steps are float32."""
+    left_out: tuple[str, ...] = ()
+    """The file's tensors that are not imported: 20 of them, and how many more."""
     model: str | None = None
     revision: str | None = None
     is_adapter: bool = False
     """PEFT's: trained with the prompt before the model's BOS."""
+    task_type: str | None = None
+    """PEFT's, such as CAUSAL_LM."""
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of what is not imported; None where all is."""
+        names = ", ".join(self.left_out)
+        if self.task_type in HEADS:
+            return (
+                f"was trained as {self.task_type}: its head ({names or 'which it does not hold'}) is left behind, and "
+                "without it the prompt does not answer as it did"
+            )
+        return f"not used: {names} (tensors of the file)" if names else None
 
     @property
     def holds_one(self) -> bool:
@@ -62,82 +85,118 @@ class PromptFile:
         return [Prompt(**{name: array[i] for name, array in arrays.items()}, steps=steps) for i in rows]
 
 
-def read(path: Path) -> PromptFile:
-    """Read a file, or a PEFT adapter's folder. Raises UserError where it holds no prompts that can be imported."""
+def read(path: Path, tensor: str | None = None) -> PromptFile:
+    """Read a file, or a PEFT adapter's folder.
+
+    tensor: what the trained prompt is called in it. Raises UserError where it holds no prompts that can be imported.
+    """
     if path.is_dir():
-        return _read_adapter(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.suffix == ".npy":
-        return PromptFile(path, _read_npy(path))
-    if path.suffix == ".safetensors":
-        return PromptFile(path, _read_safetensors(path))
-    raise UserError(f"{path}: cannot be imported; .npy, .safetensors or a PEFT adapter's folder is needed")
+        return _read_adapter(_adapter_folder(path), tensor)
+    return _prompts_of(read_tensors(path), tensor)
 
 
-def _read_npy(path: Path) -> dict[str, np.ndarray]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: is not a readable .npy array of numbers: {_first_line(error)}") from error
-    return {"final": array}
+def _prompts_of(file: TensorFile, tensor: str | None) -> PromptFile:
+    known = {name: name for name in BESIDE if name in file.tensors}
+    if final := _final(file, tensor):
+        known = {name: name for name in known if name != final} | {"final": final}
+    arrays = {name: file.array(name) if name == "steps" else file.numbers(of) for name, of in known.items()}
+    rest = [name for name in file.tensors if name not in known.values()]
+    more = [f"and {len(rest) - 20} more"] if len(rest) > 20 else []
+    return PromptFile(file.path, arrays, (*rest[:20], *more))
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
-            keys = file.keys()
-            tensors = {key: file.get_tensor(key) for key in keys}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: is not a readable .safetensors file: {_first_line(error)}") from error
-    arrays = {key: (x.float() if x.is_floating_point() else x).numpy() for key, x in tensors.items()}
-    named = [name for name in NAMES if name in arrays]
-    if len(arrays) > 1 and not named and "trajectory" not in arrays:
+def _final(file: TensorFile, tensor: str | None) -> str | None:
+    """The trained prompt's name; None where the last checkpoint is it. Raises UserError where that cannot be told."""
+    if tensor is not None:
+        if (named := file.named(tensor)) is None:
+            raise UserError(f"{file.path}: --tensor {tensor}: is no one tensor of it; it has {file.listing()}")
+        return named
+    if named := next((name for name in NAMES if name in file.tensors), None):
+        return named
+    if not any(name in file.tensors for name in BESIDE):
+        if len(file.tensors) > 1:
+            raise UserError(
+                f"{file.path}: has {len(file.tensors)} tensors, {file.listing()}; say which is the trained prompt: "
+                "--tensor NAME"
+            )
+        return next(iter(file.tensors))
+    if "trajectory" not in file.tensors:
         raise UserError(
-            f"{path}: has tensors {', '.join(arrays)}; the trained prompt must be called final "
-            "(P0: initial; checkpoints: trajectory, steps)"
+            f"{file.path}: has {file.listing()}, and none is called final; say which is the trained prompt: "
+            "--tensor NAME"
         )
-    known = {key: arrays[key] for key in ("initial", "trajectory", "steps", "best") if key in arrays}
-    final = named[0] if named else next(iter(arrays)) if not known else None
-    return known | ({"final": arrays[final]} if final else {})
+    return None
 
 
-def _read_adapter(folder: Path) -> PromptFile:
+def _adapter_folder(folder: Path) -> Path:
+    """Where the adapter lies: PEFT saves one that has a name in a folder of that name."""
+    if (folder / "adapter_config.json").exists():
+        return folder
+    named = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+    if not named:
+        raise UserError(f"{folder}: has no adapter_config.json: it is no PEFT adapter; name files or adapter folders")
+    if len(named) > 1:
+        names = ", ".join(path.name for path in named[:8]) + ", ..." * (len(named) > 8)
+        raise UserError(f"{folder}: holds the adapters {names}; name one of them: {named[0]}")
+    return named[0]
+
+
+def _read_adapter(folder: Path, tensor: str | None) -> PromptFile:
     """A PEFT adapter. Prefix tuning and P-tuning store `prompt_embeddings` too, but as something else."""
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        kind = config["peft_type"]
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: has no adapter_config.json: it is no PEFT adapter; name files or adapter folders"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'adapter_config.json'}: cannot be read: {_first_line(error)}") from error
+    config = _adapter_config(folder / "adapter_config.json")
+    kind, length = config.get("peft_type"), config.get("num_virtual_tokens")
     if kind != "PROMPT_TUNING":
         raise UserError(
-            f"{folder}: is a PEFT adapter of type {kind}; "
+            f"{folder}: is a PEFT adapter of type {str(kind)[:80]}; "
             "only PROMPT_TUNING has a soft prompt among the input embeddings"
         )
-    weights = folder / "adapter_model.safetensors"
-    if not weights.exists():
-        old = (folder / "adapter_model.bin").exists()
-        other = " (there is an adapter_model.bin: save it again with a newer PEFT)" if old else ""
-        raise UserError(f"{weights}: is missing{other}")
-    arrays = _read_safetensors(weights)
-    length = config.get("num_virtual_tokens")
-    if "final" not in arrays or arrays["final"].ndim != 2 or len(arrays["final"]) != length:
-        shape = list(arrays["final"].shape) if "final" in arrays else "none"
+    if config["task_type"] == "SEQ_2_SEQ_LM" or config.get("num_transformer_submodules") not in (None, 1):
         raise UserError(
-            f"{weights}: prompt_embeddings [{length}, d] is needed, as adapter_config.json has it; found {shape}"
+            f"{folder}: was trained for an encoder-decoder model (SEQ_2_SEQ_LM), whose prompts stand before the "
+            "encoder's and the decoder's input; only prompts of decoders (CAUSAL_LM) can be imported"
         )
-    model, revision = config.get("base_model_name_or_path"), config.get("revision")
-    return PromptFile(folder, {"final": arrays["final"]}, model, revision, is_adapter=True)
+    files = [folder / name for name in ("adapter_model.safetensors", "adapter_model.bin")]
+    weights = next((path for path in files if path.exists()), files[0])
+    tensors = read_tensors(weights)
+    if tensor not in (None, "prompt_embeddings"):
+        raise UserError(f"{folder}: --tensor {tensor}: an adapter's prompt is called prompt_embeddings")
+    shape = list(getattr(tensors.tensors.get("prompt_embeddings"), "shape", []))
+    if len(shape) != 2 or shape[0] != length:
+        raise UserError(
+            f"{weights}: prompt_embeddings [{str(length)[:80]}, d] is needed, as adapter_config.json has it; "
+            f"found {tensors.listing()}"
+        )
+    prompts = _prompts_of(tensors, "prompt_embeddings")
+    return PromptFile(
+        folder,
+        prompts.arrays,
+        prompts.left_out,
+        config["base_model_name_or_path"],
+        config["revision"],
+        is_adapter=True,
+        task_type=config["task_type"],
+    )
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    """What adapter_config.json says; base_model_name_or_path, revision and task_type are texts or None."""
+    require_file(path, str(path), 16 * 2**20)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no fields")
+        for key in ("base_model_name_or_path", "revision", "task_type"):
+            value = config.setdefault(key, None)
+            if not isinstance(value, str | None):
+                raise ValueError(f"{key} must be a text or null")
+            (value or "").encode()  # half of a character, written as an escape, cannot be written again
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    return config
 
 
 def _checked(path: Path, arrays: dict[str, np.ndarray], axes: int) -> dict[str, np.ndarray]:
-    """The file's arrays as float32, of one prompt (axes 2: [P, d]) or of one per row (axes 3: [N, P, d]).
+    """The file's arrays, of one prompt (axes 2: [P, d]) or of one per row (axes 3: [N, P, d]).
 
     An array with one axis more is a trajectory; its last checkpoint is the final prompt.
     """
@@ -151,20 +210,9 @@ def _checked(path: Path, arrays: dict[str, np.ndarray], axes: int) -> dict[str, 
         arrays["final"] = trajectory[..., -1, :, :]
     final = arrays.get("final")
     for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise UserError(f"{path}: {name} holds {array.dtype}; a prompt is made of floating-point numbers")
         same: np.ndarray | None = array
         if name == "trajectory":
             same = array[..., 0, :, :] if array.ndim == axes + 1 and array.shape[-3] else None
         if final is None or final.ndim != axes or same is None or same.shape != final.shape or not array.size:
             raise UserError(f"{path}: {name} has shape {list(array.shape)}; {shape} is needed")
-        with np.errstate(over="ignore"):
-            arrays[name] = np.ascontiguousarray(array, dtype=np.float32)
-        if not np.isfinite(arrays[name]).all():
-            first = np.argwhere(~np.isfinite(arrays[name]))[0].tolist()
-            raise UserError(f"{path}: {name} is not finite at {first}; leave that prompt out")
     return arrays | ({"steps": steps} if steps is not None else {})
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptgeo.config.paths import user_path
+from promptgeo.config.paths import require_file
 from promptgeo.errors import UserError
 
 NEEDED = ("task", "init")
 OPTIONAL = ("seed", "model", "template", "accuracy", "n", "file", "steps")
+LARGEST = 64 * 2**20
+"""Bytes of a table: half a million rows."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,14 @@ class TableRow:
         return self.cells.get(column) or None
 
     def whole(self, column: str) -> int | None:
-        """A cell as a whole number; None where it is empty. Raises UserError for anything else."""
+        """A cell as a whole number of 64 bits; None where it is empty. Raises UserError for anything else."""
         try:
-            return int(text) if (text := self.text(column)) else None
+            number = int(text) if (text := self.text(column)) else None
         except ValueError as error:
             raise self._unreadable(column, "a whole number") from error
+        if number is not None and not -(2**63) <= number < 2**63:
+            raise self._unreadable(column, "a whole number of at most 18 digits")
+        return number
 
     def number(self, column: str) -> float | None:
         """A cell as a number; None where it is empty. Raises UserError for anything else."""
@@ -47,11 +52,14 @@ class TableRow:
             raise self._unreadable(column, "a number") from error
 
     def _unreadable(self, column: str, wanted: str) -> UserError:
-        return UserError(f"{self.where}: {column}={self.text(column)}: {wanted} is needed, or an empty cell")
+        return UserError(
+            f"{self.where}: {column}={(self.text(column) or '')[:80]}: {wanted} is needed, or an empty cell"
+        )
 
 
 def read_table(table: Path) -> list[TableRow]:
     """The table's rows. Raises UserError for a missing column, or a cell that must not be empty."""
+    require_file(table, f"--table {table}", LARGEST)
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
@@ -82,7 +90,7 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
     for column in NEEDED:
         if column not in columns:
             near = difflib.get_close_matches(column, columns, n=1)
-            hint = f"nearest: {near[0]}" if near else f"it has {', '.join(columns) or 'none'}"
+            hint = f"nearest: {near[0]}" if near else f"it has {', '.join(columns)[:200] or 'none'}"
             raise UserError(
                 f"--table {table}: has no column {column} ({hint}); "
                 f"task and init are needed, {', '.join(OPTIONAL)} may be there"
@@ -99,7 +107,6 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
             )
 
 
-def unused_columns(table: str | Path) -> list[str]:
+def unused_columns(rows: Sequence[TableRow]) -> list[str]:
     """Columns of a table that an import does not look at."""
-    with user_path(str(table), "table").open(encoding="utf-8-sig", newline="") as stream:
-        return [c.strip() for c in next(csv.reader(stream)) if c.strip() not in (*NEEDED, *OPTIONAL)]
+    return [column for column in rows[0].cells if column not in (*NEEDED, *OPTIONAL)]

@@ -72,7 +72,7 @@ class RunTable:
 
         Raises UserError where shapes do not fit, steps do not rise, or checkpoints come without P0.
         """
-        prompts = np.asarray(prompts, dtype=np.float32)
+        prompts = _real("prompts", prompts)
         if prompts.ndim != 3 or len(prompts) != len(table):
             raise UserError(
                 f"prompts have shape {list(prompts.shape)} for {len(table)} table rows; "
@@ -80,11 +80,11 @@ class RunTable:
             )
         arrays = {"final": prompts.copy()}
         if initial is not None:
-            arrays["initial"] = np.array(initial, dtype=np.float32)
+            arrays["initial"] = _real("initial", initial).copy()
             if arrays["initial"].shape != prompts.shape:
                 raise UserError(f"initial has shape {list(arrays['initial'].shape)}, prompts {list(prompts.shape)}")
         if trajectory is not None:
-            checkpoints = np.array(trajectory, dtype=np.float32)
+            checkpoints = _real("trajectory", trajectory).copy()
             arrays |= _with_p0(arrays.get("initial"), checkpoints, steps, prompts.shape)
         return cls(table.reset_index(drop=True), None, arrays)
 
@@ -182,6 +182,14 @@ class RunTable:
                 "choose runs of one task with .query(...), or fix training.max_steps"
             )
         return np.stack([self.prompts(step) for step in (0, *steps)], axis=1), np.array([0, *steps])
+
+
+def _real(name: str, array: np.ndarray) -> np.ndarray:
+    """An array as float32. Raises UserError for complex numbers, which would lose a part, and for what is no number."""
+    found = np.asarray(array)
+    if not np.issubdtype(found.dtype, np.floating) and not np.issubdtype(found.dtype, np.integer):
+        raise UserError(f"{name} holds {found.dtype.name}; a prompt is made of floating-point numbers")
+    return found.astype(np.float32, copy=False)
 
 
 def _with_p0(

@@ -75,7 +75,7 @@ def card(plans: list[Plan]) -> str:
     runs = {id(p): Run.load(p.folder).info["results"] for p in plans}
     lm = plans[0].lm
     tasks = list(dict.fromkeys(p.task.name for p in plans))
-    long, short = ([p for p in plans if len(p.p0_Pd) == length] for length in (4, 1))
+    long, short = ([p for p in plans if p.prompt_length == length] for length in (4, 1))
     prompts_NPd = np.stack([Run.load(p.folder).prompt("final") for p in long])
     rows, label_rows, misses = [], [], []
     for name in tasks:

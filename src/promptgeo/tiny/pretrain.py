@@ -168,6 +168,7 @@ def fit(
             )
             recent = []
             written = unfinished.with_suffix(".tmp")
+            written.unlink(missing_ok=True)  # a link is not written through
             torch.save((step, [part.state_dict() for part in parts]), written)
             os.replace(written, unfinished)
 

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgeo.config import schema
 from promptgeo.config.identity import identity
-from promptgeo.config.paths import EMBEDDED_MODEL, slug, stamps, user_path
+from promptgeo.config.paths import EMBEDDED_MODEL, require_file, slug, stamps, user_path
 from promptgeo.config.schema import Bos, InitKind, LabelTokens, RunConfig, Template
 from promptgeo.config.validate import require_validation, validate
 from promptgeo.config.waiting import said_when_slow
@@ -53,13 +55,19 @@ def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
     whose files were not edited since, has the cell that it had: Hydra composes each job of a grid several times. (A
     model is taken to stay as it is while the process lasts, as FrozenLM.load takes it.)
     """
-    keys = [repr((config, stamps(config.task.source.path), stamps(config.init.path))) for config in configs]
+    stamped = cache(lambda path: repr(stamps(path)))
+    keys = [_key(config, stamped(config.task.source.path), stamped(config.init.path)) for config in configs]
     new = {key: config for key, config in zip(keys, configs, strict=True) if key not in _cells}
     for config in new.values():
         validate(config)
+    common: dict[str, _Common] = {}
     for key, config in new.items():
-        _cells[key] = _make(config)
+        _cells[key] = _make(config, common)
     return [_cells[key] for key in keys]
+
+
+def _key(config: RunConfig, *read_at: str) -> bytes:
+    return hashlib.sha256(repr((config, read_at)).encode("utf-8", "surrogatepass")).digest()
 
 
 def require_one_folder_each(cells: Sequence[Cell]) -> None:
@@ -79,10 +87,39 @@ def cell_of(config: RunConfig) -> Cell:
     return cells_of([config])[0]
 
 
-_cells: dict[str, Cell] = {}
+_cells: dict[bytes, Cell] = {}
 
 
-def _make(config: RunConfig) -> Cell:
+@dataclass(frozen=True)
+class _Common:
+    """What many runs of a grid have in common: it is read and decided once for all of them."""
+
+    task: schema.Task
+    template: Template
+    contents: dict[str, str]
+    """Fingerprints of what enters the identity by content; see _contents."""
+    precision: str
+    device: str
+
+
+def _make(config: RunConfig, common: dict[str, _Common]) -> Cell:
+    """common: of the runs before, by what it depends on; this run's is added."""
+    stops = config.training.early_stopping.patience is None, config.evaluation.split
+    init = (config.init.kind, config.init.path) if config.init.path else None
+    key = repr((config.model, config.task, config.template, init, *stops, config.device, config.precision))
+    if key not in common:
+        common[key] = _common(config)
+    shared = common[key]
+    config = replace(config, task=shared.task, template=shared.template)
+    # Coupled runs differ in their seed alone: nothing is read again for them.
+    seeds = config.regulariser.seeds
+    ids = {
+        seed: identity(replace(config, seed=seed), shared.precision, shared.contents) for seed in (config.seed, *seeds)
+    }
+    return Cell(config, ids[config.seed], shared.precision, shared.device, tuple(ids[seed] for seed in seeds))
+
+
+def _common(config: RunConfig) -> _Common:
     with said_when_slow("loading torch"):
         from promptgeo.data import sources
         from promptgeo.data.tasks import load_task
@@ -99,12 +136,10 @@ def _make(config: RunConfig) -> Cell:
     with said_when_slow(f"reading what identifies the model {config.model.name_or_path}"):
         config = replace(config, template=_template(config, task))
         contents = _contents(config, task)
-    device = resolve_device(config.device.name)
-    precision = resolve_precision(config.precision.name, device)
-    # Coupled runs differ in their seed alone: nothing is read again for them.
-    seeds = config.regulariser.seeds
-    ids = {seed: identity(replace(config, seed=seed), precision, contents) for seed in (config.seed, *seeds)}
-    return Cell(config, ids[config.seed], precision, device, tuple(ids[seed] for seed in seeds))
+    wanted = config.device.name
+    # cuda need not be here: a cluster's job may train the run, and a complete run needs none.
+    device = wanted if wanted != "auto" else resolve_device(wanted)
+    return _Common(config.task, config.template, contents, resolve_precision(config.precision.name, device), device)
 
 
 def _template(config: RunConfig, task: "Task") -> Template:
@@ -131,6 +166,7 @@ def _contents(config: RunConfig, task: "Task") -> dict[str, str]:
     from promptgeo.data.label_tokens import cuts_a_character
     from promptgeo.model.loading import model_fingerprint
     from promptgeo.model.tokenizer import tokenizer_of
+    from promptgeo.runs.tensor_files import LARGEST
     from promptgeo.training.inits import source_run
 
     model, limit = config.model, config.task.max_input_tokens
@@ -140,9 +176,12 @@ def _contents(config: RunConfig, task: "Task") -> dict[str, str]:
         contents["cut"] = "at whole characters"  # the first version left a part of one there
     if config.init.kind is InitKind.file and config.init.path:
         path = user_path(config.init.path, "init.path")
-        if not path.is_file():
-            raise UserError(f"init.path={config.init.path}: no such file")
-        contents["init"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        require_file(path, f"init.path={config.init.path}", LARGEST)
+        try:
+            with path.open("rb") as stream:
+                contents["init"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"init.path={config.init.path}: cannot be read: {error.strerror}") from error
     elif config.init.kind is InitKind.run and config.init.path:
         contents["init"] = source_run(config.init.path).info["files"]["prompts.safetensors"]
     return contents

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from promptgeo.config.explain import refusal
 from promptgeo.errors import UserError
 from promptgeo.training.cell import Cell
 from promptgeo.training.coupling import together
@@ -27,15 +28,32 @@ Train = Callable[[Sequence[Cell], Report], dict[str, str]]
 """Trains cells and reports on them; returns those that failed: id -> reason."""
 
 
-def check_devices(cell: Cell) -> None:
-    """Raises UserError for more processes than CUDA devices, and for packing.compile on a CPU."""
+def check_devices(cell: Cell, there: int | None = None) -> None:
+    """Raises UserError for more processes than CUDA devices, and for packing.compile on a CPU.
+
+    there: how many CUDA devices there are; by default those of this machine.
+    """
     packing = cell.config.packing
     if packing.compile and cell.device == "cpu":
         raise UserError(
             "packing.compile=true: is for CUDA; on a CPU a run in a pack would no longer equal the run alone bit by bit"
         )
-    if cell.device == "cuda" and packing.devices > torch.cuda.device_count():
-        raise UserError(f"packing.devices={packing.devices}: there are {torch.cuda.device_count()} CUDA devices here")
+    there = torch.cuda.device_count() if there is None else there
+    if cell.device == "cuda" and packing.devices > max(there, 1):  # none at all is said when the model is loaded
+        raise UserError(f"packing.devices={packing.devices}: there are {there} CUDA devices")
+
+
+def check_jobs(cells: Sequence[Cell], gpus: float) -> None:
+    """Raises UserError unless these runs can train in jobs that have `gpus` CUDA devices each, or a share of one."""
+    for cell in cells:
+        check_devices(cell, int(gpus))
+        if cell.device == "cuda" and not gpus:
+            raise UserError("device=cuda: give each job a GPU: hydra.launcher.gpus=1")
+        if cell.device == "cpu" and gpus:
+            raise UserError(
+                f"hydra.launcher.gpus={gpus}: these runs would train on a CPU; add device=cuda "
+                "(device=auto goes by the machine that the command is given on)"
+            )
 
 
 def train_on_devices(cells: Sequence[Cell], devices: int, train: Train) -> dict[str, str]:
@@ -141,5 +159,8 @@ def _work(train: Train, cells: list[Cell], index: int, threads: int, events: Que
     except UserError as error:
         events.put(("refused", str(error)))
     except BaseException as error:
+        if (refused := refusal(error)) is not None:
+            events.put(("refused", refused))
+            return
         events.put(("broken", index, f"{type(error).__name__}: {error}"))
         raise

@@ -3,12 +3,13 @@
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgeo.config.paths import stamps
 from promptgeo.errors import UserError
 from promptgeo.model.memory import keep_freed_memory
 from promptgeo.runs.folder import DamagedRun, Run
@@ -20,14 +21,18 @@ from promptgeo.training.interruption import Interrupted, interruptible
 from promptgeo.training.lock import HELD, claimed
 from promptgeo.training.loggers import RunLoggers
 from promptgeo.training.packs import default_slots, packs
-from promptgeo.training.plan import Plan, plan
+from promptgeo.training.plan import Plan, plan_all, require_folder_free
 from promptgeo.training.progress import Report, Reporter, SweepView, Workload, silent
+from promptgeo.training.queue import SUBMITTED
 from promptgeo.training.run_state import discard_state, saved_step
 
 if TYPE_CHECKING:
     import lightning as L
 
 log = logging.getLogger(__name__)
+
+UNFINISHED = "it was not trained to its end; the same command goes on from there"
+"""Why there is no run where another process was to train it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,16 @@ class Outcome:
     run: Run | None
     """None: nothing of it could be written, or another process trains it."""
     error: str | None = None
-    """Why it failed; lock.HELD where another process trains it."""
+    """Why it failed; lock.HELD where another process trains it, SUBMITTED where a job does, UNFINISHED where a process
+    of a launcher left it."""
     skipped: bool = False
     """It was complete already."""
 
 
-def train_all(cells: Sequence[Cell]) -> list[Outcome]:
+def train_all(cells: Sequence[Cell], train: Callable[[Sequence[Cell]], dict[str, str]] | None = None) -> list[Outcome]:
     """Train every run that is not complete yet, packed; one outcome per cell, in order (cells of one id are one run).
+
+    train: how; by default here. It returns the runs that it has not completed: id -> reason.
 
     Raises UserError where a run cannot be trained as it is, Interrupted where Ctrl-C or SIGTERM stopped training.
     """
@@ -56,13 +64,27 @@ def train_all(cells: Sequence[Cell]) -> list[Outcome]:
         log.info(
             "%d of %d runs are complete already: skipped (overwrite=true trains again)", len(skipped), len(distinct)
         )
-    errors = _train(list(todo.values())) if todo else {}
+    errors = (train or _train)(list(todo.values())) if todo else {}
     outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
     for i, cell in todo.items():
         error = errors.get(i)
-        run = Run.load(cell.folder) if error is None else _written(cell.folder) if error != HELD else None
+        elsewhere = error in (HELD, SUBMITTED)
+        run = None if elsewhere else Run.load(cell.folder) if error is None else _written(cell.folder)
         outcomes[i] = Outcome(cell.folder, run, error)
     return [outcomes[cell.id] for cell in cells]
+
+
+def outcome_elsewhere(cell: Cell, before: list[tuple[str, int, int]]) -> Outcome:
+    """How the run ended that another process was to train: what its folder says.
+
+    before: stamps of its run.json before that. A file that is still the same tells of an earlier training.
+    """
+    kept = stamps(str(cell.folder / "run.json")) == before
+    run = _written(cell.folder)
+    if run is None or run.id != cell.id or (kept and (cell.config.overwrite or run.status == "failed")):
+        with claimed([[cell]]) as mine:
+            return Outcome(cell.folder, None, UNFINISHED if mine else HELD)
+    return Outcome(cell.folder, run, run.info.get("error"))
 
 
 def _complete(cells: Sequence[Cell]) -> dict[str, Run]:
@@ -72,7 +94,7 @@ def _complete(cells: Sequence[Cell]) -> dict[str, Run]:
 
 
 def _written(folder: Path) -> Run | None:
-    """What a failed run left; None where nothing of it could be written."""
+    """What lies there, also of a failed run; None where nothing of it could be written."""
     try:
         return Run.load(folder)
     except UserError:
@@ -91,6 +113,7 @@ def _train(cells: Sequence[Cell]) -> dict[str, str]:
 def finished_run(cell: Cell) -> Run | None:
     """The finished run of this cell, if there is one (completed or diverged, undamaged) and it is to be kept."""
     folder = cell.folder
+    require_folder_free(folder)
     if cell.config.overwrite or not (folder / "run.json").exists():
         return None
     try:
@@ -111,7 +134,7 @@ def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
     errors: dict[str, str] = {}
     by_model = sorted(cells, key=lambda cell: cell.model_key)
     for _, same_model in itertools.groupby(by_model, key=lambda cell: cell.model_key):
-        plans = [plan(cell) for cell in same_model]
+        plans = plan_all(list(same_model))
         with claimed(together([p.cell for p in plans])) as mine:
             errors |= {p.id: HELD for p in plans if p.id not in mine}
             # Until a claim was free, another process may have trained the run.

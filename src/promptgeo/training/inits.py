@@ -10,9 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +21,7 @@ from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 from promptgeo.runs.folder import DamagedRun, Run
+from promptgeo.runs.tensor_files import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -149,32 +148,17 @@ def labels(material: Material) -> Tensor:
 
 
 def file(material: Material) -> Tensor:
-    """A [P, d] array from .npy, or from .safetensors (the tensor called init.which, or the only one)."""
-    path = material.path
-    source = user_path(path, "init.path")
-    if not source.is_file():
-        raise UserError(f"init.path={path}: no such file")
-    readers = {".npy": lambda: torch.from_numpy(np.load(source, allow_pickle=False))}
-    readers[".safetensors"] = lambda: _read_safetensors(source, material)
-    if source.suffix not in readers:
-        raise UserError(f"init.path={path}: a .npy or .safetensors file is needed")
+    """A [P, d] array from a file of arrays: the one called init.which, or the only one."""
+    which = material.init.which
     try:
-        prompt = readers[source.suffix]()
-    except UserError:
-        raise
-    except Exception as error:  # safetensors and numpy each have a family of their own
-        raise UserError(f"init.path={path}: cannot be read as {source.suffix[1:]}: {error}") from error
-    return _fitting(prompt, material)
-
-
-def _read_safetensors(source: Path, material: Material) -> Tensor:
-    from safetensors.torch import load_file
-
-    tensors, which = load_file(source), material.init.which
-    if which not in tensors and len(tensors) > 1:
-        names = ", ".join(sorted(tensors))
-        raise UserError(f"init.path={material.path}: has no tensor {which!r}; set init.which to one of {names}")
-    return tensors.get(which, next(iter(tensors.values())))
+        found = read_tensors(user_path(material.path, "init.path"))
+        name = found.named(which) or (next(iter(found.tensors)) if len(found.tensors) == 1 else None)
+        if name is None:
+            raise UserError(f"{found.path}: has no tensor {which!r}; set init.which to one of {found.listing()}")
+        return _fitting(torch.from_numpy(found.numbers(name)), material)
+    except UserError as error:
+        said = str(error)
+        raise UserError(said if said.startswith("init.") else f"init.path={said}") from error
 
 
 def run(material: Material) -> Tensor:
@@ -214,6 +198,10 @@ INITS: dict[InitKind, Callable[[Material], Tensor]] = {
     InitKind.file: file,
     InitKind.run: run,
 }
+
+
+RANDOM = {InitKind.vocab, InitKind.normal, InitKind.uniform, InitKind.labels}
+"""Those whose P0 depends on the seed; labels draws the tokens that its labels leave."""
 
 
 def _embeddings(lm: LM, ids: list[int]) -> Tensor:

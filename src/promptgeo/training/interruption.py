@@ -1,6 +1,7 @@
-"""What do Ctrl-C and SIGTERM do? The first stops training after the tick or a second later, the second at once."""
+"""What do Ctrl-C, SIGTERM and SIGUSR2 do? One stops training after the tick or a second later, the next at once."""
 
 import _thread
+import logging
 import signal
 import sys
 import threading
@@ -8,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from promptgeo.config.explain import exit_with
+from promptgeo.config.explain import exit_with, refusal
 from promptgeo.config.terminal import warn
 from promptgeo.errors import UserError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+log = logging.getLogger(__name__)
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
+"""Of a person, of the system, and of a cluster's queue that says that time is nearly over."""
 GRACE = 1.0
 """Seconds that a tick has to end by itself after a signal: most do, and lose nothing.
 
@@ -32,7 +36,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM, as shells have it."""
+        """130 for Ctrl-C, 143 for SIGTERM, 140 for SIGUSR2, as shells have it."""
         return 128 + self.signum
 
 
@@ -76,7 +80,7 @@ def _install(handler: Callable[[int, FrameType | None], None]) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, both signals raise Interrupted, or set a StopRequest that listens; then the former handlers are back."""
+    """Within, these signals raise Interrupted, or set a StopRequest that listens; then the former handlers are back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -92,16 +96,33 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def exit_statuses(advice: str = "the same command goes on from here") -> Iterator[None]:
-    """Around a command: UserError and Interrupted become one line on standard error and an exit status (2; 130, 143).
+def _log_errors_unsaid() -> Iterator[None]:
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
-    advice: what to do after an interruption.
+
+@contextmanager
+def exit_statuses(advice: str = "the same command goes on from here") -> Iterator[None]:
+    """Around a command: what is no programming error becomes one line on standard error and an exit status.
+
+    UserError: 2. What the system refused, such as a write to a full disk: 1. Interrupted: 130, 143, 140.
+
+    advice: what to do after an interruption or a refusal.
     """
-    with interruptible():
+    # A log line that a full disk does not take is no reason to print where it was logged, over thirty lines each time.
+    with interruptible(), _log_errors_unsaid():
         try:
             yield
         except UserError as error:
             exit_with(error)
+        except Exception as error:
+            if (refused := refusal(error)) is None:
+                raise
+            log.debug("", exc_info=error)
+            exit_with(f"{refused}; once that is mended, {advice}", 1)
         except Interrupted as stop:
             warn(f"promptgeo: stopped by {stop}; {advice}")
             sys.exit(stop.exit_status)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from promptgeo.config.schema import RunConfig, loggers, to_dict
@@ -75,6 +76,7 @@ class Wandb(Logger):
                 disable_git=True,
                 disable_code=True,
                 save_code=False,
+                **unsent(),
             ),
         )
         self.run.define_metric("step", hidden=True)
@@ -92,10 +94,23 @@ class Wandb(Logger):
             if file.is_file():
                 name = f"prompt-{self.plan.folder.name}"
                 artifact = wandb.Artifact(name, type="soft-prompt", metadata={"id": self.plan.id})
-                artifact.add_file(str(file))
+                # Else W&B copies it to the home folder, and writes down where.
+                artifact.add_file(str(file), policy="immutable")
                 self.run.log_artifact(artifact)
         finished = trained is not None and trained.status in ("completed", "diverged")
         self.run.finish(exit_code=0 if finished else 1)
+        core_log = Path(self.run.settings.log_dir, "debug-core.log")
+        if core_log.is_symlink():  # to a place in the home folder
+            core_log.unlink()
+
+
+def unsent() -> dict[str, Any]:
+    """W&B's settings under which it is not told of host, interpreter and command line.
+
+    Those that the environment has (WANDB_X_DISABLE_META=false, ...) are left to it.
+    """
+    settings = {"x_disable_meta": True, "x_disable_machine_info": True, "host": ""}
+    return {name: value for name, value in settings.items() if f"WANDB_{name.upper()}" not in os.environ}
 
 
 def _wandb_mode(config: RunConfig) -> str:

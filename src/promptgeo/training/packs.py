@@ -29,7 +29,7 @@ def packs(plans: Sequence[Plan]) -> list[list[Plan]]:
     for p in plans:
         training = p.config.training
         apart = p.id if training.dropout else p.cell.coupled
-        key = (len(p.p0_Pd), training.batch_size, p.config.optimizer.name.name, apart)
+        key = (p.prompt_length, training.batch_size, p.config.optimizer.name.name, apart)
         groups.setdefault(key, []).append(p)
     alone = sum(p.config.training.dropout for p in plans)
     if alone and len(plans) > 1:

@@ -4,18 +4,19 @@ Shapes: P prompt tokens, d width.
 """
 
 import importlib.metadata
-import json
 import os
 import platform
-import tempfile
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from promptgeo.config.identity import derived_seeds
+from promptgeo.config.paths import require_short, require_writable
 from promptgeo.config.schema import Optimizer, RunConfig, to_dict
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.data.row import Row
@@ -26,8 +27,10 @@ from promptgeo.evaluation.text_checks import check_texts
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
+from promptgeo.runs.folder import FILES, FORMAT, Run
 from promptgeo.training.cell import Cell
-from promptgeo.training.inits import initial_prompt
+from promptgeo.training.inits import RANDOM, initial_prompt
+from promptgeo.training.lock import CLAIMS
 from promptgeo.training.wayward import HeldTo, held_to
 
 
@@ -38,11 +41,12 @@ class Plan:
     cell: Cell
     lm: LM
     task: Task
-    seeds: dict[str, int]
-    """Of the three generators: init, order, dropout."""
-    p0_Pd: torch.Tensor
-    """fp32 on CPU."""
+    make_p0: Callable[[], torch.Tensor]
+    """Makes P0 [P, d], fp32 on CPU, always the same: a grid's random P0s are not held until they train."""
+    prompt_length: int
+    """P."""
     train_rows: list[Row]
+    """One list for all runs of a task."""
     total_steps: int
     wayward: HeldTo | None = None
     """Where training pulls each prompt token: regulariser=wayward."""
@@ -58,6 +62,16 @@ class Plan:
     @property
     def folder(self) -> Path:
         return self.cell.folder
+
+    @property
+    def p0_Pd(self) -> torch.Tensor:
+        """P0, made anew where its init draws it."""
+        return self.make_p0()
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Of the three generators: init, order, dropout."""
+        return derived_seeds(self.config)
 
     @property
     def split(self) -> str:
@@ -80,7 +94,7 @@ class Plan:
         """What run.json says of the run before its results."""
         partners = [run_id for run_id in self.cell.coupled if run_id != self.id]
         return {
-            "format": 1,
+            "format": FORMAT,
             "id": self.id,
             "config": to_dict(self.config),
             "precision": self.cell.precision,
@@ -95,51 +109,155 @@ class Plan:
 
 
 def plan(cell: Cell) -> Plan:
-    """Load model and data, tokenise every example, make P0. Raises UserError for whatever the user must mend."""
-    config = cell.config
-    _require_possible_folder(cell)
-    lm = _load_model(cell)
-    if lm.max_positions is not None and (config.prompt.length or 0) >= lm.max_positions:
-        raise UserError(
-            f"prompt.length={config.prompt.length}: the model has {lm.max_positions} positions for prompt and text"
-        )
-    task = load_task(config.task, config.template)
-    seeds = derived_seeds(config)
-    p0_Pd = initial_prompt(config.init, config.prompt, lm, task, seeds["init"])
-    length = len(p0_Pd)
-    wayward = held_to(config.regulariser, lm, length)
-    with said_when_slow(f"tokenising and checking the examples of task {task.name}"):
-        train_rows = task.rows(lm, task.train, length)
-        _require_examples(config, task)
-        for split in (task.train, task.validation, getattr(task, config.evaluation.split.name)):
-            rows = task.rows(lm, split, length)
-            check_scoring(task.template, split, rows)
-            check_texts(lm, task, config.evaluation.max_new_tokens, split, rows)
-    steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
-    total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
-    return Plan(cell, lm, task, seeds, p0_Pd, train_rows, total_steps, wayward)
+    """Load model and data, tokenise every example, try P0. Raises UserError for whatever the user must mend."""
+    return plan_all([cell])[0]
 
 
-def _require_possible_folder(cell: Cell) -> None:
-    require_writable(Path(cell.config.outputs))
-    require_writable(cell.folder.parent, "name")
-    if len(os.fsencode(cell.folder.name)) > 255:
+def plan_all(cells: Sequence[Cell]) -> list[Plan]:
+    """The plans of runs that share a model. What several of them have in common is loaded, made and checked once.
+
+    Raises UserError for whatever the user must mend.
+    """
+    _require_possible_folders(cells)
+    lm = _load_model(cells[0])
+    common = _Common(lm)
+    return [common.plan(cell) for cell in cells]
+
+
+class _Common:
+    """What plans that are made together have in common."""
+
+    def __init__(self, lm: LM):
+        self.lm = lm
+        self._tasks: dict[tuple, Task] = {}
+        self._starts: dict[tuple, tuple[Callable[[], torch.Tensor], int]] = {}
+        self._held: dict[tuple, HeldTo | None] = {}
+        self._rows: dict[tuple, list[Row]] = {}
+
+    def plan(self, cell: Cell) -> Plan:
+        config, lm = cell.config, self.lm
+        if lm.max_positions is not None and (config.prompt.length or 0) >= lm.max_positions:
+            raise UserError(
+                f"prompt.length={config.prompt.length}: the model has {lm.max_positions} positions for prompt and text"
+            )
+        # By identity: to compare two tasks field by field takes longer than all else here. The cells keep them alive.
+        key: tuple = id(config.task), id(config.template)
+        if key not in self._tasks:
+            self._tasks[key] = load_task(config.task, config.template)
+        task = self._tasks[key]
+        make_p0, length = self._start(config, task)
+        key = (repr(config.regulariser), length)
+        if key not in self._held:
+            self._held[key] = held_to(config.regulariser, lm, length)
+        wayward = self._held[key]
+        stops_early = config.training.early_stopping.patience is not None
+        key = id(task), length, config.evaluation.split, config.evaluation.max_new_tokens, stops_early
+        if key not in self._rows:
+            self._rows[key] = self._checked(config, task, length)
+        train_rows = self._rows[key]
+        steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
+        total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
+        return Plan(cell, lm, task, make_p0, length, train_rows, total_steps, wayward)
+
+    def _start(self, config: RunConfig, task: Task) -> tuple[Callable[[], torch.Tensor], int]:
+        """What makes P0, and P. Runs that begin alike have one maker: it tells how many they are."""
+        init, prompt, seed = config.init, config.prompt, derived_seeds(config)["init"]
+        key = repr((init, prompt)), id(task)
+        if key not in self._starts:
+            # For other seeds a random init has other numbers, and the same faults.
+            p0_Pd = initial_prompt(init, prompt, self.lm, task, seed)
+            self._starts[key] = (lambda: p0_Pd), len(p0_Pd)
+        make_p0, length = self._starts[key]
+        if init.kind not in RANDOM:
+            return make_p0, length
+        if (*key, seed) not in self._starts:
+            self._starts[*key, seed] = partial(initial_prompt, init, prompt, self.lm, task, seed), length
+        return self._starts[*key, seed]
+
+    def _checked(self, config: RunConfig, task: Task, length: int) -> list[Row]:
+        """The training rows, all splits having been checked."""
+        with said_when_slow(f"tokenising and checking the examples of task {task.name}"):
+            train_rows = task.rows(self.lm, task.train, length)
+            _require_examples(config, task)
+            for split in (task.train, task.validation, getattr(task, config.evaluation.split.name)):
+                rows = task.rows(self.lm, split, length)
+                check_scoring(task.template, split, rows)
+                check_texts(self.lm, task, config.evaluation.max_new_tokens, split, rows)
+        return train_rows
+
+
+def _require_possible_folders(cells: Sequence[Cell]) -> None:
+    for outputs, parent in dict.fromkeys((cell.config.outputs, cell.folder.parent) for cell in cells):
+        require_writable(Path(outputs))
+        require_writable(parent, "name")
+    there: dict[Path, dict[str, list[str]]] = {}
+    for cell in cells:
+        folder = cell.folder
+        if folder.parent not in there:
+            there[folder.parent] = _by_digits(folder.parent)
+        for name in there[folder.parent].get(cell.id[:8], []):
+            other = folder.with_name(name)
+            if other != folder and _is_run(other, cell.id):
+                raise UserError(
+                    f"model.name={cell.config.model.name}: this very run lies in {other} under another name; "
+                    "use that name, or delete the folder"
+                )
+
+
+def _by_digits(folder: Path) -> dict[str, list[str]]:
+    """The names of a folder's run folders, by the digits of the run's identity that they end in."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        names.setdefault(name.rpartition("-")[2], []).append(name)
+    return names
+
+
+LOGS = ("train.log", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
+"""Hydra would write them through a link."""
+REPLACED = ("run.json", *FILES, "state/state.safetensors")
+"""What promptgeo writes takes the place of a link."""
+
+
+def require_folder_free(folder: Path) -> None:
+    """Raises UserError where a run's folder cannot be made, or something in its place is not a run's own.
+
+    outputs and outputs/<name> may be links; nothing below may.
+    """
+    if len(os.fsencode(folder.name)) > 255:
         raise UserError(
-            f"{cell.folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
+            f"{folder.name[:60]}...: this name of a run's folder is longer than a file system allows; "
             "shorten model.name, task.name or init.name"
         )
-    for other in cell.folder.parent.glob(f"*-{cell.id[:8]}"):
-        if other != cell.folder and _is_run(other, cell.id):
-            raise UserError(
-                f"model.name={cell.config.model.name}: this very run lies in {other} under another name; "
-                "use that name, or delete the folder"
-            )
+    require_short(folder / "state" / ".state.safetensors.tmp", "outputs")
+    _require(("a file",), folder.parent / "multirun.yaml", folder.parent / CLAIMS)
+    _require(("a folder",), folder)
+    if not folder.exists():
+        return
+    _require(("a folder",), folder / ".hydra", folder / "state")
+    _require(("a file",), *(folder / name for name in LOGS))
+    written = [folder / name for name in REPLACED]
+    _require(
+        ("a file", "a link", "a pipe or a device"), *written, *(path.with_name(f".{path.name}.tmp") for path in written)
+    )
+
+
+def _require(kinds: Sequence[str], *places: Path) -> None:
+    """Raises UserError for a place where something else lies than these."""
+    for place in places:
+        try:
+            mode = place.lstat().st_mode
+        except OSError:
+            continue  # nothing; whether something can be made there, require_writable finds
+        known = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+        kind = known.get(stat.S_IFMT(mode), "a pipe or a device")
+        if kind not in kinds:
+            raise UserError(f"{place}: is {kind}, and {kinds[0]} of the run's own is to be written there; move it away")
 
 
 def _is_run(folder: Path, run_id: str) -> bool:
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("id") == run_id
-    except (OSError, ValueError, AttributeError):
+        return Run.load(folder, verify=False).id == run_id
+    except UserError:
         return False  # what is damaged is no run
 
 
@@ -171,19 +289,6 @@ def _require_examples(config: RunConfig, task: Task) -> None:
             f"training.early_stopping.patience: task {task.name} has no validation examples; "
             "set task.split.validation=0.1"
         )
-
-
-def require_writable(folder: Path, key: str = "outputs") -> None:
-    """Raises UserError, which names `key`, unless results can be written below `folder`, which need not exist yet."""
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    try:
-        # Permission bits say too little: root may write anywhere, and a mount may be read-only.
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".promptgeo-"):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{key}={folder}: {existing} is not a folder that can be written to ({error.strerror}); set {key}=<folder>"
-        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -155,22 +155,23 @@ class Workload:
 
     def __init__(self, plans: Sequence[Plan]):
         self._positions: dict[tuple, int] = {}
+        self._per_epoch = {id(p.train_rows): sum(row.length for row in p.train_rows) for p in _distinct(plans)}
         # No prompt is scored once for all runs of a test split, and P0 once for all runs that begin with it.
         self._share_none = Counter(_split_of(p) for p in plans)
-        self._share_p0 = Counter((_split_of(p), p.p0_Pd.numpy().tobytes()) for p in plans)
+        self._share_p0 = Counter((_split_of(p), p.make_p0) for p in plans)
 
     def positions(self, p: Plan, split: str) -> int:
         """Of all examples of the split."""
-        key = id(p.task), split, len(p.p0_Pd)
+        key = id(p.task), split, p.prompt_length
         if key not in self._positions:
-            rows = p.task.rows(p.lm, getattr(p.task, split), len(p.p0_Pd))
+            rows = p.task.rows(p.lm, getattr(p.task, split), p.prompt_length)
             self._positions[key] = sum(row.length for row in rows)
         return self._positions[key]
 
     def ahead(self, p: Plan, step: int = 0, resumed: bool = False) -> np.ndarray:
         """[3]: from after `step` to the run's end. resumed: what P0 writes must be seen again."""
         size, total = p.steps_per_epoch, p.total_steps
-        per_epoch = sum(row.length for row in p.train_rows)
+        per_epoch = self._per_epoch[id(p.train_rows)]
         apart = size * p.config.evaluation.validation_epochs
         evaluations = total // apart - step // apart + (total % apart > 0 and step < total)  # each at an epoch's end
         watched = self.positions(p, "validation") if p.task.validation and p.split != "validation" else 0
@@ -181,10 +182,15 @@ class Workload:
         written = tested * ((evaluations > 0) + bool(p.task.validation) + 1 / self._share_none[_split_of(p)])
         if step == 0:
             scored += watched
-            written += tested / self._share_p0[_split_of(p), p.p0_Pd.numpy().tobytes()]
+            written += tested / self._share_p0[_split_of(p), p.make_p0]
         elif resumed:
             written += tested
         return np.array([(total - step) * per_epoch / size, scored, written])
+
+
+def _distinct(plans: Sequence[Plan]) -> list[Plan]:
+    """One plan for each list of training rows."""
+    return list({id(p.train_rows): p for p in plans}.values())
 
 
 def _split_of(p: Plan) -> tuple:

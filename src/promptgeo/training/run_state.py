@@ -38,7 +38,8 @@ class RunState:
         self.metrics: list[dict[str, Any]] = []
         self.trajectory: list[np.ndarray] = []
         self.steps: list[int] = []
-        self.best = plan.p0_Pd.numpy().copy()
+        self.p0_Pd = plan.p0_Pd
+        self.best = self.p0_Pd.numpy().copy()
         self.best_loss = float("inf")
         self.epochs_without_gain = 0
         self.lr: float | None = None
@@ -153,7 +154,7 @@ class RunState:
                 "n": n,
                 "lr": self.lr,
                 "prompt_norm": float(prompt_Pd.norm()),
-                "distance_to_p0": float((prompt_Pd - self.plan.p0_Pd).norm()),
+                "distance_to_p0": float((prompt_Pd - self.p0_Pd).norm()),
             }
         )
 
@@ -164,7 +165,7 @@ class RunState:
 
     def prompts(self, final: np.ndarray) -> dict[str, np.ndarray]:
         """The prompts [P, d] whose predictions the run folder holds, by name."""
-        prompts = {"initial": self.plan.p0_Pd.numpy()}
+        prompts = {"initial": self.p0_Pd.numpy()}
         if self.status == "completed":
             prompts |= {"final": final} | ({"best": self.best} if self.has_best else {})
         return prompts
@@ -199,7 +200,7 @@ class RunState:
             }
         return Trained(
             status=self.status,
-            initial=plan.p0_Pd.numpy().copy(),
+            initial=self.p0_Pd.numpy().copy(),
             trajectory=np.stack(self.trajectory) if self.trajectory else np.zeros((0, *final.shape), np.float32),
             steps=np.array(self.steps, dtype=np.int64),
             final=final,
@@ -276,6 +277,8 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorE
 
 def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What RunState.save wrote there, whole. Raises one of _UNREADABLE for anything else."""
+    if not path.is_file():
+        raise FileNotFoundError(path)  # a pipe would wait for its other end
     with safetensors.safe_open(path, "pt") as stream:
         run, checksum = stream.metadata()["run"], stream.metadata()["sha256"]
         names = stream.keys()

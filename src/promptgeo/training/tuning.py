@@ -46,7 +46,7 @@ class PromptTuning(L.LightningModule):
         self.active: dict[int, RunState] = {}
         """The run of each slot that has one."""
         count = min(slots or len(plans), len(plans))
-        empty_Pd = torch.empty_like(plans[0].p0_Pd)
+        empty_Pd = torch.empty(plans[0].prompt_length, self.lm.width)
         self.prompts = torch.nn.ParameterList(torch.nn.Parameter(empty_Pd.clone()) for _ in range(count))
         self.runs_per_forward = count
         self.dropout = any(plan.config.training.dropout for plan in plans)
@@ -119,7 +119,7 @@ class PromptTuning(L.LightningModule):
         for s, plan in enumerate(plans):
             self.active[s] = RunState(plan)
             with torch.no_grad():
-                self.prompts[s].copy_(plan.p0_Pd)
+                self.prompts[s].copy_(self.active[s].p0_Pd)
         for part in self._parts(self._minibatches(self._taken())):
             self._forward_backward(part)
 
@@ -291,7 +291,7 @@ class PromptTuning(L.LightningModule):
         prompt, optimizer = self.prompts[slot], self.optimizers().optimizer
         optimizer.param_groups[slot].update(group_settings(plan.optimizer))
         with torch.no_grad():
-            prompt.copy_(plan.p0_Pd)
+            prompt.copy_(state.p0_Pd)
         optimizer.state.pop(prompt, None)
         saved = state.resume(prompt)
         if saved:

@@ -120,17 +120,17 @@ def over_tasks(judged: Mapping[str, Judged], margin: float) -> tuple[Finding, Cl
     against = Outcome.fails in outcomes.values()
     p = max(adjusted, default=1.0) if len(tested) == len(judged) else 1.0
     sentence = _sentence(outcomes, margin)
-    worst = min((tested or judged).values(), key=lambda each: each.lowest.value)
-    least = worst.lowest
+    name, worst = min((tested or judged).items(), key=lambda item: item[1].lowest.value)
+    least, about = worst.lowest, f"lowest.{name}"
     finding = Finding(sentence, least.value, worst.n, "test examples", least.low, least.high)
     evidence = " ".join([sentence, *(each.claim.evidence for each in judged.values())])
     if against:
-        return finding, Claim(CLAIM, Outcome.fails, evidence, p)
+        return finding, Claim(CLAIM, Outcome.fails, evidence, p, quantity=about)
     open_tasks = [task for task, outcome in outcomes.items() if outcome is Outcome.undecidable]
     if not open_tasks:
-        return finding, Claim(CLAIM, Outcome.holds, evidence, p)
+        return finding, Claim(CLAIM, Outcome.holds, evidence, p, quantity=about)
     needs = "; ".join(f"{task}: {judged[task].claim.needs or 'a smaller p'}" for task in open_tasks)
-    return finding, Claim(CLAIM, Outcome.undecidable, evidence, p, needs)
+    return finding, Claim(CLAIM, Outcome.undecidable, evidence, p, needs, about)
 
 
 def _sentence(outcomes: Mapping[str, Outcome], margin: float) -> str:

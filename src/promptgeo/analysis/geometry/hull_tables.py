@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, small_multiples, svg
+from promptgeo.analysis.figures import COLOURS, GRID, NEUTRAL, small_multiples, svg
 from promptgeo.analysis.geometry.hulls import Hull
 
 NAMES = {
@@ -95,7 +95,7 @@ def accuracy_figure(prompts: pd.DataFrame, hulls: Sequence[Hull], margin: float)
                 axis.scatter(values, heights, s=7, alpha=0.5, linewidths=0, color=COLOURS[k % len(COLOURS)])
             worst = hull.kinds["vertices"].accuracy.min()
             axis.axvline(worst - margin, color="black", linewidth=0.8, linestyle="--")
-            axis.axvline(hull.unprompted_E.mean(), color="#888888", linewidth=0.8, linestyle=":")
+            axis.axvline(hull.unprompted_E.mean(), color=NEUTRAL, linewidth=0.8, linestyle=":")
             labels = [NAMES[kind] for kind in reversed(kinds)]
             axis.set(title=hull.name, xlim=(-0.02, 1.02), yticks=range(len(kinds)), yticklabels=labels)
         label = f"test accuracy (dashed: worst vertex less {100 * margin:g} points; dotted: no prompt)"
@@ -113,7 +113,7 @@ def edge_figure(edges: pd.DataFrame, hulls: Sequence[Hull]) -> str:
                 axis.plot(band.index, band["mean"], color=colour, linewidth=1.3, label=label)
                 axis.fill_between(band.index, band["min"], band["max"], color=colour, alpha=0.18, linewidth=0)
             for start, end in ((hull.t_T.min(), 0), (1, hull.t_T.max())):
-                axis.axvspan(start, end, color="#bbbbbb", alpha=0.25, linewidth=0)
+                axis.axvspan(start, end, color=GRID, alpha=0.25, linewidth=0)
             axis.set(title=hull.name, ylabel="test loss, nats a token")
             if axis.get_subplotspec().is_last_row():
                 axis.set_xlabel("t (grey: extrapolation)")

@@ -10,6 +10,7 @@ from promptgeo.analysis.logged import logged_scores
 from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import Bootstrap, Scored, percent
+from promptgeo.config.paths import as_text
 from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
@@ -31,7 +32,7 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     if runs.runs is None or any(run.metrics.empty for run in runs.runs):
         raise UserError("curves: needs runs with their metrics; prompts that were trained elsewhere have none")
     frames = [
-        run.metrics.assign(run=run.folder.name, task=row.task, init=row.init, seed=row.seed)
+        run.metrics.assign(run=as_text(run.folder.name), task=row.task, init=row.init, seed=row.seed)
         for run, row in zip(runs.runs, runs.table.itertuples(), strict=True)
     ]
     table = pd.concat(frames, ignore_index=True)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL
-from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.figures import panels, svg, write_cells
 from promptgeo.analysis.geometry.tokens import order_of_appearance, require_levels, tokens
 from promptgeo.analysis.geometry.variance import Inner, cells
 from promptgeo.analysis.question import Of, question
@@ -221,9 +221,8 @@ def _figure(confusion_LL: np.ndarray, names: list, factor: str, title: str) -> s
     with panels(width=side + 1.2, height=side) as (figure, axes):
         axis = axes[0, 0]
         axis.imshow(shares_LL, cmap="Blues", vmin=0, vmax=1)
-        for i, j in np.argwhere(confusion_LL):
-            colour = "white" if shares_LL[i, j] > 0.6 else "black"  # readable on dark and on light blue
-            axis.text(j, i, str(confusion_LL[i, j]), ha="center", va="center", fontsize=8, color=colour)
+        counts_LL = np.where(confusion_LL, confusion_LL, np.nan)
+        write_cells(axis, counts_LL, ".0f", shares_LL > 0.6, at=0.0)
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axis.set_yticks(range(len(names)), names)
         axis.grid(False)

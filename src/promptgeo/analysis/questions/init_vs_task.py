@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided, learned
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg
 from promptgeo.analysis.geometry.tokens import require_levels, tokens
 from promptgeo.analysis.geometry.variance import (
     Inner,
@@ -472,7 +472,8 @@ def _add_claims(runs: RunTable, grid: _Grid, parts: dict[str, _Part], moved: Sha
         p = max(test.p for test in tests)
         # One-sided, as the tests are: the share lies above what each null exceeds in 5 % of draws.
         beyond = min(test.r2 - float(np.quantile(test.null_B, 1.0 - LEVEL)) for test in tests), float("inf")
-        result.claims.append(decided(f"{factor}_matters", beyond, evidence, p=p, premises=premises))
+        about = f"effect.{factor}"
+        result.claims.append(decided(f"{factor}_matters", beyond, evidence, p=p, premises=premises, quantity=about))
 
 
 def _shown(factor: str, share: Share, grid: _Grid) -> str:
@@ -493,10 +494,10 @@ def _figure(shares: dict[str, Share]) -> str:
         for k, share in enumerate(shares.values()):
             low, high = (float(share.effect(x)) for x in share.by_chance)
             axis.barh(k, share.size, height=0.5, color=COLOURS[k])
-            axis.barh(k, high - low, left=low, height=0.75, color="#777777", alpha=0.35, linewidth=0)
+            axis.barh(k, high - low, left=low, height=0.75, color=NEUTRAL, alpha=0.35, linewidth=0)
             label = f"  {share.size:.3f} (p = {share.p:.2g})"
             axis.text(max(share.size, high, 0.0), k, label, va="center", fontsize=8)
-        axis.axvline(0.0, color="#777777", linewidth=0.8)
+        axis.axvline(0.0, color=NEUTRAL, linewidth=0.8)
         axis.set_yticks(range(len(shares)), list(shares))
         axis.invert_yaxis()
         axis.margins(x=0.2)

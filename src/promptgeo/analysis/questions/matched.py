@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg
 from promptgeo.analysis.geometry.between_rates import Chosen, Statistic
 from promptgeo.analysis.geometry.matching import Among, Matched, Points, matched_points, points_of
 from promptgeo.analysis.geometry.tokens import require_levels
@@ -395,6 +395,7 @@ def _claim(compared: dict[Among, _Compared], points: Points, settings: _Settings
         p=change.p,
         premises=[Premise(each.enough, cells, f"{needed} cells with prompts of equal accuracy at every rate")],
         needs="more cells (tasks and inits)",
+        quantity=change.quantity,
     )
 
 
@@ -442,7 +443,7 @@ def _figure(compared: dict[Among, _Compared], points: Points, of: Of) -> str:
             axis.set_xticks(points.rates, [f"{rate:g}" for rate in points.rates])
             axis.minorticks_off()
             if name == "init_closer":
-                axis.axhline(0, color="#888888", linewidth=0.8)
+                axis.axhline(0, color=NEUTRAL, linewidth=0.8)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(compared), fontsize=8)
         return svg(figure)

@@ -432,7 +432,10 @@ def _claims(compared: Sequence[_Compared], findings: Mapping[str, Finding], runs
         # The same task may lie closer only since some tasks hardly move their prompts.
         both, needs = False, "tasks that move their prompts equally far (training.max_steps), and P0"
     interval = (low, high) if both else None
-    return [decided("init_closer", interval, evidence, p=each.number.p, premises=learned(runs.table), needs=needs)]
+    about, premises = each.number, learned(runs.table)
+    return [
+        decided("init_closer", interval, evidence, p=about.p, premises=premises, needs=needs, quantity=about.quantity)
+    ]
 
 
 def _omissions(
@@ -469,10 +472,10 @@ def _figure(numbers: Mapping[Key, Number], metric: str, of: Of) -> str:
             axis.bar(range(len(bars)), [number.value for number in bars.values()], color=colour, width=0.75)
             for x, number in enumerate(bars.values()):
                 if number.low is not None:
-                    axis.vlines(x, number.low, number.high, color="#333333", linewidth=1)
+                    axis.vlines(x, number.low, number.high, color="black", linewidth=1)
             for key, (style, label) in LINES.items():
                 if key in numbers:
-                    axis.axhline(numbers[key].value, color="#333333", linestyle=style, linewidth=1, label=label)
+                    axis.axhline(numbers[key].value, color="black", linestyle=style, linewidth=1, label=label)
             axis.set_xticks(range(len(bars)), list(bars), rotation=0 if factor == "position" else 90, fontsize=7)
             axis.set_title(f"same {factor}", fontsize=9)
             axis.grid(axis="x", visible=False)

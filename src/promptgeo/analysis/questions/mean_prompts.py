@@ -6,6 +6,7 @@ Shapes: N runs, P prompt tokens, d width.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,7 +153,13 @@ def _figure(on_task: dict[str, dict[EvaluationSet, Number]]) -> str:
         for k, (kind, by_task) in enumerate(on_task.items()):
             values, bars = with_bars(list(by_task.values()))
             places = np.arange(len(names)) + (k - (len(on_task) - 1) / 2) * width
-            style = {"label": LABELS[kind], "color": COLOURS[k], "error_kw": {"elinewidth": 0.7}}
+            again = k // len(COLOURS)  # more kinds than hues
+            style: dict[str, Any] = {
+                "label": LABELS[kind],
+                "color": COLOURS[k % len(COLOURS)],
+                "hatch": "/" * 4 * again,
+            }
+            style |= {"error_kw": {"elinewidth": 0.7}}
             axis.bar(places, values, width, yerr=bars, **style)
         axis.set(xticks=np.arange(len(names)), ylabel="test accuracy", ylim=(0, 1.02))
         axis.set_xticklabels(names, rotation=20, ha="right")

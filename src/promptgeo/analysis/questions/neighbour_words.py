@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, GRID, panels, svg
 from promptgeo.analysis.geometry.token_kinds import KINDS, knows_glitch_tokens, vocabulary_kinds
 from promptgeo.analysis.geometry.tokens import Tokens, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.geometry.vocabulary import Near, Vocabulary, init_words, require_width
@@ -224,7 +224,7 @@ def _figure(table: pd.DataFrame, shares: Sequence[_Share]) -> str:
     with panels(1, 1, height=3.0) as (figure, axes):
         axis, bottom = axes[0, 0], np.zeros(len(names))
         for colour, kind, of_kind in zip(COLOURS, KINDS, zip(*heights, strict=True), strict=False):
-            axis.bar(at, of_kind, bottom=bottom, color="#dddddd" if kind == "other" else colour, width=0.8, label=kind)
+            axis.bar(at, of_kind, bottom=bottom, color=GRID if kind == "other" else colour, width=0.8, label=kind)
             bottom += of_kind
         axis.set_xticks(at, names, rotation=45, ha="right")
         axis.set_ylabel("share of neighbouring words")

@@ -19,7 +19,7 @@ import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, learned, tested
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg
 from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, least_p, too_few
 from promptgeo.analysis.geometry.pair_counts import PairCounts, count_pairs, equal_label_null, near_between
 from promptgeo.analysis.geometry.task_table import (
@@ -536,6 +536,7 @@ def _around_words(result: Result, seen: _Seen, words: WordCounts) -> None:
             sentence,
             premises=learned(seen.runs.table),
             needs="more inits and tasks",
+            quantity="neighbours.prompts.all",
         )
     )
 
@@ -631,6 +632,7 @@ def _nearest_word(result: Result, seen: _Seen, to_words: Number, error: Error | 
             f"within {NEAREST_MARGIN:g} of it is the same.",
             premises=learned(seen.runs.table),
             needs="more inits and tasks",
+            quantity=to_words.quantity,
         )
     )
 
@@ -667,7 +669,7 @@ def _sweep_figure(table: pd.DataFrame, epsilon: float) -> str:
                 )
             axis.set_title(f"around {around} (n = {centre['n'].iloc[0]})", fontsize=9)
             axis.set_xlabel("epsilon, cosine distance")
-            axis.axvline(epsilon, color="#777777", linewidth=0.8, linestyle=":")
+            axis.axvline(epsilon, color=NEUTRAL, linewidth=0.8, linestyle=":")
         axes[0, 0].set_yscale("symlog", linthresh=1)
         axes[0, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("neighbours, mean of a token")

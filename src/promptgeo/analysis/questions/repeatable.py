@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import Premise, decided
-from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, GRID, panels, shares_grid, svg, with_bars
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Number, Result
@@ -420,8 +420,17 @@ def _claim(once: _Accuracies, two: Estimate, untrained: dict[str, Number]) -> Cl
     ]
     needs = f"more runs than {runs}, or more examples"
     p = two.p(HALF)
+    about = once.by_k[2].quantity
     return decided(
-        "repeating_fails", two.interval, evidence, threshold=HALF, below=True, p=p, premises=premises, needs=needs
+        "repeating_fails",
+        two.interval,
+        evidence,
+        threshold=HALF,
+        below=True,
+        p=p,
+        premises=premises,
+        needs=needs,
+        quantity=about,
     )
 
 
@@ -438,7 +447,7 @@ def _figure(accuracies: dict[str, _Accuracies], held_out: _HeldOut) -> str:
     with panels(width=5.6, height=3.4) as (figure, axes):
         axis = axes[0, 0]
         for k in held_out.unseen:
-            axis.axvspan(k - 0.5, k + 0.5, color="#f0f0f0", linewidth=0)
+            axis.axvspan(k - 0.5, k + 0.5, color=GRID, linewidth=0)
         for i, (kind, of_kind) in enumerate(accuracies.items()):
             values, bars = with_bars(list(of_kind.by_k.values()))
             places = np.array(ks) + 0.06 * (i - (len(accuracies) - 1) / 2)

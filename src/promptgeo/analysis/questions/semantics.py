@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import Premise, decided, learned
-from promptgeo.analysis.figures import COLOURS, panels, small_multiples, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, small_multiples, svg, with_bars
 from promptgeo.analysis.geometry.lexicon import NO_LETTER, Words, normal
 from promptgeo.analysis.geometry.readings import Nearest, Reading, Readings, tied_scale
 from promptgeo.analysis.geometry.tokens import order_of_appearance
@@ -440,9 +440,17 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
         if not untaught:
             result.findings.append(Finding.of(difference, sentence))
         room = Premise(walk.value < 1, "prompts that went as far in random directions leave room for more", _FARTHER)
-        own = [room, *(_lexicon_premises(asked) if what == "hits" else [])]
+        own = [room, *_vocabulary_premises(asked, what)]
         result.claims.append(
-            decided(claim, difference.interval, sentence, margin=MARGINS[what], p=p, premises=[*premises, *own])
+            decided(
+                claim,
+                difference.interval,
+                sentence,
+                margin=MARGINS[what],
+                p=p,
+                premises=[*premises, *own],
+                quantity=difference.quantity,
+            )
         )
     if agreements and not untaught:
         least = min(agreements, key=lambda number: number.value)
@@ -458,9 +466,16 @@ def _tell(result: Result, asked: _Asked, seen: _Seen, numbers: dict[str, Number]
 _FARTHER = "runs that went farther from P0"
 
 
-def _lexicon_premises(asked: _Asked) -> list[Premise]:
-    met = bool(len(asked.lexicon_L))
-    return [Premise(met, "the vocabulary has tokens that spell words of the lexicon", "a lexicon of its own words")]
+def _vocabulary_premises(asked: _Asked, what: str) -> list[Premise]:
+    """What is looked for can be seen at all: the vocabulary has such tokens."""
+    if what == "hits":
+        met, words = bool(len(asked.lexicon_L)), "the vocabulary has tokens that spell words of the lexicon"
+        return [Premise(met, words, "a lexicon of its own words")]
+    if what == "not_latin":
+        met = bool(asked.not_latin(np.arange(len(asked.words.script_V))).any())
+        words = f"the vocabulary has tokens in other scripts than Latin ({'some' if met else 'none'} has)"
+        return [Premise(met, words, "a model whose vocabulary has other scripts")]
+    return []
 
 
 def _sentence(seen: _Seen, what: str, subject: str, numbers: dict[str, Number]) -> tuple[str, float]:
@@ -506,14 +521,14 @@ def _tokens_figure(asked: _Asked, nearest: Nearest) -> str:
             axis.set(title=f"{task}, run {run}", xlim=(0, k + 1), ylim=(most + 1, 0))
             axis.set_axis_off()
             for column, title in enumerate(["init", *(f"nearest {rank}" for rank in range(1, k + 1))]):
-                axis.text(column, 0.4, title, fontsize=7, color="#666666")
+                axis.text(column, 0.4, title, fontsize=7, color=NEUTRAL)
             for _, row in rows.iterrows():
                 mark = "*" * bool(row["survivor"]) + "+" * bool(row["lexicon"])
                 colour = COLOURS[2] if row["lexicon"] else COLOURS[0] if row["survivor"] else "black"
                 style: dict[str, Any] = {"fontsize": 7, "parse_math": False, "in_layout": False}
                 axis.text(row["rank"], row["position"] + 1.4, _printed(row["token"]) + mark, color=colour, **style)
                 if row["rank"] == 1:
-                    axis.text(0, row["position"] + 1.4, _printed(row["init_token"]), color="#666666", **style)
+                    axis.text(0, row["position"] + 1.4, _printed(row["init_token"]), color=NEUTRAL, **style)
         with warnings.catch_warnings():  # the page's fonts write what matplotlib's have no glyph for
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             return svg(figure)

@@ -322,7 +322,10 @@ def _claim(reactions: _Reactions, difference: Number, share: Number, none_N: np.
         ),
     ]
     sentence = _difference_finding(difference, "trained", "accuracy", share.value < GAUGE).sentence
-    return decided("angle_counts_more", difference.interval, sentence, p=difference.p, premises=premises)
+    about = difference.quantity
+    return decided(
+        "angle_counts_more", difference.interval, sentence, p=difference.p, premises=premises, quantity=about
+    )
 
 
 # Figure.

@@ -18,7 +18,7 @@ import pandas as pd
 
 from promptgeo.analysis.crossed import Error
 from promptgeo.analysis.deciding import Premise, learned, tested
-from promptgeo.analysis.figures import panels, svg
+from promptgeo.analysis.figures import panels, svg, write_cells
 from promptgeo.analysis.geometry.how_far import NO_P0, Control, Moved
 from promptgeo.analysis.geometry.tokens import cosine_distances, order_of_appearance, require_levels, tokens
 from promptgeo.analysis.question import Convention, Of, question
@@ -371,7 +371,16 @@ def _claim(
         needs, holds_p = "tasks that move their prompts equally far (training.max_steps), and P0", 1.0
     elif not paper and far is not None:
         holds_p = max(holds_p, far.p)
-    return tested("pearson", holds_p, fails_p, evidence, level=LEVEL, premises=premises, needs=needs)
+    return tested(
+        "pearson",
+        holds_p,
+        fails_p,
+        evidence,
+        level=LEVEL,
+        premises=premises,
+        needs=needs,
+        quantity="pearson.minimum",
+    )
 
 
 def _table(grid: _Grid, compared: _Compared) -> pd.DataFrame:
@@ -434,9 +443,8 @@ def _figure(grid: _Grid, compared: _Compared, of: Of) -> str:
         axis = axes[0, 0]
         axis.grid(visible=False)
         mesh = axis.pcolormesh(r_II, cmap="RdBu_r", vmin=-1, vmax=1, edgecolors="white", linewidth=0.5)
-        for i, j in np.argwhere(~np.isnan(r_II)) if count <= MOST_WRITTEN else ():
-            colour = "white" if abs(r_II[i, j]) > 0.6 else "black"  # readable on the map's dark ends
-            axis.text(j + 0.5, i + 0.5, f"{r_II[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        if count <= MOST_WRITTEN:
+            write_cells(axis, r_II, ".2f", np.abs(r_II) > 0.6)
         axis.set_xticks(np.arange(count) + 0.5, grid.inits, rotation=90)
         axis.set_yticks(np.arange(count) + 0.5, grid.inits)
         axis.invert_yaxis()

@@ -104,8 +104,9 @@ def similarity(
             p=t_p(alike - cosine[WITHIN].value, cosine[WITHIN].interval[1] - cosine[WITHIN].value, units),
             premises=premises,
             needs="three runs of a task" if units < 2 else "more runs of a task",
+            quantity=cosine[WITHIN].quantity,
         ),
-        _orthogonal_claim(above, findings[1].sentence, units, premises),
+        _orthogonal_claim(above, near[WITHIN], findings[1].sentence, units, premises),
     ]
     mean_NN = cosines_PNN.mean(0)
     result.tables |= {"matrix": _matrix_table(mean_NN, tasks_N), "tokens": _token_table(cosines_PNN, tasks_N)}
@@ -309,16 +310,17 @@ def _orthogonal_finding(
 
 
 def _orthogonal_claim(
-    above: dict[str, tuple[float, float, float]], evidence: str, units: int, premises: list[Premise]
+    above: dict[str, tuple[float, float, float]], within: Number, evidence: str, units: int, premises: list[Premise]
 ) -> Claim:
     """More nearly orthogonal pairs than P0s have, and than the vocabulary has: in many dimensions most pairs are."""
     based = Premise(bool(above), "there is a base rate of P0s or of the vocabulary", "P0s, or the model's vocabulary")
     if not above:
-        return decided("some_orthogonal", None, evidence, premises=[*premises, based])
+        return decided("some_orthogonal", None, evidence, premises=[*premises, based], quantity=within.quantity)
     values, lows, highs = zip(*above.values(), strict=True)
     p = max(t_p(value, value - low, units) for value, low in zip(values, lows, strict=True))
     interval = (min(lows), min(highs))
-    return decided("some_orthogonal", interval, evidence, p=p, premises=premises, needs="more runs of a task")
+    needs, about = "more runs of a task", within.quantity
+    return decided("some_orthogonal", interval, evidence, p=p, premises=premises, needs=needs, quantity=about)
 
 
 def _matrix_table(mean_NN: np.ndarray, tasks_N: np.ndarray) -> pd.DataFrame:

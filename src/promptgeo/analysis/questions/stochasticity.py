@@ -296,20 +296,20 @@ class _Study:
             f"{whole.signs_B.mean():.3f} with random signs along the principal components of what tokens moved"
         )
         holds_p, fails_p = whole.closer_p, min(2 * whole.farther_p, 1.0)
-        says = "do not show more than that"
+        says = "so whether runs are more nearly equidistant than random points, or lie in groups, is not shown"
         if holds_p < LEVEL:
-            says = "are more nearly equidistant than random points"
+            says = "so runs are more nearly equidistant than random points"
         elif fails_p < LEVEL:
-            says = "are not equidistant: they lie in groups"
+            says = "so runs are not equidistant: they lie in groups"
         sentence = (
-            f"Distances between runs of a task vary by {whole.cv:.3f} of their mean and {says}: {nearly} "
-            f"(p = {holds_p:.2g} of varying less than the one, {whole.farther_p:.2g} more than the other; "
+            f"Distances between runs of a task vary by {whole.cv:.3f} of their mean, {says}: {nearly} "
+            f"(one-sided p of varying less than the first {holds_p:.2g}, more than the second {whole.farther_p:.2g}; "
             f"n = {sum(runs)} runs of {len(self.tasks)} task{'s' if len(self.tasks) > 1 else ''})."
         )
         self.result.findings.append(Finding.of(number, sentence))
         needs = "distances that vary less than those of any random points, or that show groups of runs"
         self.result.claims.append(
-            tested("equidistant", holds_p, fails_p, sentence, premises=self.premises, needs=needs)
+            tested("equidistant", holds_p, fails_p, sentence, premises=self.premises, needs=needs, quantity="cv")
         )
 
     def _cv(self, of: str, found: Equidistance, n: int, unit: str) -> Number:
@@ -356,7 +356,7 @@ class _Study:
                 sentence = _correlated(found, name, scale, len(tasks))
                 self.result.findings.append(Finding.of(number, sentence))
                 for claim in (claim for claim, what in claims.items() if what == name):
-                    self._claim(claim, found, sentence, table)
+                    self._claim(claim, number, found, sentence, table)
 
     def _too_few(self, scale: "_Scale", tasks: int, least: float) -> None:
         """An omission, once for each scale and number of tasks."""
@@ -367,7 +367,7 @@ class _Study:
         if sentence not in self.result.omissions:
             self.result.omissions.append(sentence)
 
-    def _claim(self, name: str, found: RankCorrelation, sentence: str, table: pd.DataFrame) -> None:
+    def _claim(self, name: str, number: Number, found: RankCorrelation, sentence: str, table: pd.DataFrame) -> None:
         reachable = Premise(
             found.least_p < LEVEL,
             f"so many tasks can reach .05 at all (the least p of any order is {found.least_p:.2g})",
@@ -378,7 +378,8 @@ class _Study:
             needed += _equal_steps(table[table["task"].map(str).isin(self.tasks)])
         above = found.rho > 0
         holds_p, fails_p = (found.p, 1.0) if above else (1.0, found.p)
-        claim = tested(name, holds_p, fails_p, sentence, premises=needed, needs="more tasks")
+        needs, about = "more tasks", number.quantity
+        claim = tested(name, holds_p, fails_p, sentence, premises=needed, needs=needs, quantity=about)
         self.result.claims.append(claim)
 
 

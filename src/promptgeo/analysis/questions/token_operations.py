@@ -519,6 +519,7 @@ def _against_bar(report: _Report, kind: Kind, tasks: int, premises: list[Premise
         p=difference.estimate.p(0.0),
         premises=premises,
         needs=report.needs,
+        quantity=report.accuracy[kind].quantity,
     )
 
 
@@ -546,6 +547,7 @@ def _one_token(report: _Report, tasks: int, enough: float, premises: list[Premis
         p=single.p(enough),
         premises=[*premises, *can_fail],
         needs=report.needs,
+        quantity=report.numeric[ONE_TOKEN].quantity,
     )
 
 
@@ -571,6 +573,7 @@ def _sum_of_deltas(report: _Report, tasks: int, premises: list[Premise]) -> Clai
         p=max(estimate.p(0.0) for estimate in estimates),
         premises=premises,
         needs=report.needs,
+        quantity=report.accuracy[DELTA_SUM].quantity,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
-from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg
+from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, write_cells
 from promptgeo.analysis.geometry.alignment import Align, distance
 from promptgeo.analysis.geometry.gauge import gauge_of, quotient
 from promptgeo.analysis.geometry.task_likeness import CONTROLS, WORDS, label_likeness, likenesses, over_runs
@@ -316,7 +316,8 @@ def _improve_claim(part: Part, finding: Finding | None) -> Claim:
     """Most transfers improve on no prompt."""
     name, needs = "transfers_improve", "more tasks that prompts learn"
     if not part.shares:
-        return decided(name, None, "No transfers are compared.", premises=[_learned_premise(part)], needs=needs)
+        nothing, premise = "No transfers are compared.", _learned_premise(part)
+        return decided(name, None, nothing, premises=[premise], needs=needs, quantity="improves.share")
     number, estimate = part.shares["none"]
     solved = float(part.transfers.none_accuracies[part.learned].mean())
     words = f"no prompt solves {solved:.1%} by {MEASURES[part.transfers.measure]}: to improve on it is trivial"
@@ -327,7 +328,8 @@ def _improve_claim(part: Part, finding: Finding | None) -> Claim:
     sentence = finding.sentence if finding else f"{_percent(number)} of transfers improve on no prompt ({part.of})."
     p = (estimate.p(0.5) if estimate.value > 0.5 else 1.0) if estimate.runs else None
     interval = estimate.interval if estimate.runs else None
-    return decided(name, interval, sentence, threshold=0.5, p=p, premises=premises, needs=needs)
+    about = number.quantity
+    return decided(name, interval, sentence, threshold=0.5, p=p, premises=premises, needs=needs, quantity=about)
 
 
 def _learned_premise(part: Part) -> Premise:
@@ -371,6 +373,7 @@ def _similar_claim(part: Part, align: str, sentence: str) -> Claim:
         p=None if few else max(ps),
         premises=[_learned_premise(part)],
         needs=needs,
+        quantity=f"spearman.{align}",
     )
 
 
@@ -532,9 +535,7 @@ def _heat_figure(transfers: Transfers, learned: list[int], over: str = "initial"
         axis = axes[0, 1]
         most = max(float(np.abs(gains_TT).max()), 1e-9)
         mesh = axis.pcolormesh(gains_TT, vmin=-most, vmax=most, cmap="RdBu")
-        for (i, j), gain in np.ndenumerate(gains_TT):
-            colour = "white" if abs(gain) > 0.6 * most else "black"
-            axis.text(j + 0.5, i + 0.5, f"{gain:+.2f}", ha="center", va="center", fontsize=7, color=colour)
+        write_cells(axis, gains_TT, "+.2f", np.abs(gains_TT) > 0.6 * most)
         axis.set(xticks=np.arange(tasks) + 0.5, yticks=np.arange(tasks) + 0.5, title=f"gain over {base}")
         axis.set_xticklabels(names, **labels)
         axis.set(yticklabels=names, xlabel="scored on")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, shares_grid, svg, with_bars
 from promptgeo.analysis.geometry.tokens import order_of_appearance, random_like, require_levels
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
@@ -398,7 +398,7 @@ def _heatmap_figure(heatmap: pd.DataFrame, inits: list[str]) -> str:
 def _alpha_figure(means: dict[Kind, Number], alphas: list[float]) -> str:
     """Accuracy by alpha, of an init's own delta and another's, with the controls at alpha = 1."""
     lines = (("own", "its own delta", COLOURS[0]), ("transplant", "another init's delta", COLOURS[2]))
-    points = ((RANDOM, "a random delta", COLOURS[9], "x"), (OTHER_TASK, "another task's delta", COLOURS[4], "s"))
+    points = ((RANDOM, "a random delta", NEUTRAL, "x"), (OTHER_TASK, "another task's delta", COLOURS[4], "s"))
     with panels(width=5.0, height=3.2) as (figure, axes):
         axis = axes[0, 0]
         for name, label, colour in lines:
