@@ -959,3 +959,9 @@ def test_every_analysis_of_conf_says_what_it_provides_and_its_options_exist(name
     assert settings["_about_"].endswith((".", "?")) and settings["_needs_"] and not settings["_needs_"].endswith(".")
     analysis = analysis_of(name, settings)
     assert analysis.function.__name__ == name and not any(option.startswith("_") for option in analysis.options)
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_read(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    outcome = cli(f"runs={tmp_path}/nowhere", "analysis=[curves]", "device=cuda")
+    assert outcome.status == 2 and "device=cuda: no CUDA device is available here" in outcome.err

@@ -97,6 +97,13 @@ def test_it_trains_analyses_and_reports_and_the_second_time_only_reports(command
     assert page.read_text() == html and stamps(Path("out")) == made
     cli_report.main(["out/mine"])
     again = page.read_text()
+    noted = Path("out/mine/training.json")
+    for damage in (noted.read_bytes().replace(b"2", b"3", 1), b"", b"[", b"[]", b'{"runs": 1}', b"\xff", b"[" * 5000):
+        noted.write_bytes(damage)
+        third = command(*line)
+        assert third.status == 0 and "training.json is damaged: how long training took is not known" in third.err
+        assert not noted.exists() and "for 2 runs" not in page.read_text()
+    assert len(list(noted.parent.glob("training.json.damaged*"))) == 7
     assert "Not a replication" in again and again[again.index('id="differences"') :].count("<code>") > 3
 
 

@@ -110,3 +110,12 @@ def test_neither_is_a_model_of_other_code_or_another_products(load, cache):
 
 def test_tests_ask_each_model_anew():
     assert os.environ["PROMPTGEO_CACHE"] == ""
+
+
+def test_a_disk_that_is_full_keeps_no_half_of_a_file(load, cache, monkeypatch):
+    def full(path, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    load()
+    assert list(cache.iterdir()) == []

@@ -1,9 +1,11 @@
 """The run folder: written whole or not at all, verified when read; many of them as a table."""
 
+import errno
 import hashlib
 import inspect
 import json
 import logging
+import os
 import pydoc
 import resource
 
@@ -343,3 +345,24 @@ def test_runs_that_differ_in_a_key_alone_are_told_apart(tmp_path):
     table = table_of_results(runs.runs)
     shown = {column.header: list(column.cells) for column in table.columns}
     assert shown["template.bos"] == ["always", "never"] and shown["seeds"] == ["2", "2"]
+
+
+def test_a_folder_that_the_system_will_not_list_is_named(tmp_path, monkeypatch):
+    listed = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "broken":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return listed(path)
+
+    (tmp_path / "broken").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    runs, damaged = find_runs(tmp_path)
+    assert not runs and str(damaged[0]) == f"{tmp_path / 'broken'}: cannot be read: Input/output error"
+
+
+def test_texts_that_thousands_of_runs_share_are_once_in_memory(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), header(task="a task of two runs", seed=seed), trained(seed))
+    first, second = (run.info["config"]["task"]["name"] for run in find_runs(tmp_path)[0])
+    assert first == "a task of two runs" and first is second

@@ -50,6 +50,10 @@ def run_analyses(
     made. notify: is given a line for each step. Raises UserError, before anything is computed, for what is wrong with
     the config or the folders.
     """
+    if config.device == "cuda":
+        from promptgeo.model.loading import resolve_device  # with torch, which not every analysis needs
+
+        resolve_device(config.device)
     folders = _run_folders(config.runs)
     analyses = [analysis_of(name, settings, config.allow) for name, settings in config.analysis.items()]
     if not analyses:

@@ -147,17 +147,28 @@ def _folders(cells: "Sequence[Cell]") -> list[Path]:
 
 
 def _note_training(folder: Path, runs: int, seconds: float) -> None:
-    from promptgeo.runs.folder import write_atomically
+    from promptgeo.runs.folder import own_digest, write_atomically
 
-    noted = [*_noted(folder), {"runs": runs, "seconds": round(seconds, 1)}]
+    noted: dict[str, Any] = {"trainings": [*_noted(folder), {"runs": runs, "seconds": round(seconds, 1)}]}
+    noted["sha256"] = own_digest(noted)
     write_atomically(folder / TRAINING, (json.dumps(noted) + "\n").encode())
 
 
 def _noted(folder: Path) -> list[dict[str, Any]]:
+    """How long each training took. What is damaged is set aside, which is said: nothing can make it again."""
+    from promptgeo.runs.folder import own_digest, read_bounded, set_aside
+
+    path = folder / TRAINING
     try:
-        return json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        noted = json.loads(read_bounded(path).decode())
+        if isinstance(noted, dict) and noted.get("sha256") == own_digest(noted):
+            return noted["trainings"]
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError, RecursionError):
+        pass
+    warn(f"promptgeo: {path} is damaged: how long training took is not known (kept as {set_aside(path).name})")
+    return []
 
 
 def _analyze(

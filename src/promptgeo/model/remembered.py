@@ -57,8 +57,13 @@ class Remembered:
         with suppress(OSError):  # where nothing can be written the experiments are made each time
             place.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf-8") as stream:
-                stream.write(json.dumps(known))
-            os.replace(stream.name, place)
+                temporary = Path(stream.name)
+                try:
+                    stream.write(json.dumps(known))
+                    stream.close()
+                    temporary.replace(place)
+                finally:
+                    temporary.unlink(missing_ok=True)
 
     def _known(self) -> dict[str, Any]:
         place = self._place()

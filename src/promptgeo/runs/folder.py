@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -164,7 +165,7 @@ class DamagedRun(UserError):
 def _read_info(path: Path, verify: bool) -> dict[str, Any]:
     """What run.json says, every field that a table of runs is made of among it. Raises DamagedRun for anything else."""
     try:
-        info = json.loads(read_bounded(path).decode())
+        info = json.loads(read_bounded(path).decode(), object_pairs_hook=_section)
         json.dumps(info, ensure_ascii=False).encode()  # half of a character, written as an escape, cannot be shown
         digest = own_digest(info) if isinstance(info, dict) else None
     except FileNotFoundError as error:
@@ -184,6 +185,11 @@ def _read_info(path: Path, verify: bool) -> dict[str, Any]:
         raise DamagedRun(f"{path}: its SHA-256 is not the one it gives: the file was changed or damaged")
     _check_fields(path, info)
     return info
+
+
+def _section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A section of run.json, each text once in memory: thousands of runs differ in few of them."""
+    return {sys.intern(key): sys.intern(value) if isinstance(value, str) else value for key, value in pairs}
 
 
 _JSON_TYPES = {
@@ -396,7 +402,8 @@ def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     if not path.is_dir():
         raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")
     markers, unfinished = [], []
-    for folder, inside, files in os.walk(path):
+    unreadable: list[OSError] = []
+    for folder, inside, files in os.walk(path, onerror=unreadable.append):
         names = {*inside, *files}
         if "run.json" in names:
             markers.append(Path(folder) / "run.json")
@@ -404,6 +411,7 @@ def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
             unfinished.append(Path(folder))
     runs = []
     damaged = [DamagedRun(f"{left}: was not finished, or lost its run.json") for left in sorted(unfinished)]
+    damaged += [DamagedRun(f"{error.filename}: cannot be read: {error.strerror}") for error in unreadable]
     for marker in sorted(markers):
         try:
             runs.append(Run._read(marker.parent))
