@@ -20,8 +20,9 @@ from promptgeo.analysis.result import Claim, Finding, Outcome, Result, Stored, s
 from promptgeo.cli import report as cli_report
 from promptgeo.report.answer import answer
 from promptgeo.report.claims import verdicts
+from promptgeo.report.contents import Material
 from promptgeo.report.inline import inline_svg
-from promptgeo.report.page import Material, render
+from promptgeo.report.page import render
 from promptgeo.report.runs import run_lines, training_length
 from promptgeo.report.study import Published, Study, StudyClaim, load_study, study_of
 from promptgeo.report.text import in_words
@@ -151,20 +152,15 @@ def make(tmp_path):
         words.number("random", 0.9, 7, "tokens", 0.8, 1.0)
         words.findings.append(Finding("Words are words (n = 7 tokens, p = .01).", 0.9, 7, "tokens", p=0.01))
         second = store(tmp_path / "analysis" / "words", "words", "k", info, [({"convention": "paper"}, words)])
-        html = render(
-            Material(
-                **(
-                    {
-                        "study": STUDY,
-                        "runs": runs,
-                        "stored": [first, second],
-                        "refused": {"projection": "needs at least 5 prompts"},
-                    }
-                    | changes
-                )
-            )
-        )
-        return SimpleNamespace(html=html, page=Page(html), folder=tmp_path)
+        usual = {
+            "study": STUDY,
+            "runs": runs,
+            "stored": [first, second],
+            "refused": {"projection": "needs at least 5 prompts"},
+        }
+        material = Material(**(usual | changes))
+        html = render(material)
+        return SimpleNamespace(html=html, page=Page(html), folder=tmp_path, material=material)
 
     return make
 
@@ -180,7 +176,7 @@ def test_paper_ours_and_corrected_stand_beside_each_other(make):
     ]
     assert page.row("Table 1, mean")[2] == "0.558 corrected, by the published data: 0.583"
     assert page.row("Table 1, mean")[4] == "0.535 p < .0001; n = 400 pairs"
-    assert page.row("extra.3")[1] == "no published number"
+    assert page.row("extra 3")[1] == "no published number"
     assert page.row("random")[2:] == ["≈ 0.91 read off a figure", "0.9 [0.8, 1]; n = 7 tokens", "not given"]
 
 

@@ -198,7 +198,8 @@ def _report(
 ) -> Path:
     from promptgeo.cli.report import study_grid
     from promptgeo.config.identity import differences
-    from promptgeo.report.page import Material, render
+    from promptgeo.report.contents import Material
+    from promptgeo.report.page import render
     from promptgeo.runs.folder import Run, write_atomically
 
     runs = [Run.load(path, verify=False) for path in _folders(cells) if (path / "run.json").exists()]

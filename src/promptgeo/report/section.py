@@ -108,11 +108,19 @@ class Section:
             for k, (_, _, stem) in enumerate(sorted(drawn))
         ]
 
-    def lead(self, name: str = "") -> Figure | None:
-        """A figure of this name, of the corrected prompts, for the top of the page; the first where none is named."""
+    @cached_property
+    def main_figures(self) -> list[Figure]:
+        """One of each name: the corrected prompts'."""
+        return [self._figure(min(drawn)[2], f"{self.name}-{name}-main") for name, drawn in self._by_name().items()]
+
+    def lead(self, prefix: str, name: str = "") -> Figure | None:
+        """A figure of this name, of the corrected prompts, for the top of the page; the first where none is named.
+
+        prefix: of its ids.
+        """
         drawn = self._by_name()
         chosen = drawn.get(name) if name else next(iter(drawn.values()), None)
-        return self._figure(min(chosen)[2], "lead") if chosen else None
+        return self._figure(min(chosen)[2], prefix) if chosen else None
 
     def _by_name(self) -> dict[str, list[tuple[int, str, str]]]:
         """Figure -> (rank, variant, stem) of each of its files."""

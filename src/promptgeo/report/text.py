@@ -67,6 +67,9 @@ GLOSSARY = {
 """Parts of the names of numbers, where they are not words."""
 
 
+_NUMBERED = re.compile(r"([a-zA-Z])\.(\d)")
+
+
 def in_words(quantity: str) -> str:
     """A number's name for readers: same_task_other_init.equal_position -> same task, other init, equal position.
 
@@ -74,7 +77,7 @@ def in_words(quantity: str) -> str:
     """
     parts = re.split(r"\.(?!\d)", quantity) if quantity else []
     words = (GLOSSARY.get(part, part.replace("_", " ")) for part in parts)
-    return ", ".join(re.sub(r"^table(\d)$", r"Table \1", each) for each in words)
+    return ", ".join(re.sub(r"^table(\d)$", r"Table \1", _NUMBERED.sub(r"\1 \2", each)) for each in words)
 
 
 def upper_first(sentence: str) -> str:
