@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose import assignment, compose, literal
 from promptgeo.config.schema import RunConfig
+from promptgeo.config.validate import validate
 from promptgeo.data.tasks import Task, load_task
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.model.chat import with_turns_written_out
@@ -55,6 +56,7 @@ def task(name: str, *overrides: str, **choices: Any) -> Task:
     Raises UserError for a wrong key, and for data that cannot be read.
     """
     config = _config(overrides, {"task": name, **choices})
+    validate(config)
     return load_task(config.task, with_turns_written_out(config.template, config.model))
 
 

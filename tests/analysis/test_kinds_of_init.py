@@ -87,6 +87,14 @@ def test_two_runs_of_a_kind_cannot_decide_and_say_what_would(tmp_path):
     assert str(claim.outcome) == "not decidable" and "four runs of each kind" in claim.needs
 
 
+def test_runs_that_were_scored_at_their_ends_alone_do_not_say_when_they_had_learned(tmp_path):
+    for seed in range(2):
+        run(tmp_path, "one", "text", seed, [2.0, 0.4], 18)
+        run(tmp_path, "one", "vocab", seed, SLOW[seed], 9)
+    with pytest.raises(UserError, match=r"2 of these 4 runs were scored fewer than 4 times.*evaluation\.every=epoch"):
+        inits(pg.load_runs(tmp_path))
+
+
 def test_runs_of_one_kind_are_refused(tmp_path):
     run(tmp_path, "one", "text", 0, FAST[0], 18)
     run(tmp_path, "two", "vocab", 0, FAST[0], 18)

@@ -109,6 +109,9 @@ def test_few_tokens_lower_the_perplexity_and_fewer_are_refused():
     assert len(small.tables["coordinates"]) == 8 and np.isfinite(small.tables["coordinates"]["tsne_x"]).all()
     with pytest.raises(UserError, match="needs at least 5 prompt tokens; these runs have 4"):
         projection(made(1.0, runs=4, length=1))
+    for none in (0, -1.0):
+        with pytest.raises(UserError, match=rf"analysis\.projection\.perplexity={none}: must be greater than 0"):
+            projection(made(1.0), perplexity=none)
     same = made(1.0)
     with pytest.raises(UserError, match="it has no direction"):
         projection(RunTable.from_arrays(same.prompts(), same.table, same.prompts()), of="delta")

@@ -351,6 +351,8 @@ def test_what_cannot_be_asked_is_a_line():
     runs = some_runs(vocabulary)
     with pytest.raises(UserError, match=r"readings=\['euclid'\]: one or more of cosine, l2"):
         semantics(runs, lm=Silent(), vocabulary=vocabulary, readings=["euclid"])
+    with pytest.raises(UserError, match=r"hub_sample=10: must be at least 11"):
+        semantics(runs, lm=Silent(), vocabulary=vocabulary, readings=["csls"], hub_sample=10)
     nothing = semantics(runs, lm=Silent(), vocabulary=vocabulary, lexicon=["absent"], readings=["cosine"])
     assert any("1 of 1 words of the lexicon are no single token" in line for line in nothing.omissions)
     claim = next(c for c in nothing.claims if c.name == "lexicon_appears")

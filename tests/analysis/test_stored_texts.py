@@ -18,6 +18,6 @@ def test_texts_and_numbers_come_back_from_a_csv(tmp_path):
     assert lines[:3] == ["token,cosine,rank", "=1+1,,0", "+a,-1.3,1"]
 
 
-def test_a_table_without_columns_comes_back_without(tmp_path):
+def test_a_table_without_columns_is_no_file_that_nothing_could_read(tmp_path):
     stored = store(tmp_path / "a", "a", "k", {}, [({}, Result(tables={"none": pd.DataFrame()}))])
-    assert stored.tables["none"].empty
+    assert not stored.tables and [path.name for path in (tmp_path / "a").glob("*.csv")] == ["numbers.csv"]

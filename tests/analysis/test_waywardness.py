@@ -88,6 +88,7 @@ def test_nearest_tokens_are_by_angle():
 
 def test_texts_that_begin_alike_have_names_of_their_own():
     assert named(["A b c d e", "A b c d f", "?!"]) == {"A b c d e": "a_b_c_d.1", "A b c d f": "a_b_c_d.2", "?!": "text"}
+    assert named(["Own!", "b"]) == {"Own!": "own.1", "b": "b"}  # what the task's own text is called
 
 
 # What is said.

@@ -214,6 +214,9 @@ def test_python_trains_the_same_run_as_the_command(cli, model, model_folders, mo
     assert run.info["config"]["init"]["text"] == "a cat"
     monkeypatch.undo()
     assert len(pg.task("plus_one", "task.split.max_test=4").test) == 4
+    for wrong in ("task.accepted=[[a]]", "task.source.cut=nothing", "task.content_free=N/A", "task.split.test_size=2"):
+        with pytest.raises(pg.UserError, match=wrong.partition("=")[0]):
+            pg.task("plus_one", wrong)
 
 
 @pytest.mark.parametrize("text", ["a\nb", 'say "x"', "back\\slash\\", "null", "1e3", "", "a,b", " {input} é\u0085$"])
@@ -277,6 +280,8 @@ BAD = {
     "init=run init.path=nowhere": ("init.path=nowhere", "run.json"),
     "init=file init.path=nowhere.npy": ("init.path=nowhere.npy: no such file",),
     "init=labels": ("init=labels", "country_capital", "task.labels"),
+    f"prompt.length=1 task=toy_cb task.content_free={'x9' * 200}": ("task toy_cb, task.content_free ('", "has 64"),
+    f"prompt.length=1 task=toy_cb task.max_input_tokens=40 task.content_free={'x9' * 60}": ("=40 would cut it",),
     "task=custom": ("task.source.path",),
     "task=custom task.source.path=absent.csv": ("absent.csv: no such file",),
     "template=bare": ("template.scoring=token", "example", "tokens"),
@@ -327,7 +332,7 @@ def test_no_other_launcher_trains_runs_for_one_another(cli):
 
 FILES_OF_BAD_DATA = {
     "empty.csv": (b"", "empty.csv: the file is empty"),
-    "column.csv": (b"input,answer\na,b\n", "column.csv: has no column 'label' (it has input, answer)"),
+    "column.csv": (b"input,answer\na,b\n", "column.csv: example 1 has no column 'label' (it has input, answer)"),
     "label.csv": (b"input,label\na,b\nc,\n", "label.csv: example 2 has nothing in column 'label'"),
     "picture.csv": (b"\x89PNG\r\n\x1a\n\x00", "picture.csv: cannot be read as csv"),
     "cut.json": (b'[{"input": "a"', "cut.json: cannot be read as json"),

@@ -72,12 +72,44 @@ def test_further_spellings_are_accepted_of_each_label(tmp_path):
         (("task.source.classes=[no]",), "task.source.classes=['no']: must be as many as task.labels, 2"),
         (("task.accepted=[[No]]",), "must be a list of spellings for each of the 2 labels"),
         (("task.source.classes=[false,true]",), "has the label 'yes' in column 'label': none of"),
+        (("task.source.classes=[No,no]",), "must be different names, small and capital letters aside"),
+        (("task.source.classes=[x,x]",), "must be different names, small and capital letters aside"),
+        (("task.accepted=[[right],[]]",), "'right' is accepted for 'wrong', and is 'right' too"),
+        (("task.accepted=[[' right '],[]]",), "' right ' is accepted for 'wrong', and is 'right' too"),
+        (("task.accepted=[[perhaps],[perhaps]]",), "'perhaps' is accepted for 'right', and is 'wrong' too"),
+        (("task.accepted=[[' '],[]]",), "must be texts that are not blank"),
+        (("task.accepted=[[''],[]]",), "must be texts that are not blank"),
     ],
 )
 def test_what_is_wrong_with_columns_and_classes_is_said_in_a_line(tmp_path, overrides, says):
     with pytest.raises(UserError) as error:
         own(tmp_path, *COLUMNS, *overrides)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "says"),
+    [
+        ("['1','2']", (1, 2, 0, 1), "example 3"),
+        ("['-1','1']", (-1, 1, 1, 0), "example 4"),
+        ("['.5','1']", (1, 1, 0, 1), "example 3"),
+    ],
+)
+def test_a_number_is_no_place_where_classes_are_numbers(tmp_path, classes, labels, says):
+    rows = [{**row, "label": value} for row, value in zip(ROWS, labels, strict=True)]
+    with pytest.raises(UserError, match=f"{says} has the label '0' in column 'label': none of task.source.classes"):
+        own(tmp_path, *COLUMNS[:2], f"task.source.classes={classes}", rows=rows)
+
+
+def test_classes_that_are_numbers_are_read_by_name(tmp_path):
+    rows = [{**row, "label": value} for row, value in zip(ROWS, (1, 2, 1, 2), strict=True)]
+    task = own(tmp_path, *COLUMNS[:2], "task.source.classes=['1','2']", rows=rows)
+    assert [example.label for example in task.train] == ["wrong", "right", "wrong", "right"]
+
+
+def test_a_row_that_lacks_a_column_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"rows\.jsonl: example 2 has no column 'label' \(it has premise, more\)"):
+        own(tmp_path, *COLUMNS, rows=[ROWS[0], {"premise": "a", "more": {"hypothesis": "b"}}])
 
 
 def test_an_empty_column_is_named(tmp_path):

@@ -253,14 +253,17 @@ def test_a_column_says_with_how_many_copies_of_the_prompt_an_example_is_asked(tm
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     path = write(tmp_path / "my.csv", ROWS)
-    assert said(own(path)) == f"{path}: has no column 'input' (it has word, answer); set task.source.input=<column>"
+    assert (
+        said(own(path))
+        == f"{path}: example 1 has no column 'input' (it has word, answer); set task.source.input=<column>"
+    )
     assert (
         said(own(path, input="word"))
-        == f"{path}: has no column 'label' (it has word, answer); set task.source.label=<column>"
+        == f"{path}: example 1 has no column 'label' (it has word, answer); set task.source.label=<column>"
     )
     uneven = tmp_path / "my.jsonl"
     uneven.write_text('{"input": "a", "label": "b"}\n{"input": "a"}')
-    assert said(own(uneven)) == f"{uneven}: has no column 'label' (it has input); set task.source.label=<column>"
+    assert said(own(uneven)) == f"{uneven}: example 2 has no column 'label' (it has input); set task.source.label=<column>"
 
 
 @pytest.mark.parametrize("empty", ["", "  ", None])

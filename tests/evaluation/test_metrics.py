@@ -44,6 +44,18 @@ def test_metrics_are_those_of_their_definitions():
     }
 
 
+def test_of_losses_that_are_nan_no_label_is_the_likeliest_and_none_is_right():
+    whole = scores([[0, 1, 2], [0, 1, 2]])
+    label_losses = whole.label_losses.copy()
+    label_losses[0, 1], label_losses[1] = np.nan, np.nan
+    broken = Evaluation(whole.correct, whole.losses, whole.tokens, label_losses, None, whole.labels)
+    assert broken.label_choices.tolist() == [[0, -1, 2], [-1, -1, -1]]
+    assert broken.label_correct.tolist() == [[True, False, True], [False, False, False]]
+    assert confusion(broken).sum((1, 2)).tolist() == [2, 0]
+    values = {name: broken.metrics[name].tolist() for name in ("label_accuracy", "balanced_accuracy", "macro_f1")}
+    assert values == {name: [pytest.approx(2 / 3), 0.0] for name in values}
+
+
 def test_a_metric_that_the_task_does_not_support_is_left_out():
     evaluation = scores(None)
     assert (

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import test_report
 from test_report import Page
 from test_runs import header, trained
 
@@ -15,6 +16,8 @@ from promptgeo.report.contents import Contents
 from promptgeo.report.page import style
 from promptgeo.runs.folder import write_run
 
+make = test_report.make
+"""The fixture."""
 BROWSER = pytest.mark.skipif(pdf.printer() is None, reason="neither Chromium nor WeasyPrint is installed")
 
 

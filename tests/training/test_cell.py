@@ -13,6 +13,7 @@ from promptgeo.config.compose import compose
 from promptgeo.data.tasks import Task
 from promptgeo.training import cell as cell_module
 from promptgeo.training.cell import cell_of, cells_of
+from promptgeo.training.plan import plan
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> list[tuple]:
@@ -111,3 +112,14 @@ def test_a_run_that_lies_under_another_name_is_named_not_trained_again(cli, mode
     outcome = cli(model[0], "model.name=other", *SMALL)
     assert outcome.status == 2 and f"model.name=other: this very run lies in {run}" in outcome.err
     assert runs_below(Path("outputs")) == [run]
+
+
+def test_a_label_that_is_no_examples_own_has_to_fit_after_the_longest_input(tmp_path, model_folders):
+    """Likelihoods of the whole set are compared: what does not fit is found while planning."""
+    rows = "".join(f"{'a ' * (20 if k == 7 else 2)},{'yes' if k % 2 else 'no'}\n" for k in range(12))
+    (tmp_path / "mine.csv").write_text(f"input,label\n{rows}", encoding="utf-8")
+    line = [f"model.name_or_path={model_folders['gpt2']}", "task=custom", f"task.source.path={tmp_path / 'mine.csv'}"]
+    line += ["task.split.kind=all", f"outputs={tmp_path}", "prompt.length=1"]
+    plan(cell_of(compose([*line, f'task.labels=[yes,no,"{"x" * 8}"]'])))
+    with pytest.raises(pg.UserError, match=r"example 7 .* with the label 'xxx.* of task\.labels: prompt and text take"):
+        plan(cell_of(compose([*line, f'task.labels=[yes,no,"{"x" * 40}"]'])))

@@ -243,10 +243,11 @@ def _write(
     for variant, result in results:
         prefix = "".join(f"{_file_name(str(value))}_" for value in variant.values())
         stems: dict[str, str] = {}
-        for stem in dict.fromkeys([*result.tables, *result.figures]):
+        tables = {table: frame for table, frame in result.tables.items() if len(frame.columns)}  # else it is no CSV
+        for stem in dict.fromkeys([*tables, *result.figures]):
             stems[stem] = _free(f"{prefix}{stem}", files)
             files[stems[stem]] = {**variant, "name": stem}
-        contents |= {f"{stems[table]}.csv": _csv(frame) for table, frame in result.tables.items()}
+        contents |= {f"{stems[table]}.csv": _csv(frame) for table, frame in tables.items()}
         contents |= {f"{stems[figure]}.svg": _bytes(svg) for figure, svg in result.figures.items()}
         numbers += [{**variant, **asdict(number)} for number in result.numbers]
         findings += [{**variant, **_finite(asdict(finding))} for finding in result.findings]

@@ -172,11 +172,26 @@ def _validate_fields(task: Task) -> None:
         )
     if source.classes is not None:
         require(count == len(source.classes), "task.source.classes", source.classes, f"as many as task.labels, {count}")
+        different = len({name.casefold() for name in source.classes}) == count
+        require(different, "task.source.classes", source.classes, "different names, small and capital letters aside")
     if task.content_free is not None and (not task.content_free.strip() or task.labels is None):
         raise UserError("task.content_free needs a text (N/A, say) and a label set, task.labels")
     if task.accepted is not None:
         wanted = f"a list of spellings for each of the {count} labels"
         require(count == len(task.accepted), "task.accepted", task.accepted, wanted)
+        _validate_spellings(task.labels or [], task.accepted)
+
+
+def _validate_spellings(labels: list[str], accepted: list[list[str]]) -> None:
+    """A further spelling is a text, and no other label's."""
+    of_label: dict[str, str] = {label.strip(): label for label in labels}
+    for label, spellings in zip(labels, accepted, strict=True):
+        for spelling in spellings:
+            blank = not isinstance(spelling, str) or not spelling.strip()
+            require(not blank, "task.accepted", accepted, "texts that are not blank")
+            other = of_label.setdefault(spelling.strip(), label)
+            if other != label:
+                raise UserError(f"task.accepted: {spelling!r} is accepted for {label!r}, and is {other!r} too")
 
 
 def _validate_folders(config: RunConfig) -> None:

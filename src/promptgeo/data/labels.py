@@ -1,11 +1,14 @@
 """Which words are a column's labels? Words, places in task.labels, or classes with names: decided once for all."""
 
 import logging
+import re
 from collections.abc import Sequence
 
 from promptgeo.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_NUMBER = re.compile(r"\s*[+-]?[\d.]+\s*")
 
 Labelled = tuple[str, tuple[str, ...]]
 """An example, as errors call it, and its accepted answers."""
@@ -99,9 +102,11 @@ def _of_declared(
     column: Sequence[Labelled], labels: list[str], classes: list[str], place: str, name: str
 ) -> list[tuple[str, ...]]:
     places = {known.casefold(): i for i, known in enumerate(classes)}
+    # Where a class is called by a number, every other number is none of them, and no place.
+    by_place = not any(_NUMBER.fullmatch(known) for known in classes)
     words: list[tuple[str, ...]] = []
     for where, (label, *_) in column:
-        number = places.get(label.casefold(), index(label, len(classes)))
+        number = places.get(label.casefold(), index(label, len(classes)) if by_place else None)
         if number is None:
             hidden = label in ("-1", "-1.0")
             what = "the hidden label -1 (a benchmark's own secret)" if hidden else f"the label {label!r}"

@@ -320,8 +320,8 @@ def _examples(table: dict[str, Rows], task: Task, place: str) -> dict[str, Pairs
     spans: list[tuple[int, int] | None] = []
     for split, rows in table.items():
         for number, row in enumerate(rows.rows, 1):
-            label_column = _label_column(source, row, place)
             where = f"{place}: example {number}" + (f" of {split}" if split != "all" else "")
+            label_column = _label_column(source, row, where)
             whole = written(row, source.input, source.cut, where)
             inputs.append(whole.text)
             spans.append(whole.cut)
@@ -409,7 +409,7 @@ def _copies(row: dict, column: str, example: str) -> int:
     return int(value)
 
 
-def _label_column(source: Source, row: dict, place: str) -> str:
+def _label_column(source: Source, row: dict, where: str) -> str:
     """The label's column. Raises UserError where it, or a column of the input, is not there."""
     # The function-vectors files call them input and output.
     renamed = source.kind is SourceKind.function_vectors and source.label == "label"
@@ -419,6 +419,6 @@ def _label_column(source: Source, row: dict, place: str) -> str:
             value_of(row, name)
         except KeyError as error:
             raise UserError(
-                f"{place}: has no column {name!r} (it has {', '.join(map(str, row))}); set task.source.{key}=<column>"
+                f"{where} has no column {name!r} (it has {', '.join(map(str, row))}); set task.source.{key}=<column>"
             ) from error
     return label

@@ -30,6 +30,10 @@ from promptgeo.errors import UserError
 log = logging.getLogger(__name__)
 
 
+_CONTENT_FREE = -1
+"""The number of an example that is none: task.content_free."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A task's examples, split, and the template they are written in."""
@@ -95,6 +99,21 @@ class Task:
         cache = self._rows.setdefault(lm, {})
         return [self._cached(cache, lm, example, label, prompt_length) for label in self.labels or []]
 
+    def content_free_rows(self, lm: TextModel, prompt_length: int) -> list[Row]:
+        """As label_rows, after task.content_free; none without it.
+
+        Raises UserError where it is longer than task.max_input_tokens or the model's positions.
+        """
+        if self.content_free is None or not self.labels:
+            return []
+        limit, tokens = self.max_input_tokens, len(lm.encode(self.content_free))
+        if limit is not None and tokens > limit:
+            raise UserError(
+                f"task {self.name}: task.content_free={self.content_free[:60]!r} takes {tokens} tokens in the task's "
+                f"input, and task.max_input_tokens={limit} would cut it; give a shorter one"
+            )
+        return self.label_rows(lm, Example(_CONTENT_FREE, self.content_free, self.labels[0]), prompt_length)
+
     def _cached(self, cache: dict, lm: TextModel, example: Example, label: str, prompt_length: int) -> Row:
         key = (example, label, prompt_length)
         if "bos" not in cache:
@@ -115,7 +134,10 @@ class Task:
         # Tokenised apart from the text, so that the border between them never depends on the label.
         of_label = label_ids(lm, self.template, label)
         row = Row(np.array(ids, dtype=np.int64), np.array(of_label, dtype=np.int64))
-        where = f"task {self.name}, example {example.id} ({example.input[:60]!r})"
+        place = "task.content_free" if example.id == _CONTENT_FREE else f"example {example.id}"
+        where = f"task {self.name}, {place} ({example.input[:60]!r})"
+        if label != example.label:
+            where += f" with the label {label[:60]!r} of task.labels"
         if not ids or not of_label:
             raise UserError(f"{where}: its text or its label has no tokens")
         if (highest := max(*ids, *of_label)) >= lm.token_limit:

@@ -9,7 +9,7 @@ Shapes: N prompts, P prompt tokens, d width, E examples, L labels of a label set
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -57,8 +57,9 @@ class Evaluation:
 
     @cached_property
     def label_choices(self) -> np.ndarray | None:
-        """[N, E] int64: the likeliest of the label set, by number; None without one."""
-        return None if self.compared_losses is None else np.asarray(self.compared_losses.argmin(-1))
+        """[N, E] int64: the likeliest of the label set, by number, -1 where a loss is NaN; None without one."""
+        losses_NEL = self.compared_losses
+        return None if losses_NEL is None else np.where(np.isnan(losses_NEL).any(-1), -1, losses_NEL.argmin(-1))
 
     @property
     def label_set(self) -> int:
@@ -149,10 +150,8 @@ def evaluate(
     true_E = np.array([labels.index(example.label) if labels else 0 for example in examples])
     rows_EL = [task.label_rows(lm, example, length) for example in examples] if labels else [[row] for row in rows]
     scorer = _Scorer(lm, task.template, examples, rows_EL, true_E, limit, outputs)
-    nothing = None
-    if labels and task.content_free is not None:
-        example = replace(examples[0], input=task.content_free, cut=None)
-        nothing = _Forced(lm, task.label_rows(lm, example, length))
+    rows_L = task.content_free_rows(lm, length)
+    nothing = _Forced(lm, rows_L) if rows_L else None
 
     # A few prompts at a time, into arrays that are there from the start: nothing but the scores grows with N.
     correct, losses, written = np.zeros((n, e), dtype=bool), np.zeros((n, e, len(labels) or 1)), []

@@ -76,20 +76,28 @@ def label_accuracy(scores: Scores) -> np.ndarray | None:
 
 
 def confusion(scores: Scores) -> np.ndarray | None:
-    """[N, L, L] int64: how many examples of each true label (row) have each as the likeliest (column)."""
+    """[N, L, L] int64: how many examples of each true label (row) have each as the likeliest (column).
+
+    An example without a likeliest, whose losses are NaN, is in no column.
+    """
     if scores.label_choices is None or scores.labels is None:
         return None
     size = scores.label_set
     places_NE = scores.labels * size + scores.label_choices
-    return np.stack([np.bincount(places_E, minlength=size**2).reshape(size, size) for places_E in places_NE])
+    chosen_NE = scores.label_choices >= 0
+    counts = [
+        np.bincount(places_E[chosen_E], minlength=size**2)
+        for places_E, chosen_E in zip(places_NE, chosen_NE, strict=True)
+    ]
+    return np.stack(counts).reshape(-1, size, size)
 
 
 def balanced_accuracy(scores: Scores) -> np.ndarray | None:
     """[N] float64: mean over the labels that occur of the share of its examples that are chosen right."""
     counts_NLL = confusion(scores)
-    if counts_NLL is None:
+    if counts_NLL is None or scores.labels is None:
         return None
-    of_label_L = counts_NLL[0].sum(1)
+    of_label_L = np.bincount(scores.labels, minlength=scores.label_set)
     recalls_NL = np.diagonal(counts_NLL, axis1=1, axis2=2) / np.maximum(of_label_L, 1)
     return recalls_NL[:, of_label_L > 0].mean(1)
 
@@ -97,10 +105,10 @@ def balanced_accuracy(scores: Scores) -> np.ndarray | None:
 def macro_f1(scores: Scores) -> np.ndarray | None:
     """[N] float64: mean F1 of the labels that occur or are chosen; 0 for one that is never right."""
     counts_NLL = confusion(scores)
-    if counts_NLL is None:
+    if counts_NLL is None or scores.labels is None:
         return None
     right_NL = np.diagonal(counts_NLL, axis1=1, axis2=2)
-    both_NL = counts_NLL.sum(1) + counts_NLL.sum(2)
+    both_NL = counts_NLL.sum(1) + np.bincount(scores.labels, minlength=scores.label_set)
     return (2 * right_NL / np.maximum(both_NL, 1)).sum(1) / (both_NL > 0).sum(1)
 
 

@@ -79,6 +79,11 @@ class Section:
         """What it asks, as its file says; empty for an analysis of the user's own."""
         return analysis_file(self.name)["_about_"] if self.name in available() else ""
 
+    @property
+    def method(self) -> str:
+        """How it is computed and decided, as its file says; empty for an analysis of the user's own."""
+        return analysis_file(self.name).get("_method_", "") if self.name in available() else ""
+
     @cached_property
     def findings(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Heading -> its corrected findings; those of prompts and of deltas apart."""

@@ -183,6 +183,10 @@ class _Common:
                 rows = task.rows(self.lm, split, length)
                 check_scoring(task.template, split, rows)
                 check_texts(self.lm, task, config.evaluation.max_new_tokens, split, rows)
+                if task.labels and rows:
+                    longest = max(range(len(rows)), key=lambda k: len(rows[k].ids))
+                    task.label_rows(self.lm, split[longest], length)
+            task.content_free_rows(self.lm, length)
         return train_rows
 
 

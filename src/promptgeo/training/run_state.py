@@ -337,7 +337,10 @@ def _predictions(which: str, plan: Plan, scores: Evaluation) -> list[dict[str, A
         if scores.label_correct is not None:
             row["label_correct"] = bool(scores.label_correct[0, k])
         if scores.label_losses is not None and scores.label_choices is not None:
-            row["label_choice"] = (plan.task.labels or [])[scores.label_choices[0, k]]
+            choice = scores.label_choices[0, k]
+            row["label_choice"] = (plan.task.labels or [])[choice] if choice >= 0 else None
             row["label_losses"] = [float(f"{one:.9g}") for one in scores.label_losses[0, k]]
+        if scores.content_free is not None:
+            row["content_free_losses"] = [float(f"{one:.9g}") for one in scores.content_free[0]]
         rows.append(row)
     return rows

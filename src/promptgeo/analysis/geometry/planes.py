@@ -5,6 +5,14 @@ Shapes: K points, d width, k neighbours.
 
 import numpy as np
 
+from promptgeo.errors import UserError
+
+
+def require_perplexity(perplexity: float, question: str) -> None:
+    """Raises UserError where t-SNE has no such perplexity; question: the analysis whose option it is."""
+    if perplexity <= 0:
+        raise UserError(f"analysis.{question}.perplexity={perplexity}: must be greater than 0")
+
 
 def tsne(distances_KK: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """[K, 2] float64. A random start, so that seeds can differ; the same points for the same seed."""

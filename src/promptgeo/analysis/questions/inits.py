@@ -27,6 +27,9 @@ TEXT, RANDOM = ("word", "text", "labels"), ("vocab", "normal", "uniform")
 LEAST_RUNS = 4
 """Of each kind, for a claim of how long they take."""
 
+LEAST_SCORES = 4
+"""Times that a run is scored on what it is watched by: at P0, at the end, and at two steps between them."""
+
 
 @question(claims=("random_init_takes_longer", "random_init_ends_lower"), factors=("task_length",))
 def inits(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
@@ -41,7 +44,8 @@ def inits(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     Over all tasks: over those in which runs of both kinds are shown to beat their own P0s; an init that solves its task
     untrained has nothing left to take time for. Over each task where there is no such.
 
-    Raises UserError where no task has runs of both kinds, or runs have no learning curves.
+    Raises UserError where no task has runs of both kinds, or runs have no learning curves
+    but of their ends.
     """
     table, compared = _times(runs)
     result, bootstrap = Result(tables={"runs": table}), Bootstrap(draws, seed)
@@ -116,6 +120,12 @@ def _times(runs: RunTable) -> tuple[pd.DataFrame, RunTable]:
     curves = [_curve(run) for run in compared.runs or []]
     if any(curve.empty for curve in curves):
         raise UserError("inits: needs runs with their metrics; prompts that were trained elsewhere have none")
+    rare = [curve for curve in curves if len(curve) < LEAST_SCORES]
+    if rare:
+        raise UserError(
+            f"inits: {len(rare)} of these {len(keep)} runs were scored fewer than {LEAST_SCORES} times, P0 and the end "
+            "among them: it is not known when they had learned; train with evaluation.every=epoch or with validation"
+        )
     table = compared.table[["task", "init", "seed"]].assign(random=[kinds[n] == "random" for n in keep])
     last = pd.Series([curve["loss"].iloc[-1] for curve in curves])
     steps = pd.Series([curve["step"].iloc[-1] for curve in curves])

@@ -23,6 +23,7 @@ from promptgeo.analysis.geometry.planes import (
     neighbour_ranks,
     pca,
     plane_neighbours,
+    require_perplexity,
     trustworthiness,
     tsne,
 )
@@ -71,6 +72,7 @@ def projection(
 
     Raises UserError for fewer than 5 tokens, or where widths or prompt lengths differ.
     """
+    require_perplexity(perplexity, "projection")
     points, result = tokens(runs, of), Result()
     keep_K = _sample(points.table["run"].to_numpy(), max_tokens, seed)
     if not keep_K.all():

@@ -23,7 +23,7 @@ import pandas as pd
 from promptgeo.analysis.deciding import Premise, decided, learned
 from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, small_multiples, svg, with_bars
 from promptgeo.analysis.geometry.lexicon import NO_LETTER, Words, normal
-from promptgeo.analysis.geometry.readings import Nearest, Reading, Readings, tied_scale
+from promptgeo.analysis.geometry.readings import HUB_NEAREST, Nearest, Reading, Readings, tied_scale
 from promptgeo.analysis.geometry.tokens import order_of_appearance
 from promptgeo.analysis.geometry.vocabulary import Vocabulary, require_width
 from promptgeo.analysis.geometry.walks import Walks
@@ -113,6 +113,11 @@ def semantics(
     require_width(vocabulary, points.final_Kd)
     words = Words.of(vocabulary.tokens)
     asked = _Asked(runs, points, vocabulary, words, words.lexicon(lexicon), _init_tokens(points, vocabulary))
+    if hub_sample <= HUB_NEAREST:
+        raise UserError(
+            f"analysis.semantics.hub_sample={hub_sample}: must be at least {HUB_NEAREST + 1}: "
+            f"CSLS takes the mean of the {HUB_NEAREST} nearest of them"
+        )
     matrix = Readings(vocabulary.embeddings_Vd, hub_sample, seed)
     result = Result()
     if convention == Convention.paper:

@@ -29,7 +29,14 @@ from promptgeo.analysis.figures import COLOURS, panels, svg
 from promptgeo.analysis.geometry.alignment import Align, distances
 from promptgeo.analysis.geometry.equidistance import Equidistance, equidistance, together
 from promptgeo.analysis.geometry.gauge import Gauge, quotient
-from promptgeo.analysis.geometry.planes import classical_mds, neighbour_ranks, plane_neighbours, trustworthiness, tsne
+from promptgeo.analysis.geometry.planes import (
+    classical_mds,
+    neighbour_ranks,
+    plane_neighbours,
+    require_perplexity,
+    trustworthiness,
+    tsne,
+)
 from promptgeo.analysis.geometry.run_pairs import over_runs
 from promptgeo.analysis.geometry.run_variance import (
     Variance,
@@ -106,6 +113,7 @@ def stochasticity(
 
     Raises UserError for an unknown align, a difficulty that is no number, and as cells_of does.
     """
+    require_perplexity(perplexity, "stochasticity")
     pairing, given = _align(align), _given(difficulty, runs)
     cells, omissions = cells_of(runs, WHAT)
     result = Result(omissions=omissions)

@@ -204,10 +204,10 @@ def f1(tokens: Sequence[int], wanted: Sequence[int]) -> float:
 
 
 def named(texts: Sequence[str]) -> dict[str, str]:
-    """Each text's first words, as part of a number's name, numbered where several begin alike."""
+    """Each text's first words, as part of a number's name, numbered where several begin alike, or as OWN is called."""
     names = ["_".join(re.findall(r"\w+", text)[:4]).lower() or "text" for text in texts]
     return {
-        text: name if names.count(name) == 1 else f"{name}.{names[: k + 1].count(name)}"
+        text: name if names.count(name) == 1 and name != OWN else f"{name}.{names[: k + 1].count(name)}"
         for k, (text, name) in enumerate(zip(texts, names, strict=True))
     }
 

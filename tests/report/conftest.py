@@ -1,3 +1,0 @@
-"""What the tests of reports share."""
-
-from test_report import make as make
