@@ -263,7 +263,9 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     )
     uneven = tmp_path / "my.jsonl"
     uneven.write_text('{"input": "a", "label": "b"}\n{"input": "a"}')
-    assert said(own(uneven)) == f"{uneven}: example 2 has no column 'label' (it has input); set task.source.label=<column>"
+    assert (
+        said(own(uneven)) == f"{uneven}: example 2 has no column 'label' (it has input); set task.source.label=<column>"
+    )
 
 
 @pytest.mark.parametrize("empty", ["", "  ", None])
