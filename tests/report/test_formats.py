@@ -3,6 +3,8 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ import test_report
 from test_report import Page
 from test_runs import header, trained
 
+from promptgeo.analysis.result import Claim, Finding, Outcome, store
 from promptgeo.cli import report as cli_report
-from promptgeo.report import beside, latex, markdown, pdf
+from promptgeo.config.compose_analyze import available
+from promptgeo.report import beside, latex, markdown, page, pdf
 from promptgeo.report.contents import Contents
 from promptgeo.report.page import style
+from promptgeo.report.study import StudyClaim
 from promptgeo.runs.folder import write_run
 
 make = test_report.make
@@ -157,3 +162,56 @@ def test_beside_is_written_next_to_the_first_and_needs_a_second_folder(make, tmp
         err = capsys.readouterr().err
         assert ended.value.code == 2 and said in err and err.count("\n") == 1
         assert sorted(Path(first).iterdir()) == before
+
+
+class Unfolded(HTMLParser):
+    """The words that a reader sees before anything is unfolded."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.words = 0
+        self.feed(html[html.index("<body>") : html.index("</body>")] + "</body>")
+
+    def handle_starttag(self, tag, attributes):
+        self.open += [] if tag in test_report.VOID else [tag]
+
+    def handle_endtag(self, tag):
+        if tag not in test_report.VOID:
+            self.open.pop()
+
+    def handle_data(self, data):
+        folded = "details" in self.open and "summary" not in self.open
+        self.words += 0 if folded or "svg" in self.open else len(data.split())
+
+
+@pytest.fixture
+def long(tmp_path, make):
+    """A report of every analysis there is, each with forty findings, and a dozen claims."""
+    finding = (
+        "The prompts that were trained from one word lie closer to each other than others do, by 0.25 (0.1 to 0.3)."
+    )
+    stored, names = [], available()
+    for k, name in enumerate(names):
+        result = test_report.distances("corrected", "prompt")
+        result.findings = [Finding(finding * 2, 0.25, 24, "runs", 0.1, 0.3) for _ in range(40)]
+        result.claims = [Claim(f"claim{k}", Outcome.holds, finding, quantity="table1.cat")] if k < 12 else []
+        folder = tmp_path / "analysis" / name
+        stored.append(store(folder, name, "k", {"options": {}, "runs": 3, "seconds": 1.0}, [({}, result)]))
+    claims = {
+        f"claim{k}": StudyClaim(f"claim{k}", "A prompt token has more words near it than others do.", "p. 4")
+        for k in range(12)
+    }
+    study = replace(test_report.STUDY, analyses={name: {} for name in names}, claims=claims)
+    return make(stored=stored, study=study).material
+
+
+def test_a_long_report_is_short_until_it_is_unfolded(long):
+    words = Unfolded(page.render(long)).words
+    assert 500 < words <= 2500, words
+
+
+@BROWSER
+def test_a_long_report_is_printed_on_at_most_12_pages(long):
+    printed = pdf.needed_printer("--to pdf")(page.render(long))
+    assert 2 <= printed.count(b"/Type /Page\n") <= 12
