@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-long lint results clean
 
 demo: .venv/installed
 	$(BIN)/python -m promptgeo.train sweep=quickstart
@@ -18,6 +18,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# The pages of docs/results, from the CSVs beside them. The CSVs come of training on a real model, which this does not
+# do: each page ends in its commands.
+results: .venv/installed
+	$(BIN)/python docs/results/pages.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
