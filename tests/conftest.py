@@ -25,6 +25,23 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: 0 if item.path.parent.name in LONG else 1)  # stable: else as they are listed
 
 
+@pytest.fixture(autouse=True, scope="session")
+def texts_of_figures():
+    """Of every figure that any test draws: no text lies on another."""
+    from figure_texts import overlapping
+    from promptgeo.analysis import figures
+
+    as_written = figures._take_texts_as_written
+
+    def looked_at(figure) -> None:
+        as_written(figure)
+        assert overlapping(figure) == []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_take_texts_as_written", looked_at)
+        yield
+
+
 def needs_shared(name: str) -> Path:
     """A folder of published data, or a skip that says why."""
     if not (SHARED / name).exists():

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from figure_texts import overlapping
 from promptgeo.analysis.figures import COLOURS, DARK, panels, svg, titled
 
 APART = 19
@@ -105,3 +106,16 @@ def test_nothing_that_is_written_is_cut_off(name):
     width, height = (float(re.search(rf'{side}="([\d.]+)pt"', drawn)[1]) / 72 for side in ("width", "height"))
     assert width > 0.9 * wanted.width and height > 0.9 * wanted.height  # it is laid out anew here
     assert drawn.count(name) >= 8 + 9
+
+
+def test_texts_that_lie_on_each_other_are_found():
+    """What tests/conftest.py asks of every figure that a test draws."""
+    with panels(width=2.0) as (figure, axes):
+        axes[0, 0].set_xticks([0, 1], ["a name of a task that is long", "another name of a task"])
+        assert overlapping(figure) == ["'a name of a task that is long' lies on 'another name of a task'"]
+        axes[0, 0].set_xticks([0, 1], ["a name", "b"])
+        assert overlapping(figure) == []
+    with panels(1, 2, width=3.0) as (figure, axes):
+        for axis in axes.flat:
+            axis.set_title("a title that is wider than its panel")
+        assert len(overlapping(figure)) == 1

@@ -338,7 +338,7 @@ def test_what_these_runs_cannot_support_is_named(solved, noisy, plan, tmp_path):
         token_operations(table_of([solved]), lm=plan.lm)
     with pytest.raises(UserError, match="needs runs trained here"):
         token_operations(RunTable.from_arrays(noisy.prompts(), noisy.table), lm=plan.lm)
-    with pytest.raises(UserError, match="repeats of at least 2"):
+    with pytest.raises(UserError, match="repeats from 2 to 1,000"):
         token_operations(noisy, lm=plan.lm, repeats=(1,))
     mixed = table_of([solved, *noisy.runs])
     operations = token_operations(mixed, lm=plan.lm, draws=50)

@@ -605,7 +605,7 @@ def _figure(shares: dict[str, dict[str, Number]], kinds: list[str], top_k: int) 
             bounds = np.array([share.interval for _, share in shown]).reshape(-1, 2).T
             errors = np.clip([values - bounds[0], bounds[1] - values], 0, None)
             axis.errorbar(at, values, yerr=errors, fmt="o", color=COLOURS[w], label=KINDS[kind], capsize=2)
-        axis.set_xticks(range(len(WORDS)), list(WORDS.values()))
+        axis.set_xticks(range(len(WORDS)), [words.replace(" of ", " of\n") for words in WORDS.values()])
         axis.set_ylim(-0.03, 1.03)
         axis.set_ylabel(f"share of probes\n(among the {top_k} likeliest)")
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
