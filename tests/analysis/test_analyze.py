@@ -230,6 +230,12 @@ def test_an_analysis_of_ones_own_is_asked_of_prompts_and_deltas_by_both_conventi
     )
 
 
+def test_an_analysis_without_a_claim_is_answered_beside_one_that_has_claims(cli):
+    outcome = cli("runs=runs", "--config-dir", "mine", "allow=[mypackage]", "analysis=[spread,sizes]")
+    lines = outcome.out.splitlines()
+    assert lines[1] == "- Does not hold: “small”." and "- sizes: There are 4 runs." in lines
+
+
 def test_findings_of_one_kind_of_vectors_do_not_name_it(cli):
     outcome = cli(*MINE, "of=delta", "convention=corrected", "analysis.spread.scale=2", "where=init == 'cat'")
     deltas = np.stack([trained(k).final - trained(k).initial for k in (0, 2)])
@@ -441,8 +447,7 @@ def test_without_p0_the_prompts_are_answered_and_the_deltas_refused(cli):
     assert outcome.status == 0 and "\n- Does not hold: “small”.\n" in outcome.out
     (omission,) = json.loads(Path("imported/analysis/spread/result.json").read_text())["omissions"]
     assert (
-        omission.startswith("of=delta: imported/run0: was imported without P0")
-        and f"spread: left out: {omission}" in outcome.err
+        omission.startswith("of=delta: imported/run0: was imported without P0") and f"spread: {omission}" in outcome.err
     )
     assert set(pd.read_csv("imported/analysis/spread/numbers.csv")["of"]) == {"prompt"}
     before = stamps("imported/analysis/spread")

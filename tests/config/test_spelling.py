@@ -134,6 +134,11 @@ def test_a_templates_newline_and_tab_can_be_written_on_a_command_line_and_a_back
         assert [c.template.end for c in compose_grid([f"template.end={written},x"], multirun=True)] == [end, "x"]
 
 
+def test_an_input_of_several_columns_is_written_as_a_template_is():
+    written = compose(["task=custom", r'task.source.input="Title: {title}\nBody: {body}"'])
+    assert written.task.source.input == "Title: {title}\nBody: {body}"
+
+
 def test_a_template_is_written_as_shells_leave_it():
     template = compose([r'template.text="Q: {input}\nA:"', r'template.label="\t{label}"']).template
     assert (template.text, template.label) == ("Q: {input}\nA:", "\t{label}")

@@ -42,6 +42,9 @@ AT_LEAST = {
 ROWS = [{"word": f"in {i}", "answer": f"out {i}"} for i in range(7)]
 
 
+OF_CLASSES = "; what the column calls its classes, in the order of task.labels, is task.source.classes=[...]"
+
+
 def own(path: Path | str, labels: list[str] | None = None, **columns) -> Task:
     return Task(name="custom", source=Source(kind=SourceKind.file, path=str(path), **columns), labels=labels)
 
@@ -158,7 +161,8 @@ def test_whole_numbers_index_the_label_set(tmp_path, ending):
     ] * 2
     assert [label for _, label in read(own(path))["all"]] == ["0", "1"] * 2
     assert (
-        said(own(path, labels=["only"])) == f"{path}: example 2 has the label '1', which is not in task.labels=['only']"
+        said(own(path, labels=["only"]))
+        == f"{path}: example 2 has the label '1', which is not in task.labels=['only']" + OF_CLASSES
     )
 
 
@@ -167,7 +171,7 @@ def test_a_label_outside_the_label_set_is_named(tmp_path):
         path = write(tmp_path / "my.csv", [{"input": "x", "label": "yes"}, {"input": "y", "label": label}])
         assert (
             said(own(path, labels=["no", "yes"]))
-            == f"{path}: example 2 has the label {label!r}, which is not in task.labels=['no', 'yes']"
+            == f"{path}: example 2 has the label {label!r}, which is not in task.labels=['no', 'yes']" + OF_CLASSES
         )
 
 

@@ -347,6 +347,27 @@ def test_runs_that_differ_in_a_key_alone_are_told_apart(tmp_path):
     assert shown["template.bos"] == ["always", "never"] and shown["seeds"] == ["2", "2"]
 
 
+def test_the_table_of_results_fits_a_terminal_and_is_whole_in_a_pipe(tmp_path, capsys):
+    """Long keys are called by their last part, a length that the init decides is no column, null is none."""
+    from promptgeo.cli.summary import table_of_results
+    from promptgeo.config.terminal import console
+
+    for init, length in (("task_text", 14), ("task_vocab", 7)):
+        for patience in (None, 5):
+            other = header("a_task_of_study_2", init)
+            other["config"]["training"] = {"early_stopping": {"patience": patience}}
+            other["id"] = f"{init}{patience}"
+            write_run(tmp_path / other["id"], other, trained(length=length))
+    table = table_of_results(load_runs(tmp_path).runs)
+    shown = {column.header: list(column.cells) for column in table.columns}
+    assert shown["patience"] == ["5", "none", "5", "none"] and "prompt_length" not in shown
+    console().print(table)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    table.add_column("a column that goes on" * 4)
+    console().print(table)
+    assert "…" not in capsys.readouterr().out
+
+
 def test_a_folder_that_the_system_will_not_list_is_named(tmp_path, monkeypatch):
     listed = os.scandir
 

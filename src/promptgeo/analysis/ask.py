@@ -119,7 +119,7 @@ class _Command:
         except OSError as error:
             return self._refused(name, f"cannot be stored: {refusal(error)}; the same command makes it again")
         for omission in stored.info["omissions"]:
-            self.notify(f"{name}: left out: {omission}")
+            self.notify(f"{name}: {omission.removeprefix(f'{name}: ')}")
         self.notify(f"{name}: {seconds} s, {folder}/")
         return Answer(name, stored)
 

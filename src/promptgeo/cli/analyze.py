@@ -84,6 +84,11 @@ def _tell(answers: "Sequence[Answer]") -> None:
         say("\n".join([EXPLORATORY, *(f"- {sentence}" for sentence in sentences)]))
     if rows := claim_rows(told, study, stored):
         console().print(table_of_claims(rows))
+    claimed = {test["analysis"] for verdict in told for test in verdict.tests}
+    if claimed:  # an analysis without a claim is answered by its first finding
+        first = {finding["analysis"]: finding for finding in reversed(found) if finding["analysis"] not in claimed}
+        for name in sorted(first, key=[each.name for each in stored].index):
+            say(f"- {name}: {first[name]['sentence']}")
     if rows or len(found) > len(sentences):
         say(f"all {len(found)} findings: result.json in the folders of the analyses")
 

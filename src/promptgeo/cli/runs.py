@@ -64,7 +64,7 @@ def _list(arguments: list[str]) -> None:
     for run in runs:
         row = run.row()
         table.add_row(run.folder.name, *(_shown(row[c]) for c in COLUMNS), "good")
-    screen = console() if console().is_terminal else console(width=200)  # in a file, no column is cut
+    screen = console()
     screen.print(table)
     screen.print(f"{len(runs)} runs, {len(damaged)} damaged")
     if jobs := _jobs(Path(path)):

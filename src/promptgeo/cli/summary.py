@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from promptgeo.report.answer import ClaimRow
 
+LONG_KEY = 20
+"""Characters; the column of a longer key has its last part for a name, so that the table fits a terminal."""
 VARIED = ("model", "template", "prompt_length", "lr")
 """Columns of their own only where the runs differ in them."""
 
@@ -26,15 +28,19 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
     from rich.table import Table
 
     frame = table_of(runs).table.assign(split=[str(run.info["results"].get("split")) for run in runs])
-    keys = ["task", "init", *(column for column in VARIED if frame[column].nunique() > 1)]
+    # A length that task and init decide is no column: a terminal has few.
+    of_init = frame.groupby(["task", "init"], dropna=False)["prompt_length"].nunique().max() == 1
+    varied = [column for column in VARIED if not (of_init and column == "prompt_length")]
+    keys = ["task", "init", *(column for column in varied if frame[column].nunique() > 1)]
     keys += [column for column in frame if UNLIKE in column]  # a mean over seeds is of runs that differ in nothing else
     if not any(key.startswith("task.") for key in keys) and frame.groupby("task")["data"].nunique().max() > 1:
         keys.append("data")  # one name was given to several files
     splits = " / ".join(sorted(frame["split"].unique()))
     table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
     labelled = bool(frame["label_accuracy"].notna().any())
-    for column in keys:
-        table.add_column(column, no_wrap=True)
+    last = [key.rpartition(".")[2] for key in keys]
+    for key, short in zip(keys, last, strict=True):
+        table.add_column(short if len(key) > LONG_KEY and last.count(short) == 1 else key, no_wrap=True)
     for column in ("seeds", "examples", *(("by", "majority") if labelled else ()), "no prompt", "P0", "trained"):
         table.add_column(column, justify="left" if column == "by" else "right")
     for values, group in frame.groupby(keys, sort=False, dropna=False):
@@ -62,6 +68,8 @@ def _mean(values: "pd.Series") -> str:
 
 
 def _text(value: object) -> str:
+    if value is None or value != value:  # a setting that is null, which pandas holds as NaN
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

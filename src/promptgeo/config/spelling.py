@@ -28,7 +28,7 @@ from promptgeo.errors import UserError
 
 NUMERIC = {"range", "interval", "int", "float", "bool", "json_str"}
 """Functions of Hydra's grammar whose arguments are no texts."""
-ESCAPES = ("template.text", "template.label", "template.end")
+ESCAPES = ("template.text", "template.label", "template.end", "task.source.input")
 r"""Keys in whose texts \n and \t stand for a newline and a tab, and \\ for a backslash, on a command line."""
 _CHARACTERS = {"n": "\n", "t": "\t", "\\": "\\"}
 

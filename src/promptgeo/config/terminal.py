@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+UNCUT = 250
+"""Columns of what is written to a file or a pipe: nothing is cut."""
+
+
 def visible(text: str) -> str:
     r"""The text with its control characters as they are written in Python: an escape is the four characters \x1b."""
     return _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], text)
@@ -34,7 +38,7 @@ def warn(text: str) -> None:
 def console(stderr: bool = False, width: int | None = None) -> "Console":
     """A rich console that takes no text for markup: `[/red]` and `:smile:` are printed as they are.
 
-    width: columns; by default the terminal's.
+    width: columns; by default the terminal's, and enough for any table where there is none.
     """
     from rich.console import Console
     from rich.text import Text
@@ -43,6 +47,8 @@ def console(stderr: bool = False, width: int | None = None) -> "Console":
         def render_str(self, text: str, **options: object) -> Text:  # all that is printed as a str comes here
             return super().render_str(visible(text), **options)
 
+    if width is None and not (sys.stderr if stderr else sys.stdout).isatty():
+        width = UNCUT
     return Literal(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 

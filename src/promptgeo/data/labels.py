@@ -49,6 +49,9 @@ def named(
     return [(word,) for word in _of_set(column, labels, place, name)]
 
 
+_HINT = "; what the column calls its classes, in the order of task.labels, is task.source.classes=[...]"
+
+
 def _of_set(column: Sequence[Labelled], labels: list[str], place: str, name: str) -> list[str]:
     given = [answers[0] for _, answers in column]
     by_number = [index(label, len(labels)) for label in given]
@@ -66,7 +69,7 @@ def _of_set(column: Sequence[Labelled], labels: list[str], place: str, name: str
     holds_words = any(label in words for label in given)
     for (where, (label, *_)), number in zip(column, by_number, strict=True):
         if label not in words if holds_words else number is None:
-            raise UserError(f"{where} has the label {label!r}, which is not in task.labels={labels}")
+            raise UserError(f"{where} has the label {label!r}, which is not in task.labels={labels}{_HINT}")
     return given
 
 

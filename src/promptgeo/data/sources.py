@@ -206,31 +206,36 @@ def _of_benchmark(source: Source, split: Split) -> Table:
     path = user_path(str(local(source)), "task.source.folder")
     if not path.is_dir():
         raise UserError(f"task.source.folder={source.folder}: holds no folder {source.subfolder}")
-    return _folder(path, split)
+    return _folder(path, split, "task.source.folder")
 
 
-def _folder(path: Path, split: Split) -> Table:
+def _folder(path: Path, split: Split, key: str = "task.source.path") -> Table:
     try:
         present = sorted(p for p in path.iterdir() if p.suffix in ENDINGS and not p.name.startswith("."))
     except OSError as error:
-        raise UserError(f"task.source.path={path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror})") from error
     named = (split.train or "train", split.test or "test", *([split.validation] if split.validation else []))
     wanted = [part for name in named if isinstance(name, str) for part in name.split("+")]
     table: Table = {}
     for file in present:
         if file.stem in table and file.stem in (*wanted, *SPLITS):
-            raise UserError(f"task.source.path={path}: holds two files called {file.stem}: keep one")
+            raise UserError(f"{key}={path}: holds two files called {file.stem}: keep one")
         table[file.stem] = partial(read_file, file)
     if "validation" in wanted and "validation" not in table:
         table = {"validation" if stem in VALIDATION else stem: read_split for stem, read_split in table.items()}
     if not set(wanted) <= set(table):
         others = sorted((name for name in table if name not in SPLITS), key=lambda name: name.startswith("test"))
         hint = f"; others are named as task.split.test={others[0]}" if others else ""
+        absent = next(name for name in wanted if name not in table)
+        if absent in VALIDATION and any(file.stem == absent for file in present):
+            raise UserError(
+                f"task.split: {key}={path}: its {absent}.* is the split validation, which is named already; "
+                "to stop on the test rows, as some studies did, set task.split.stop_on_test=true"
+            )
         raise UserError(
-            f"task.source.path={path}: a folder must hold train and test files (one of {', '.join(ENDINGS)}){hint}"
+            f"{key}={path}: a folder must hold train and test files (one of {', '.join(ENDINGS)}){hint}"
             if set(wanted) <= set(SPLITS)
-            else f"task.source.path={path}: holds no file {next(w for w in wanted if w not in table)}.* "
-            f"(it has {', '.join(table)})"
+            else f"{key}={path}: holds no file {absent}.* (it has {', '.join(table)})"
         )
     return table
 
@@ -294,8 +299,12 @@ def _hub(source: Source) -> Table:
             reason = first_line(error)
             raise UserError(f"task.source.path={source.path}: cannot be read as a dataset: {reason}") from error
         raise UserError(
-            f"task.source.dataset={name}: cannot be loaded (no network, no such dataset, or no access): "
-            "give a local copy with task.source.path=<file or folder>"
+            f"task.source.dataset={name}: cannot be loaded (no network, no such dataset, or no access): give a local "
+            + (
+                f"copy of the benchmark with task.source.folder=<folder that holds {source.subfolder}/>"
+                if source.subfolder
+                else "copy with task.source.path=<file or folder>"
+            )
         ) from error
     classes = {
         column: names
