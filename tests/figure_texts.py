@@ -1,5 +1,6 @@
 """Do texts of a figure lie on each other? Tick labels of one axis, titles of neighbouring panels."""
 
+import warnings
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import Any
@@ -13,7 +14,9 @@ TOUCHING = 1.0
 
 def overlapping(figure: Figure) -> list[str]:
     """The pairs of texts that lie on each other, as a sentence each."""
-    figure.draw_without_rendering()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what no font has, and of layouts: svg() says the same of itself
+        figure.draw_without_rendering()
     titles = [axes.title for axes in figure.axes if axes.get_visible() and axes.title.get_text()]
     pairs = [*combinations(titles, 2)]
     for axes in figure.axes:
