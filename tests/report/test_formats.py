@@ -211,6 +211,13 @@ def test_a_long_report_is_short_until_it_is_unfolded(long):
     assert 500 < words <= 2500, words
 
 
+def test_each_question_says_its_method_in_three_lines(long):
+    methods = {section.name: section.method for section in Contents(long).sections}
+    assert "Anderson 2001" in methods["init_vs_task"] and methods["init_vs_task"] in markdown.render(long)
+    assert all(len(method) <= 348 for method in methods.values())
+    assert methods["decoding"] in page.render(long).replace("&#39;", "'")
+
+
 @BROWSER
 def test_a_long_report_is_printed_on_at_most_12_pages(long):
     printed = pdf.needed_printer("--to pdf")(page.render(long))

@@ -37,9 +37,10 @@ def inits(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
 
     A run has learned where its loss on the validation examples (on test where there are none) first is at most what
     both kinds of inits of its task end with on average, so the higher of two means; 1 where it never is. Numbers:
-    `time.<task>.<kind>`, `difference.time` (random less text; also by task), Student's t over runs; no p, which would
-    need runs that are alike but for their kind: those of a text share one P0. `difference.final` (also by task): the
-    final accuracy, of the likeliest label where the task has labels, over runs and `draws` draws of test examples.
+    `time.<task>.<kind>` with Clopper and Pearson's interval; `difference.time` (random less text; also by task) with
+    Newcombe's of both kinds' Student's; no p, which would need runs that are alike but for their kind: those of a text
+    share one P0. `difference.final` (also by task): the final accuracy, of the likeliest label where the task has
+    labels, over runs and `draws` draws of test examples.
 
     Over all tasks: over those in which runs of both kinds are shown to beat their own P0s; an init that solves its task
     untrained has nothing left to take time for. Over each task where there is no such.
