@@ -107,7 +107,7 @@ def test_groups_by_size_are_the_same_runs_as_by_their_seeds():
         assert cell.coupled == tuple(coupled[size, seed].id for seed in cell.config.regulariser.seeds)
     assert compose(["regulariser=orthogonal", "regulariser.size=3", "seed=7"]).regulariser.seeds == [6, 7, 8]
     for wrong, said in (
-        ("regulariser.size=0", "at least 1"),
+        ("regulariser.size=0", "from 1 to 100,000"),
         ("regulariser.size=2 regulariser.seeds=[0,1]", "null where regulariser.seeds names the seeds"),
     ):
         with pytest.raises(UserError, match=said):

@@ -1,6 +1,6 @@
 """What decides where a prompt token lies: the init it started from, the task it was trained on, or its position?
 
-Shares of the variance of the tokens' unit vectors (variance.py), each against permutations of whole runs within the
+Shares of the variance of the tokens' unit vectors (variance.py), each against permutations of whole cells within the
 levels of the other factor; those of init and position also against what P0 alone gives, that of the task also against
 what tasks give that only move their prompts differently far.
 
@@ -70,8 +70,8 @@ def init_vs_task(
 ) -> Result:
     """How much of where a token lies do init, task and position decide?
 
-    permutations: of whole runs. redraws: permutations that cost more: positions within a run, reassigned deltas,
-    residuals, dispersions.
+    permutations: of whole cells (all seeds of an init and task). redraws: permutations that cost more: positions within
+    a run, reassigned deltas, residuals, dispersions.
 
     Definitions: Anderson 2001 (R2 and pseudo-F from distances), Anderson 2006 (dispersion).
     Raises UserError for runs of fewer than two inits or tasks, of different shapes, or without P0 for deltas.

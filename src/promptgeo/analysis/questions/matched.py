@@ -80,7 +80,7 @@ def matched(
         distance_tolerance: likewise of the distance moved, as a share of it.
         margin: the largest change of init_closer, in cosine distance, that counts as none.
         epsilon: cosine distance within which a vocabulary token is a neighbour.
-        permutations: of rates where there are too many swaps to go through, and of whole runs for the shares' p.
+        permutations: of rates where there are too many swaps to go through, and of whole cells for the shares' p.
         seed: of both.
 
     Raises UserError for fewer than two inits, tasks or rates, without P0, or where prompts differ in shape.
@@ -189,7 +189,7 @@ class _Compared:
         return self._answers()
 
     def _share_p(self, name: str, k: int) -> float | None:
-        """Of a share at one rate: whole runs permuted within the other factor; None where too few could be."""
+        """Of a share at one rate: whole cells permuted within the other factor; None where too few could be."""
         codes = {"r2.init": self.chosen.init_G, "r2.task": self.chosen.task_G}
         if name not in codes:
             return None

@@ -36,8 +36,8 @@ def over_training(
     Runs are aligned by their k-th checkpoint, which is an epoch where they were kept every epoch: tasks differ in steps
     per epoch. Deltas start at the first checkpoint after P0.
 
-    permutations: of whole runs, for the range by chance and p. draws: of the bootstrap over runs. Its intervals are
-    Student's t times the standard deviation of the draws about the estimate, not their percentiles: a run drawn twice
+    permutations: of whole cells, for the range by chance and p. draws: of the bootstrap over runs. Its intervals are
+    Student's t times the standard deviation of the draws, about the estimate, not their percentiles: a run drawn twice
     lies at distance 0 from itself and pushes R2 up. In simulations of 4 to 30 runs they cover 96 % or more.
 
     Raises UserError for runs without checkpoints, or with different numbers of them; for fewer than two inits or tasks.

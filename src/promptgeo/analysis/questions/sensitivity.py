@@ -58,7 +58,7 @@ def sensitivity(
     """Scores prompts whose tokens were turned or scaled, and says which costs more.
 
     The claim `angle_counts_more`: turning a trained prompt's tokens costs more accuracy than scaling them equally far,
-    mean over the displacements; t interval and exact sign flips over whole runs.
+    mean over the displacements; t interval and sign flips over different prompts (all of them for up to 12).
 
     Args:
         displacements: r, how far each token is moved as a share of its norm: above 0, below 1 (scaled by 1 - r).
