@@ -1,9 +1,10 @@
 """Accuracies over training: means as loops, and intervals that seeds scored on the same examples do not narrow."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from promptgeo.analysis.questions.curves import curves
+from promptgeo.analysis.questions.curves import _shown, curves
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Number, Result
 from promptgeo.runs.folder import METRICS_COLUMNS, Run, Trained, write_run
@@ -84,3 +85,11 @@ def test_runs_that_differ_widen_the_interval(tmp_path):
     result = curves(planted(tmp_path, {("a", "cat", seed): [seed % 2 == 0] * 100 for seed in range(8)}))
     row = number(result, "accuracy.a.cat")
     assert row.value == 0.5 and row.low < 0.25 and row.high > 0.75
+
+
+def test_figures_are_of_one_split_and_say_which():
+    table = pd.DataFrame({"split": ["train", "validation", "test", "validation"], "accuracy": [0.1, 0.2, 0.3, 0.4]})
+    split, shown = _shown(table)
+    assert (split, shown["accuracy"].tolist()) == ("test", [0.3])
+    split, shown = _shown(table[table["split"] != "test"])
+    assert (split, shown["accuracy"].tolist()) == ("validation", [0.2, 0.4])

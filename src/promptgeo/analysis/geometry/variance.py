@@ -1,4 +1,4 @@
-"""Shares of the variance of prompt tokens at length 1, and their nulls under permutations of whole runs.
+"""Shares of the variance of prompt tokens at length 1, and their nulls under permutations of whole cells of runs.
 
 With D2 = 2 (1 - cosine) and G = -1/2 J D2 J, a factor's sum of squares is tr(H_f G), H_f the projection onto its
 levels' indicators. G is the centred Gram matrix of the unit vectors, so that all of it comes from the inner products of

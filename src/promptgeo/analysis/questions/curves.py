@@ -15,7 +15,7 @@ from promptgeo.errors import UserError
 from promptgeo.runs.table import RunTable
 
 COLUMNS = ["run", "task", "init", "seed", "step", "epoch", "split", "loss", "accuracy", "n"]
-LABELS = {"accuracy": "test accuracy", "loss": "test loss, nats a token"}
+LABELS = {"accuracy": "accuracy", "loss": "loss, nats a token"}
 STYLES = ("-", "--", ":")
 """Of lines, where there are more inits than colours."""
 
@@ -50,8 +50,8 @@ def curves(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
         result.number(f"accuracy.lowest.{task}", per_init.min(), len(per_init), "inits")
         result.number(f"accuracy.highest.{task}", per_init.max(), len(per_init), "inits")
     result.findings.append(_finding(accuracy("all", scores), runs.table))
-    evaluated = table[table["split"] != "train"]
-    result.figures |= {what: _figure(evaluated, what) for what in LABELS}
+    split, shown = _shown(table)
+    result.figures |= {what: _figure(shown, what, f"{split} {label}") for what, label in LABELS.items()}
     return result
 
 
@@ -76,7 +76,13 @@ def _finding(overall: Number, table: pd.DataFrame) -> Finding:
     )
 
 
-def _figure(evaluated: pd.DataFrame, what: str) -> str:
+def _shown(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The split that figures are of, and its rows: test, or validation where no run was scored on test."""
+    split = "test" if (table["split"] == "test").any() else "validation"
+    return split, table[table["split"] == split]
+
+
+def _figure(evaluated: pd.DataFrame, what: str, label: str) -> str:
     """A panel per task, a line per init: accuracy or loss over epochs, mean over seeds."""
     tasks, inits = order_of_appearance(evaluated["task"]), order_of_appearance(evaluated["init"])
     columns = min(len(tasks), 3)
@@ -92,7 +98,7 @@ def _figure(evaluated: pd.DataFrame, what: str) -> str:
         for axis in axes.flat[len(tasks) :]:
             axis.set_visible(False)
         for row in axes:
-            row[0].set_ylabel(LABELS[what])
+            row[0].set_ylabel(label)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(inits), 5), fontsize=8)
         return svg(figure)
