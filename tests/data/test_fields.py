@@ -323,3 +323,22 @@ def test_stopping_on_the_test_rows_is_a_key():
     assert task.validation == task.test and len(task.test) == 56 and len(task.train) == 64
     with pytest.raises(UserError, match=r"task.split.stop_on_test=true and task.split.validation=0.5: both say"):
         superglue("cb", "task.split.stop_on_test=true")
+
+
+def test_a_benchmarks_file_for_validation_is_named_by_the_key_that_was_set(tmp_path):
+    (tmp_path / "CB").mkdir()
+    for part in ("train", "val"):
+        rows = [
+            {"premise": f"{part} {k}", "hypothesis": "b", "label": ("entailment", "neutral")[k % 2]} for k in range(4)
+        ]
+        (tmp_path / "CB" / f"{part}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
+    for validation, says in (
+        ("val", r"task.source.folder=.*CB: its val\.\* is the split validation.*set task.split.stop_on_test=true"),
+        ("dev32", r"task.source.folder=.*CB: holds no file dev32\.\* \(it has train, validation\)"),
+    ):
+        line = ["model=tiny", "task=cb", f"task.source.folder={tmp_path}", f"task.split.validation={validation}"]
+        config = compose(line)
+        with pytest.raises(UserError, match=says):
+            load_task(config.task, config.template)

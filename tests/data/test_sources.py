@@ -315,6 +315,8 @@ def test_a_hub_dataset_that_cannot_be_reached_asks_for_a_local_copy():
         "task.source.dataset=cornell-movie-review-data/rotten_tomatoes: cannot be loaded (no network"
     )
     assert message.endswith("give a local copy with task.source.path=<file or folder>")
+    of_benchmark = said(compose(["task=cb"]).task)
+    assert of_benchmark.endswith("give a local copy of the benchmark with task.source.folder=<folder that holds CB/>")
     assert (
         said(Task(name="x", source=Source(kind=SourceKind.hub)))
         == "task.source.kind=hub needs task.source.dataset=<hub id>"

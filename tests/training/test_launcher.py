@@ -102,6 +102,7 @@ def test_a_run_that_fails_in_another_process_gives_status_1_its_line_and_the_sam
     fails = "raise ValueError('the data is gone')"
     status, table, said = with_broken(tmp_path, fails, *line, *elsewhere)
     assert status == 1 and said.endswith("failed: ValueError: the data is gone") and said.count("\n") == 0
+    assert table[0].startswith("test accuracy") and len(table) > 3
     assert with_broken(tmp_path, fails, *line) == (status, table, said)
     status, table, said = with_broken(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)", *line, *elsewhere)
     assert status == 1 and "-s1-" in said and UNFINISHED in said

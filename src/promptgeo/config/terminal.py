@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-UNCUT = 250
-"""Columns of what is written to a file or a pipe: nothing is cut."""
+UNCUT = 1000
+"""Columns of what is written to a file or a pipe: more than any table has, so that nothing is cut."""
 
 
 def visible(text: str) -> str:

@@ -45,8 +45,7 @@ def inits(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     Over all tasks: over those in which runs of both kinds are shown to beat their own P0s; an init that solves its task
     untrained has nothing left to take time for. Over each task where there is no such.
 
-    Raises UserError where no task has runs of both kinds, or runs have no learning curves
-    but of their ends.
+    Raises UserError where no task has runs of both kinds, or runs were scored fewer than LEAST_SCORES times.
     """
     table, compared = _times(runs)
     result, bootstrap = Result(tables={"runs": table}), Bootstrap(draws, seed)
