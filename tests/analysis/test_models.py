@@ -372,6 +372,28 @@ def test_runs_that_always_meet_count_once_and_two_alone_say_nothing_of_others(pl
     assert bootstrap.difference(of((0,), (1,), (2,)), of(())).runs == 3
 
 
+def test_runs_that_solve_all_or_nothing_have_the_interval_of_a_count(plans):
+    """Runs that are alike hide the other kind: Student's interval holds the mean in 4 of 5 studies of four runs."""
+    nine, generator, bootstrap = evaluation_set(plans[0], 9), np.random.default_rng(0), Bootstrap(draws=50)
+    held, held_apart = np.zeros(2), np.zeros(2)
+    for _ in range(100):
+        able = generator.random((2, 4)) < 0.35
+        one, other = (
+            Scored([np.full(9, yes) for yes in those], [nine] * 4, [(4 * k + r,) for r in range(4)])
+            for k, those in enumerate(able)
+        )
+        for said in (False, True):
+            first, second = (dataclasses.replace(each, all_or_none=said) for each in (one, other))
+            low, high = bootstrap.interval(first)
+            held[int(said)] += low <= 0.35 <= high
+            low, high = bootstrap.difference(first, second).interval
+            held_apart[int(said)] += low <= 0 <= high
+    assert held[0] < 90 and held[1] >= 97, held
+    assert held_apart[1] >= 97 and held_apart[1] >= held_apart[0], held_apart
+    two = Scored([np.full(9, True), np.full(9, False)], [nine] * 2, [(0,), (1,)], all_or_none=True)
+    assert two.where(lambda s: True).all_or_none and bootstrap.interval(two) == (0.0, 1.0)  # Student's
+
+
 def worlds(n: int, accuracy: float, examples: EvaluationSet, generator) -> Scored:
     """n runs and their examples, both of which differ."""
     effects = generator.normal(size=(n, 1)) + generator.normal(size=examples.n)

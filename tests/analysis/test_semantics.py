@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest
 
 import reference
 from promptgeo.analysis.deciding import learned
@@ -293,7 +293,9 @@ def test_numbers_agree_with_loops_over_runs_of_unequal_length():
             own, null_B = own_N[k].mean(), turned[:, k].mean(1)
             assert number(result, f"{what}.{reading}").value == pytest.approx(own)
             assert number(result, f"{what}.{reading}.p0").value == pytest.approx(p0_N[k].mean())
-            assert number(result, f"{what}.{reading}.walk").value == pytest.approx(null_B.mean())
+            walk, count = number(result, f"{what}.{reading}.walk"), 4 * null_B.mean()
+            assert walk.value == pytest.approx(null_B.mean())
+            assert walk.interval == pytest.approx(beta.ppf((0.025, 0.975), (count, count + 1), (5 - count, 4 - count)))
             difference = number(result, f"difference.{what}.{reading}")
             assert difference.value == pytest.approx(own - null_B.mean())
             assert difference.p == pytest.approx((1 + (null_B >= own - 1e-9).sum()) / 5)

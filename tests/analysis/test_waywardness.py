@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta, binomtest
 
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.waywardness import _answer, _figure, _Pulled, f1, named, nearest_tokens, relative_drop
@@ -139,6 +140,10 @@ def test_a_prompt_that_reads_as_any_text_at_no_cost_is_found():
     assert claim.outcome is Outcome.holds and claim.p < 0.05
     assert number(result, f"largest_f1.{OTHER}").value == 1.0
     assert number(result, f"f1.{OTHER}.g0.01").value == 0.5 and number(result, f"f1.{OTHER}.g0").n == 6
+    ends = binomtest(3, 6).proportion_ci(method="exact")  # as a count, for few runs may all agree, or hardly
+    assert number(result, f"f1.{OTHER}.g0.01").interval == pytest.approx((ends.low, ends.high))
+    pulled, free = (number(result, f"accuracy.{RANDOM}.g{gamma}").interval for gamma in ("0.03", "0"))
+    assert pulled[0] < free[0] and pulled[0] == pytest.approx(beta.ppf(0.025, 5.4, 1.6))
     assert number(result, f"drop.{RANDOM}.g0.03").value == 0.0
     assert number(result, f"accuracy.{RANDOM}.g0.03").value == pytest.approx(0.9)
     assert number(result, "accuracy_text.own").value == 0.0

@@ -17,6 +17,7 @@ from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import (
     STILL,
     Resampler,
+    clopper_pearson,
     jackknife_error,
     near_an_end,
     newcombe,
@@ -177,6 +178,8 @@ class Scored:
     """The runs that each prompt is made of; () for a mean of all runs of a task, which is scored as it is."""
     tasks_equal: bool = False
     """Whether each task weighs the same in the mean, else each prompt."""
+    all_or_none: bool = False
+    """Whether a run may solve nearly all examples or hardly any: few that are alike say little of the other kind."""
 
     def __len__(self) -> int:
         return len(self.correct_S)
@@ -185,7 +188,10 @@ class Scored:
         """The prompts of some numbers, each of which weighs the same."""
         chosen = [s for s in range(len(self)) if holds(s)]
         return Scored(
-            [self.correct_S[s] for s in chosen], [self.sets_S[s] for s in chosen], [self.runs_S[s] for s in chosen]
+            [self.correct_S[s] for s in chosen],
+            [self.sets_S[s] for s in chosen],
+            [self.runs_S[s] for s in chosen],
+            all_or_none=self.all_or_none,
         )
 
     def on(self, *evaluation_sets: EvaluationSet) -> "Scored":
@@ -277,7 +283,8 @@ class Bootstrap:
 
     Runs are left out one by one with all prompts that they are part of (a jackknife: prompts made of two runs share
     runs); test examples are drawn anew. The half-widths of Student's two intervals add up in squares. Where few runs
-    fail altogether (3 to 6 of them, a share of .3 to .5), an interval of a mean still covers 65 to 90 % only.
+    fail altogether (3 to 6 of them, a share of .3 to .5), an interval of a mean still covers 65 to 90 % only, unless
+    the prompts are said to be all_or_none: then it is at least as wide as that of a count of so many runs.
     """
 
     def __init__(self, draws: int = 1000, seed: int = 0):
@@ -310,7 +317,11 @@ class Bootstrap:
         def at(level: float) -> tuple[float, float]:
             low, high = wilson(round(value * n), n, level)
             wide_low, wide_high = t_sum_interval(value, errors, level)
-            return max(min(low, wide_low), 0.0), min(max(high, wide_high), 1.0)
+            low, high = max(min(low, wide_low), 0.0), min(max(high, wide_high), 1.0)
+            if scored.all_or_none and runs > 1:
+                exact_low, exact_high = clopper_pearson(value * runs, runs, level)
+                low, high = min(low, exact_low), max(high, exact_high)
+            return low, high
 
         return Estimate(value, runs, at)
 
@@ -321,7 +332,8 @@ class Bootstrap:
     def difference(self, scored: Scored, control: Scored, times: float = 1.0) -> Estimate:
         """The first mean less the second (so many times), paired by runs and test examples where they share these.
 
-        Where neither runs nor examples vary, or a mean lies near 0 or 1: at least as wide as Newcombe's interval.
+        Where neither runs nor examples vary, a mean lies near 0 or 1, or prompts are all_or_none: at least as wide as
+        Newcombe's interval.
         """
         runs, run_errors = _differences_over_runs(scored, control, times)
         drawn_B = self.over_examples(scored) - times * self.over_examples(control)
@@ -338,7 +350,8 @@ class Bootstrap:
             if not any(error > STILL for error, _ in errors):
                 return apart(level)
             low, high = t_sum_interval(value, errors, level)
-            if near_an_end(first.value) or near_an_end(second.value):
+            wide = scored.all_or_none or control.all_or_none
+            if wide or near_an_end(first.value) or near_an_end(second.value):
                 wide_low, wide_high = apart(level)
                 low, high = min(low, wide_low), max(high, wide_high)
             return max(low, -times), min(high, 1.0)

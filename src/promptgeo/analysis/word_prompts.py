@@ -128,6 +128,7 @@ def _by_kind(prompts: list[Prompt], correct: list[np.ndarray], survives: list[bo
             [prompts[those[0]].evaluation_set for those in of_kind.values()],
             [(run,) for run in of_kind],
             tasks_equal=True,
+            all_or_none=kind == "discretised",
         )
     return scored
 
