@@ -42,14 +42,14 @@ FEW = {
     "dimension": ("all alike", "untrained", "planted"),
     "composition": ("all alike", "failed trainings", "planted"),
     "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
-    "waywardness": ("all alike", "failed trainings", "planted", "pulled away"),
+    "waywardness": ("all alike", "failed trainings", "planted", "pulled for nothing", "pulled away"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "semantics": ("all alike", "untrained", "planted"),
     "transfer": ("all alike", "failed trainings", "strangers", "kin", "helping"),
 }
 """Analyses that take long, or need what few scenarios have: the scenarios that they are asked about."""
 ONLY: dict[str, dict[str, Any]] = {
-    "waywardness": {"max_examples": 100},
+    "waywardness": {"max_examples": 250},
     "convexity": {"steps": 5, "mixtures": 40},
     "projection": {"perplexity": 5.0},
     "composition": {"max_examples": 16, "max_pairs": 6},

@@ -98,8 +98,7 @@ REASONS = {
 """analysis | name -> why a line has no truth in any scenario."""
 RANGES = r".*\.how_far|cv\.signs.*"
 """Names whose interval is the range of a null distribution, not of a number of these runs; their p are judged."""
-PLANTED = ("study 3", "planted", "equidistant", "groups", "harder move")
-PLANTED = ("study 3", "planted", "kin", "helping")
+PLANTED = ("study 3", "planted", "equidistant", "groups", "harder move", "kin", "helping", "pulled for nothing")
 """Scenarios with effects of a published size, or as large as trainings have: of these the power is told."""
 GEOMETRIC = r"dimension \| (radius|ratio)\..*"
 """Numbers that are geometric means: so is what they are on average over draws."""
@@ -157,7 +156,7 @@ def _readable(scenario: Scenario, of: str) -> bool | None:
     """Must not hold where nothing was learned, or where a pull costs more than the margin."""
     if "skill" in scenario.absent(of) or scenario.name == "pulled away":
         return False
-    return True if scenario.name == "planted" else None
+    return True if scenario.name == "pulled for nothing" else None
 
 
 CLAIMS: dict[str, Truth] = {

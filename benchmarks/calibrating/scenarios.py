@@ -258,7 +258,7 @@ class Skills:
             if pulled_to:  # the text alone is good at nothing
                 beside = np.stack(list(ways.values()))
                 p0 = 0.2 * (text - text @ beside.T @ beside)
-                start, way = (5 * p0, self.pulled * way) if gamma else (p0, way)
+                start, way = (20 * p0, self.pulled * way) if gamma else (p0, way)
             delta = generator.normal(size=p0.shape) * 0.2 + way * ways[config["task"]["name"]]
             runs.append(_run(info, p0.astype(np.float32), (start + delta).astype(np.float32)))
         examples = 0 if name in GIVEN_EXAMPLES else seed
@@ -312,7 +312,8 @@ SKILLS = (
     Skills("strangers", level=None, flip=0.3, wells=True, bottom=-0.7, whim=0.7, only=("transfer",)),
     Skills("kin", level=None, flip=0.3, kin=3, bottom=-2.0, only=("transfer",)),
     Skills("helping", level=None, flip=0.3, kin=3, shift=4.0, bottom=-1.0, only=("transfer",)),
-    # costs a little more than 2 % of accuracy
+    # costs nothing that 250 examples would show; the next a little more than 2 % of accuracy
+    Skills("pulled for nothing", level=None, flip=0.05, seeds=3, bottom=-1.5, only=("waywardness",)),
     Skills("pulled away", level=None, flip=0.3, seeds=3, pulled=0.92, only=("waywardness",)),
 )
 
@@ -344,6 +345,7 @@ EXPLANATION = [
 """As sweeps/explanation.yaml has it."""
 WAYWARD = ("cat dog", "bird book")
 """Texts that prompts are pulled to: two of the stand-in's words."""
+MANY = ("task.split.test_size=0.9", "task.split.max_test=250")
 PLAIN = ("prompt.length=2", "task.split.max_test=30", "task.split.max_train=24", "template.longer_labels=warn")
 
 
@@ -372,7 +374,7 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "classes": [["task=sentiment", "task.split.max_train=24", "task.split.max_test=null"], ["task=plus_one"]],
         "transfer": [[f"task={task}", "task.split.max_test=16", "task.split.max_train=8"] for task in TASKS],
         "wayward": [
-            [f"task={task}", "task.split.max_test=100", f"regulariser.text={text}", f"regulariser.gamma={gamma}"]
+            [f"task={task}", *MANY, f"regulariser.text={text}", f"regulariser.gamma={gamma}"]
             for task in ("plus_one", "plus_two")
             for text in WAYWARD
             for gamma in (0, 0.01, 0.03)

@@ -57,7 +57,8 @@ def test_where_nothing_is_lost_the_rule_of_three_speaks():
     """Of n examples of which none is lost, 3.69 / n may be: 97.5 % of a Poisson count."""
     same = [np.ones(150, bool)] * 3
     low, high = relative_drop(same, same, [0, 0, 0]).interval
-    np.testing.assert_allclose([low, high], [0.0, -np.log(0.025) / 150], atol=1e-9)  # nothing is left to gain
+    # Of these examples nothing is left to gain, but of all of them the unpulled runs may solve fewer.
+    np.testing.assert_allclose([low, high], [np.log(0.025) / 150, -np.log(0.025) / 150], atol=1e-9)
     solved = np.arange(150) < 120
     low, high = relative_drop([solved] * 3, [solved] * 3, [0, 0, 0]).interval
     np.testing.assert_allclose([low, high], [np.log(0.025) / 120, -np.log(0.025) / 120], atol=1e-9)
@@ -142,8 +143,7 @@ def test_a_prompt_that_reads_as_any_text_at_no_cost_is_found():
     assert number(result, f"f1.{OTHER}.g0.01").value == 0.5 and number(result, f"f1.{OTHER}.g0").n == 6
     ends = binomtest(3, 6).proportion_ci(method="exact")  # as a count, for few runs may all agree, or hardly
     assert number(result, f"f1.{OTHER}.g0.01").interval == pytest.approx((ends.low, ends.high))
-    pulled, free = (number(result, f"accuracy.{RANDOM}.g{gamma}").interval for gamma in ("0.03", "0"))
-    assert pulled[0] < free[0] and pulled[0] == pytest.approx(beta.ppf(0.025, 5.4, 1.6))
+    assert number(result, f"accuracy.{RANDOM}.g0.03").low == pytest.approx(beta.ppf(0.025, 5.4, 1.6))
     assert number(result, f"drop.{RANDOM}.g0.03").value == 0.0
     assert number(result, f"accuracy.{RANDOM}.g0.03").value == pytest.approx(0.9)
     assert number(result, "accuracy_text.own").value == 0.0

@@ -269,8 +269,7 @@ def _measure(kind: str, gamma: float, pairs: list[Pair], result: Result, bootstr
         result.number(f"f1_other.{name}", float(other.mean()), len(runs), "runs", *t_mean(other, least=0.0, most=1.0))
     sets = [run.evaluation_set for run in runs]
     units: list[tuple[int, ...]] = [(u,) for u in range(len(runs))]
-    # A text's pull leaves some runs able and others not.
-    scored = Scored([run.correct_E for run in runs], sets, units, all_or_none=gamma > 0)
+    scored = Scored([run.correct_E for run in runs], sets, units, all_or_none=True)
     accuracy = add_mean(result, f"accuracy.{name}", scored, bootstrap)
     texts = {run.evaluation_set: run.text_correct_E for run in runs}
     untrained = Scored(list(texts.values()), list(texts), [()] * len(texts))
@@ -316,7 +315,7 @@ def relative_drop(
         down = np.hypot(lost[0] - less_lost, more_gained - gained[0]) / start
         up = np.hypot(more_lost - lost[0], gained[0] - less_gained) / start
         low, high = value - np.hypot(down, over_runs), value + np.hypot(up, over_runs)
-        return float(max(low, 1 - 1 / start)), float(min(high, 1.0))
+        return float(low), float(min(high, 1.0))
 
     return Estimate(value, count, at)
 
