@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,13 @@ SMALL_DISKS = 3
 class Disk:
     """Below `folder`, every write from the n-th on fails with `error`. n=0: none does.
 
-    A new name for what is there fails as the n-th only: the room of its former name is free.
+    A new name for what is there fails as the n-th only: the room of its former name is free. It does not fail where a
+    name of its folder was removed before: that one's room is enough.
     """
 
     def __init__(self, folder: Path, n: int = 0, error: int = errno.ENOSPC, log: Path | None = None):
         self.folder, self.n, self.error, self.writes = str(folder.resolve()), n, error, 0
+        self.free_names: Counter[str] = Counter()
         self.log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def write(self, path: Any, call: str, takes_room: bool = True) -> None:
@@ -56,7 +59,7 @@ class Disk:
         from promptgeo.training.callbacks import Checkpointer
 
         Checkpointer.SECONDS, Checkpointer.SHARE = 0.0, 1e9
-        disk, real_open, real_os_open = self, io.open, os.open
+        disk, real_open, real_os_open, real_unlink = self, io.open, os.open, os.unlink
 
         class File(io.FileIO):
             def write(self, content: Any) -> int:
@@ -89,14 +92,24 @@ class Disk:
 
         def refused(call: Callable, which: int, name: str) -> Callable:
             def checked(*given: Any, **named: Any) -> Any:
-                if not os.path.lexists(given[which]):  # else no name is added
+                folder = os.path.dirname(os.path.abspath(given[which]))
+                if os.path.lexists(given[which]):
+                    pass  # no name is added
+                elif which == 1 and disk.free_names[folder]:
+                    disk.free_names[folder] -= 1
+                else:
                     disk.write(given[which], name, takes_room=which == 0)
                 return call(*given, **named)
 
             return checked
 
+        def unlinked(path: Any, *given: Any, **named: Any) -> None:
+            real_unlink(path, *given, **named)
+            disk.free_names[os.path.dirname(os.path.abspath(path))] += 1
+
         builtins.open = io.open = opened  # type: ignore[assignment]
         os.open = os_opened
+        os.unlink = os.remove = unlinked
         os.mkdir = refused(os.mkdir, 0, "mkdir")
         os.rename = refused(os.rename, 1, "rename")
         os.replace = refused(os.replace, 1, "replace")

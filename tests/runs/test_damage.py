@@ -81,7 +81,7 @@ def listed(folders, capsys) -> list[str]:
     except SystemExit as stop:
         assert stop.code == 1 and damaged
     out = capsys.readouterr().out
-    assert " sound " in out and f"{len(runs)} runs, {len(damaged)} damaged" in out
+    assert "sound " in out and f"{len(runs)} runs, " in out and f"{len(damaged)} damaged" in out
     return [str(error) for error in damaged]
 
 
@@ -227,4 +227,4 @@ def test_a_folder_may_be_called_anything(folders, capsys, monkeypatch, name):
     (odd / "metrics.csv").write_text("")
     with pytest.raises(SystemExit):
         runs_cli.main(["."])
-    assert "1 runs, 1 damaged" in capsys.readouterr().out
+    assert "1 runs, all completed, 1 damaged" in capsys.readouterr().out
