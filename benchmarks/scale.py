@@ -4,7 +4,7 @@
 
 key=value: what to add to the commands, default training.epochs=1. Each sweep runs in a process and an empty folder of
 its own; its peak memory is the kernel's maximum resident set size. The largest is then run again: nothing is left to
-train. --preview: the sweeps are only previewed, and of a single run too.
+train; and promptgeo-runs lists it. --preview: the sweeps are only previewed, and of a single run too.
 """
 
 import argparse
@@ -73,18 +73,23 @@ def main() -> None:
             sweeps[runs]["complete_folders"] = int((table["status"] == "completed").sum())
             sweeps[runs]["prompt_bytes"] = runs * int(table["prompt_length"].iloc[0]) * 256 * 4
         again = measured(command(arguments.runs[-1], Path(folder), arguments.overrides))
+        listed = measured([sys.executable, "-m", "promptgeo.cli.runs", folder + f"/scale{arguments.runs[-1]}"])
     first, last = sweeps[arguments.runs[0]], sweeps[arguments.runs[-1]]
     result = {
         "overrides": arguments.overrides,
         "sweeps": sweeps,
         "peak_ratio": last["peak_bytes"] / first["peak_bytes"],
         "same_command_again_seconds": again["seconds"],
+        "listing_seconds": listed["seconds"],
     }
     lines = [
         f"{runs:>4} runs: {s['complete_folders']} complete, {s['seconds']:.0f} s, peak {s['peak_bytes'] / 1e6:.0f} MB"
         for runs, s in sweeps.items()
     ]
-    lines.append(f"peak {result['peak_ratio']:.2f} times; the same command again: {again['seconds']:.1f} s")
+    lines.append(
+        f"peak {result['peak_ratio']:.2f} times; the same command again: {again['seconds']:.1f} s; "
+        f"promptgeo-runs: {listed['seconds']:.1f} s"
+    )
     write_report(environment("cpu") | {"result": result}, "\n".join(lines), arguments.out)
 
 
