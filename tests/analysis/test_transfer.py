@@ -116,7 +116,7 @@ def test_a_correlation_is_spearmans_and_its_p_goes_through_all_orders_of_whole_t
         assert len(null) == factorial(6)
         extreme = min((null >= rho - 1e-12).sum(), (null <= rho + 1e-12).sum()) - 1  # the given order is one of them
         assert found.by_name[name].plain.value == pytest.approx(rho)
-        assert found.by_name[name].plain.p == pytest.approx(min((1 + 2 * extreme) / 720, 1))
+        assert found.by_name[name].plain.p == pytest.approx(min(2 * (1 + extreme) / 720, 1))
     without = [spearmanr(*([x[p] for p in of if k not in p] for x in (alike["a"], gains))).statistic for k in range(6)]
     assert (found.by_name["a"].plain.lowest, found.by_name["a"].plain.highest) == pytest.approx(
         (min(without), max(without))

@@ -763,3 +763,10 @@ def test_few_runs_that_are_nearly_all_yes_or_no_are_counted():
     assert held / 400 > 0.95 and narrow / 400 < 0.5
     assert t_mean(np.array([0.5, 0.52, 0.51]), least=0.0, most=1.0) == t_mean(np.array([0.5, 0.52, 0.51]))
     assert clopper_pearson(2.5, 4)[0] < 2.5 / 4 < clopper_pearson(2.5, 4)[1]
+
+
+def test_a_two_sided_p_is_twice_the_smaller_one():
+    others = np.arange(23.0)  # of 24 exchangeable values the given one is the largest: as far out as 1 of 24, each way
+    assert permutation_p(99.0, others, "two-sided") == pytest.approx(2 / 24)
+    assert permutation_p(-99.0, others, "two-sided") == pytest.approx(2 / 24)
+    assert permutation_p(99.0, others) == pytest.approx(1 / 24) and permutation_p(11.0, others, "two-sided") == 1.0

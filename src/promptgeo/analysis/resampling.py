@@ -340,13 +340,13 @@ def pair_means(weights_BN: np.ndarray, sum_NN: np.ndarray, count_NN: np.ndarray)
 def permutation_p(observed: float, null: np.ndarray, tail: str = "greater") -> float:
     """(1 + null draws at least as extreme) / (1 + draws): never 0 (Phipson and Smyth 2010).
 
-    tail: greater, less or two-sided.
+    tail: greater, less or two-sided: twice the smaller of the two.
     """
     null = np.asarray(null, dtype=np.float64)
     slack = 1e-12 * max(abs(observed), 1.0)  # equal values may differ in their last bits
     greater, less = (null >= observed - slack).sum(), (null <= observed + slack).sum()
-    extreme = {"greater": greater, "less": less, "two-sided": 2 * min(greater, less)}[tail]
-    return float(min((1 + extreme) / (1 + len(null)), 1.0))
+    extreme = {"greater": 1 + greater, "less": 1 + less, "two-sided": 2 * (1 + min(greater, less))}[tail]
+    return float(min(extreme / (1 + len(null)), 1.0))
 
 
 def orders_within(strata_N: np.ndarray, n: int, seed: int) -> np.ndarray:
