@@ -225,6 +225,19 @@ def test_the_answer_names_three_claims_of_a_kind_and_counts_the_rest(tmp_path):
     assert answer(told, []) == ["Holds: “d”; “a”; “b”; and 2 more.", "Does not hold: “f”."]
 
 
+def test_the_answer_says_what_most_of_the_undecided_claims_need(tmp_path):
+    def said(*needs):
+        claims = [Claim(name, Outcome.undecidable, "seen.", needs=n) for name, n in zip("abc", needs, strict=False)]
+        (sentence,) = answer(verdicts(Study("s", "?", "S", {"words": {}}), [stored_claims(tmp_path, claims)]), [])
+        return sentence.removeprefix("Not decidable by these runs: ")
+
+    learned = ("prompts that learned cb, rte, wsc, copa", "prompts that learned their task", "more runs")
+    assert said(*learned) == "“a”; “b”; “c”. 2 of the 3 need prompts that learned their task."
+    assert said(*learned[:2]) == "“a”; “b”. All need prompts that learned their task."
+    assert said("more runs") == "“a”. It needs more runs." and said("") == "“a”."
+    assert said("more runs", "", learned[0]) == "“a”; “b”; “c”."
+
+
 def test_the_lead_figure_is_the_studys_own_or_the_first_one(make):
     first = re.search(r'<figure class="lead">.*?</figure>', make().html, re.S)[0]
     assert "Distances: bars (trained prompts, corrected)" in first

@@ -24,8 +24,8 @@ SENTENCES = {
 def answer(verdicts: Sequence[Verdict], findings: Sequence[dict[str, Any]]) -> list[str]:
     """At most three sentences: which claims hold, which do not, which cannot be decided by these runs.
 
-    Those that the study set out to test are named first. Without claims the first finding of each analysis answers,
-    then others.
+    Those that the study set out to test are named first; of the undecided, what most of them need. Without claims the
+    first finding of each analysis answers, then others.
     """
     tested = [verdict for verdict in verdicts if verdict.outcome != NOT_TESTED]
     if not tested:
@@ -38,8 +38,25 @@ def answer(verdicts: Sequence[Verdict], findings: Sequence[dict[str, Any]]) -> l
         if chosen:
             named = "; ".join(f"“{v.words.rstrip('.')}”{f' ({v.group})' if v.group else ''}" for v in chosen[:NAMED])
             more = f"; and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
-            sentences.append(f"{says}: {named}{more}.")
+            lacking = _lacking(chosen) if outcome == Outcome.undecidable else ""
+            sentences.append(f"{says}: {named}{more}.{lacking}")
     return sentences
+
+
+def _lacking(undecided: Sequence[Verdict]) -> str:
+    """What most of these claims need, by its first words, in the shortest form that one of them says it in."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for verdict in undecided:
+        if verdict.needs:
+            alike.setdefault(tuple(verdict.needs.split()[:3]), []).append(verdict.needs)
+    if not alike:
+        return ""
+    most = max(alike.values(), key=len)
+    needs = min(most, key=len)
+    if len(undecided) == 1:
+        return f" It needs {needs}."
+    of = "All" if len(most) == len(undecided) else f"{len(most)} of the {len(undecided)}"
+    return f" {of} need {needs}." if len(most) > 1 else ""
 
 
 @dataclass(frozen=True)
