@@ -234,8 +234,8 @@ def test_the_answer_says_what_most_of_the_undecided_claims_need(tmp_path):
     learned = ("prompts that learned cb, rte, wsc, copa", "prompts that learned their task", "more runs")
     assert said(*learned) == "“a”; “b”; “c”. 2 of the 3 need prompts that learned their task."
     assert said(*learned[:2]) == "“a”; “b”. All need prompts that learned their task."
-    assert said("more runs") == "“a”. It needs more runs." and said("") == "“a”."
-    assert said("more runs", "", learned[0]) == "“a”; “b”; “c”."
+    assert said("more runs") == "“a”. It needs more runs."
+    assert said("more runs", "more examples of cb", learned[0]) == "“a”; “b”; “c”."
 
 
 def test_the_lead_figure_is_the_studys_own_or_the_first_one(make):
