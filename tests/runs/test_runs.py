@@ -347,6 +347,18 @@ def test_runs_that_differ_in_a_key_alone_are_told_apart(tmp_path):
     assert shown["template.bos"] == ["always", "never"] and shown["seeds"] == ["2", "2"]
 
 
+def test_the_table_of_results_says_where_training_stopped_on_the_test_rows(tmp_path):
+    from promptgeo.cli.summary import table_of_results
+
+    for seed, stop in enumerate((False, True)):
+        other = header(seed=seed)
+        other["config"]["task"]["split"] = {"stop_on_test": stop}
+        write_run(tmp_path / str(seed), other, trained(seed))
+    runs = load_runs(tmp_path).runs
+    assert table_of_results(runs[:1]).caption is None
+    assert "selected on them" in table_of_results(runs).caption
+
+
 def test_the_table_of_results_fits_a_terminal_and_is_whole_in_a_pipe(tmp_path, capsys):
     """Long keys are called by their last part, a length that the init decides is no column, null is none."""
     from promptgeo.cli.summary import table_of_results

@@ -23,7 +23,8 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
     """A rich table, task x init (x whatever else varies): accuracy without a prompt, with P0 and after training.
 
     Means over seeds. Of a task with a label set a second line tells how often the true label is the likeliest of the
-    set, beside what the most frequent label alone would score: what is written may miss every label and choose well.
+    set, beside what the most frequent training label alone would score: what is written may miss every label and
+    choose well.
     """
     from rich.table import Table
 
@@ -37,6 +38,8 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
         keys.append("data")  # one name was given to several files
     splits = " / ".join(sorted(frame["split"].unique()))
     table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
+    if any(run.info["config"]["task"].get("split", {}).get("stop_on_test") for run in runs):
+        table.caption = "task.split.stop_on_test: stopped on these very test rows, so selected on them and too high"
     labelled = bool(frame["label_accuracy"].notna().any())
     last = [key.rpartition(".")[2] for key in keys]
     for key, short in zip(keys, last, strict=True):
