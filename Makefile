@@ -19,10 +19,10 @@ lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# The pages of docs/results, from the CSVs beside them. The CSVs come of training on a real model, which this does not
-# do: each page ends in its commands.
+# The pages of docs/results. MODEL=<folder of the real model> [DATA=<folder of the published data>]: their CSVs too, in
+# hours; the same command goes on where it was stopped.
 results: .venv/installed
-	$(BIN)/python docs/results/pages.py
+	$(if $(MODEL),$(BIN)/python docs/results/make.py --model $(MODEL) $(if $(DATA),--data $(DATA)),$(BIN)/python docs/results/pages.py)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,14 +2,20 @@
 
 import csv
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import pandas as pd
 import pytest
 from jinja2 import UndefinedError, nodes
 
+import make
 import pages
+from conftest import needs_shared
 
 TEMPLATES = sorted(pages.HERE.glob("*/page.md.j2"))
 NAMES = ["Gemma 3 270M", "GPT-2", "Q4_K_M", "bf16", "fp32", "Study 2", "et al. 2022", "P0", "F1", "95 %", "1 less"]
@@ -77,7 +83,8 @@ def test_a_typed_number_would_be_found():
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.parent.name)
 def test_notes_are_used_and_those_of_a_command_stand_in_it(template):
     text = template.read_text(encoding="utf-8")
-    commands = " ".join(re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    page = (template.parent / "README.md").read_text(encoding="utf-8")
+    commands = " ".join(re.findall(r"^```\n(.*?)^```$", page, re.DOTALL | re.MULTILINE))
     with (template.parent / "notes.csv").open(encoding="utf-8") as file:
         for note in csv.DictReader(file):
             assert re.search(rf"""note\(['"]{note["name"]}['"]\)""", text)
@@ -157,3 +164,46 @@ def test_numbers_are_written_as_the_pages_have_them():
         write["share"](float("nan"))
     with pytest.raises(pages.PageError, match="has no word"):
         write["word"](3.5)
+
+
+@pytest.mark.parametrize("page", [template.parent.name for template in TEMPLATES])
+def test_a_pages_grid_names_every_file_beside_it_and_the_page_its_commands(page):
+    grid, beside = make.grid_of(page), {path.name for path in (pages.HERE / page).iterdir()}
+    made = {*grid["files"], *grid.get("runs", {})}
+    assert beside == made | {"README.md", "page.md.j2", "grid.yaml", "notes.csv"}
+    _, fence, _ = (pages.HERE / page / "README.md").read_text(encoding="utf-8").split("\n```\n")
+    shown = [shlex.split(line) for line in fence.replace("\\\n", "").splitlines()][:-1]
+    run = make.commands(page, tiny=False, model="MODEL", data="DATA", outputs="outputs")
+    assert shown == [["python", *(word for word in command[1:] if word != "outputs=outputs")] for command in run]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", [template.parent.name for template in TEMPLATES])
+def test_a_pages_commands_make_all_that_it_reads(page, tmp_path):
+    """Cut down, on the embedded model: files of the same columns, but for a number's values."""
+    arguments = [page, "--tiny", "--into", tmp_path, "--outputs", tmp_path / "outputs"]
+    if any("{data}" in line for line in make.grid_of(page)["commands"]):
+        arguments += ["--data", needs_shared("superglue").parent]
+    script = [sys.executable, pages.HERE / "make.py", *arguments]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / page).iterdir():
+        if path.suffix == ".csv":
+            first, ours = (
+                pd.read_csv(file, nrows=0).columns.tolist() for file in (path, pages.HERE / page / path.name)
+            )
+            assert first == ours, path.name
+    grid = make.grid_of(page)
+    assert {path.name for path in (tmp_path / page).iterdir()} == {*grid["files"], *grid.get("runs", {})}
+
+
+def test_what_cannot_be_made_is_one_line_and_nothing_is_run(tmp_path):
+    for arguments, says in (
+        (["nowhere", "--model", "m"], "nowhere: no page of"),
+        (["wayward"], "--model FOLDER is needed"),
+        (["--tiny"], "--tiny needs --into"),
+    ):
+        script = [sys.executable, pages.HERE / "make.py", *arguments]
+        done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 2 and says in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

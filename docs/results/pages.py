@@ -5,6 +5,8 @@
 Renders every docs/results/<name>/page.md.j2 to the README.md beside it, and index.md.j2 to docs/results/README.md.
 """
 
+import shlex
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
@@ -13,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).resolve().parent
@@ -91,6 +94,18 @@ class Folder:
         if len(found) != 1:
             raise PageError(f"{self.path.name}/notes.csv: {len(found)} rows, not one, of the name {name!r}")
         return str(found.value.iloc[0])
+
+    def commands(self) -> str:
+        """What makes the CSVs, from grid.yaml: a line for each command, MODEL and DATA in place of folders."""
+        grid = yaml.safe_load((self.path / "grid.yaml").read_text(encoding="utf-8"))
+        lines = []
+        for line in grid["commands"]:
+            verb, *words = shlex.split(line.format(model="MODEL", data="DATA", outputs="outputs"))
+            quoted = [f'"{word}"' if "'" in word else shlex.quote(word) for word in words]
+            text = " ".join(["python", "-m", f"promptgeo.{verb}", *quoted])
+            lines.append(" \\\n  ".join(textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)))
+        data = " --data DATA" if any("{data}" in line for line in grid["commands"]) else ""
+        return "\n".join([*lines, f"python docs/results/make.py {self.path.name} --model MODEL{data}  # all of these"])
 
     def _table(self, name: str) -> pd.DataFrame:
         if name not in self._read:
@@ -187,7 +202,7 @@ def environment(folder: Path) -> Environment:
 def page(folder: Path) -> ModuleType:
     """The page of a folder: str() of it is the text; it has what the template sets, such as question and answer."""
     csvs = Folder(folder)
-    given = {"numbers": csvs.numbers, "rows": csvs.rows, "note": csvs.note, "so": so}
+    given = {"numbers": csvs.numbers, "rows": csvs.rows, "note": csvs.note, "so": so, "commands": csvs.commands}
     return environment(folder).get_template("page.md.j2").make_module(given)
 
 

@@ -1,0 +1,93 @@
+"""How do the CSVs of docs/results come about? By the commands of each page's grid.yaml, on a model that lies here.
+
+    python docs/results/make.py --model FOLDER [--data FOLDER] [PAGE ...]    # hours; goes on where it was stopped
+    python docs/results/make.py --tiny --into FOLDER [PAGE ...]              # minutes: cut down, on the embedded model
+
+PAGE: folders of docs/results; all, if none is named. --data: where the published data lie (superglue/,
+rotten_tomatoes/); without it pages that need them are left out. grid.yaml has `commands`, in which {model}, {data} and
+{outputs} stand for folders; `files`, a file of the page by its place in {outputs}; `runs`, tables of finished runs;
+and `tiny`, what cuts its trainings down. Afterwards the pages are made (pages.py), but with --tiny: its files only show
+that all is still made that a page reads.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import pages
+from promptgeo.runs.table import load_runs
+from promptgeo.tiny import PATH as TINY
+
+GRID = "grid.yaml"
+
+
+def grid_of(page: str) -> dict[str, Any]:
+    """What grid.yaml of a page holds."""
+    return yaml.safe_load((pages.HERE / page / GRID).read_text(encoding="utf-8"))
+
+
+def commands(page: str, tiny: bool, **places: Path | str) -> list[list[str]]:
+    """What is run for a page, in this order. places: model, data, outputs."""
+    grid, made = grid_of(page), []
+    for line in grid["commands"]:
+        words = [word.format(**places) for word in shlex.split(line)]
+        if words[0] == "train":
+            words += [f"outputs={places['outputs']}", *(shlex.split(grid["tiny"]) if tiny else ())]
+        made.append([sys.executable, "-m", f"promptgeo.{words[0]}", *words[1:]])
+    return made
+
+
+def keep(page: str, outputs: Path, into: Path) -> None:
+    """Copies the files of a page from the folder of its runs."""
+    grid = grid_of(page)
+    into.mkdir(parents=True, exist_ok=True)
+    for name, place in grid["files"].items():
+        shutil.copyfile(outputs / place, into / name)
+    for name, table in grid.get("runs", {}).items():
+        frame = load_runs(outputs / table["of"]).table[table["columns"]]
+        frame.to_csv(into / name, index=False, float_format="%.9g")
+
+
+def make(page: str, into: Path, tiny: bool, **places: Path | str) -> None:
+    """Runs a page's commands and keeps its files. Raises CalledProcessError where a command fails."""
+    for command in commands(page, tiny, **places):
+        print(f"{page}: {shlex.join(command[2:])}", flush=True)
+        subprocess.run(command, check=True)
+    keep(page, Path(places["outputs"]), into)
+
+
+def main() -> None:
+    known = sorted(path.parent.name for path in pages.HERE.glob(f"*/{GRID}"))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(known)}; default: all")
+    parser.add_argument("--model", help="the folder of the real model")
+    parser.add_argument("--data", type=Path, help="the folder of the published data")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs/results"), help="where runs go")
+    parser.add_argument("--tiny", action="store_true", help="a short form on the embedded model")
+    parser.add_argument("--into", type=Path, help="where the files go; default: beside the pages")
+    given = parser.parse_args()
+    if unknown := set(given.pages) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))}: no page of {', '.join(known)}")
+    if given.tiny and given.into is None:
+        parser.error("--tiny needs --into: its files are not the pages'")
+    if not given.tiny and given.model is None:
+        parser.error("--model FOLDER is needed: the pages are about a real model (--tiny: the embedded one)")
+    model = TINY if given.tiny else Path(given.model).expanduser()
+    for page in given.pages or known:
+        if given.data is None and any("{data}" in line for line in grid_of(page)["commands"]):
+            print(f"{page}: left out, for it needs --data FOLDER", file=sys.stderr)
+            continue
+        into = (given.into or pages.HERE) / page
+        make(page, into, given.tiny, model=model, data=given.data or "", outputs=given.outputs)
+    if not given.tiny and given.into is None:
+        pages.main()
+
+
+if __name__ == "__main__":
+    main()
