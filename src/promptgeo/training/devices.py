@@ -100,6 +100,9 @@ def _follow(
             event, *rest = events.get(timeout=1.0)
         except Empty:
             for k in [k for k in running if not workers[k].is_alive() and events.empty()]:
+                if stopped is not None:  # the signal ended it before it could say so, as while it was starting
+                    running.discard(k)
+                    continue
                 _terminate(workers)
                 raise RuntimeError(f"the process of device {k} ended with status {workers[k].exitcode}") from None
             continue
