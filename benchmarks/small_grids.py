@@ -143,6 +143,7 @@ OPTIONS = {
     "dimension": "radii_of=2 directions=2 dimensions=[1,16] subspaces=2 steps=6 batch_size=4 max_examples=6 nulls=50 "
     "draws=50",
     "explanation": "random=3 others=4 words=2 permutations=50 draws=50",
+    "in_context": "shots=2 sets=2 max_examples=4",
     "init_vs_task": "permutations=200 redraws=50",
     "mean_distances": "sample=50 draws=100",
     "mean_prompts": "",
@@ -168,7 +169,7 @@ QUESTIONS = {
     ),
     "scored": (
         ("runs=outputs/study", "where=task in ['plus_one', 'country_capital']"),
-        "transplant convexity bezier token_operations speaking_probes dimension",
+        "transplant convexity bezier token_operations speaking_probes dimension in_context",
     ),
     "composed": (("runs=outputs/study", "where=seed == 0"), "composition"),
     "coupled": (("runs=outputs/coupled",), "orthogonal dimension similarity convexity bezier"),

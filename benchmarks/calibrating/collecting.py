@@ -30,6 +30,7 @@ FEW = {
     "orthogonal": ("all alike", "floor", "failed trainings", "planted", "wells"),
     "classes": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
     "inits": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
+    "in_context": ("all alike", "ceiling", "failed trainings", "planted"),
     "curves": ("all alike", "ceiling", "floor", "failed trainings", "planted"),
     "mean_prompts": ("untrained", "all alike", "ceiling", "floor", "failed trainings", "planted"),
     "speaking_probes": ("untrained", "all alike", "ceiling", "failed trainings", "planted"),

@@ -1,0 +1,266 @@
+"""How far does prompt tuning get? Trained prompts beside demonstrations in the context, and beside nothing at all.
+
+Demonstrations are training examples, written as the task's template writes them, label and all, where the prompt would
+stand. A prompt has seen its whole training split, they are a few examples of it: the comparison is of what is to be had
+from a task's data, not of two ways to use the same examples.
+
+Shapes: N runs, L tokens of demonstrations, d width.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg, with_bars
+from promptgeo.analysis.question import question
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.analysis.scoring import (
+    Bootstrap,
+    Candidate,
+    EvaluationSet,
+    Scored,
+    add_difference,
+    add_mean,
+    evaluation_sets,
+    in_percent,
+    in_points,
+    sampled_examples,
+    score_kinds,
+)
+from promptgeo.data.bos import bos_of
+from promptgeo.data.tasks import Task
+from promptgeo.errors import UserError
+from promptgeo.model.interface import LM
+from promptgeo.runs.table import RunTable
+
+LABELS = {"trained": "trained prompts", "in_context": "demonstrations", "none": "no prompt"}
+"""Kinds of scored prompts, in words."""
+COMPARED = (("trained", "in_context"), ("trained", "none"), ("in_context", "none"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Demonstrations:
+    """A draw of training examples, as the prompt that they are."""
+
+    task: EvaluationSet
+    ids: list[int]
+    """Of the examples, in the order in which they stand."""
+    tokens: np.ndarray
+    """[L] int64."""
+
+
+@question(lm=True)
+def in_context(
+    runs: RunTable,
+    *,
+    lm: LM,
+    shots: int = 5,
+    sets: int = 6,
+    max_examples: int | None = None,
+    seed: int = 0,
+) -> Result:
+    """Scores a task's trained prompts, `sets` draws of `shots` demonstrations of it, and the model alone.
+
+    Numbers `<kind>.<task>`: accuracies. Kinds: `trained`, `in_context` (both a mean over runs, or draws) and `none`.
+    `<kind>.all`: each task weighs the same; `difference.<kind>.<other>`: of these means. Tables: `accuracies`, a row
+    per kind and task; `scored`, a row per run and draw, with the demonstrations' examples.
+
+    Intervals are over runs (draws of demonstrations are theirs) and over test examples, half-widths added in squares.
+    Demonstrations that the model has no positions for are left out, the last ones first, and counted.
+
+    Args:
+        shots: demonstrations of one draw.
+        sets: draws of demonstrations of each task, by seed.
+        max_examples: test examples of a task, drawn by seed; None: all.
+        seed: of these, of the draws, and of the bootstrap of test examples.
+
+    Raises UserError for prompts that were trained elsewhere, for a task with fewer training examples than shots, where
+    a template has text before the prompt, and where not one demonstration fits.
+    """
+    if shots < 1 or sets < 2:
+        raise UserError(f"in_context: shots={shots}, sets={sets}: at least 1 and 2 are needed")
+    sets_N = evaluation_sets(runs, "in_context", max_examples, seed)
+    result, bootstrap = Result(), Bootstrap(seed=seed)
+    result.omissions += sampled_examples("in_context", sets_N, max_examples, seed)
+    drawn = [each for evaluation_set in dict.fromkeys(sets_N) for each in _drawn(lm, evaluation_set, shots, sets, seed)]
+    result.omissions += _not_fitting(drawn, shots)
+    scored = score_kinds(lm, _candidates(runs, lm, sets_N, drawn), tasks_equal=True)
+    on_task = {
+        kind: {each: add_mean(result, f"{kind}.{each.task.name}", prompts.on(each), bootstrap) for each in prompts.sets}
+        for kind, prompts in scored.items()
+    }
+    overall = {kind: add_mean(result, f"{kind}.all", prompts, bootstrap) for kind, prompts in scored.items()}
+    for kind, other in COMPARED:
+        result.findings.append(_compared(result, kind, other, scored, overall, shots, bootstrap))
+    result.tables["accuracies"] = _accuracies(scored, on_task)
+    result.tables["scored"] = _table(runs, scored, drawn)
+    result.figures["accuracies"] = _figure(scored, on_task)
+    return result
+
+
+# Demonstrations.
+
+
+def _drawn(lm: LM, evaluation_set: EvaluationSet, shots: int, sets: int, seed: int) -> Iterator[_Demonstrations]:
+    """The draws of one task."""
+    task = evaluation_set.task
+    if len(task.train) < shots:
+        raise UserError(
+            f"in_context: task {task.name} has {len(task.train)} training examples, shots={shots} are asked for; "
+            f"set analysis.in_context.shots={max(len(task.train), 1)}"
+        )
+    if "{prompt}" in task.template.text and not task.template.text.startswith("{prompt}"):
+        raise UserError(
+            f"in_context: template {task.template.name} has text before the prompt, so demonstrations would stand amid "
+            'one example; choose runs of another one (where="template == ...")'
+        )
+    room = _room(lm, evaluation_set)
+    for s in range(sets):
+        order = np.random.default_rng([seed, s]).permutation(len(task.train))[:shots]
+        ids: list[int] = []
+        tokens: list[int] = []
+        for i in order:
+            more = _written(lm, task, int(i))
+            if room is not None and len(tokens) + len(more) > room:
+                break
+            ids, tokens = [*ids, task.train[i].id], tokens + more
+        if not ids:
+            raise UserError(
+                f"in_context: the model has no positions for a demonstration of task {task.name} beside its longest "
+                "test example; choose other runs (where=...)"
+            )
+        yield _Demonstrations(evaluation_set, ids, np.array(tokens, dtype=np.int64))
+
+
+def _written(lm: LM, task: Task, i: int) -> list[int]:
+    """The tokens of a training example and its label as the template writes them, without BOS."""
+    (row,) = task.rows(lm, [task.train[i]], 0)
+    bos = bos_of(task.template, lm)
+    ids = row.ids.tolist()
+    if bos and ids[: len(bos)] == bos:
+        ids = ids[len(bos) :]
+    return [*ids, *row.label.tolist(), *([] if task.template.end else lm.encode("\n"))]
+
+
+def _room(lm: LM, evaluation_set: EvaluationSet) -> int | None:
+    """How many tokens fit before the longest test example and what may be written after it; None: any number."""
+    if lm.max_positions is None:
+        return None
+    task = evaluation_set.task
+    rows = task.rows(lm, task.test, 0)
+    if task.labels:
+        rows += [row for example in task.test for row in task.label_rows(lm, example, 0)]
+    longest = max(max(row.length, len(row.ids) + evaluation_set.max_new_tokens) for row in rows)
+    return max(lm.max_positions - longest, 0)
+
+
+def _not_fitting(drawn: Sequence[_Demonstrations], shots: int) -> list[str]:
+    """What is said of tasks some of whose draws are shorter than was asked for."""
+    fewest: dict[str, int] = {}
+    for each in drawn:
+        name = each.task.task.name
+        fewest[name] = min(fewest.get(name, shots), len(each.ids))
+    short = [f"{name} (as few as {count})" for name, count in fewest.items() if count < shots]
+    if not short:
+        return []
+    return [f"in_context: the model has no positions for {shots} demonstrations of {', '.join(short)}."]
+
+
+def _candidates(
+    runs: RunTable, lm: LM, sets_N: Sequence[EvaluationSet], drawn: Sequence[_Demonstrations]
+) -> list[Candidate[str]]:
+    """A draw counts as a run of its own."""
+    trained = [Candidate("trained", run.prompt(), sets_N[n], (n,)) for n, run in enumerate(runs.runs or [])]
+    shown = [
+        Candidate("in_context", _embedded(lm, each.tokens), each.task, (len(runs) + k,)) for k, each in enumerate(drawn)
+    ]
+    alone = [Candidate("none", np.zeros((0, lm.width), np.float32), each, ()) for each in dict.fromkeys(sets_N)]
+    return trained + shown + alone
+
+
+def _embedded(lm: LM, tokens_L: np.ndarray) -> np.ndarray:
+    """[L, d] float32: as the model reads these tokens."""
+    embeddings_Ld: np.ndarray = lm.embed(torch.tensor(tokens_L, device=lm.device)).float().cpu().numpy()
+    return embeddings_Ld
+
+
+# What is said, and kept.
+
+
+def _compared(
+    result: Result,
+    kind: str,
+    other: str,
+    scored: dict[str, Scored],
+    overall: dict[str, Number],
+    shots: int,
+    bootstrap: Bootstrap,
+) -> Finding:
+    """Adds the difference of two kinds; returns what it says."""
+    difference = add_difference(result, f"difference.{kind}.{other}", scored[kind], scored[other], bootstrap)
+    verdict = difference.verdict("more than", "not detectably more or less than", "less than")
+    words = LABELS | {"in_context": f"{shots} {LABELS['in_context']}"}
+    counts = {"trained": f"{len(scored['trained'])} runs", "in_context": f"{len(scored['in_context'])} draws"}
+    of = ", ".join([f"{len(scored[kind].sets)} tasks", *(counts[each] for each in (kind, other) if each in counts)])
+    first = words[kind][0].upper() + words[kind][1:]
+    sentence = (
+        f"{first} solve {in_percent(overall[kind])} of the test examples, {verdict} {words[other]}, "
+        f"{in_percent(overall[other])}: {in_points(difference)}{difference.alike} (n = {difference.number.n} test "
+        f"examples, {of}{difference.reach})."
+    )
+    return Finding.of(difference.number, sentence)
+
+
+def _accuracies(scored: dict[str, Scored], on_task: dict[str, dict[EvaluationSet, Number]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "kind": kind,
+                "task": each.task.name,
+                "accuracy": number.value,
+                "low": number.low,
+                "high": number.high,
+                "prompts": len(scored[kind].on(each)),
+                "n": number.n,
+            }
+            for kind, numbers in on_task.items()
+            for each, number in numbers.items()
+        ]
+    )
+
+
+def _table(runs: RunTable, scored: dict[str, Scored], drawn: Sequence[_Demonstrations]) -> pd.DataFrame:
+    """A row per run and draw. number: of the run, or of the draw among those of its task."""
+    rows = [
+        {"kind": "trained", "task": runs.table["task"].iloc[n], "number": n, "accuracy": accuracy}
+        for n, accuracy in enumerate(scored["trained"].accuracy_S)
+    ]
+    for k, (each, accuracy) in enumerate(zip(drawn, scored["in_context"].accuracy_S, strict=True)):
+        number = sum(earlier.task is each.task for earlier in drawn[:k])
+        row = {"kind": "in_context", "task": each.task.task.name, "number": number, "accuracy": accuracy}
+        rows.append(row | {"tokens": len(each.tokens), "examples": "|".join(map(str, each.ids))})
+    return pd.DataFrame(rows).astype({"tokens": "Int64"})
+
+
+def _figure(scored: dict[str, Scored], on_task: dict[str, dict[EvaluationSet, Number]]) -> str:
+    """A row per task: each run and draw as a point, their means with 95 % intervals."""
+    tasks = list(on_task["none"])
+    colours = {"trained": COLOURS[0], "in_context": COLOURS[1], "none": NEUTRAL}
+    with panels(height=0.9 + 0.42 * len(tasks), width=6.0) as (figure, axes):
+        axis = axes[0, 0]
+        for k, (kind, numbers) in enumerate(on_task.items()):
+            values, bars = with_bars([numbers[each] for each in tasks])
+            places = np.arange(len(tasks)) + 0.24 * (k - 1)
+            for place, each in zip(places, tasks, strict=True):
+                points = scored[kind].on(each).accuracy_S
+                axis.scatter(points, np.full(len(points), place), s=10, alpha=0.35, color=colours[kind], linewidths=0)
+            style = {"fmt": "o", "markersize": 4, "capsize": 0, "elinewidth": 1.2}
+            axis.errorbar(values, places, xerr=bars, color=colours[kind], label=LABELS[kind], **style)
+        axis.set(yticks=np.arange(len(tasks)), xlabel="test accuracy, share of examples", xlim=(-0.02, 1.02))
+        axis.set_yticklabels([each.task.name for each in tasks])
+        axis.invert_yaxis()
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        return svg(figure)
