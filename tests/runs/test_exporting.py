@@ -113,7 +113,9 @@ class Peft:
 
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.special = special
-        self.model = PeftModel.from_pretrained(reference.original(base), adapter).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what PEFT uses of transformers
+            self.model = PeftModel.from_pretrained(reference.original(base), adapter).eval()
 
     def text(self, task, example) -> list[int]:
         text = task.template.text.replace("{input}", example.input)
@@ -252,7 +254,9 @@ def theirs(speaking, tmp_path):
     base = speaking("llama")
     torch.manual_seed(1)
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    model = peft.get_peft_model(reference.original(base), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(reference.original(base), config)
     tokenizer, optimizer = AutoTokenizer.from_pretrained(base), torch.optim.SGD(model.parameters(), lr=1.0)
     for text, label in (("Input: 1\nLabel:", " 3\n"), ("Input: 5\nLabel:", " 7\n")):
         ids, wanted = tokenizer(text)["input_ids"], tokenizer(label, add_special_tokens=False)["input_ids"]

@@ -25,8 +25,8 @@ class Mark:
 
 
 def header_of(mark: Mark) -> dict[str, str]:
-    """The header of a safetensors file."""
-    return {"format": "pt", _KEY: json.dumps(asdict(mark), sort_keys=True)}
+    """The header of a safetensors file. One field alone: several would be written in another order each time."""
+    return {_KEY: json.dumps(asdict(mark), sort_keys=True)}
 
 
 def mark_of(path: Path) -> Mark | None:
