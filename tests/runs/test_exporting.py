@@ -21,6 +21,7 @@ import torch
 import promptgeo as pg
 import reference
 from conftest import make_config, sharpen, tokenizer_that_writes
+from peft_side import Peft
 from promptgeo.cli import runs as runs_cli
 from promptgeo.config.schema import Bos
 from promptgeo.evaluation.evaluate import evaluate
@@ -102,49 +103,6 @@ def back(cli, *files, table="out/table.csv", out="back") -> list[Run]:
     status, _, error = cli("import", *files, "--table", table, "--out", out)
     assert status == 0, error
     return sorted(find_runs(out)[0], key=lambda run: run.info["imported"]["line"])
-
-
-class Peft:
-    """A base model with an adapter, as PEFT loads and runs them."""
-
-    def __init__(self, base: Path, adapter: Path, special: bool):
-        from peft import PeftModel
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(base)
-        self.special = special
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what PEFT uses of transformers
-            self.model = PeftModel.from_pretrained(reference.original(base), adapter).eval()
-
-    def text(self, task, example) -> list[int]:
-        text = task.template.text.replace("{input}", example.input)
-        return self.tokenizer(text, add_special_tokens=self.special)["input_ids"]
-
-    def label(self, task, example) -> list[int]:
-        label = task.template.label.replace("{label}", example.label) + task.template.end
-        return self.tokenizer(label, add_special_tokens=False)["input_ids"]
-
-    def loss(self, text: list[int], label: list[int], left: int = 0, right: int = 0) -> float:
-        """Mean over the label's tokens, in nats; with so many padding tokens."""
-        ids = [0] * left + text + label + [0] * right
-        mask = [0] * left + [1] * len(text + label) + [0] * right
-        wanted = [-100] * (left + len(text)) + label + [-100] * right
-        with torch.no_grad():
-            return float(
-                self.model(
-                    input_ids=torch.tensor([ids]), attention_mask=torch.tensor([mask]), labels=torch.tensor([wanted])
-                ).loss
-            )
-
-    def written(self, text: list[int], new: int) -> list[int]:
-        ids = torch.tensor([text])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that position ids are ignored
-            tokens = self.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, pad_token_id=0
-            )
-        return tokens[0, len(text) :].tolist()
 
 
 @pytest.mark.parametrize("order", ["always", "after_prompt", "never"])
@@ -463,20 +421,22 @@ def test_what_cannot_be_exported_is_one_line_and_nothing_is_written(cli, trained
     assert status == 2 and "bos.csv, line 2: bos=front: one of always, never, after_prompt is needed" in error
 
 
-def test_a_dry_run_shows_what_would_be_sent_and_writes_nothing(cli, trained):
-    said = exported(
-        cli, trained("llama").folder, "--to", "peft", "--out", "out", "--push-to-hub", "me/mine", "--dry-run"
-    )
-    assert said.startswith("me/mine would get:\n") and "library_name: peft" in said
+def test_a_dry_run_shows_what_would_be_sent_and_writes_nothing(cli, trained, speaking):
+    push = ("--push-to-hub", "me/mine", "--dry-run")
+    said = exported(cli, trained("llama").folder, "--to", "peft", "--out", "out", "--base-model", "some/base", *push)
+    assert said.startswith("me/mine would get:\n") and 'base_model: "some/base"\nlibrary_name: peft' in said
     files = re.findall(r"^  (\S+)  [\d,]+ bytes$", said, re.MULTILINE)
     assert files == ["README.md", "adapter_config.json", "adapter_model.safetensors", "table.csv"]
-    assert not Path("out").exists()
+    assert not Path("out").exists() and str(speaking("llama")) not in said
 
 
 def test_without_a_token_or_a_network_the_hub_is_one_line(cli, trained, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
     push = ("export", trained("llama").folder, "--to", "peft", "--out", "out", "--push-to-hub", "me/mine")
+    status, _, error = cli(*push)
+    assert (status, error.count("\n")) == (2, 1) and "is not on the hub; say its name: --base-model ID" in error
+    push += ("--base-model", "some/base")
     status, _, error = cli(*push)
     assert (status, error.count("\n")) == (2, 1) and "there is no token of the hub here" in error
     assert not Path("out").exists()

@@ -2,10 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import say, warn
 from promptgeo.errors import UserError
+
+if TYPE_CHECKING:
+    from promptgeo.runs.exporting import Export
 
 HELP = """\
 Share trained prompts: PEFT adapters with a model card, or files of arrays. promptgeo-runs import reads them back.
@@ -30,9 +34,9 @@ def export(arguments: Sequence[str]) -> None:
     given = _parsed(arguments)
     from promptgeo.runs.exporting import plan_export, write_export
 
-    planned, left_out = plan_export(given.runs, given.to, given.which, given.checkpoints)
+    planned, left_out = plan_export(given.runs, given.to, given.which, given.checkpoints, given.base_model)
     if given.push_to_hub is not None:
-        _require_one_adapter(given.push_to_hub, planned.alone)
+        _require_shareable(given.push_to_hub, planned)
     for line in left_out:
         warn(line)
     if given.dry_run:
@@ -60,15 +64,23 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     which = "the prompt: after the last step, of the lowest validation loss, or P0; default: final"
     parser.add_argument("--which", choices=("final", "best", "initial"), default="final", help=which)
     parser.add_argument("--checkpoints", action="store_true", help="also every checkpoint that the run kept")
+    base = "what adapters call their base model, such as a hub id where the run had a folder; default: as the run does"
+    parser.add_argument("--base-model", metavar="NAME", help=base)
     push = "also send the one adapter there, as a private repository: needs a token (hf auth login)"
     parser.add_argument("--push-to-hub", metavar="NAME", help=push)
     parser.add_argument("--dry-run", action="store_true", help="say what would be written and sent, and stop")
     return parser.parse_intermixed_args(arguments)
 
 
-def _require_one_adapter(name: str, alone: bool) -> None:
-    if not alone:
+def _require_shareable(name: str, planned: "Export") -> None:
+    """Raises UserError where a repository would hold several prompts, or a prompt of a model that nobody else has."""
+    from promptgeo.runs.model_card import on_hub
+
+    if not planned.alone:
         raise UserError(f"--push-to-hub {name}: a repository holds one adapter: give one run and --to peft")
+    base = planned.base_model or planned.runs[0].info["config"]["model"].get("name_or_path")
+    if base is not None and not on_hub(base):
+        raise UserError(f"--push-to-hub {name}: its base model {base} is not on the hub; say its name: --base-model ID")
 
 
 def _say_what_would_be(place: str, files: dict[str, bytes]) -> None:

@@ -42,6 +42,8 @@ class Export:
     to: str
     which: str
     checkpoints: bool
+    base_model: str | None = None
+    """What an adapter calls its base model, instead of what the run calls it."""
 
     @property
     def alone(self) -> bool:
@@ -72,7 +74,7 @@ class Export:
         if self.checkpoints:
             wanted |= {f"step-{step}": step for step in run.tensors["steps"].tolist()}
         for below, which in wanted.items():
-            for name, content in _adapter(run, which).items():
+            for name, content in _adapter(run, which, self.base_model).items():
                 yield "/".join(part for part in (self.place(run), below, name) if part), content
 
     def _arrays(self, run: Run) -> dict[str, np.ndarray]:
@@ -86,7 +88,11 @@ class Export:
 
 
 def plan_export(
-    places: Sequence[str | Path], to: str, which: str = "final", checkpoints: bool = False
+    places: Sequence[str | Path],
+    to: str,
+    which: str = "final",
+    checkpoints: bool = False,
+    base_model: str | None = None,
 ) -> tuple[Export, list[str]]:
     """What would be exported, and what is left out, as lines.
 
@@ -95,6 +101,7 @@ def plan_export(
         to: one of FORMATS.
         which: one of WHICH: the prompt that is exported.
         checkpoints: also every checkpoint that the run kept.
+        base_model: what an adapter calls its base model; None: as the run does.
 
     Raises UserError where a run is damaged, or none has a prompt to share.
     """
@@ -116,7 +123,7 @@ def plan_export(
     for run in runs:
         if (other := names.setdefault(run.folder.name, run)) is not run:
             raise UserError(f"{run.folder}, {other.folder}: have one name; export them into two folders")
-    return Export(runs, to, which, checkpoints), left_out
+    return Export(runs, to, which, checkpoints, base_model), left_out
 
 
 def write_export(export: Export, out: str | Path) -> None:
@@ -215,9 +222,10 @@ def _encoded(arrays: dict[str, np.ndarray], to: str, header: dict[str, str] | No
     return stream.getvalue()
 
 
-def _adapter(run: Run, which: str | int) -> dict[str, bytes]:
+def _adapter(run: Run, which: str | int, base_model: str | None) -> dict[str, bytes]:
     """The files of a PEFT adapter, with its model card."""
     model = run.info["config"]["model"]
+    base, revision = (base_model, None) if base_model else (model.get("name_or_path"), model.get("revision"))
     if model.get("name_or_path") is None:
         raise UserError(f"{run.folder}: its model is not known, which an adapter names; import it with a column model")
     if reads_ids(run.info["fingerprints"]["model"] or ""):
@@ -228,18 +236,18 @@ def _adapter(run: Run, which: str | int) -> dict[str, bytes]:
     before_Rd = _embeddings(run, order.before)
     rows = np.concatenate([before_Rd, run.prompt(which)])
     config = {
-        "base_model_name_or_path": model["name_or_path"],
+        "base_model_name_or_path": base,
         "inference_mode": True,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": len(rows),
         "peft_type": "PROMPT_TUNING",
         "prompt_tuning_init": "RANDOM",
-        "revision": model["revision"],
+        "revision": revision,
         "task_type": "CAUSAL_LM",
         "token_dim": rows.shape[1],
     }
     mark = header_of(Mark(order.bos, len(before_Rd)))
-    card = Card(run, which, order.text, len(before_Rd), order.bos == Bos.after_prompt.name)
+    card = Card(run, which, base, revision, order.text, len(before_Rd), order.bos == Bos.after_prompt.name)
     return {
         "adapter_config.json": (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
         "adapter_model.safetensors": _encoded({"prompt_embeddings": rows}, "safetensors", mark),

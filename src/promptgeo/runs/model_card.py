@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from promptgeo.runs.folder import Run
 
@@ -14,6 +13,9 @@ class Card:
     run: Run
     which: str | int
     """The prompt: final, best, initial, or a checkpoint's step."""
+    base: str
+    """The base model: a hub id, a folder, or tiny."""
+    revision: str | None
     text: str | None
     """What follows the prompt, with {input}; None where that is not known."""
     rows_before: int
@@ -34,17 +36,17 @@ outputs. Padding on the right changes nothing in a forward pass, but no model ca
 def card_text(card: Card) -> str:
     """The card, as the README.md of a repository on the hub."""
     run = card.run
-    config, results = run.info["config"], run.info["results"]
+    length = run.info["results"]["prompt_length"]
     which = f"the checkpoint of step {card.which}" if isinstance(card.which, int) else f"the {card.which} prompt"
     return "\n".join(
         [
-            *_front(config["model"]),
+            *_front(card.base),
             f"# {run.folder.name}",
             "",
-            f"A soft prompt of {results['prompt_length']} tokens for a frozen language model, trained with promptgeo: "
+            f"A soft prompt of {length} tokens for a frozen language model, trained with promptgeo: "
             f"{which} of run {run.id[:8]}.",
             "",
-            *_facts(config, results),
+            *_facts(card),
             "",
             "## Numbers",
             "",
@@ -64,21 +66,24 @@ def card_text(card: Card) -> str:
     )
 
 
-def _front(model: dict[str, Any]) -> list[str]:
+def on_hub(model: str) -> bool:
+    """Whether a model's name is a hub id, by its form."""
+    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
+
+
+def _front(model: str) -> list[str]:
     """What the hub reads: a folder of one's own is no model there."""
-    name = model["name_or_path"]
-    on_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    base = [f"base_model: {json.dumps(name)}"] if on_hub else []
+    base = [f"base_model: {json.dumps(model)}"] if on_hub(model) else []
     return ["---", *base, "library_name: peft", "tags:", "- prompt-tuning", "- promptgeo", "---", ""]
 
 
-def _facts(config: dict[str, Any], results: dict[str, Any]) -> list[str]:
-    model, template = config["model"], config["template"]
+def _facts(card: Card) -> list[str]:
+    config, results = card.run.info["config"], card.run.info["results"]
     facts = {
-        "base model": model["name_or_path"],
-        "revision": model["revision"],
+        "base model": card.base,
+        "revision": card.revision,
         "task": config["task"]["name"],
-        "template": template["name"],
+        "template": config["template"]["name"],
         "init": config["init"]["name"],
         "seed": config["seed"],
         "prompt tokens": results["prompt_length"],
@@ -143,14 +148,13 @@ def _order(card: Card) -> list[str]:
 
 
 def _code(card: Card) -> list[str]:
-    config = card.run.info["config"]
-    model, template = config["model"], config["template"]
-    revision = f", revision={json.dumps(model['revision'])}" if model["revision"] else ""
+    template = card.run.info["config"]["template"]
+    revision = f", revision={json.dumps(card.revision)}" if card.revision else ""
     dtype = {"bf16": "bfloat16"}.get(card.run.info.get("precision") or "", "float32")
-    if model["name_or_path"] == "tiny":
+    if card.base == "tiny":
         base = ["from promptgeo.config.paths import EMBEDDED_MODEL", "", "base = str(EMBEDDED_MODEL)"]
     else:
-        base = ["", f"base = {json.dumps(model['name_or_path'], ensure_ascii=False)}"]
+        base = ["", f"base = {json.dumps(card.base, ensure_ascii=False)}"]
     text = json.dumps(card.text if card.text is not None else "{input}", ensure_ascii=False)
     special = "" if card.bos_in_text else ", add_special_tokens=False"
     return [
