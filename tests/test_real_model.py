@@ -13,11 +13,14 @@ import pytest
 import torch
 
 import reference
+from peft_side import Peft
 from promptgeo.config.compose import compose
 from promptgeo.data.tasks import load_task
 from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.model.frozen_lm import FrozenLM
+from promptgeo.runs.exporting import plan_export, write_export
 from promptgeo.runs.folder import Run
+from promptgeo.runs.task import task_of
 from promptgeo.training.callbacks import Checkpointer
 from promptgeo.training.engine import train_pack
 from promptgeo.training.interruption import Interrupted
@@ -120,3 +123,17 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(three_tasks, tmp_path, monkey
     assert train_pack([plan]) == {}
     assert Run.load(plan.folder).info["files"] == three_tasks[1][0]
     assert np.isfinite(Run.load(plan.folder).prompt("final")).all()
+
+
+def test_peft_says_with_an_exported_prompt_what_promptgeo_says(lm, three_tasks, tmp_path):
+    for k, plan in enumerate(three_tasks[0]):
+        run, out = Run.load(plan.folder), tmp_path / str(k)
+        write_export(plan_export([plan.folder], "peft")[0], out)
+        peft, task = Peft(FOLDER, out, special=False), task_of(run)
+        rows = task.rows(lm, task.test, len(plan.p0_Pd))
+        greedy = lm.greedy(torch.from_numpy(run.prompt()[None]), rows, [0] * len(rows), 4)
+        losses = {row["id"]: row["loss"] for row in run.predictions if row["prompt"] == "final"}
+        for example, written in zip(task.test, greedy, strict=True):
+            text = peft.text(task, example)
+            assert peft.loss(text, peft.label(task, example)) == pytest.approx(losses[example.id], abs=1e-4)
+            assert peft.written(text, 4) == written

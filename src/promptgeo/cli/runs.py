@@ -1,6 +1,7 @@
 """The command promptgeo-runs.
 
 promptgeo-runs PATH: what runs lie at or below a folder? promptgeo-runs import: prompts trained elsewhere become runs.
+promptgeo-runs export: runs become files that others load (export.py).
 Exit status 1 if a run is damaged, 2 if the user must mend something.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgeo.cli.export import export
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import console, say, visible, warn
 from promptgeo.evaluation.metrics import HEADLINE
@@ -51,7 +53,8 @@ Nothing in a file is run: of what torch.save wrote, tensors in dictionaries and 
 N: rows of the table. P: prompt tokens. d: width of the model's input embeddings.
 
 TABLE.csv has one row per prompt. Its columns task and init are needed. It may have seed, model, template,
-accuracy (0 to 1), n (test examples), file and steps.
+accuracy (0 to 1), n (test examples), file, steps and bos (where BOS stood: always, before the prompt; after_prompt;
+never).
 """
 
 
@@ -60,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_statuses("give the command again"):
         if arguments[:1] == ["import"]:
             _import(arguments[1:])
+        elif arguments[:1] == ["export"]:
+            export(arguments[1:])
         else:
             _list(arguments)
 
@@ -67,11 +72,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _list(arguments: list[str]) -> None:
     parser = OneLineParser(
         prog="promptgeo-runs",
-        usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
+        usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER"
+        "\n       promptgeo-runs export RUN... --to peft|npy|safetensors|pt --out FOLDER",
         description="List the runs at or below a folder: accuracy without a prompt, of P0, trained, and at the "
         "best step; label: how often the true label is the likeliest of its set. Each run's checksums are checked.",
         epilog="Prompts that were trained elsewhere become runs by promptgeo-runs import; see promptgeo-runs import "
-        "--help. (A folder that is called import: ./import.)",
+        "--help. They are shared by promptgeo-runs export; see promptgeo-runs export --help. (A folder that is called "
+        "import: ./import.)",
     )
     parser.add_argument("path", metavar="PATH", nargs="?", default="outputs", help="a folder; default: outputs")
     path = parser.parse_args(arguments).path

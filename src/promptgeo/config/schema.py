@@ -134,7 +134,8 @@ class Template:
     scoring: Scoring = Scoring.line
     max_new_tokens: int = 16  # default of evaluation.max_new_tokens
     # What the tokenizer puts before a text: auto, always: at index 0, before the prompt (always: an error where it puts
-    # nothing); never; after_prompt: prompt, then BOS, as PEFT trains. run.json holds what auto came to.
+    # nothing); never; after_prompt: prompt, then BOS, as PEFT trains. run.json holds what auto came to: after_prompt
+    # where init=run starts from a prompt that was trained so.
     bos: Bos = Bos.auto
     # text and label are turns of the tokenizer's chat template; a run's own config has them written out, and false
     chat: bool = False

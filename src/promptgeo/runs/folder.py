@@ -16,7 +16,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +144,25 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(out: Path, key: str) -> Iterator[Path]:
+    """Within, a new folder beside `out`; then it takes that name, which must be free or an empty folder's.
+
+    So `out` appears whole or not at all. Raises UserError, which names `key`, where it cannot be written.
+    """
+    place = Path(os.path.realpath(out))  # of a link, the folder that it names
+    new = place.with_name(f".{place.name}.new")
+    try:
+        discard(new)  # of a process that was killed
+        yield new
+        new.replace(place)
+    except OSError as error:
+        raise UserError(f"{key}: cannot be written ({error.strerror or error}); choose another folder") from error
+    finally:
+        with suppress(OSError):
+            discard(new)
 
 
 def read_bounded(path: Path) -> bytes:

@@ -8,9 +8,7 @@ Shapes: N prompts (table rows), C checkpoints, P prompt tokens, d width.
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +19,8 @@ import numpy as np
 from promptgeo.config.paths import as_text, conf_dir, require_short, slug, user_path
 from promptgeo.config.yaml_file import read_yaml
 from promptgeo.errors import UserError
-from promptgeo.runs.folder import FORMAT, Run, Trained, discard, write_run
+from promptgeo.runs.adapter_mark import known_orders
+from promptgeo.runs.folder import FORMAT, Run, Trained, whole_folder, write_run
 from promptgeo.runs.prompt_files import Prompt, PromptFile, read
 from promptgeo.runs.prompt_table import TableRow, read_table, unused_columns
 
@@ -106,23 +105,17 @@ def _read(folder: Path) -> Run | None:
 
 
 def _write(out: Path, ready: Sequence[_Ready]) -> None:
-    place = Path(os.path.realpath(out))  # of a link, the folder that it names
-    new = place.with_name(f".{place.name}.new")
-    for run in ready:
-        require_short(new / run.folder / ".prompts.safetensors.tmp", f"--out {out}"[:80])
-    try:
-        discard(new)  # of a process that was killed
+    with whole_folder(out, f"--out {out}") as new:
         for run in ready:
-            write_run(new / run.folder, run.header, run.trained)
-        new.replace(place)
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])[1:-1]
-        raise UserError(f"{run.row.where}: what is known of it holds half a character ({half}); take it out") from error
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from error
-    finally:
-        with suppress(OSError):
-            discard(new)
+            require_short(new / run.folder / ".prompts.safetensors.tmp", f"--out {out}"[:80])
+        for run in ready:
+            try:
+                write_run(new / run.folder, run.header, run.trained)
+            except UnicodeEncodeError as error:
+                half = ascii(error.object[error.start])[1:-1]
+                raise UserError(
+                    f"{run.row.where}: what is known of it holds half a character ({half}); take it out"
+                ) from error
 
 
 def _prompts(
@@ -189,7 +182,7 @@ def _ready(row: TableRow, file: PromptFile, prompt: Prompt, steps: str | None) -
     arrays = (initial, trajectory_CPd, steps_C, prompt.final, prompt.best)
     digests = [hashlib.sha256(a.tobytes()).hexdigest() if a is not None else None for a in arrays]
     run_id = hashlib.sha256(json.dumps([config, results, digests], sort_keys=True).encode()).hexdigest()
-    if file.is_adapter:  # after the id, which earlier imports have too
+    if file.is_adapter and "bos" not in config["template"]:  # after the id, which earlier imports have too
         config["template"]["bos"] = "after_prompt"
     header = {
         "format": FORMAT,
@@ -218,6 +211,9 @@ def _not_imported(file: PromptFile) -> dict[str, Any]:
 def _config(row: TableRow, file: PromptFile) -> dict[str, Any]:
     """What is known of how the prompt was trained, as run.json says it of runs trained here."""
     model = row.text("model") or file.model
+    bos = row.text("bos") or file.bos
+    if bos is not None and bos not in known_orders():
+        raise UserError(f"{row.where}: bos={bos[:80]}: one of {', '.join(known_orders())} is needed, or an empty cell")
     return {
         "model": {
             "name": Path(model).name if model else None,
@@ -226,7 +222,7 @@ def _config(row: TableRow, file: PromptFile) -> dict[str, Any]:
         },
         "task": {"name": row.cells["task"]},
         "init": {"name": row.cells["init"]},
-        "template": {"name": row.text("template")},
+        "template": {"name": row.text("template")} | ({"bos": bos} if bos is not None else {}),
         "optimizer": {"lr": None},
         "seed": row.whole("seed"),
     }

@@ -13,6 +13,7 @@ import numpy as np
 from promptgeo.config.paths import require_file
 from promptgeo.data.files import first_line
 from promptgeo.errors import UserError
+from promptgeo.runs.adapter_mark import mark_of
 from promptgeo.runs.tensor_files import TensorFile, read_tensors
 
 NAMES = ("final", "prompts", "prompt_embeddings")
@@ -51,8 +52,10 @@ class PromptFile:
     """The file's tensors that are not imported: 20 of them, and how many more."""
     model: str | None = None
     revision: str | None = None
+    bos: str | None = None
+    """Where BOS stands, as template.bos says it, by the mark of an exported adapter; None: nothing says it."""
     is_adapter: bool = False
-    """PEFT's: trained with the prompt before the model's BOS."""
+    """PEFT's: unless it is marked, trained with the prompt before the model's BOS."""
     task_type: str | None = None
     """PEFT's, such as CAUSAL_LM."""
 
@@ -167,12 +170,16 @@ def _read_adapter(folder: Path, tensor: str | None) -> PromptFile:
             f"found {tensors.listing()}"
         )
     prompts = _prompts_of(tensors, "prompt_embeddings")
+    mark = mark_of(weights)
+    if mark is not None and mark.rows_before >= shape[0]:
+        raise UserError(f"{weights}: its mark says that {mark.rows_before} of its {shape[0]} rows are no prompt tokens")
     return PromptFile(
         folder,
-        prompts.arrays,
+        prompts.arrays | ({"final": prompts.arrays["final"][mark.rows_before :]} if mark else {}),
         prompts.left_out,
         config["base_model_name_or_path"],
         config["revision"],
+        mark.bos if mark else None,
         is_adapter=True,
         task_type=config["task_type"],
     )

@@ -10,7 +10,7 @@ from promptgeo.config.paths import require_file
 from promptgeo.errors import UserError
 
 NEEDED = ("task", "init")
-OPTIONAL = ("seed", "model", "template", "accuracy", "n", "file", "steps")
+OPTIONAL = ("seed", "model", "template", "accuracy", "n", "file", "steps", "bos")
 LARGEST = 64 * 2**20
 """Bytes of a table: half a million rows."""
 

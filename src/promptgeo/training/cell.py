@@ -143,14 +143,15 @@ def _common(config: RunConfig) -> _Common:
 
 
 def _template(config: RunConfig, task: "Task") -> Template:
-    """The template with what is `auto` of it decided by the model's tokenizer.
+    """The template with what is `auto` of it decided by the model's tokenizer, and by the prompt that it starts from.
 
-    Raises UserError where the tokenizer cannot be read.
+    Raises UserError where either cannot be read.
     """
     from promptgeo.data import label_tokens
     from promptgeo.data.bos import with_resolved_bos
     from promptgeo.model.loading import local_folder
     from promptgeo.model.tokenizer import tokenizer_of
+    from promptgeo.training.inits import stood_before_bos
 
     model, template = config.model, config.template
     if local_folder(model.name_or_path) == EMBEDDED_MODEL and template.bos in (Bos.auto, Bos.never):
@@ -158,7 +159,10 @@ def _template(config: RunConfig, task: "Task") -> Template:
         return replace(template, bos=Bos.never, label_tokens=LabelTokens.alone)
     tokens = tokenizer_of(model.name_or_path, model.revision, model.trust_remote_code)
     labels = {*(e.label for e in task.examples), *(task.labels or [])}
-    return replace(with_resolved_bos(template, tokens), label_tokens=label_tokens.resolved(tokens, template, labels))
+    resolved = with_resolved_bos(template, tokens)
+    if template.bos is Bos.auto and resolved.bos is Bos.always and stood_before_bos(config.init):
+        resolved = replace(resolved, bos=Bos.after_prompt)  # what was trained there goes on there
+    return replace(resolved, label_tokens=label_tokens.resolved(tokens, template, labels))
 
 
 def _contents(config: RunConfig, task: "Task") -> dict[str, str]:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from promptgeo.config.paths import user_path
-from promptgeo.config.schema import Init, InitKind, Prompt, Unit
+from promptgeo.config.schema import Bos, Init, InitKind, Prompt, Unit
 from promptgeo.data.label_tokens import continuation_ids
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
+from promptgeo.runs.adapter_mark import mark_of
 from promptgeo.runs.folder import DamagedRun, Run
 from promptgeo.runs.tensor_files import read_tensors
 
@@ -155,7 +156,8 @@ def file(material: Material) -> Tensor:
         name = found.named(which) or (next(iter(found.tensors)) if len(found.tensors) == 1 else None)
         if name is None:
             raise UserError(f"{found.path}: has no tensor {which!r}; set init.which to one of {found.listing()}")
-        return _fitting(torch.from_numpy(found.numbers(name)), material)
+        numbers, mark = found.numbers(name), mark_of(found.path)
+        return _fitting(torch.from_numpy(numbers[mark.rows_before if mark else 0 :]), material)
     except UserError as error:
         said = str(error)
         raise UserError(said if said.startswith("init.") else f"init.path={said}") from error
@@ -172,7 +174,8 @@ def run(material: Material) -> Tensor:
         prompt = source.prompt(int(which) if which.isdecimal() else which)
     except UserError as error:
         raise UserError(f"init.which={which}: {error}") from error
-    if source.info["fingerprints"]["model"] != material.lm.fingerprint:
+    trained_on = source.info["fingerprints"]["model"]  # an import does not know it
+    if trained_on is not None and trained_on != material.lm.fingerprint:
         model = source.info["config"]["model"]["name"]
         log.warning(
             "init.path=%s: that prompt was trained on another model (%s): its directions mean nothing here", path, model
@@ -186,6 +189,19 @@ def source_run(path: str) -> Run:
         return Run.load(user_path(path, "init.path"))
     except DamagedRun as error:
         raise UserError(f"init.path={path}: {error}") from error
+
+
+def stood_before_bos(init: Init) -> bool:
+    """Whether the prompt that an init reads was trained with BOS behind it, as PEFT trains.
+
+    Raises UserError where the run or the file cannot be read.
+    """
+    if not init.path:
+        return False
+    if init.kind is InitKind.run:
+        return source_run(init.path).info["config"]["template"].get("bos") == Bos.after_prompt.name
+    mark = mark_of(user_path(init.path, "init.path")) if init.kind is InitKind.file else None
+    return mark is not None and mark.bos == Bos.after_prompt.name
 
 
 INITS: dict[InitKind, Callable[[Material], Tensor]] = {
