@@ -1,6 +1,7 @@
 """The command promptgeo-runs.
 
 promptgeo-runs PATH: what runs lie at or below a folder? promptgeo-runs import: prompts trained elsewhere become runs.
+promptgeo-runs ask: what does a trained prompt make the model write (ask.py)?
 Exit status 1 if a run is damaged, 2 if the user must mend something.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgeo.cli.ask import ask
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import console, say, visible, warn
 from promptgeo.evaluation.metrics import HEADLINE
@@ -60,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_statuses("give the command again"):
         if arguments[:1] == ["import"]:
             _import(arguments[1:])
+        elif arguments[:1] == ["ask"]:
+            ask(arguments[1:])
         else:
             _list(arguments)
 
@@ -67,11 +71,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _list(arguments: list[str]) -> None:
     parser = OneLineParser(
         prog="promptgeo-runs",
-        usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
+        usage="promptgeo-runs [PATH]\n       promptgeo-runs ask RUN [INPUT...]\n"
+        "       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
         description="List the runs at or below a folder: accuracy without a prompt, of P0, trained, and at the "
         "best step; label: how often the true label is the likeliest of its set. Each run's checksums are checked.",
-        epilog="Prompts that were trained elsewhere become runs by promptgeo-runs import; see promptgeo-runs import "
-        "--help. (A folder that is called import: ./import.)",
+        epilog="promptgeo-runs ask asks a trained prompt. Prompts that were trained elsewhere become runs by "
+        "promptgeo-runs import. Each has a --help. (A folder of such a name: ./import.)",
     )
     parser.add_argument("path", metavar="PATH", nargs="?", default="outputs", help="a folder; default: outputs")
     path = parser.parse_args(arguments).path
