@@ -8,7 +8,7 @@ M label positions, V vocabulary, K of its tokens.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from promptgeo.model.choosing import Choose, Sampling, likeliest
 from promptgeo.model.interface import LM
 from promptgeo.model.memory import keep_freed_memory
 
-Prompts = torch.Tensor | np.ndarray
-Input = str | Mapping[str, Any]
+Prompts: TypeAlias = torch.Tensor | np.ndarray
+Input: TypeAlias = str | Mapping[str, Any]
 """The text that stands for {input} in the template; or its columns by name, of which task.source.input makes it."""
 
 
