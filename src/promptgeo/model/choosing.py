@@ -18,6 +18,9 @@ Choose = Callable[[Tensor, Sequence[int]], Tensor]
 ROWS = 16
 """Of logits that are looked at once: as float64, a large vocabulary's are some 30 MB."""
 
+FEW = 1024
+"""Tokens that mostly have top_p of the probability: to sort a large vocabulary takes a hundred times as long."""
+
 
 def likeliest(logits_MV: Tensor, rows: Sequence[int]) -> Tensor:
     """Greedy decoding."""
@@ -51,17 +54,20 @@ class Sampling:
 
         K is top_k, or V. Where some are left out, the likeliest stand first.
         """
-        logits_BV = logits_BV.double() / self.temperature
-        size = logits_BV.shape[1]
+        logits_BV = logits_BV.double()
+        # From the largest down: no temperature makes that infinite.
+        p_BV = ((logits_BV - logits_BV.amax(-1, keepdim=True)) / self.temperature).softmax(-1)
+        size = p_BV.shape[1]
         if self.top_k is None and self.top_p is None:  # to sort a large vocabulary takes longer than all else here
-            return logits_BV.softmax(-1), torch.arange(size, device=logits_BV.device).expand_as(logits_BV)
-        logits_BK, tokens_BK = logits_BV.topk(min(self.top_k or size, size))
-        p_BK = logits_BK.softmax(-1)
-        if self.top_p is not None:
-            before_BK = p_BK.cumsum(-1) - p_BK
-            p_BK = p_BK.where(before_BK < self.top_p, 0)
+            return p_BV, torch.arange(size, device=p_BV.device).expand_as(p_BV)
+        p_BK, tokens_BK = p_BV.topk(min(self.top_k or FEW, size))
+        if self.top_k is not None:
             p_BK = p_BK / p_BK.sum(-1, keepdim=True)
-        return p_BK, tokens_BK
+        elif (p_BK.sum(-1) < self.top_p).any():
+            p_BK, tokens_BK = p_BV.topk(size)
+        if self.top_p is not None:
+            p_BK = p_BK.where(p_BK.cumsum(-1) - p_BK < self.top_p, 0)
+        return p_BK / p_BK.sum(-1, keepdim=True), tokens_BK
 
     def drawing(self, seeds: Sequence[Sequence[int]]) -> Choose:
         """What draws the next token of each row, row i's from a generator of its own that seeds[i] starts.
