@@ -52,8 +52,8 @@ def generate(
     """What the model writes after inputs: greedily, or drawn.
 
     Any number of prompts and inputs can be given: only a few batches are in memory at a time. What is written for a
-    prompt and an input, or drawn by one seed, depends on no other prompt and no other input; an input that is given
-    twice has the same samples.
+    prompt and an input, or drawn by one seed, depends on no other prompt and no other input, but for rounding (in bf16
+    two tokens are often equally likely up to that); an input that is given twice has the same samples.
 
         pg.generate(lm, run.prompt(), ["France", "Japan"], pg.task("country_capital"))
 
