@@ -2,6 +2,7 @@
 
 Example:
     run = pg.train(task="country_capital", init="cat", seed=0)
+    run.generate(["France", "Japan"])
     runs = pg.load_runs("outputs/quickstart").query("task == 'country_capital'")
     pg.evaluate(pg.FrozenLM.load("tiny"), runs.prompts(), pg.task("country_capital")).accuracy
     pg.analyze(runs="outputs/quickstart", analysis=["curves"])
@@ -23,6 +24,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 if TYPE_CHECKING:
     from promptgeo.api import analyze, task, train
     from promptgeo.evaluation.evaluate import evaluate
+    from promptgeo.evaluation.generate import embeddings, generate, next_tokens
     from promptgeo.model.frozen_lm import FrozenLM
     from promptgeo.runs.folder import Run
     from promptgeo.runs.table import RunTable, load_runs
@@ -33,12 +35,28 @@ _HOMES = {
     "RunTable": "runs.table",
     "load_runs": "runs.table",
     "evaluate": "evaluation.evaluate",
+    "embeddings": "evaluation.generate",
+    "generate": "evaluation.generate",
+    "next_tokens": "evaluation.generate",
     "analyze": "api",
     "task": "api",
     "train": "api",
 }
 
-__all__ = ["FrozenLM", "Run", "RunTable", "UserError", "analyze", "evaluate", "load_runs", "task", "train"]
+__all__ = [
+    "FrozenLM",
+    "Run",
+    "RunTable",
+    "UserError",
+    "analyze",
+    "embeddings",
+    "evaluate",
+    "generate",
+    "load_runs",
+    "next_tokens",
+    "task",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -265,7 +265,8 @@ def test_a_table_with_none_of_the_usual_columns_is_shown_too():
 
 
 def test_help_of_what_notebooks_call_has_a_paragraph_for_its_arguments():
-    for function in (promptgeo.load_runs, promptgeo.evaluate, promptgeo.FrozenLM.load, RunTable.from_arrays):
+    given_prompts = (promptgeo.evaluate, promptgeo.generate, Run.generate)
+    for function in (promptgeo.load_runs, *given_prompts, promptgeo.FrozenLM.load, RunTable.from_arrays):
         text = pydoc.render_doc(function, renderer=pydoc.plaintext)
         arguments = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
         described = text.split("Args:")[1].split("Raises UserError")[0]

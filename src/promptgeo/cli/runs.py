@@ -2,6 +2,7 @@
 
 promptgeo-runs PATH: what runs lie at or below a folder? promptgeo-runs import: prompts trained elsewhere become runs.
 promptgeo-runs export: runs become files that others load (export.py).
+promptgeo-runs ask: what does a trained prompt make the model write (ask.py)?
 Exit status 1 if a run is damaged, 2 if the user must mend something.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgeo.cli.ask import ask
 from promptgeo.cli.export import export
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import console, say, visible, warn
@@ -65,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
             _import(arguments[1:])
         elif arguments[:1] == ["export"]:
             export(arguments[1:])
+        elif arguments[:1] == ["ask"]:
+            ask(arguments[1:])
         else:
             _list(arguments)
 
@@ -72,13 +76,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _list(arguments: list[str]) -> None:
     parser = OneLineParser(
         prog="promptgeo-runs",
-        usage="promptgeo-runs [PATH]\n       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER"
-        "\n       promptgeo-runs export RUN... --to peft|npy|safetensors|pt --out FOLDER",
+        usage="promptgeo-runs [PATH]\n       promptgeo-runs ask RUN [INPUT...]\n"
+        "       promptgeo-runs export RUN... --to peft|npy|safetensors|pt --out FOLDER\n"
+        "       promptgeo-runs import FILE... --table TABLE.csv --out FOLDER",
         description="List the runs at or below a folder: accuracy without a prompt, of P0, trained, and at the "
         "best step; label: how often the true label is the likeliest of its set. Each run's checksums are checked.",
-        epilog="Prompts that were trained elsewhere become runs by promptgeo-runs import; see promptgeo-runs import "
-        "--help. They are shared by promptgeo-runs export; see promptgeo-runs export --help. (A folder that is called "
-        "import: ./import.)",
+        epilog="promptgeo-runs ask asks a trained prompt, export shares it, and by import prompts that were trained "
+        "elsewhere become runs. Each has a --help. (A folder of such a name: ./import.)",
     )
     parser.add_argument("path", metavar="PATH", nargs="?", default="outputs", help="a folder; default: outputs")
     path = parser.parse_args(arguments).path

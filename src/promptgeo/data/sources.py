@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -336,7 +336,7 @@ def _examples(table: dict[str, Rows], task: Task, place: str) -> dict[str, Pairs
             spans.append(whole.cut)
             column.append((where, answers_of(value_of(row, label_column), where, label_column)))
             if source.repeat is not None:
-                copies.append(_copies(row, source.repeat, where))
+                copies.append(copies_in(row, source.repeat, where))
         if not rows.rows:
             raise UserError(f"{place}: holds no examples" + (f" of {split}" if split != "all" else ""))
         _require_labels_shown(column[-len(rows.rows) :], split, table, place)
@@ -408,7 +408,8 @@ def _warn_of_some_hidden(labels: list[str], table: dict[str, Rows], trained: lis
             )
 
 
-def _copies(row: dict, column: str, example: str) -> int:
+def copies_in(row: Mapping[str, Any], column: str, example: str) -> int:
+    """How many copies of the prompt a row wants. Raises UserError for what is no whole number from 1 on."""
     value = text_of(row.get(column), example, column).strip()
     if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= MOST_COPIES:
         raise UserError(

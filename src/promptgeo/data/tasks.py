@@ -7,9 +7,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,18 +21,19 @@ from promptgeo.config.schema import Bos, LabelTokens, SplitKind, Template
 from promptgeo.data import sources
 from promptgeo.data.bos import bos_of, put_bos
 from promptgeo.data.example import Example
-from promptgeo.data.fields import written_alike
+from promptgeo.data.fields import Written, written, written_alike
 from promptgeo.data.label_tokens import cut, label_ids
 from promptgeo.data.row import Row
 from promptgeo.data.splits import split_examples
 from promptgeo.data.text_model import TextModel
+from promptgeo.data.values import text_of
 from promptgeo.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-_CONTENT_FREE = -1
-"""The number of an example that is none: task.content_free."""
+_CONTENT_FREE, _OWN = -1, -2
+"""The numbers of examples that are none: task.content_free, and an input of the user's own."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Task:
     max_input_tokens: int | None = None
     content_free: str | None = None
     """An input without content, by which labels' likelihoods are corrected; None: they are compared as they are."""
+    source: schema.Source = field(default_factory=schema.Source)
+    """Where the examples are from, which says how columns become an input."""
     _rows: WeakKeyDictionary[TextModel, dict] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
@@ -72,7 +76,7 @@ class Task:
         if content_free is not None:
             content_free = written_alike(config.source.input, content_free)
         labels, limit = config.labels, config.max_input_tokens
-        return cls(config.name, train, validation, test, template, labels, limit, content_free)
+        return cls(config.name, train, validation, test, template, labels, limit, content_free, config.source)
 
     @property
     def examples(self) -> list[Example]:
@@ -99,6 +103,42 @@ class Task:
         cache = self._rows.setdefault(lm, {})
         return [self._cached(cache, lm, example, label, prompt_length) for label in self.labels or []]
 
+    def input_rows(
+        self, lm: TextModel, inputs: Sequence[str | Mapping[str, Any]], prompt_length: int, new_tokens: int
+    ) -> list[Row]:
+        """Inputs that are no examples, as token ids: the text up to the label, and room for `new_tokens` behind it.
+
+        An input is the text that stands for {input}, or its columns by name, of which task.source.input makes it.
+        Raises UserError naming the input that lacks a column or does not fit the model's positions.
+        """
+        bos = bos_of(self.template, lm)
+        rows = []
+        for given in inputs:
+            example = self._own_example(lm, given)
+            ids = self._ids(lm, example, prompt_length, bos)
+            rows.append(self._checked(lm, example, "", Row(ids, np.zeros(new_tokens, np.int64))))
+        return rows
+
+    def _own_example(self, lm: TextModel, given: str | Mapping[str, Any]) -> Example:
+        where, source = f"task {self.name}, input {str(given)[:60]!r}", self.source
+        copies = 1
+        if isinstance(given, Mapping):
+            needed = ", ".join([*source.columns, *([source.repeat] if source.repeat else [])])
+            try:
+                whole = written(given, source.input, source.cut, where)
+                copies = sources.copies_in(given, source.repeat, where) if source.repeat else 1
+            except KeyError as error:
+                raise UserError(f"{where}: has no column {error.args[0]!r}; it needs {needed}") from error
+        else:
+            whole = Written(text_of(given, where, "input"))
+        limit = self.max_input_tokens
+        if source.cut and whole.cut is None and limit is not None and len(lm.encode(whole.text)) > limit:
+            raise UserError(
+                f"{where}: is longer than task.max_input_tokens={limit}, and column {source.cut} is what is cut: "
+                f"give the columns by name ({', '.join(source.columns)})"
+            )
+        return Example(_OWN, whole.text, "", copies, cut=whole.cut)
+
     def content_free_rows(self, lm: TextModel, prompt_length: int) -> list[Row]:
         """As label_rows, after task.content_free; none without it.
 
@@ -123,6 +163,13 @@ class Task:
         return cache[key]
 
     def _row(self, lm: TextModel, example: Example, label: str, prompt_length: int, bos: list[int]) -> Row:
+        ids = self._ids(lm, example, prompt_length, bos)
+        # Tokenised apart from the text, so that the border between them never depends on the label.
+        of_label = label_ids(lm, self.template, label)
+        return self._checked(lm, example, label, Row(ids, np.array(of_label, dtype=np.int64)))
+
+    def _ids(self, lm: TextModel, example: Example, prompt_length: int, bos: list[int]) -> np.ndarray:
+        """[T] int64: the example's text up to the label."""
         prompt = [-1 - k for k in range(prompt_length)]
         ids: list[int] = []
         for piece in _pieces(self.template.text):
@@ -130,29 +177,38 @@ class Task:
                 ids += prompt * example.repeat
             else:
                 ids += lm.encode(piece.replace("{input}", self._input(lm, example)))
-        ids = put_bos(ids, bos, self.template)
-        # Tokenised apart from the text, so that the border between them never depends on the label.
-        of_label = label_ids(lm, self.template, label)
-        row = Row(np.array(ids, dtype=np.int64), np.array(of_label, dtype=np.int64))
-        place = "task.content_free" if example.id == _CONTENT_FREE else f"example {example.id}"
-        where = f"task {self.name}, {place} ({example.input[:60]!r})"
+        return np.array(put_bos(ids, bos, self.template), dtype=np.int64)
+
+    def _checked(self, lm: TextModel, example: Example, label: str, row: Row) -> Row:
+        """The row. Raises UserError naming the example whose row the model cannot read."""
+        where = self._where(example)
         if label != example.label:
             where += f" with the label {label[:60]!r} of task.labels"
-        if not ids or not of_label:
+        if not len(row.ids) or not len(row.label):
             raise UserError(f"{where}: its text or its label has no tokens")
-        if (highest := max(*ids, *of_label)) >= lm.token_limit:
+        if (highest := max(*row.ids, *row.label)) >= lm.token_limit:
             raise UserError(
                 f"{where}: its token {highest} is beyond the model's {lm.token_limit} embeddings: "
                 "this tokenizer is not the model's; give a folder that holds both"
             )
         if lm.max_positions is not None and row.length > lm.max_positions:
-            way = "shorten prompt.length or set task.max_input_tokens"
-            if len(of_label) >= lm.max_positions:
-                way = f"its label alone takes {len(of_label)}, and labels are never cut"
-            raise UserError(
-                f"{where}: prompt and text take {row.length} positions, the model has {lm.max_positions}; {way}"
-            )
+            what, way = "prompt and text", "shorten prompt.length or set task.max_input_tokens"
+            if example.id == _OWN:
+                what, way = (
+                    f"prompt, text and {len(row.label)} new tokens",
+                    "give a shorter input or a lower max_new_tokens",
+                )
+            elif len(row.label) >= lm.max_positions:
+                way = f"its label alone takes {len(row.label)}, and labels are never cut"
+            raise UserError(f"{where}: {what} take {row.length} positions, the model has {lm.max_positions}; {way}")
         return row
+
+    def _where(self, example: Example) -> str:
+        """What errors call an example."""
+        if example.id == _OWN:
+            return f"task {self.name}, input {example.input[:60]!r}"
+        place = "task.content_free" if example.id == _CONTENT_FREE else f"example {example.id}"
+        return f"task {self.name}, {place} ({example.input[:60]!r})"
 
     def share_cut(self, lm: TextModel, examples: Sequence[Example]) -> float:
         """Of these examples, those whose input is longer than task.max_input_tokens."""
@@ -170,8 +226,7 @@ class Task:
         kept = cut(lm, example.input, self.max_input_tokens, example.cut)
         if not kept.strip():
             raise UserError(
-                f"task {self.name}, example {example.id} ({example.input[:60]!r}): "
-                f"task.max_input_tokens={self.max_input_tokens} leaves nothing of its input"
+                f"{self._where(example)}: task.max_input_tokens={self.max_input_tokens} leaves nothing of its input"
             )
         return kept
 

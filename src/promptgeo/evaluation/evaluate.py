@@ -134,9 +134,7 @@ def evaluate(
     model or the template's scoring.
     """
     # Long because what it takes and gives is told here.
-    prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
-    if prompts_NPd.ndim != 3 or prompts_NPd.shape[2] != lm.width:
-        raise UserError(f"prompts have shape {list(prompts_NPd.shape)}; [N, P, {lm.width}] is needed for this model")
+    prompts_NPd = as_prompts(lm, prompts_NPd)
     examples: list[Example] = getattr(task, split)
     if not examples:
         raise UserError(f"task {task.name}: has no {split} examples")
@@ -172,6 +170,14 @@ def evaluate(
         true_E if labels else None,
         content_free if nothing is not None else None,
     )
+
+
+def as_prompts(lm: LM, prompts_NPd: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """[N, P, d] float32 on the model's device. Raises UserError where the shape does not fit the model."""
+    prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
+    if prompts_NPd.ndim != 3 or prompts_NPd.shape[2] != lm.width:
+        raise UserError(f"prompts have shape {list(prompts_NPd.shape)}; [N, P, {lm.width}] is needed for this model")
+    return prompts_NPd
 
 
 def most_frequent_label(task: Task) -> str:
@@ -314,7 +320,7 @@ class _Scorer:
     def _finished(self, i: int, tokens: list[int]) -> bool:
         """Whether nothing that row i may write after these tokens matters."""
         written = Continuation(self.lm, tokens)
-        if self.template.end and self.template.end in self.lm.decode(tokens):
+        if self.rule.is_whole(written):
             return True
         return not self.wants_outputs and not self.rule.may_become_correct(written, self._example(i))
 

@@ -52,6 +52,10 @@ class Rule(ABC):
     def may_become_correct(self, written: Continuation, example: Example) -> bool:
         """Whether an unfinished continuation could still be scored as correct. False only if it cannot."""
 
+    def is_whole(self, written: Continuation) -> bool:
+        """Whether its answer is: nothing that follows is part of it."""
+        return bool(self.end) and self.end in written.text
+
     def output(self, written: Continuation) -> str:
         """The part of the text that counts as the model's answer: up to the terminator, where there is one."""
         return written.text.partition(self.end)[0] if self.end else written.text

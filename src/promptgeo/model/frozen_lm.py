@@ -24,6 +24,7 @@ from promptgeo.errors import UserError
 from promptgeo.model.attention import KeyValueCache, TreeAttention
 from promptgeo.model.batching import MAX_TOKENS, Batch, collate, next_tokens
 from promptgeo.model.checks import Reference, require_grid_agrees, run_on, tree_agrees
+from promptgeo.model.choosing import Choose, likeliest
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
 from promptgeo.model.loading import model_fingerprint, read_model, reads_ids, resolve_device, resolve_precision
 from promptgeo.model.remembered import Remembered
@@ -184,6 +185,11 @@ class FrozenLM:
         return self._config.vocab_size * (3 * 4 + self.dtype.itemsize)
 
     @property
+    def reads_ids(self) -> bool:
+        """Whether its layers read token ids beside embeddings, so that embeddings alone do not say what it reads."""
+        return self._by_ids
+
+    @property
     def vocabulary_size(self) -> int:
         """V: tokens that the tokenizer can produce and that have an embedding."""
         return min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0])
@@ -321,7 +327,6 @@ class FrozenLM:
     def _tree_agrees(self, reference: Reference) -> bool:
         return tree_agrees(reference, self.label_logits, self.dtype) and self._tree.calls == self.layers
 
-    @torch.no_grad()
     def greedy(
         self,
         prompts_NPd: Tensor,
@@ -331,7 +336,24 @@ class FrozenLM:
         finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
         begun: Sequence[list[int]] | None = None,
     ) -> list[list[int]]:
-        """The greedy continuation of each row's text (its label is not looked at), as token ids.
+        """The greedy continuation of each row's text, as `write` writes it.
+
+        begun: each row's first tokens, where they are known (from a teacher-forced forward).
+        """
+        return self.write(prompts_NPd, rows, prompt_of, max_new_tokens, finished, begun)
+
+    @torch.no_grad()
+    def write(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        max_new_tokens: int,
+        finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+        begun: Sequence[list[int]] | None = None,
+        choose: Choose = likeliest,
+    ) -> list[list[int]]:
+        """A continuation of each row's text (its label is not looked at), as token ids.
 
         A row ends after max_new_tokens, at an end-of-sequence token (kept), or where `finished` says so. A tree's rows
         continue from its keys and values; a grid's run whole for every token.
@@ -342,7 +364,8 @@ class FrozenLM:
             prompt_of: the prompt of each row, 0 to N - 1.
             max_new_tokens: tokens to write, at most.
             finished: whether row i is done with the tokens that it has so far.
-            begun: each row's first tokens, where they are known (from a teacher-forced forward).
+            begun: each row's first tokens, where they are known.
+            choose: the next token of each row, of its logits.
         """
         continuations: list[list[int]] = [list(tokens) for tokens in begun] if begun else [[] for _ in rows]
 
@@ -352,6 +375,9 @@ class FrozenLM:
         def active_finished(j: int, tokens: list[int]) -> bool:
             return finished(active[j], tokens)
 
+        def active_choose(logits_MV: Tensor, places: Sequence[int]) -> Tensor:
+            return choose(logits_MV, [active[j] if 0 <= j < len(active) else -1 for j in places])
+
         active = [i for i in range(len(rows)) if unfinished(i)]
         while active:
             # The row so far, with one token to predict (whose value no logit depends on).
@@ -359,13 +385,14 @@ class FrozenLM:
             for batch in self.batches(grown, [prompt_of[i] for i in active], prompts_NPd.shape[1]):
                 longest = max(grown[j].length for j in batch.rows) + max_new_tokens
                 cache = self._cache(batch, longest)
-                likeliest_M = self.label_logits(prompts_NPd, batch, cache).argmax(-1)
-                for j, token in zip(batch.row_M.tolist(), likeliest_M.tolist(), strict=True):
+                row_M = batch.row_M.tolist()
+                chosen_M = active_choose(self.label_logits(prompts_NPd, batch, cache), row_M)
+                for j, token in zip(row_M, chosen_M.tolist(), strict=True):
                     if 0 <= j < len(grown):
                         continuations[active[j]].append(token)
                 if cache is not None:
                     written = {j: continuations[active[j]] for j in batch.rows}
-                    self.write_on(prompts_NPd, batch, cache, written, max_new_tokens, active_finished)
+                    self.write_on(prompts_NPd, batch, cache, written, max_new_tokens, active_finished, active_choose)
             active = [i for i in active if unfinished(i)]
         return continuations
 
@@ -389,8 +416,9 @@ class FrozenLM:
         written: dict[int, list[int]],
         max_new_tokens: int,
         finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+        choose: Choose = likeliest,
     ) -> None:
-        """Continue rows of a tree greedily from its keys and values, one position for a token; rows end as in `greedy`.
+        """Continue rows of a tree from its keys and values, one position for a token; rows end as in `write`.
 
         Args:
             prompts_NPd: fp32 soft prompts.
@@ -399,6 +427,7 @@ class FrozenLM:
             written: row -> the tokens it has so far, one at least; further ones are appended.
             max_new_tokens: tokens of each row, at most.
             finished: whether a row is done with the tokens that it has so far.
+            choose: the next token of each row, of its logits.
         """
 
         def last_tokens() -> dict[int, int]:
@@ -407,8 +436,8 @@ class FrozenLM:
 
         while tokens := last_tokens():
             batch = next_tokens(batch, tokens).to(self.device)
-            likeliest_M = self.label_logits(prompts_NPd, batch, cache).argmax(-1)
-            for i, token in zip(tokens, likeliest_M.tolist(), strict=False):  # what follows is padding
+            chosen_M = choose(self.label_logits(prompts_NPd, batch, cache), batch.row_M.tolist())
+            for i, token in zip(tokens, chosen_M.tolist(), strict=False):  # what follows is padding
                 written[i].append(token)
 
     def _goes_on(self, tokens: list[int], max_new_tokens: int, finished: Callable[[list[int]], bool]) -> bool:

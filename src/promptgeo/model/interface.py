@@ -14,6 +14,7 @@ from promptgeo.data.row import Row
 from promptgeo.data.tasks import TextModel
 from promptgeo.model.attention import KeyValueCache
 from promptgeo.model.batching import Batch
+from promptgeo.model.choosing import Choose
 
 
 class LM(TextModel, Protocol):
@@ -75,6 +76,10 @@ class LM(TextModel, Protocol):
     def bytes_per_label(self) -> int:
         """Of logits and what is made of them, that a label position holds until the backward: likewise."""
 
+    @property
+    def reads_ids(self) -> bool:
+        """Whether its layers read token ids beside embeddings, so that embeddings alone do not say what it reads."""
+
     # Tokens
 
     @property
@@ -131,6 +136,18 @@ class LM(TextModel, Protocol):
         first tokens of each, where they are known.
         """
 
+    def write(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        max_new_tokens: int,
+        finished: Callable[[int, list[int]], bool] = ...,
+        begun: Sequence[list[int]] | None = None,
+        choose: Choose = ...,
+    ) -> list[list[int]]:
+        """As `greedy`, each token chosen by choose(logits [M, V], the row of each): by default the likeliest."""
+
     def cache_for(self, batch: Batch, longest: int) -> KeyValueCache | None:
         """An empty cache for label_logits, to continue the batch's rows from; None where they must run whole.
 
@@ -145,8 +162,9 @@ class LM(TextModel, Protocol):
         written: dict[int, list[int]],
         max_new_tokens: int,
         finished: Callable[[int, list[int]], bool] = ...,
+        choose: Choose = ...,
     ) -> None:
-        """Continue rows of a batch greedily from the cache that its forward filled, appending to `written`.
+        """Continue rows of a batch from the cache that its forward filled, appending to `written`.
 
         written: row -> its tokens so far, one at least; the row's path in the batch ends before the last of them
         (batching.cut_back).

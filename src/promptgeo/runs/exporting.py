@@ -26,7 +26,7 @@ from promptgeo.runs.adapter_mark import Mark, header_of
 from promptgeo.runs.folder import Run, find_runs, whole_folder
 from promptgeo.runs.model_card import Card, card_text
 from promptgeo.runs.prompt_table import NEEDED, OPTIONAL
-from promptgeo.runs.task import template_of
+from promptgeo.runs.writing import template_of
 
 FORMATS = ("peft", "npy", "safetensors", "pt")
 WHICH = ("final", "best", "initial")
@@ -180,7 +180,7 @@ def _row(export: Export, run: Run) -> dict[str, Any]:
     }
     if export.to == "peft":
         return row  # an adapter itself says its model, and where BOS stands
-    template = template_of(run)
+    template = template_of(run.info)
     row |= {
         "model": config["model"].get("name_or_path"),
         "bos": template.bos.name if template else config["template"].get("bos"),
@@ -270,7 +270,7 @@ class _Order:
 def _order_of(run: Run) -> _Order:
     """Raises UserError where PEFT cannot stand the prompt where it stood, or that is not known."""
     config = run.info["config"]
-    model, template = config["model"], template_of(run)
+    model, template = config["model"], template_of(run.info)
     known = template.bos.name if template else config["template"].get("bos")
     before, text = "", None
     if template is not None:

@@ -29,6 +29,7 @@ from promptgeo.config.paths import as_text, user_path
 from promptgeo.config.schema import sections
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE, METRICS
+from promptgeo.runs.asking import Askable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,10 +286,11 @@ def _deeper(value: Any, levels: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Askable):
     """A finished run, read from its folder.
 
     `info` is run.json, `prompt()` a prompt [P, d], `metrics` the learning curve, `predictions` what the model wrote.
+    `generate("France")` asks its prompt.
     """
 
     folder: Path
