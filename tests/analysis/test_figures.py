@@ -94,10 +94,11 @@ def test_nothing_that_is_written_is_cut_off(name):
         for axis in axes.flat:
             axis.plot([0, 1], [0, 1], label=name)
             axis.set_title(name)
+            axis.set(xlabel="time", ylabel="place")
             axis.set_xticks([0, 1], [name, name], rotation=60, ha="right")
             axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
         with titled(" ".join([name] * 9)):  # its runs, told from others
-            drawn = svg(figure)
+            drawn = svg(figure, "seen")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             figure.set_dpi(72)  # an SVG's

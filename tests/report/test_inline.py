@@ -80,7 +80,7 @@ def test_all_that_matplotlib_draws_is_kept():
         axes[0, 1].set_yscale("symlog")
         axes[0, 1].text(0, 0, "a < b", rotation=30)
         figure.colorbar(axes[0, 1].pcolormesh([[0, 1], [1, 0]]))
-        drawn = svg(figure)
+        drawn = svg(figure, "what is seen")
 
     def counted(pattern: str, text: str) -> list[str]:
         return sorted(re.findall(pattern, text))
@@ -107,7 +107,7 @@ def test_a_figures_hues_and_ink_are_the_pages_own():
     with panels(1, 2) as (figure, axes):
         axes[0, 0].plot([0, 1], [1, 0], color=COLOURS[2])
         shares_grid(axes[0, 1], np.eye(2), "ab", "cd")
-        whole = inline_svg(svg(figure), "f", "x")
+        whole = inline_svg(svg(figure, "seen"), "f", "x")
     assert "stroke: var(--hue-2)" in whole and COLOURS[2] not in whole
     assert "fill: var(--page)" in whole and "stroke: currentColor" in whole and "#000000" not in whole
     assert all(f"fill: {colour}" in whole for colour in ON_CELLS)
@@ -120,7 +120,7 @@ def test_a_name_in_a_figure_is_written_as_it_is(name):
         axes[0, 0].set_title(name)
         axes[0, 0].set_xticks([0], [name])
         axes[0, 0].legend()
-        drawn = svg(figure)
+        drawn = svg(figure, "what is seen")
     shown = name.replace("\x1b", r"\x1b").replace("<", "&lt;").replace(">", "&gt;")
     assert drawn.count(f">{shown}</text>") == 3
     assert f">{shown}</text>" in inline_svg(drawn, "f", "x")

@@ -103,7 +103,7 @@ def figure(label: str) -> str:
         for axis in axes.flat:
             axis.plot([0, 1, 2], [0, 1, 0], marker="o")
             axis.set_title(label)
-        return svg(drawn)
+        return svg(drawn, f"{label}, and what is seen")
 
 
 def distances(convention: str, of: str, closer: bool = True) -> Result:
