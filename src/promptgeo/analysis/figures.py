@@ -1,4 +1,4 @@
-"""Figures as SVG texts: one look for all, and the same bytes for the same numbers."""
+"""Figures as SVG texts: one look for all, values behind their means, and the same bytes for the same numbers."""
 
 import io
 import textwrap

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, shares_grid, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, shares_grid, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance, random_like, require_levels
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
@@ -417,8 +417,3 @@ def _alpha_figure(means: dict[Kind, Number], scored: dict[Kind, Scored], alphas:
         axis.set(xlabel="alpha", ylabel="test accuracy", ylim=(-0.04, 1.04))
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         return svg(figure, "Accuracy of P0 + alpha x delta, with 95 % intervals; faint: single prompts")
-
-
-def _draw(axis: Any, x: list[float], numbers: list[Number], **style: Any) -> None:
-    values, bars = with_bars(numbers)
-    axis.errorbar(x, values, yerr=bars, markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, **style)
