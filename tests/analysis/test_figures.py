@@ -215,7 +215,7 @@ def test_broken_promises_are_found():
 
 def test_analyses_leave_it_to_one_place_to_draw_means_and_their_intervals():
     """So that the next figure has points behind them too; a bar is no mean's but a share of variance's."""
-    sources, marks = Path(figures.__file__).parent.rglob("*.py"), r"\.(errorbar|bar|barh|boxplot|violinplot)\("
+    sources = Path(figures.__file__).parent.rglob("*.py")
     drawing = {
         path.name for path in sources if re.search(r"\.(errorbar|bar|barh|boxplot|violinplot)\(", path.read_text())
     }

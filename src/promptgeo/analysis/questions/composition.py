@@ -122,10 +122,7 @@ def composition(
     result.tables["accuracies"] = _table(runs.table, scored)
     result.tables["examples"] = _examples_table(cases)
     parts = {kind: _by_composition(prompts, cases) for kind, prompts in scored.items()}
-    accuracies = {
-        kind: {name: add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in of_kind.items()}
-        for kind, of_kind in parts.items()
-    }
+    accuracies = _report_accuracies(result, parts, bootstrap)
     other_answers = _report_other_answers(result, relabelled, bootstrap)
     for way in WAYS:
         if way in scored:
@@ -346,6 +343,16 @@ def _by_composition(prompts: Scored, cases: list[_Case]) -> dict[str, Scored]:
         sets.setdefault(case.name, []).append(case.evaluation_set)
     parts = {name: prompts.on(*own) for name, own in sets.items()}
     return {name: part for name, part in parts.items() if len(part)} | {ALL: prompts}
+
+
+def _report_accuracies(
+    result: Result, parts: dict[str, dict[str, Scored]], bootstrap: Bootstrap
+) -> dict[str, dict[str, Number]]:
+    """Adds the mean accuracies; as the parts by kind and the composition's name, or ALL."""
+    return {
+        kind: {name: add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in of_kind.items()}
+        for kind, of_kind in parts.items()
+    }
 
 
 def _report_other_answers(
