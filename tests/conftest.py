@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def texts_of_figures():
-    """Of every figure that any test draws: no text lies on another."""
+    """Of every figure that any test draws: no text lies on another, and it keeps what all promise."""
+    from figure_promises import broken
     from figure_texts import overlapping
     from promptgeo.analysis import figures
 
@@ -36,6 +37,7 @@ def texts_of_figures():
     def looked_at(figure) -> None:
         as_written(figure)
         assert overlapping(figure) == []
+        assert broken(figure) == []
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "_take_texts_as_written", looked_at)

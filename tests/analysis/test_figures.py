@@ -1,14 +1,30 @@
-"""The look of figures: hues that everyone can tell apart, by day and by night."""
+"""The look of figures: hues that everyone can tell apart, by day and by night; and what every figure promises."""
 
 import re
 import warnings
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from figure_promises import broken
 from figure_texts import overlapping
-from promptgeo.analysis.figures import COLOURS, DARK, panels, svg, titled
+from promptgeo.analysis import figures
+from promptgeo.analysis.figures import (
+    COLOURS,
+    DARK,
+    EACH,
+    MOST_BEHIND,
+    estimates,
+    mean_line,
+    panels,
+    small_multiples,
+    svg,
+    titled,
+)
+from promptgeo.analysis.result import Number
 
 APART = 19
 PAGES = {COLOURS: "#ffffff", DARK: "#16181d"}
@@ -94,10 +110,11 @@ def test_nothing_that_is_written_is_cut_off(name):
         for axis in axes.flat:
             axis.plot([0, 1], [0, 1], label=name)
             axis.set_title(name)
+            axis.set(xlabel="time", ylabel="place")
             axis.set_xticks([0, 1], [name, name], rotation=60, ha="right")
             axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
         with titled(" ".join([name] * 9)):  # its runs, told from others
-            drawn = svg(figure)
+            drawn = svg(figure, "seen")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             figure.set_dpi(72)  # an SVG's
@@ -119,3 +136,96 @@ def test_texts_that_lie_on_each_other_are_found():
         for axis in axes.flat:
             axis.set_title("a title that is wider than its panel")
         assert len(overlapping(figure)) == 1
+
+
+def behind(axis) -> list:
+    return [line for line in axis.lines if line.get_label() == EACH]
+
+
+@pytest.mark.parametrize("sideways", [False, True])
+def test_behind_a_mean_stands_every_value_that_it_is_the_mean_of(sideways):
+    values, at = [np.array([0.1, 0.2, 0.6]), np.array([0.5])], np.array([0.0, 2.0])
+    numbers = [Number("a", 0.3, 3, "runs", 0.1, 0.7), Number("b", 0.5, 1, "runs")]
+    with panels() as (_, axes):
+        estimates(axes[0, 0], at, numbers, values, color=COLOURS[1], across=0.4, sideways=sideways)
+        (drawn,) = axes[0, 0].containers
+        points = behind(axes[0, 0])
+        assert len(points) == 2
+        for place, value, line in zip(at, values, points, strict=True):
+            places, shown = (line.get_ydata(), line.get_xdata()) if sideways else line.get_data()
+            assert np.array_equal(shown, value) and np.abs(places - place).max() <= 0.2
+            assert len(np.unique(places)) == len(value)
+            assert line.get_zorder() < drawn[0].get_zorder() and line.get_markersize() < drawn[0].get_markersize()
+        whole = [segment for segment in drawn[2][0].get_segments() if np.isfinite(segment).all() and len(segment)]
+        assert [segment[:, 0 if sideways else 1].tolist() for segment in whole] == [[0.1, 0.7]]
+
+
+def test_of_many_values_some_stand_behind_their_mean_evenly_and_both_ends():
+    values = np.random.default_rng(0).permutation(10 * MOST_BEHIND + 1).astype(float)
+    with panels() as (_, axes):
+        mean = Number("a", float(values.mean()), len(values), "runs")
+        estimates(axes[0, 0], [0], [mean], [values], color=COLOURS[0], across=1.0)
+        (line,) = behind(axes[0, 0])
+        shown = line.get_ydata()
+    assert len(shown) == MOST_BEHIND and (shown.min(), shown.max()) == (0, len(values) - 1)
+    assert set(np.diff(np.sort(shown))) <= {10.0, 11.0}
+
+
+def test_behind_a_line_of_means_stands_the_line_of_each_run():
+    table = pd.DataFrame({"run": [0, 0, 1, 1], "step": [0, 4, 4, 0], "loss": [1.0, 3.0, 5.0, 2.0]})
+    with panels() as (_, axes):
+        mean_line(axes[0, 0], table, "step", "loss", "run", color=COLOURS[0], label="cat")
+        (mean,) = (line for line in axes[0, 0].lines if line.get_label() == "cat")
+        assert [line.get_ydata().tolist() for line in behind(axes[0, 0])] == [[1, 3], [2, 5]]
+        assert mean.get_ydata().tolist() == [1.5, 4.0]
+
+
+def test_small_multiples_have_the_same_limits_and_names_on_their_outer_axes():
+    with small_multiples(3, 2, x="step", y="loss") as (figure, axes):
+        for k, axis in enumerate(axes):
+            axis.plot([0, k + 1], [0, 10 * k])
+            axis.set_title(str(k))
+        assert len({(axis.get_xlim(), axis.get_ylim()) for axis in axes}) == 1
+        assert [axis.get_xlabel() for axis in axes] == ["", "step", "step"]
+        assert [axis.get_ylabel() for axis in axes] == ["loss", "", "loss"]
+        assert axes[1].xaxis.get_tick_params()["labelbottom"]  # nothing is below it
+        svg(figure, "what is seen")
+
+
+def test_broken_promises_are_found():
+    """What tests/conftest.py asks of every figure that a test draws."""
+    with panels(1, 2) as (figure, axes):
+        left, right = axes.flat
+        left.set(xlabel="x", ylabel="y", title="left", xlim=(0, 1), ylim=(0, 1))
+        right.set(xlabel="x", ylabel="y", title="right", xlim=(0, 1), ylim=(0, 7))
+        assert broken(figure) == ["it has no title", "'left' and 'right' show 'y' along y in other limits"]
+        figure.suptitle("what is seen")
+        right.set_ylabel("")
+        assert broken(figure) == ["the y axis of 'right' has no name"]
+        right.set(ylabel="z")
+        assert broken(figure) == []
+        left.errorbar([0.5], [0.5], yerr=[0.1], color=COLOURS[0])
+        assert broken(figure) == ["no points stand behind the means of 'left'"]
+        left.plot([0.5, 0.5], [0.4, 0.6], ".", color=COLOURS[0], label=EACH)
+        assert broken(figure) == []
+        left.pcolormesh([[0, 1]], vmax=1)
+        right.pcolormesh([[0, 1]], vmax=2)
+        assert broken(figure) == ["colours of 'left' mean something else in 'right'"]
+
+
+def test_analyses_leave_it_to_one_place_to_draw_means_and_their_intervals():
+    """So that the next figure has points behind them too; a bar is no mean's but a share of variance's."""
+    sources = Path(figures.__file__).parent.rglob("*.py")
+    drawing = {
+        path.name for path in sources if re.search(r"\.(errorbar|bar|barh|boxplot|violinplot)\(", path.read_text())
+    }
+    assert drawing == {"figures.py", "init_vs_task.py"}
+
+
+def test_the_title_is_in_the_figure_and_in_the_file():
+    with panels() as (figure, axes):
+        axes[0, 0].set(xlabel="x", ylabel="y")
+        with titled("lr = 0.1"):
+            drawn = svg(figure, "what is seen")
+        assert figure.get_suptitle() == "lr = 0.1\nwhat is seen"
+    assert "<title>what is seen</title>" in drawn and ">lr = 0.1</text>" in drawn

@@ -49,6 +49,17 @@ def test_markdown_says_what_the_page_says_and_every_link_is_a_file(make):
     assert len(links) == 9 and all((made.folder / link).is_file() for link in links)
 
 
+def test_a_figures_caption_is_its_own_title_in_every_format(make):
+    """In words: no file's name, which says little to who sees the figure."""
+    made = make()
+    caption = "Words: words, and what is seen (as the paper counted)"
+    written = latex.render(made.material, {"analysis/words/paper_bars.svg": "words.pdf"})["words.tex"]
+    assert f"\\caption{{{caption}.}}" in written
+    assert f"![{caption}](" in markdown.render(made.material)
+    assert f"<figcaption>{caption} (" in made.html and f'aria-label="{caption}"' in made.html
+    assert ": bars" not in made.html
+
+
 def test_what_markdown_would_read_is_escaped(make):
     text = markdown.render(make(left_out=["a|b *c* `d` [e](f) <g> _h_\nnext"]).material)
     assert r"left out: a\|b \*c\* \`d\` \[e\](f) \<g> \_h\_ next" in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from promptgeo.analysis.figures import COLOURS, ON_CELLS, panels, shares_grid, svg
-from promptgeo.report.inline import THEME, inline_svg
+from promptgeo.report.inline import THEME, inline_svg, title_of
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{}<path d="M 0 0"/></svg>'
 HARMFUL = (
@@ -79,8 +79,10 @@ def test_all_that_matplotlib_draws_is_kept():
         axes[0, 1].bar([0], [1], hatch="//", alpha=0.5)
         axes[0, 1].set_yscale("symlog")
         axes[0, 1].text(0, 0, "a < b", rotation=30)
-        figure.colorbar(axes[0, 1].pcolormesh([[0, 1], [1, 0]]))
-        drawn = svg(figure)
+        figure.colorbar(axes[0, 1].pcolormesh([[0, 1], [1, 0]]), label="height")
+        for name, axis in zip("ab", axes.flat, strict=True):
+            axis.set(xlabel=name, ylabel=name)
+        drawn = svg(figure, "what is seen")
 
     def counted(pattern: str, text: str) -> list[str]:
         return sorted(re.findall(pattern, text))
@@ -106,8 +108,9 @@ def test_a_figures_hues_and_ink_are_the_pages_own():
     """Which a dark page turns round; but not what stands on coloured cells."""
     with panels(1, 2) as (figure, axes):
         axes[0, 0].plot([0, 1], [1, 0], color=COLOURS[2])
+        axes[0, 0].set(xlabel="x", ylabel="y")
         shares_grid(axes[0, 1], np.eye(2), "ab", "cd")
-        whole = inline_svg(svg(figure), "f", "x")
+        whole = inline_svg(svg(figure, "seen"), "f", "x")
     assert "stroke: var(--hue-2)" in whole and COLOURS[2] not in whole
     assert "fill: var(--page)" in whole and "stroke: currentColor" in whole and "#000000" not in whole
     assert all(f"fill: {colour}" in whole for colour in ON_CELLS)
@@ -119,8 +122,18 @@ def test_a_name_in_a_figure_is_written_as_it_is(name):
         axes[0, 0].plot([0, 1], [0, 1], label=name)
         axes[0, 0].set_title(name)
         axes[0, 0].set_xticks([0], [name])
+        axes[0, 0].set_ylabel("y")
         axes[0, 0].legend()
-        drawn = svg(figure)
+        drawn = svg(figure, "what is seen")
     shown = name.replace("\x1b", r"\x1b").replace("<", "&lt;").replace(">", "&gt;")
     assert drawn.count(f">{shown}</text>") == 3
     assert f">{shown}</text>" in inline_svg(drawn, "f", "x")
+
+
+@pytest.mark.parametrize("title", ["what is seen", "P0 < P & more", "a\nb"])
+def test_a_figure_says_its_title_and_an_old_one_none(title):
+    with panels() as (figure, axes):
+        axes[0, 0].set(xlabel="x", ylabel="y")
+        drawn = svg(figure, title)
+    assert title_of(drawn) == " ".join(title.split())
+    assert title_of(drawn.replace("title>", "desc>")) == "" and title_of("no figure") == ""

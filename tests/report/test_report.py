@@ -102,8 +102,8 @@ def figure(label: str) -> str:
     with panels(1, 2) as (drawn, axes):
         for axis in axes.flat:
             axis.plot([0, 1, 2], [0, 1, 0], marker="o")
-            axis.set_title(label)
-        return svg(drawn)
+            axis.set(title=label, xlabel="x", ylabel="y")
+        return svg(drawn, f"{label}, and what is seen")
 
 
 def distances(convention: str, of: str, closer: bool = True) -> Result:

@@ -1,6 +1,7 @@
-"""Figures as SVG texts: one look for all, and the same bytes for the same numbers."""
+"""Figures as SVG texts: one look for all, values behind their means, and the same bytes for the same numbers."""
 
 import io
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from promptgeo.analysis.result import Number
 from promptgeo.config.terminal import visible
@@ -25,6 +27,12 @@ NEUTRAL = "#777777"
 GRID = "#e5e5e5"
 ON_CELLS = ("#fefefe", "#101010")
 """Texts on dark and on light cells; neither is the page's own ink, which a dark page turns round."""
+EACH = "_each"
+"""Label of what stands behind a mean; its underscore keeps it out of legends."""
+MOST_BEHIND = 50
+"""Points, or lines, behind a mean, at most: of more, so many evenly by rank, both ends among them."""
+LETTERS = 14
+"""Of a title, to the inch of a figure's width."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -70,7 +78,7 @@ _title: ContextVar[str] = ContextVar("title", default="")
 
 @contextmanager
 def titled(title: str) -> Iterator[None]:
-    """Within, every figure has this title; none where it is empty. For what tells its runs from others."""
+    """Within, this stands above every figure's own title; nothing if it is empty. For what tells runs from others."""
     token = _title.set(title)
     try:
         yield
@@ -78,17 +86,21 @@ def titled(title: str) -> Iterator[None]:
         _title.reset(token)
 
 
-def svg(figure: "Figure") -> str:
-    """The figure as SVG text, without date or creator, and with ids of its own so that many fit into one page."""
-    if _title.get():
-        figure.suptitle(_title.get(), fontsize=9, x=0.01, ha="left")
+def svg(figure: "Figure", seen: str) -> str:
+    """The figure as SVG text, without date or creator, and with ids of its own so that many fit into one page.
+
+    seen: the title, in words: what is seen, and of what, with what stands behind means. Also the file's own title.
+    """
+    title = textwrap.fill(seen, int(LETTERS * figure.get_figwidth()), break_long_words=False)
+    figure.suptitle("\n".join(filter(None, [_title.get(), title])), fontsize=9, x=0.01, ha="left")
     _take_texts_as_written(figure)
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # texts are drawn by whoever shows the SVG
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the figure
         # As large as what is drawn: no name is so long, and no legend so full, that it is cut off.
-        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        said = {"Date": None, "Creator": None, "Title": seen}
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata=said)
     text = stream.getvalue()
     return visible(text[text.index("<svg") :])  # XML has no control characters
 
@@ -107,22 +119,101 @@ def _take_texts_as_written(figure: "Figure") -> None:
 
 
 @contextmanager
-def small_multiples(n: int, columns: int = 2, **options: Any) -> Iterator[tuple["Figure", list[Any]]]:
-    """A figure and n axes, at most `columns` of them side by side; the rest of the last row stays empty.
+def small_multiples(
+    n: int, columns: int = 2, x: str = "", y: str = "", **options: Any
+) -> Iterator[tuple["Figure", list[Any]]]:
+    """A figure and n axes of one kind with the same limits, at most `columns` side by side.
 
-    options: as panels'.
+    The rest of the last row stays empty.
+
+    Args:
+        x: what the axes along x show, with its unit; written below the lowest. y: likewise, beside the first ones.
+        options: as panels'; sharex=False and sharey=False where panels have categories of their own.
     """
     columns = min(n, columns)
+    options = {"sharex": True, "sharey": True} | options
     with panels(-(-n // columns), columns, **options) as (figure, axes):
         for axis in axes.flat[n:]:
             axis.set_visible(False)
+        for axis in axes.flat[n - columns : n]:
+            axis.set_xlabel(x)
+            axis.tick_params(labelbottom=True)  # below may be an empty place
+        for axis in axes[:, 0]:
+            axis.set_ylabel(y)
         yield figure, list(axes.flat[:n])
 
 
+def estimates(
+    axis: Any,
+    at: Sequence[float] | np.ndarray,
+    numbers: Sequence[Number],
+    behind: Sequence[Sequence[float] | np.ndarray] | None,
+    *,
+    color: str,
+    across: float = 0.0,
+    sideways: bool = False,
+    **style: Any,
+) -> None:
+    """Draws numbers with their 95 % intervals, where they have any, and behind each what it is the mean of.
+
+    Args:
+        at: where each stands along x; sideways: along y.
+        behind: for each number the values that it is the mean of, small and faint; None where it is the mean of
+            nothing: a share of variance, a correlation.
+        across: how wide these spread about `at`, in its unit; in the same way for as many values.
+        style: matplotlib's, for errorbar.
+    """
+    for place, values in zip(at, behind if behind is not None else [()] * len(numbers), strict=True):
+        points_at(axis, place, values, color=color, across=across, sideways=sideways)
+    values, bars = with_bars(numbers)
+    given = {"marker": "o", "markersize": 4.5, "linestyle": "none", "linewidth": 1.2} | style
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.6}  # a mean is told from the points that it covers
+    x, y = (values, at) if sideways else (at, values)
+    given |= {"xerr" if sideways else "yerr": bars}
+    axis.errorbar(x, y, color=color, elinewidth=0.9, capsize=2, **edge | given)
+
+
+def points_at(
+    axis: Any, at: float, values: Sequence[float] | np.ndarray, *, color: str, across: float, sideways: bool = False
+) -> None:
+    """Draws values at one place, small and faint, spread about it: the same for as many values; at most MOST_BEHIND."""
+    shown = np.asarray(values, dtype=float)
+    shown = shown[np.isfinite(shown)]
+    if len(shown) > MOST_BEHIND:
+        shown = np.sort(shown)[np.linspace(0, len(shown) - 1, MOST_BEHIND).round().astype(int)]
+    golden = (np.sqrt(5) - 1) / 2  # its multiples spread evenly, however many there are
+    places = at + across * ((golden * np.arange(1, len(shown) + 1)) % 1 - 0.5)
+    x, y = (shown, places) if sideways else (places, shown)
+    look = {"linestyle": "none", "marker": ".", "markersize": 4, "markeredgewidth": 0, "alpha": 0.4, "zorder": 1.6}
+    axis.plot(x, y, color=color, label=EACH, **look)
+
+
+def mean_line(axis: Any, table: pd.DataFrame, x: str, y: str, each: Any, *, color: str, **style: Any) -> None:
+    """Draws the mean of column y at each x, and behind it, thin and faint, the line of each that it is the mean of.
+
+    Args:
+        each: the column that says whose a row is, or several.
+        style: matplotlib's, for the mean's line.
+    """
+    of_each = [own.sort_values(x) for _, own in table.groupby(each, sort=False)]
+    lines_behind(axis, [(own[x], own[y]) for own in of_each], color=color)
+    means = table.groupby(x)[y].mean()
+    marker = "o" if len(means) < 12 else None  # more would hide the line
+    axis.plot(means.index, means, **{"color": color, "linewidth": 1.4, "marker": marker, "markersize": 3} | style)
+
+
+def lines_behind(axis: Any, lines: Sequence[tuple[Any, Any]], *, color: str) -> None:
+    """Draws lines (x, y) thin and faint; of more than MOST_BEHIND so many, evenly in their order."""
+    look = {"linewidth": 0.6, "marker": ".", "markersize": 3, "markeredgewidth": 0, "alpha": 0.4, "zorder": 1.6}
+    for k in np.linspace(0, len(lines) - 1, min(len(lines), MOST_BEHIND)).round().astype(int):
+        axis.plot(*lines[k], color=color, label=EACH, **look)
+
+
 def with_bars(numbers: Sequence[Number]) -> tuple[np.ndarray, np.ndarray]:
-    """(values [n], error bars [2, n] of their 95 % intervals), as matplotlib's errorbar and bar take them."""
+    """(values [n], error bars [2, n] of their 95 % intervals), as matplotlib takes them; NaN where there is none."""
     values = np.array([number.value for number in numbers])
-    low, high = np.array([number.interval for number in numbers]).T
+    ends = [(np.nan, np.nan) if n.low is None or n.high is None else (n.low, n.high) for n in numbers]
+    low, high = np.array(ends, dtype=float).reshape(-1, 2).T
     return values, np.clip([values - low, high - values], 0, None)
 
 

@@ -5,7 +5,7 @@ event handler, no HTML, nothing that is loaded from elsewhere.
 """
 
 import re
-from html import escape
+from html import escape, unescape
 from xml.parsers import expat
 
 from promptgeo.analysis.figures import COLOURS, GRID, NEUTRAL
@@ -42,6 +42,7 @@ THEME = {"#000000": "currentColor", "#ffffff": "var(--page)", GRID: "var(--line)
     colour: f"var(--hue-{k})" for k, colour in enumerate(COLOURS)
 }
 """Colours of a figure -> what they are on the page, whose ink and hues are others in the dark."""
+_TITLE = re.compile(r"<svg[^>]*>\s*<title>([^<]*)</title>")
 _STYLE = re.compile(r"\s*\*\s*{([^{}]*)}\s*")
 
 
@@ -56,6 +57,12 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
         return _Figure(prefix, label).read(svg)
     except (expat.ExpatError, ValueError) as error:
         return f"<p>This figure cannot be shown: its file is no SVG ({escape(str(error))}).</p>"
+
+
+def title_of(svg: str) -> str:
+    """What the figure says that it shows, in one line; empty where it says nothing, as figures once did."""
+    title = _TITLE.match(svg)
+    return " ".join(unescape(title[1]).split()) if title else ""
 
 
 class _Figure:

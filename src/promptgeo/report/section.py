@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose_analyze import analysis_file, available
 from promptgeo.report.claims import findings
-from promptgeo.report.inline import inline_svg
+from promptgeo.report.inline import inline_svg, title_of
 from promptgeo.report.study import Published, Study
 from promptgeo.report.text import OF, number_text, upper_first, variant_text, words
 
@@ -137,9 +137,9 @@ class Section:
 
     def _figure(self, stem: str, prefix: str) -> Figure:
         _, name, variant = self._variant(stem)
-        caption = f"{upper_first(words(self.name))}: {words(name)}{variant}"
-        svg = inline_svg(self.stored.figures[stem], prefix, caption)
-        return Figure(svg, caption, f"{self.path}/{stem}.svg", self.name)
+        drawn = self.stored.figures[stem]
+        caption = f"{upper_first(words(self.name))}: {title_of(drawn) or words(name)}{variant}"
+        return Figure(inline_svg(drawn, prefix, caption), caption, f"{self.path}/{stem}.svg", self.name)
 
     @cached_property
     def tables(self) -> list[dict[str, Any]]:

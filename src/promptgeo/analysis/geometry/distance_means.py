@@ -47,6 +47,8 @@ class PairMean:
     members_N: np.ndarray
     """bool: the runs that its pairs rest on."""
     left_out: LeaveOuts
+    of_pairs_M: np.ndarray
+    """float64: what it is the mean of, one value for each pair of runs; of a mean of means these."""
 
     @property
     def error(self) -> Error | None:
@@ -81,7 +83,9 @@ def pair_mean(pairs: PairSums, mask_NN: np.ndarray | None, within: Within, left_
         return None
     n, unit = (total, "ordered pairs") if within == Within.all else (total // 2, "pairs")
     without_J = pair_means(left_out.weights_JN, sum_NN, count_NN)
-    return PairMean(float(sum_NN.sum()) / total, n, unit, without_J, np.asarray(count_NN.any(axis=1)), left_out)
+    members_N, once = np.asarray(count_NN.any(axis=1)), np.triu(count_NN) > 0
+    of_pairs_M = sum_NN[once] / count_NN[once]
+    return PairMean(float(sum_NN.sum()) / total, n, unit, without_J, members_N, left_out, of_pairs_M)
 
 
 def mean_of_means(means: Sequence[PairMean]) -> PairMean | None:
@@ -94,4 +98,5 @@ def mean_of_means(means: Sequence[PairMean]) -> PairMean | None:
     without_J = np.divide(sums_J, counts_J, out=np.full(len(sums_J), np.nan), where=counts_J > 0)
     value, n = float(np.mean([mean.value for mean in means])), sum(mean.n for mean in means)
     members_N = np.asarray(np.stack([mean.members_N for mean in means]).any(axis=0))
-    return PairMean(value, n, means[0].unit, without_J, members_N, means[0].left_out)
+    values_M = np.array([mean.value for mean in means])
+    return PairMean(value, n, means[0].unit, without_J, members_N, means[0].left_out, values_M)

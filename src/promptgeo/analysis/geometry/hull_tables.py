@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, GRID, NEUTRAL, small_multiples, svg
+from promptgeo.analysis.figures import COLOURS, GRID, NEUTRAL, mean_line, small_multiples, svg
 from promptgeo.analysis.geometry.hulls import Hull
 
 NAMES = {
@@ -84,8 +84,10 @@ def ternary_table(hull: Hull) -> pd.DataFrame:
 
 
 def accuracy_figure(prompts: pd.DataFrame, hulls: Sequence[Hull], margin: float) -> str:
+    """A panel per task, each scored prompt a point in the row of its kind."""
     kinds = [kind for kind in NAMES if (prompts["kind"] == kind).any()]
-    with small_multiples(len(hulls), height=2.7, sharex=True, sharey=True) as (figure, axes):
+    label = f"test accuracy (dashed: worst vertex less {100 * margin:g} points; dotted: no prompt)"
+    with small_multiples(len(hulls), x=label, height=2.7) as (figure, axes):
         generator = np.random.default_rng(0)
         for axis, hull in zip(axes, hulls, strict=True):
             for k, kind in enumerate(kinds):
@@ -97,38 +99,35 @@ def accuracy_figure(prompts: pd.DataFrame, hulls: Sequence[Hull], margin: float)
             axis.axvline(worst - margin, color="black", linewidth=0.8, linestyle="--")
             axis.axvline(hull.unprompted_E.mean(), color=NEUTRAL, linewidth=0.8, linestyle=":")
             labels = [NAMES[kind] for kind in reversed(kinds)]
-            axis.set(title=hull.name, xlim=(-0.02, 1.02), yticks=range(len(kinds)), yticklabels=labels)
-        label = f"test accuracy (dashed: worst vertex less {100 * margin:g} points; dotted: no prompt)"
-        figure.supxlabel(label, fontsize=9)
-        return svg(figure)
+            axis.set(title=hull.name, xlim=(-0.04, 1.04), yticks=range(len(kinds)), yticklabels=labels)
+        return svg(figure, "Accuracy of trained prompts, of what lies between them and of controls, each a point")
 
 
 def edge_figure(edges: pd.DataFrame, hulls: Sequence[Hull]) -> str:
-    with small_multiples(len(hulls), height=2.4, sharex=True) as (figure, axes):
+    """A panel per task: the loss along edges of the hull, their mean and each."""
+    x, y = "t along the edge (0 and 1: trained prompts; grey: extrapolation)", "test loss, nats a token"
+    with small_multiples(len(hulls), x=x, y=y, height=2.4) as (figure, axes):
         for axis, hull in zip(axes, hulls, strict=True):
-            for way, colour in (("lerp", COLOURS[0]), ("slerp", COLOURS[2])):
+            for way, label, colour in (("lerp", "straight", COLOURS[0]), ("slerp", "along the arc", COLOURS[2])):
                 rows = edges[(edges["task"] == hull.name) & (edges["way"] == way)].assign(t=lambda x: x["t"].round(9))
-                band = rows.groupby("t")["loss"].agg(["mean", "min", "max"])
-                label = f"{way}: mean and range over edges"
-                axis.plot(band.index, band["mean"], color=colour, linewidth=1.3, label=label)
-                axis.fill_between(band.index, band["min"], band["max"], color=colour, alpha=0.18, linewidth=0)
+                mean_line(axis, rows, "t", "loss", ["start", "end"], color=colour, label=label)
             for start, end in ((hull.t_T.min(), 0), (1, hull.t_T.max())):
                 axis.axvspan(start, end, color=GRID, alpha=0.25, linewidth=0)
-            axis.set(title=hull.name, ylabel="test loss, nats a token")
-            if axis.get_subplotspec().is_last_row():
-                axis.set_xlabel("t (grey: extrapolation)")
+            axis.set(title=hull.name)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
+        return svg(figure, "Mean test loss on the way from one trained prompt to another; faint: single edges")
 
 
 def ternary_figure(ternary: pd.DataFrame) -> str:
+    """A panel per task: the loss over mixtures of three trained prompts, in colours that mean the same in all."""
     tasks = list(dict.fromkeys(ternary["task"]))
+    ends = {"vmin": ternary["loss"].min(), "vmax": ternary["loss"].max()}
     with small_multiples(len(tasks), height=2.9) as (figure, axes):
         for axis, task in zip(axes, tasks, strict=True):
             rows = ternary[ternary["task"] == task]
             x, y = rows["second"] + rows["third"] / 2, rows["third"] * np.sqrt(3) / 2
-            shown = axis.tripcolor(x, y, rows["loss"], shading="gouraud", cmap="viridis")
-            axis.set(title=f"{task}: three trainings", aspect="equal")
+            shown = axis.tripcolor(x, y, rows["loss"], shading="gouraud", cmap="viridis", **ends)
+            axis.set(title=task, aspect="equal")
             axis.axis("off")
             figure.colorbar(shown, ax=axis, label="test loss, nats a token")
-        return svg(figure)
+        return svg(figure, "Test loss of mixtures of three trained prompts, which are the corners")

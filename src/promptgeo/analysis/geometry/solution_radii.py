@@ -189,7 +189,8 @@ def _with_interval(number: Number) -> str:
 def radius_figure(table: pd.DataFrame) -> str:
     """Every radius, by task and kind of direction."""
     tasks, kinds = list(dict.fromkeys(table["task"])), list(KINDS)
-    with small_multiples(len(tasks), height=2.3, sharex=True, sharey=True) as (figure, axes):
+    x = "radius below tau, in the prompt's norms (triangles: at least)"
+    with small_multiples(len(tasks), x=x, height=2.3) as (figure, axes):
         generator = np.random.default_rng(0)
         for axis, task in zip(axes, tasks, strict=True):
             for k, kind in enumerate(kinds):
@@ -200,5 +201,4 @@ def radius_figure(table: pd.DataFrame) -> str:
                     axis.scatter(values, heights, s=9, alpha=0.6, linewidths=0, color=COLOURS[k], marker=marker)
             labels = [KINDS[kind] for kind in reversed(kinds)]
             axis.set(title=task, xscale="log", yticks=range(len(kinds)), yticklabels=labels)
-        figure.supxlabel("radius below tau, in the prompt's norms (triangles: at least)", fontsize=9)
-        return svg(figure)
+        return svg(figure, "How far a prompt can go before its loss exceeds tau, a point per direction")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, mean_line, panels, svg
 from promptgeo.analysis.geometry.subspaces import orthonormal, smallest_reaching, train_in_subspaces
 from promptgeo.analysis.groups import TaskRuns
 from promptgeo.analysis.resampling import bounded_interval, draw_counts, or_exact, percentile_interval, student
@@ -175,12 +175,10 @@ def subspace_figure(table: pd.DataFrame, share: float) -> str:
         axis = axes[0, 0]
         for k, (task, rows) in enumerate(table.groupby("task", sort=False)):
             colour, spaces = COLOURS[k % len(COLOURS)], rows[rows["dimension"] > 0]  # the axis is logarithmic
-            means = spaces.groupby("dimension")["accuracy"].mean()
-            axis.plot(means.index, means, color=colour, marker="o", markersize=4, linewidth=1.2, label=task)
-            axis.scatter(spaces["dimension"], spaces["accuracy"], color=colour, s=6, alpha=0.5)
+            mean_line(axis, spaces, "dimension", "accuracy", "subspace", color=colour, label=task)
             axis.axhline(share * rows["full"].iloc[0], color=colour, linewidth=0.8, linestyle="--")
         label = f"dimension of the subspace (last: the whole space; dashed: {100 * share:g} % of the trained runs)"
-        axis.set(xlabel=label, ylabel="test accuracy", ylim=(-0.02, 1.02))
+        axis.set(xlabel=label, ylabel="test accuracy", ylim=(-0.04, 1.04))
         axis.set_xscale("log", base=2)
         axis.legend(fontsize=8)
-        return svg(figure)
+        return svg(figure, "Accuracy of training within random subspaces, mean by dimension; faint: single subspaces")

@@ -346,14 +346,17 @@ def _pairs(task: TaskRuns, paths: Sequence[_Paths]) -> str:
 
 
 def _figure(table: pd.DataFrame) -> str:
+    """A panel per task, the paths of every pair."""
     tasks = list(dict.fromkeys(table["task"]))
-    with small_multiples(len(tasks), height=2.4) as (figure, axes):
+    ways = (("line", "straight line", COLOURS[2]), ("bezier", "Bézier curve", COLOURS[0]))
+    x, y = "t along the path (0 and 1: the two trained prompts)", "test loss, nats a token"
+    with small_multiples(len(tasks), x=x, y=y, height=2.4) as (figure, axes):
         for axis, task in zip(axes, tasks, strict=True):
-            for way, colour in (("line", COLOURS[2]), ("bezier", COLOURS[0])):
+            for way, name, colour in ways:
                 of_way = table[(table["task"] == task) & (table["way"] == way)]
                 for k, (_, rows) in enumerate(of_way.groupby(["start", "end"])):
                     style = {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
-                    axis.plot(rows["t"], rows["loss"], label=way if k == 0 else None, **style)
-            axis.set(title=task, xlabel="t", ylabel="test loss, nats a token")
+                    axis.plot(rows["t"], rows["loss"], label=name if k == 0 else None, **style)
+            axis.set(title=task)
             axis.legend(fontsize=8)
-        return svg(figure)
+        return svg(figure, "Test loss along paths between two trained prompts of a task, a line per pair")

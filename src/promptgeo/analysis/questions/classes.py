@@ -146,13 +146,13 @@ def _figure(confusion: pd.DataFrame) -> str:
     """A panel per task: of each label's test examples, the share for which each is chosen, over all inits and runs."""
     final = confusion[confusion["prompt"] == "final"]
     tasks = list(dict.fromkeys(final["task"]))
-    with small_multiples(len(tasks), 3, width=8.6, height=2.9) as (figure, axes):
+    own: dict[str, Any] = {"sharex": False, "sharey": False, "x": "chosen label", "y": "right label (how often)"}
+    with small_multiples(len(tasks), 3, width=8.6, height=2.9, **own) as (figure, axes):
         for axis, task in zip(axes, tasks, strict=True):
             counts = final[final["task"] == task].groupby(["label", "chosen"], sort=False)["count"].sum().unstack()
             counts = counts.reindex(columns=dict.fromkeys([*counts.index, *counts.columns])).fillna(0)
             totals = counts.sum(axis=1)
             rows = [f"{label} ({int(n)})" for label, n in totals.items()]
             shares_grid(axis, (counts.to_numpy().T / totals.to_numpy()).T, rows, list(counts), rotation=30, ha="right")
-            axis.set_title(f"{task}: which label is chosen for which", fontsize=9)
-            axis.set(xlabel="chosen", ylabel="right label (how often)")
-        return svg(figure)
+            axis.set_title(task, fontsize=9)
+        return svg(figure, "Which label is chosen for which: shares of test examples, over a task's runs")

@@ -13,12 +13,13 @@ Shapes: N runs, P prompt tokens, d width, E composed examples, S scored prompts.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.composed_tasks import COMPOSITIONS, Composition, composed_examples
-from promptgeo.analysis.figures import COLOURS, panels, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance, random_like
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
@@ -120,13 +121,14 @@ def composition(
     bootstrap = Bootstrap(draws, seed)
     result.tables["accuracies"] = _table(runs.table, scored)
     result.tables["examples"] = _examples_table(cases)
-    accuracies = _report_accuracies(result, scored, cases, bootstrap)
+    parts = {kind: _by_composition(prompts, cases) for kind, prompts in scored.items()}
+    accuracies = _report_accuracies(result, parts, bootstrap)
     other_answers = _report_other_answers(result, relabelled, bootstrap)
     for way in WAYS:
         if way in scored:
             _report_way(result, way, scored, relabelled["guessed"][way], accuracies, other_answers, bootstrap)
     _report_reach(result, scored, accuracies, bootstrap)
-    result.figures["accuracies"] = _figure(accuracies)
+    result.figures["accuracies"] = _figure(accuracies, parts)
     return result
 
 
@@ -334,19 +336,23 @@ def _examples_table(cases: list[_Case]) -> pd.DataFrame:
     )
 
 
-def _report_accuracies(
-    result: Result, scored: dict[str, Scored], cases: list[_Case], bootstrap: Bootstrap
-) -> dict[str, dict[str, Number]]:
-    """Adds the mean accuracies; by kind and the composition's name, or ALL."""
+def _by_composition(prompts: Scored, cases: list[_Case]) -> dict[str, Scored]:
+    """A kind's prompts by the composition's name, where there are any, and ALL."""
     sets: dict[str, list[EvaluationSet]] = {}
     for case in cases:
         sets.setdefault(case.name, []).append(case.evaluation_set)
-    accuracies: dict[str, dict[str, Number]] = {}
-    for kind, prompts in scored.items():
-        parts = {name: prompts.on(*own) for name, own in sets.items()}
-        parts = {name: part for name, part in parts.items() if len(part)} | {ALL: prompts}
-        accuracies[kind] = {name: add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in parts.items()}
-    return accuracies
+    parts = {name: prompts.on(*own) for name, own in sets.items()}
+    return {name: part for name, part in parts.items() if len(part)} | {ALL: prompts}
+
+
+def _report_accuracies(
+    result: Result, parts: dict[str, dict[str, Scored]], bootstrap: Bootstrap
+) -> dict[str, dict[str, Number]]:
+    """Adds the mean accuracies; as the parts by kind and the composition's name, or ALL."""
+    return {
+        kind: {name: add_mean(result, f"{kind}.{name}", part, bootstrap) for name, part in of_kind.items()}
+        for kind, of_kind in parts.items()
+    }
 
 
 def _report_other_answers(
@@ -432,27 +438,27 @@ def _report_reach(
     result.findings.append(Finding.of(difference.number, sentence))
 
 
-def _figure(accuracies: dict[str, dict[str, Number]]) -> str:
-    """A row of points per composition, one for each kind, with 95 % intervals."""
+def _figure(accuracies: dict[str, dict[str, Number]], scored: dict[str, dict[str, Scored]]) -> str:
+    """A row of points per composition, one for each kind, with 95 % intervals; behind them the prompts.
+
+    accuracies, scored: by kind and the composition's name, or ALL.
+    """
     names = [*order_of_appearance([name for by_name in accuracies.values() for name in by_name if name != ALL]), ALL]
-    with panels(height=max(3.0, 0.75 * len(names) + 1.4), width=7.2) as (figure, axes):
-        axis = axes[0, 0]
+    with panels(height=max(3.0, 0.85 * len(names) + 1.4), width=7.2) as (figure, axes):
+        axis, step = axes[0, 0], 0.8 / len(accuracies)
         for i, kind in enumerate(kind for kind in KINDS if kind in accuracies):
-            values, bars = with_bars(list(accuracies[kind].values()))
-            places = [names.index(name) + 0.07 * (i - (len(accuracies) - 1) / 2) for name in accuracies[kind]]
-            axis.errorbar(
-                values,
-                places,
-                xerr=bars,
-                label=KINDS[kind],
-                color=COLOURS[i % len(COLOURS)],
-                linestyle="none",
-                marker="o" if kind in WAYS else "*" if kind == "trained" else "x",
-                markersize=4,
-                elinewidth=0.8,
-            )
-        axis.set(yticks=range(len(names)), xlabel="accuracy on the composed task", xlim=(-0.03, 1.03))
-        axis.set_yticklabels(names)
+            own = accuracies[kind]
+            places = [names.index(name) + step * (i - (len(accuracies) - 1) / 2) for name in own]
+            style: dict[str, Any] = {
+                "label": KINDS[kind],
+                "marker": "o" if kind in WAYS else "*" if kind == "trained" else "D",
+            }
+            behind = [scored[kind][name].accuracy_S for name in own]
+            colour = COLOURS[i % len(COLOURS)]
+            estimates(axis, places, list(own.values()), behind, color=colour, across=0.6 * step, sideways=True, **style)
+        axis.set(yticks=range(len(names)), xlabel="accuracy on the composed task's test examples", xlim=(-0.04, 1.04))
+        axis.set_yticklabels([name.replace("_after_", " after ") for name in names])
         axis.invert_yaxis()
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+        title = "Accuracy on composed tasks by what is made of two prompts, with 95 % intervals; faint: single prompts"
+        return svg(figure, title)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, mean_line, small_multiples, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance
 from promptgeo.analysis.logged import logged_scores
 from promptgeo.analysis.question import question
@@ -83,22 +83,15 @@ def _shown(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def _figure(evaluated: pd.DataFrame, what: str, label: str) -> str:
-    """A panel per task, a line per init: accuracy or loss over epochs, mean over seeds."""
+    """A panel per task, a line per init: accuracy or loss over steps, mean over seeds; behind it each run's."""
     tasks, inits = order_of_appearance(evaluated["task"]), order_of_appearance(evaluated["init"])
-    columns = min(len(tasks), 3)
-    with panels(-(-len(tasks) // columns), columns, height=2.3, sharey=what == "accuracy") as (figure, axes):
-        for axis, task in zip(axes.flat, tasks, strict=False):
+    with small_multiples(len(tasks), 3, x="optimiser step", y=label, height=2.3) as (figure, axes):
+        for axis, task in zip(axes, tasks, strict=True):
             for k, init in enumerate(inits):
                 cell = evaluated[(evaluated["task"] == task) & (evaluated["init"] == init)]
-                means = cell.groupby("epoch")[what].mean()
                 colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
-                axis.plot(means.index, means, color=colour, linestyle=style, linewidth=1.2, label=init)
+                mean_line(axis, cell, "step", what, "run", color=colour, linestyle=style, label=init)
             axis.set_title(task, fontsize=9)
-            axis.set_xlabel("epoch")
-        for axis in axes.flat[len(tasks) :]:
-            axis.set_visible(False)
-        for row in axes:
-            row[0].set_ylabel(label)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
+        handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(inits), 5), fontsize=8)
-        return svg(figure)
+        return svg(figure, f"Mean {what} of the runs of each init, by step; faint: single runs")

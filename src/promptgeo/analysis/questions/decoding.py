@@ -171,7 +171,9 @@ def _decode(classes: _Classes, gram_NN: np.ndarray, of: Of, permutations: int, s
     confusion_LL = np.zeros((len(classes.names), len(classes.names)), dtype=int)
     np.add.at(confusion_LL, (codes_N[counts_N], decoded_N[counts_N]), 1)
     _add_tables(classes, decoded_N, confusion_LL, result)
-    title = f"{accuracy.value:.0%} right; chance {chance.value:.0%}"
+    whose = "prompts" if of == Of.prompt else "deltas"
+    how_well = f"{accuracy.value:.0%} right, by chance {chance.value:.0%}"
+    title = f"The {factor} of runs, and that decoded from their {whose}: {how_well}"
     result.figures[f"confusion_{factor}"] = _figure(confusion_LL, classes.names, factor, title)
     result.findings.append(_finding(classes, accuracy, chance, p, cells_tried, of))
 
@@ -227,6 +229,5 @@ def _figure(confusion_LL: np.ndarray, names: list, factor: str, title: str) -> s
         axis.set_yticks(range(len(names)), names)
         axis.grid(False)
         axis.set_xlabel(f"decoded {factor}")
-        axis.set_ylabel(factor)
-        axis.set_title(title, fontsize=9)
-        return svg(figure)
+        axis.set_ylabel(f"true {factor}")
+        return svg(figure, title)

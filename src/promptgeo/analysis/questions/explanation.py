@@ -418,7 +418,8 @@ def _figure(explained: list[_Explained], kinds: list[str]) -> str:
                 at, label = n + 0.14 * (k - 1.5) + np.zeros(len(values)), INPUTS[kind] if n == 0 else None
                 axis.plot(at, values, "o", ms=3, alpha=0.6, color=COLOURS[k], label=label)
         axis.set_xticks(range(len(explained)), range(len(explained)))
-        axis.set_xlabel("explanation token (run)")
-        axis.set_ylabel("bits from what it\nsays of itself")
+        axis.set_xlabel("explanation token (number of its run)")
+        axis.set_ylabel("divergence, bits")
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-        return svg(figure)
+        title = "How far the model's words after other inputs lie from those after the explanation token, each a point"
+        return svg(figure, title)

@@ -103,7 +103,8 @@ def init_vs_task(
         _add_claims(runs, grid, parts, moved, result)
     dispersions = _report_dispersions(grid, parts, draws, result)
     result.tables["decomposition"] = _table(grid, parts, dispersions)
-    result.figures["shares"] = _figure({factor: part.share for factor, part in parts.items() if part.share is not None})
+    shares = {factor: part.share for factor, part in parts.items() if part.share is not None}
+    result.figures["shares"] = _figure(shares, of)
     return result
 
 
@@ -487,7 +488,7 @@ def _of_moved(moved: Share) -> str:
     return f"It {verdict} what tasks give that move differently far alone: {moved.in_words}; p = {moved.p:.2g}."
 
 
-def _figure(shares: dict[str, Share]) -> str:
+def _figure(shares: dict[str, Share], of: Of) -> str:
     """Bars of effect sizes; what permutations give 95 % of the time in grey."""
     with panels(height=0.6 + 0.45 * max(len(shares), 1)) as (figure, axes):
         axis = axes[0, 0]
@@ -500,7 +501,9 @@ def _figure(shares: dict[str, Share]) -> str:
         axis.axvline(0.0, color=NEUTRAL, linewidth=0.8)
         axis.set_yticks(range(len(shares)), list(shares))
         axis.invert_yaxis()
-        axis.margins(x=0.2)
+        axis.use_sticky_edges = False  # else the left end of a grey bar would be the axis
+        axis.margins(x=0.2, y=0.02)
         axis.grid(False, axis="y")
         axis.set_xlabel("share of variance beyond chance (grey: 95 % of permutations)")
-        return svg(figure)
+        whose = "prompt tokens" if of == Of.prompt else "deltas of prompt tokens"
+        return svg(figure, f"How much of where {whose} lie goes with init, task and position")

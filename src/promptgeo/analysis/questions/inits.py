@@ -220,7 +220,7 @@ def _final_finding(final: Difference, table: pd.DataFrame) -> Finding:
 def _figure(runs: RunTable, table: pd.DataFrame) -> str:
     """A panel per task: the loss of every run over its steps, in the colour of its init's kind."""
     tasks = order_of_appearance(table["task"])
-    with small_multiples(len(tasks), 2, height=2.6) as (figure, axes):
+    with small_multiples(len(tasks), x="optimiser step", y="loss, nats a token", height=2.6) as (figure, axes):
         for axis, task in zip(axes, tasks, strict=True):
             for run, row in zip(runs.runs or [], table.itertuples(), strict=True):
                 if row.task == task:
@@ -228,9 +228,7 @@ def _figure(runs: RunTable, table: pd.DataFrame) -> str:
                     axis.plot(curve["step"], curve["loss"], color=COLOURS[int(row.random)], linewidth=1, label=name)
             threshold = table.loc[table["task"] == task, "threshold"].iloc[0]
             axis.axhline(threshold, color="black", linewidth=0.7, linestyle=":", label="learned below")
-            axis.set_title(f"{task}: loss of each run", fontsize=9)
-            axis.set(xlabel="step", ylabel="loss, nats a token")
-        handles, labels = axes[0].get_legend_handles_labels()
-        once = dict(zip(labels, handles, strict=True))
+            axis.set_title(task, fontsize=9)
+        once = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+        return svg(figure, "Loss of each run over its training, from a text and from random inits")

@@ -15,7 +15,6 @@ Tables: `matched`, a row per chosen prompt; `answers`, study 3's claims asked at
 Shapes: U units, K rates, G chosen prompts, P prompt tokens, d width.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
-from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
 from promptgeo.analysis.geometry.between_rates import Chosen, Statistic
 from promptgeo.analysis.geometry.matching import Among, Matched, Points, matched_points, points_of
 from promptgeo.analysis.geometry.tokens import require_levels
@@ -428,41 +427,32 @@ def _tell_choice(points: Points, result: Result) -> None:
 def _figure(compared: dict[Among, _Compared], points: Points, of: Of) -> str:
     """The answers against the rate, at the end, at equal accuracy and at equal distance."""
     titles = {
-        "moved": "||P - P0|| / ||P0||",
-        "distance_to_init": "distance to the init",
-        "init_closer": "init closer by",
+        "moved": "distance moved,\ntimes P0's norm",
+        "distance_to_init": "cosine distance\nto the init",
+        "init_closer": "init closer by,\ncosine distance",
     }
-    titles |= {"r2.init": "R2 of the init", "r2.task": "R2 of the task"}
+    titles |= {"r2.init": "R² of the init", "r2.task": "R² of the task"}
     shown = [name for name in titles if any(name in each.at for each in compared.values())]
-    with panels(columns=len(shown), width=2.3 * len(shown), height=2.9) as (figure, axes):
+    at = np.log10(points.rates)
+    with panels(columns=len(shown), width=2.3 * len(shown), height=2.9, sharex=True) as (figure, axes):
         for axis, name in zip(axes[0], shown, strict=True):
             for k, (among, each) in enumerate(compared.items()):
                 if name in each.at:
-                    _draw(axis, each.rates, each.at[name], k, among)
-            axis.set(xscale="log", xlabel="learning rate", title=titles[name])
-            axis.set_xticks(points.rates, [f"{rate:g}" for rate in points.rates])
-            axis.minorticks_off()
+                    _draw(axis, at + 0.03 * (k - 1) * np.ptp(at), each, name, k, among)
+            axis.set(ylabel=titles[name], xlabel=f"learning rate,\n{_unit(points)}")
+            axis.set_xticks(at, [f"{rate:g}" for rate in points.rates])
             if name == "init_closer":
                 axis.axhline(0, color=NEUTRAL, linewidth=0.8)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(compared), fontsize=8)
-        return svg(figure)
+        whose = "prompts" if of == Of.prompt else "deltas"
+        return svg(figure, f"Where {whose} of each learning rate lie, with 95 % intervals; faint: single runs")
 
 
-def _draw(axis: Any, rates: Sequence[float], numbers: Sequence[Number], k: int, among: Among) -> None:
-    x = np.array(rates) * (1 + 0.04 * (k - 1))  # side by side, or the bars would hide each other
-    bars = [
-        (n.value - n.low, n.high - n.value) if n.low is not None and n.high is not None else (0, 0) for n in numbers
-    ]
-    axis.errorbar(
-        x,
-        [n.value for n in numbers],
-        yerr=np.clip(np.array(bars).T, 0, None),
-        color=COLOURS[k],
-        marker="o",
-        markersize=4,
-        linewidth=1.2,
-        elinewidth=0.8,
-        capsize=2,
-        label=among.value.replace("_", " "),
-    )
+def _draw(axis: Any, at: np.ndarray, each: _Compared, name: str, k: int, among: Among) -> None:
+    """at: side by side, or the bars would hide each other."""
+    behind = None
+    if name in each.rows:
+        behind = [each.rows.loc[each.rows["rate"] == rate, name].to_numpy(dtype=float) for rate in each.rates]
+    style: dict[str, Any] = {"linestyle": "-", "label": among.value.replace("_", " ")}
+    estimates(axis, at, each.at[name], behind, color=COLOURS[k], across=0.02 * float(np.ptp(at)), **style)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, decided, learned
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, mean_of_means, pair_mean
 from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, least_p, too_few
 from promptgeo.analysis.geometry.tokens import (
@@ -180,7 +180,7 @@ def mean_distances(
         }
         rows += [{"metric": metric, "quantity": key.name} | _row(number) for key, number in numbers.items()]
         cells += [_cell_row(metric, key, number) for key, number in numbers.items() if isinstance(key, Cell)]
-        result.figures[metric] = _figure(numbers, metric, of)
+        result.figures[metric] = _figure(numbers, {key: mean.of_pairs_M for key, mean in present.items()}, metric, of)
         compared = _differences(result, present, points, metric, convention, (draws, seed), moved)
         if metric == metrics[0]:
             findings = {c.contrast.name: c.finding(of, metric, moved, len(runs)) for c in compared}
@@ -460,25 +460,28 @@ def _omissions(
     return omissions
 
 
-def _figure(numbers: Mapping[Key, Number], metric: str, of: Of) -> str:
-    """Bars for the levels of position, task and init, with 95 % intervals; lines: all pairs, random vocabulary."""
-    with panels(1, 3, height=3.0, sharey=True) as (figure, axes):
+def _figure(numbers: Mapping[Key, Number], pairs: Mapping[Key, np.ndarray], metric: str, of: Of) -> str:
+    """Means of the levels of position, task and init, with 95 % intervals; lines: all pairs, random vocabulary.
+
+    pairs: what each is the mean of.
+    """
+    whose = f"{METRICS[metric]} distance" + ("" if of == Of.prompt else " of deltas")
+    with panels(1, 3, height=3.4, sharey=True) as (figure, axes):
         for axis, (factor, group), colour in zip(axes[0], PANELS.items(), COLOURS, strict=False):
-            bars = {
-                key.level: number
-                for key, number in numbers.items()
-                if isinstance(key, Level) and key.group == group and key.level is not None and not key.no_self
-            }
-            axis.bar(range(len(bars)), [number.value for number in bars.values()], color=colour, width=0.75)
-            for x, number in enumerate(bars.values()):
-                if number.low is not None:
-                    axis.vlines(x, number.low, number.high, color="black", linewidth=1)
+            levels = [key for key in numbers if isinstance(key, Level) and key.group == group and not key.no_self]
+            levels = [key for key in levels if key.level is not None]
+            at = np.arange(len(levels))
+            values, behind = [numbers[key] for key in levels], [pairs[key] for key in levels]
+            estimates(axis, at, values, behind, color=colour, across=0.6)
             for key, (style, label) in LINES.items():
                 if key in numbers:
                     axis.axhline(numbers[key].value, color="black", linestyle=style, linewidth=1, label=label)
-            axis.set_xticks(range(len(bars)), list(bars), rotation=0 if factor == "position" else 90, fontsize=7)
+            names, rotation = [key.level for key in levels], 0 if factor == "position" else 90
+            axis.set_xticks(at, names, rotation=rotation, fontsize=7)
+            axis.set(xlabel=factor, xlim=(-0.6, len(levels) - 0.4), ylim=(0, None))
             axis.set_title(f"same {factor}", fontsize=9)
             axis.grid(axis="x", visible=False)
-        axes[0, 0].set_ylabel(f"mean {METRICS[metric]} distance" + ("" if of == Of.prompt else " of deltas"))
+        axes[0, 0].set_ylabel(f"{METRICS[metric]} distance")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
+        title = f"Mean {whose} of tokens that share a position, task or init, with 95 % intervals; faint: pairs of runs"
+        return svg(figure, title)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, panels, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import (
@@ -89,7 +89,7 @@ def mean_prompts(runs: RunTable, *, lm: LM, seed: int = 0) -> Result:
     result.tables["accuracies"] = _table(scored, on_task)
     for kind in CONTROLS:
         _compare(result, kind, scored, overall, bootstrap, len(runs))
-    result.figures["accuracies"] = _figure(on_task)
+    result.figures["accuracies"] = _figure(on_task, scored)
     return result
 
 
@@ -145,23 +145,19 @@ def _compare(
         result.findings.append(Finding.of(difference.number, sentence))
 
 
-def _figure(on_task: dict[str, dict[EvaluationSet, Number]]) -> str:
-    """A group of bars per task, a bar per kind, with 95 % intervals."""
-    names = [evaluation_set.task.name for evaluation_set in on_task["runs"]]
-    with panels(height=3.4, width=max(4.5, 1.3 * len(names) + 1)) as (figure, axes):
-        axis, width = axes[0, 0], 0.84 / len(on_task)
+def _figure(on_task: dict[str, dict[EvaluationSet, Number]], scored: dict[str, Scored]) -> str:
+    """A group of points per task, a point per kind, with 95 % intervals; behind them the prompts."""
+    sets = list(on_task["runs"])
+    with panels(height=3.4, width=max(4.5, 1.3 * len(sets) + 1)) as (figure, axes):
+        axis, step = axes[0, 0], 0.84 / len(on_task)
         for k, (kind, by_task) in enumerate(on_task.items()):
-            values, bars = with_bars(list(by_task.values()))
-            places = np.arange(len(names)) + (k - (len(on_task) - 1) / 2) * width
-            again = k // len(COLOURS)  # more kinds than hues
-            style: dict[str, Any] = {
-                "label": LABELS[kind],
-                "color": COLOURS[k % len(COLOURS)],
-                "hatch": "/" * 4 * again,
-            }
-            style |= {"error_kw": {"elinewidth": 0.7}}
-            axis.bar(places, values, width, yerr=bars, **style)
-        axis.set(xticks=np.arange(len(names)), ylabel="test accuracy", ylim=(0, 1.02))
-        axis.set_xticklabels(names, rotation=20, ha="right")
+            places = np.arange(len(sets)) + (k - (len(on_task) - 1) / 2) * step
+            behind = [scored[kind].on(evaluation_set).accuracy_S for evaluation_set in sets]
+            style: dict[str, Any] = {"label": LABELS[kind], "marker": "oD"[k // len(COLOURS)]}  # more kinds than hues
+            colour = COLOURS[k % len(COLOURS)]
+            estimates(axis, places, [by_task[each] for each in sets], behind, color=colour, across=0.6 * step, **style)
+        axis.set(xticks=np.arange(len(sets)), xlabel="task", ylabel="test accuracy", ylim=(-0.04, 1.04))
+        axis.set_xticklabels([each.task.name for each in sets], rotation=20, ha="right")
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+        title = "Accuracy of mean prompts beside that of the runs' own, with 95 % intervals; faint: single prompts"
+        return svg(figure, title)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
-from promptgeo.analysis.figures import COLOURS, GRID, panels, svg
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
 from promptgeo.analysis.geometry.token_kinds import KINDS, knows_glitch_tokens, vocabulary_kinds
 from promptgeo.analysis.geometry.tokens import Tokens, order_of_appearance, require_runs, tokens
 from promptgeo.analysis.geometry.vocabulary import Near, Vocabulary, init_words, require_width
@@ -212,25 +212,21 @@ def _kind_findings(shares: Sequence[_Share], runs: int) -> list[Finding]:
 
 
 def _figure(table: pd.DataFrame, shares: Sequence[_Share]) -> str:
-    """Stacked bars: the kinds of each init's neighbours, all inits' together, and the vocabulary's own."""
-    inits = order_of_appearance(table["init"])
-    bars = {str(init): _kind_shares(table[table["init"] == init]) for init in inits}
-    by_kind = {share.kind: share for share in shares}
-    every = [by_kind[kind].share.value if kind in by_kind else 0.0 for kind in KINDS]
-    words = [by_kind[kind].vocabulary.value if kind in by_kind else 0.0 for kind in KINDS]
-    heights = [*bars.values(), every, words]
-    names = [*bars, "all", "vocabulary"]
-    at = np.append(np.arange(len(inits)), [len(inits) + 0.5, len(inits) + 1.5])
-    with panels(1, 1, height=3.0) as (figure, axes):
-        axis, bottom = axes[0, 0], np.zeros(len(names))
-        for colour, kind, of_kind in zip(COLOURS, KINDS, zip(*heights, strict=True), strict=False):
-            axis.bar(at, of_kind, bottom=bottom, color=GRID if kind == "other" else colour, width=0.8, label=kind)
-            bottom += of_kind
-        axis.set_xticks(at, names, rotation=45, ha="right")
-        axis.set_ylabel("share of neighbouring words")
-        axis.grid(False)
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+    """The share of each kind of words near prompt tokens, with its interval and each run's, beside the vocabulary's."""
+    shown = [share for share in shares if share.kind != "other"]
+    at, runs = np.arange(len(shown)), table.groupby("run")["kind"]
+    behind = [runs.apply(lambda kinds, kind=share.kind: (kinds == kind).mean()).to_numpy() for share in shown]
+    with panels(height=0.36 * len(shown) + 1.2) as (figure, axes):
+        axis, near = axes[0, 0], [share.share for share in shown]
+        style: dict[str, Any] = {"sideways": True, "label": "near prompt tokens"}
+        estimates(axis, at - 0.12, near, behind, color=COLOURS[0], across=0.3, **style)
+        values = [share.vocabulary.value for share in shown]
+        axis.plot(values, at + 0.2, "D", color=NEUTRAL, markersize=4, label="in the whole vocabulary")
+        axis.set(yticks=at, yticklabels=[share.kind for share in shown], xlabel="share of words")
+        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
+        axis.invert_yaxis()
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        return svg(figure, "Which kinds of words lie near prompt tokens, with 95 % intervals; faint: single runs")
 
 
 def _kind_shares(table: pd.DataFrame) -> list[float]:

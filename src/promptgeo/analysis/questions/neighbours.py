@@ -19,7 +19,7 @@ import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
 from promptgeo.analysis.deciding import LEVEL, learned, tested
-from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, lines_behind, panels, svg
 from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, least_p, too_few
 from promptgeo.analysis.geometry.pair_counts import PairCounts, count_pairs, equal_label_null, near_between
 from promptgeo.analysis.geometry.task_table import (
@@ -119,7 +119,7 @@ def neighbours(
     _nearby_words(result, seen, words, own, of)
     sweep = _sweep(words, seen)
     result.tables["epsilon_sweep"] = sweep
-    result.figures["epsilon_sweep"] = _sweep_figure(sweep, epsilon)
+    result.figures["epsilon_sweep"] = _sweep_figure(sweep, _sweep_behind(words, seen), epsilon, of)
     result.tables["prompt_tokens"] = _token_table(points, pairs, words)
     return result
 
@@ -655,26 +655,41 @@ def _sweep(words: WordCounts | None, seen: _Seen) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["around", "neighbours", "epsilon", "mean", "low", "high", "n"])
 
 
-def _sweep_figure(table: pd.DataFrame, epsilon: float) -> str:
+def _sweep_behind(words: WordCounts | None, seen: _Seen) -> dict[tuple[str, str], np.ndarray]:
+    """By kind of token and of neighbours the counts at each radius [M, E], float64: of each run, or sampled token."""
+    runs, length = seen.pairs.runs, seen.pairs.length
+    behind = {("prompt tokens", "prompts"): seen.pairs.near_ENN.sum(2).T / length}
+    if words is not None:
+        behind["prompt tokens", "words"] = words.prompt_words_EK.reshape(-1, runs, length).mean(2).T
+        behind["vocabulary tokens", "prompts"] = words.sample_prompts_ES.T.astype(np.float64)
+        behind["vocabulary tokens", "words"] = words.sample_words_ES.T.astype(np.float64)
+    return behind
+
+
+def _sweep_figure(table: pd.DataFrame, behind: dict[tuple[str, str], np.ndarray], epsilon: float, of: Of) -> str:
     """A panel per kind of token around which neighbours are counted; the dotted line is the radius of the numbers."""
     centres = order_of_appearance(table["around"])
-    with panels(1, len(centres), sharey=True, width=7.2 if len(centres) > 1 else 4.2) as (figure, axes):
+    with panels(1, len(centres), sharex=True, sharey=True, width=7.2 if len(centres) > 1 else 4.2) as (figure, axes):
         for axis, around in zip(axes[0], centres, strict=True):
             centre = table[table["around"] == around]
             for colour, (kind, part) in zip(COLOURS, centre.groupby("neighbours"), strict=False):
                 radii = part["epsilon"]
-                axis.plot(radii, part["mean"], color=colour, marker="o", markersize=3, linewidth=1.2, label=kind)
+                lines_behind(axis, [(radii, counts_E) for counts_E in behind[around, str(kind)]], color=colour)
+                axis.plot(radii, part["mean"], color=colour, marker="o", markersize=3, linewidth=1.4, label=kind)
                 axis.fill_between(
                     radii, part["low"].astype(float), part["high"].astype(float), color=colour, alpha=0.2, linewidth=0
                 )
             axis.set_title(f"around {around} (n = {centre['n'].iloc[0]})", fontsize=9)
-            axis.set_xlabel("epsilon, cosine distance")
+            axis.set_xlabel("radius epsilon, cosine distance")
             axis.axvline(epsilon, color=NEUTRAL, linewidth=0.8, linestyle=":")
         axes[0, 0].set_yscale("symlog", linthresh=1)
         axes[0, 0].set_ylim(bottom=0)
-        axes[0, 0].set_ylabel("neighbours, mean of a token")
+        axes[0, 0].set_ylabel("neighbours of a token, mean")
         axes[0, 0].legend(fontsize=8)
-        return svg(figure)
+        whose = "" if of == Of.prompt else " of deltas"
+        tokens = "" if len(centres) == 1 else " or sampled tokens"
+        title = f"Mean count of neighbours{whose} by radius, with 95 % intervals; faint: single runs{tokens}"
+        return svg(figure, title)
 
 
 def _token_table(points: Tokens, pairs: PairCounts, words: WordCounts | None) -> pd.DataFrame:

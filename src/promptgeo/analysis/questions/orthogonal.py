@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, small_multiples, svg
+from promptgeo.analysis.figures import COLOURS, mean_line, small_multiples, svg
 from promptgeo.analysis.geometry.solution_groups import DECISIVE, LABELS, AlikeGroups, Criterion, Group, score_group
 from promptgeo.analysis.groups import TaskRuns, by_task, distinct, pushed_apart
 from promptgeo.analysis.progress import progress
@@ -320,18 +320,19 @@ def _row(family: _Family, group: Group, criterion: Criterion) -> dict[str, Any]:
 
 
 def _figure(table: pd.DataFrame) -> str:
+    """A panel per task: accuracy by the number of solutions, means over groups; behind them each group."""
     tasks = list(dict.fromkeys(table["task"]))
-    with small_multiples(len(tasks), height=2.6, sharey=True) as (figure, axes):
+    x, y = "N, solutions that were pushed apart (dashed: threshold)", "test accuracy"
+    with small_multiples(len(tasks), x=x, y=y, height=2.6) as (figure, axes):
         for axis, task in zip(axes, tasks, strict=True):
-            of_task = table[table["task"] == task]
+            of_task = table[table["task"] == task].reset_index(names="group")
             for kind, colour in zip(DECISIVE, COLOURS, strict=False):
                 for pushed, rows in of_task.groupby(of_task["weight"] > 0):
-                    means = rows.groupby("N")[kind].mean()
-                    style = {"linestyle": "-", "marker": "o"} if pushed else {"linestyle": ":", "marker": "x"}
+                    style = {"linestyle": "-", "marker": "o"} if pushed else {"linestyle": ":", "marker": "D"}
                     label = f"{LABELS[kind]}{'' if pushed else ', unregularised'}"
-                    axis.plot(means.index, means, color=colour, markersize=4, linewidth=1.2, label=label, **style)
+                    mean_line(axis, rows, "N", kind, ["group"], color=colour, label=label, **style, markersize=4)
             axis.axhline(of_task["threshold"].iloc[0], color="black", linewidth=0.8, linestyle="--")
-            axis.set(title=task, xlabel="N solutions (dashed: threshold)", ylabel="test accuracy")
-            axis.set(xticks=sorted(set(table["N"])), ylim=(-0.02, 1.02))
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
+            axis.set(title=task, xticks=sorted(set(table["N"])), ylim=(-0.04, 1.04))
+        once = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=2, fontsize=8)
+        return svg(figure, "Accuracy of solutions that were pushed apart, and of their mixtures; faint: single groups")

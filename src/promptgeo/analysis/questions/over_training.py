@@ -224,6 +224,7 @@ def _table(courses: dict[str, list[_Point]], checkpoints: _Checkpoints) -> pd.Da
 
 
 def _figure(courses: dict[str, list[_Point]], checkpoints: _Checkpoints) -> str:
+    """R2 of each factor over training, its 95 % interval as a band."""
     with panels(height=3.0) as (figure, axes):
         axis, at = axes[0, 0], checkpoints.at
         for k, (factor, points) in enumerate(courses.items()):
@@ -235,7 +236,7 @@ def _figure(courses: dict[str, list[_Point]], checkpoints: _Checkpoints) -> str:
             if chance:
                 axis.plot(at, chance, color=COLOURS[k], linestyle=":", linewidth=1)
         axis.set_xlabel(checkpoints.unit)
-        axis.set_ylabel("R2 (dotted: 97.5 % of permutations)")
+        axis.set_ylabel("R², share of variance\n(dotted: 97.5 % of permutations)")
         axis.set_ylim(bottom=0)
         axis.legend()
-        return svg(figure)
+        return svg(figure, "How much of where prompts lie goes with each factor, over training, with 95 % intervals")

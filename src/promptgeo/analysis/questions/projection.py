@@ -209,7 +209,9 @@ def _figure(planes: dict[str, np.ndarray], table: pd.DataFrame, of: Of) -> str:
                         markeredgewidth=0.3,
                         label=str(level),
                     )
-                axis.set(xticks=[], yticks=[], title=f"{NAMES[name]} of the {vectors}, by {factor}")
+                axis.set(xticks=[], yticks=[])
+                axis.set_title(f"{NAMES[name]}, by {factor}", fontsize=9)
         for axis in axes[-1]:
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=7, markerscale=1.6)
-        return svg(figure)
+        names = " and ".join(NAMES[name] for name in planes)
+        return svg(figure, f"{names} of the tokens of the {vectors}, each a point; places have no unit")

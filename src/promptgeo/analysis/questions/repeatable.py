@@ -7,12 +7,13 @@ Shapes: N runs, P prompt tokens, d width, E test examples with one k.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import Premise, decided
-from promptgeo.analysis.figures import COLOURS, GRID, panels, shares_grid, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, GRID, estimates, panels, shares_grid, svg
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
 from promptgeo.analysis.result import Claim, Finding, Number, Result
@@ -119,7 +120,7 @@ def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws
             two = bootstrap.mean(held_out.part(scored["once"], [2]))
             unprompted = accuracies["unprompted"].by_k[1]
             result.claims.append(_claim(accuracies["once"], two, {"its P0": initial, "no prompt": unprompted}))
-        result.figures[f"accuracy_{held_out.name}"] = _figure(accuracies, held_out)
+        result.figures[f"accuracy_{held_out.name}"] = _figure(accuracies, scored, held_out)
         result.figures[f"read_as_{held_out.name}"] = _reading_figure(read_as, held_out)
     result.tables["accuracies"] = pd.concat(tables, ignore_index=True)
     return result
@@ -441,23 +442,22 @@ def _listed(ks: list[int]) -> str:
 # Figures.
 
 
-def _figure(accuracies: dict[str, _Accuracies], held_out: _HeldOut) -> str:
-    """Accuracy by k, a line per kind, with 95 % intervals; the untrained k are shaded."""
+def _figure(accuracies: dict[str, _Accuracies], scored: dict[str, Scored], held_out: _HeldOut) -> str:
+    """Accuracy by k, a line per kind, with 95 % intervals; behind it each prompt's; the untrained k are shaded."""
     ks = list(held_out.set_k)
     with panels(width=5.6, height=3.4) as (figure, axes):
         axis = axes[0, 0]
         for k in held_out.unseen:
             axis.axvspan(k - 0.5, k + 0.5, color=GRID, linewidth=0)
         for i, (kind, of_kind) in enumerate(accuracies.items()):
-            values, bars = with_bars(list(of_kind.by_k.values()))
-            places = np.array(ks) + 0.06 * (i - (len(accuracies) - 1) / 2)
-            style = {"label": KINDS[kind], "color": COLOURS[i], "marker": "os^Dx"[i], "markersize": 4}
-            axis.errorbar(places, values, yerr=bars, linewidth=1.2, elinewidth=0.8, capsize=2, **style)
-        title = f"{held_out.name}: k copies of one prompt"
-        axis.set(xticks=ks, xlabel="copies k (shaded: not trained)", ylabel="test accuracy")
-        axis.set(ylim=(-0.03, 1.03), title=title)
+            places = np.array(ks) + 0.1 * (i - (len(accuracies) - 1) / 2)
+            behind = [held_out.part(scored[kind], [k]).accuracy_S for k in of_kind.by_k]
+            style: dict[str, Any] = {"label": KINDS[kind], "marker": "os^Dv"[i], "linestyle": "-"}
+            estimates(axis, places, list(of_kind.by_k.values()), behind, color=COLOURS[i], across=0.07, **style)
+        axis.set(xticks=ks, xlabel="copies k (shaded: not trained)", ylabel="test accuracy", ylim=(-0.04, 1.04))
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+        title = f"{held_out.name}: accuracy with k copies of one prompt, with 95 % intervals; faint: single prompts"
+        return svg(figure, title)
 
 
 def _reading_figure(read_as: dict[tuple[int, int], Number], held_out: _HeldOut) -> str:
@@ -467,6 +467,6 @@ def _reading_figure(read_as: dict[tuple[int, int], Number], held_out: _HeldOut) 
     with panels(width=4.2, height=3.2) as (figure, axes):
         axis = axes[0, 0]
         mesh = shares_grid(axis, np.array(shares), [f"{k}" if k in held_out.seen else f"{k} *" for k in ks], js)
-        axis.set(xlabel="answered as j copies", ylabel="scored with k copies", title=held_out.name)
-        figure.colorbar(mesh, ax=axis, label="share of answers (*: not trained)")
-        return svg(figure)
+        axis.set(xlabel="answered as j copies", ylabel="scored with k copies (*: not trained)")
+        figure.colorbar(mesh, ax=axis, label="share of answers")
+        return svg(figure, f"{held_out.name}: how often k copies of a prompt give the label of j copies")

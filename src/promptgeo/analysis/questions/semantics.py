@@ -12,6 +12,7 @@ Shapes: N runs, P prompt tokens of one of them, K of all, k nearest, V vocabular
 lexicon.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import Premise, decided, learned
-from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, small_multiples, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, small_multiples, svg
 from promptgeo.analysis.geometry.lexicon import NO_LETTER, Words, normal
 from promptgeo.analysis.geometry.readings import HUB_NEAREST, Nearest, Reading, Readings, tied_scale
 from promptgeo.analysis.geometry.tokens import order_of_appearance
@@ -546,11 +547,11 @@ def _tokens_figure(asked: _Asked, nearest: Nearest) -> str:
                     axis.text(0, row["position"] + 1.4, _printed(row["init_token"]), color=NEUTRAL, **style)
         with warnings.catch_warnings():  # the page's fonts write what matplotlib's have no glyph for
             warnings.filterwarnings("ignore", message="Glyph .* missing")
-            return svg(figure)
+            return svg(figure, "Nearest tokens of a run of each task (* init token survives, + in the lexicon)")
 
 
 def _readings_figure(seen: Sequence[_Seen], numbers: dict[str, dict[str, Number]]) -> str:
-    """Survival, hits and other scripts by reading: trained prompts with their runs as points, P0s and walks."""
+    """Survival, hits and other scripts by reading: trained prompts, P0s and walks, with their runs as points."""
     titles = {"survival": "init token survives", "hits": "prompts with a hit", "not_latin": "script not Latin"}
     shown = [what for what in CLAIMS if what in numbers[seen[0].name] and numbers[seen[0].name][what].low is not None]
     if not shown:
@@ -558,18 +559,17 @@ def _readings_figure(seen: Sequence[_Seen], numbers: dict[str, dict[str, Number]
     places = np.arange(len(seen))
     with panels(1, len(shown), width=2.6 * len(shown) + 1, height=3.2, sharey=True) as (figure, axes):
         for axis, what in zip(axes[0], shown, strict=True):
-            for k, (which, label) in enumerate({"": "trained", ".walk": "random walks", ".p0": "P0"}.items()):
-                values, bars = with_bars([numbers[each.name][f"{what}{which}"] for each in seen])
-                at = places + 0.25 * (k - 1)
-                axis.errorbar(at, values, yerr=bars, fmt="o", markersize=4, color=COLOURS[k], label=label, capsize=2)
-            for place, each in zip(places, seen, strict=True):
-                values_N = each.trained[what]
-                axis.plot(
-                    np.full(len(values_N), place - 0.38), values_N, ".", color=COLOURS[0], alpha=0.4, markersize=3
-                )
-            axis.set(title=titles[what], ylim=(-0.02, 1.02), xticks=places)
-            axis.set_xticklabels([each.name for each in seen], rotation=60, ha="right", fontsize=7)
+            kinds = {
+                "": ("trained", [each.trained[what] for each in seen]),
+                ".walk": ("random walks", [each.walks[what].mean(0) for each in seen]),
+                ".p0": ("P0", [each.initial[what] for each in seen]),
+            }
+            for k, (which, (label, behind)) in enumerate(kinds.items()):
+                given = [numbers[each.name][f"{what}{which}"] for each in seen]
+                estimates(axis, places + 0.27 * (k - 1), given, behind, color=COLOURS[k], across=0.18, label=label)
+            axis.set(title=titles[what], ylim=(-0.04, 1.04), xticks=places, xlabel="reading")
+            axis.set_xticklabels([re.sub("[_.]", " ", each.name) for each in seen], rotation=60, ha="right", fontsize=7)
         axes[0, 0].set_ylabel("share")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+        return svg(figure, "What nearest words say, by how they are read, with 95 % intervals; faint: single runs")

@@ -18,12 +18,13 @@ Shapes: N runs, S prompts to score, P prompt tokens, d width, E test examples, R
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL, Premise, decided
-from promptgeo.analysis.figures import COLOURS, panels, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.groups import TaskRuns, by_task, distinct
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import question
@@ -332,32 +333,26 @@ def _claim(reactions: _Reactions, difference: Number, share: Number, none_N: np.
 
 
 def _figure(lines: dict[tuple[str, str, str], list[Number]], reactions: _Reactions) -> str:
-    """Accuracy and loss of each kind of prompts against the displacement."""
+    """Accuracy and loss of each kind of prompts against the displacement; behind the means each prompt."""
     measures = {"accuracy": "test accuracy", "loss": "loss, nats a label token"}
     colours = {TURNED: COLOURS[0], SCALED: COLOURS[2]}
+    at = np.array([0.0, *reactions.radii])
+    apart = float(np.diff(at).min())
     with panels(len(measures), len(PROMPTS), width=8.0, height=2.5, sharex=True, sharey="row") as (figure, axes):
         for i, (measure, label) in enumerate(measures.items()):
             for j, (prompts, title) in enumerate(PROMPTS.items()):
-                axis, start = axes[i, j], float(reactions.of(prompts, measure).mean())
-                for how, colour in colours.items():
-                    numbers = lines[prompts, measure, how]
-                    values = np.array([n.value for n in numbers])
-                    bars = with_bars(numbers)[1] if numbers[0].low is not None else np.zeros((2, len(numbers)))
-                    axis.errorbar(
-                        [0.0, *reactions.radii],
-                        [start, *values],
-                        yerr=np.hstack([np.zeros((2, 1)), bars]),
-                        color=colour,
-                        marker="o",
-                        markersize=4,
-                        linewidth=1.2,
-                        elinewidth=0.8,
-                        capsize=2,
-                        label=how,
-                    )
+                axis, start_N = axes[i, j], reactions.of(prompts, measure)
+                start = Number("", float(start_N.mean()), len(start_N), "prompts")
+                for k, (how, colour) in enumerate(colours.items()):
+                    numbers = [start, *lines[prompts, measure, how]]
+                    behind = [start_N, *(reactions.of(prompts, measure, how, radius) for radius in reactions.radii)]
+                    style: dict[str, Any] = {"linestyle": "-", "label": how}
+                    places = at + 0.2 * apart * (k - 0.5)
+                    estimates(axis, places, numbers, behind, color=colour, across=0.15 * apart, **style)
                 axis.set(title=title if i == 0 else "", ylabel=label if j == 0 else "")
                 if i == len(measures) - 1:
-                    axis.set_xlabel("||dp|| / ||p||")
+                    axis.set_xlabel("distance moved / norm of the token")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
+        title = "What moving a prompt's tokens does, by how far, with 95 % intervals; faint: single prompts"
+        return svg(figure, title)

@@ -447,7 +447,8 @@ def _figure(grid: _Grid, compared: _Compared, of: Of) -> str:
             write_cells(axis, r_II, ".2f", np.abs(r_II) > 0.6)
         axis.set_xticks(np.arange(count) + 0.5, grid.inits, rotation=90)
         axis.set_yticks(np.arange(count) + 0.5, grid.inits)
+        axis.set(xlabel="init", ylabel="init", aspect="equal")
         axis.invert_yaxis()
-        axis.set_aspect("equal")
-        figure.colorbar(mesh, label=f"r of distances between {'prompt tokens' if of == Of.prompt else 'deltas'}")
-        return svg(figure)
+        whose = "prompt tokens" if of == Of.prompt else "deltas"
+        figure.colorbar(mesh, label=f"r of distances between {whose}")
+        return svg(figure, f"How alike the distances between tasks' {whose} are in two inits (Pearson's r)")

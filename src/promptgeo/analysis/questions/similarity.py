@@ -354,8 +354,8 @@ def _figure(mean_NN: np.ndarray, tasks_N: np.ndarray) -> str:
             axis.axhline(start, color="black", linewidth=0.7)
             axis.axvline(start, color="black", linewidth=0.7)
         middles = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
-        axis.set(xticks=middles, yticks=middles, aspect="equal")
+        axis.set(xticks=middles, yticks=middles, aspect="equal", xlabel="runs of", ylabel="runs of")
         axis.set_xticklabels(names, rotation=30, ha="right")
         axis.set_yticklabels(names)
         figure.colorbar(mesh, ax=axis, label="cosine, mean over positions")
-        return svg(figure)
+        return svg(figure, "Cosine of any two runs' prompts, a cell per pair, runs of a task side by side")

@@ -24,13 +24,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance, random_like
 from promptgeo.analysis.probing import entropy, js, next_token, probe_row
 from promptgeo.analysis.progress import progress
@@ -381,6 +381,14 @@ def _note_power(sample: _Sample, other_task: bool, result: Result) -> None:
 # Does it say a word of the task?
 
 
+class _Share(NamedTuple):
+    """How often probes of a kind of prompt are continued so."""
+
+    number: Number
+    values_N: np.ndarray
+    """Of each run that has such words."""
+
+
 @dataclass(frozen=True)
 class _Hits:
     """How often probes of whole prompts, or of single tokens, are continued by a word of the task."""
@@ -388,7 +396,7 @@ class _Hits:
     words: str
     tokens: bool
     """Of single tokens."""
-    shares: dict[str, Number]
+    shares: dict[str, _Share]
     """By kind of prompt, the trained one first."""
     differences: dict[str, Number]
     """Trained less control, by control."""
@@ -396,8 +404,8 @@ class _Hits:
 
 def _report_words(
     spoken: _Spoken, words_N: list[dict[str, np.ndarray]], sample: _Sample, top_k: int, result: Result
-) -> dict[str, dict[str, Number]]:
-    """Returns the shares of whole prompts: words -> kind of prompt -> number."""
+) -> dict[str, dict[str, _Share]]:
+    """Returns the shares of whole prompts: words -> kind of prompt -> share."""
     shares = {}
     first = sample.table["task"].tolist().index
     for words in WORDS:
@@ -446,7 +454,8 @@ def _report_hits(
     shares, differences = {}, {}
     for kind, values_N in values.items():
         interval = sample.share_interval(values_N, some_N)
-        shares[kind] = result.number(f"hits.{name}.{kind}", values_N[some_N].mean(), n, "runs", *interval)
+        number = result.number(f"hits.{name}.{kind}", values_N[some_N].mean(), n, "runs", *interval)
+        shares[kind] = _Share(number, values_N[some_N])
     for control in list(values)[1:]:
         difference_N = values["trained"] - values[control]
         if control == "other_task":
@@ -463,8 +472,8 @@ def _hit_findings(hits: _Hits, top_k: int, probes: int) -> list[Finding]:
     """A sentence for each control; a single one where nothing is ever hit."""
     subject = "A single token of a trained prompt" if hits.tokens else "A trained prompt"
     says = f"in place of a word makes the model say {WORDS[hits.words]} among its {top_k} likeliest next tokens"
-    own = hits.shares["trained"]
-    if all(share.value == 0 for share in hits.shares.values()):
+    own = hits.shares["trained"].number
+    if all(share.number.value == 0 for share in hits.shares.values()):
         low, high = own.interval
         evidence = (
             f"0 in {probes} probes of each run; 95 % interval {low:.1%} to {high:.1%}, runs of one task and P0 counted "
@@ -476,7 +485,7 @@ def _hit_findings(hits: _Hits, top_k: int, probes: int) -> list[Finding]:
         low, high = difference.interval
         more = _compared(difference, "more often than", "less often than", "not detectably more or less often than")
         evidence = (
-            f"{own.value:.1%} against {hits.shares[control].value:.1%} in {probes} probes of each run, "
+            f"{own.value:.1%} against {hits.shares[control].number.value:.1%} in {probes} probes of each run, "
             f"difference {100 * difference.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}"
             f"{'; whether it is the own task: tasks dealt anew within inits' if control == 'other_task' else ''})"
         )
@@ -594,19 +603,18 @@ def _texts(lm: LM, runs: RunTable, prompts: dict[str, np.ndarray], probes: Mappi
     return pd.DataFrame(rows)
 
 
-def _figure(shares: dict[str, dict[str, Number]], kinds: list[str], top_k: int) -> str:
+def _figure(shares: dict[str, dict[str, _Share]], kinds: list[str], top_k: int) -> str:
     """Shares of hits with their intervals, the kinds of prompt beside each other for each kind of words."""
     with panels(width=6.4, height=2.6) as (figure, axes):
-        axis = axes[0, 0]
+        axis, step = axes[0, 0], 0.8 / len(kinds)
         for w, kind in enumerate(kinds):
             shown = [(x, shares[words][kind]) for x, words in enumerate(WORDS) if kind in shares.get(words, {})]
-            at = np.array([x for x, _ in shown]) + 0.15 * (w - (len(kinds) - 1) / 2)
-            values = np.array([share.value for _, share in shown])
-            bounds = np.array([share.interval for _, share in shown]).reshape(-1, 2).T
-            errors = np.clip([values - bounds[0], bounds[1] - values], 0, None)
-            axis.errorbar(at, values, yerr=errors, fmt="o", color=COLOURS[w], label=KINDS[kind], capsize=2)
+            at = np.array([x for x, _ in shown]) + step * (w - (len(kinds) - 1) / 2)
+            numbers, behind = [share.number for _, share in shown], [share.values_N for _, share in shown]
+            estimates(axis, at, numbers, behind, color=COLOURS[w], across=0.6 * step, label=KINDS[kind])
         axis.set_xticks(range(len(WORDS)), [words.replace(" of ", " of\n") for words in WORDS.values()])
-        axis.set_ylim(-0.03, 1.03)
+        axis.set(ylim=(-0.04, 1.04), xlabel="what the model says")
         axis.set_ylabel(f"share of probes\n(among the {top_k} likeliest)")
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-        return svg(figure)
+        title = "How often the model says a word of the prompt's own task, with 95 % intervals; faint: single runs"
+        return svg(figure, title)

@@ -602,9 +602,10 @@ def _pictures_figure(
                     label=f"{cell.task}, {cell.init}",
                 )
             axis.set(xticks=[], yticks=[])
-            axis.set_title(f"{name} ({align}), trustworthiness {trust[name]:.2f}", fontsize=8)
+            axis.set_title(f"{name}, trustworthiness {trust[name]:.2f}", fontsize=8)
         axes[0, 0].legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, fontsize=7)
-        return svg(figure)
+        title = f"Where runs end, tokens paired by {align}, in two planes without a unit; lines lead to a task's mean"
+        return svg(figure, title)
 
 
 # Tables and figures of tasks.
@@ -628,24 +629,20 @@ def _by_task_figure(of_tasks: Mapping[str, Sequence[Cell]], scales: Sequence[_Sc
         tasks.sort(key=lambda task: scales[0].of.get(task, np.inf))
     over = "" if convention == Convention.paper else " / sqrt(P)"
     shown: dict[str, Callable[[Cell], np.ndarray | None]] = {
-        f"norm{over}": lambda cell: cell.norms_N,
-        f"distance from P0{over}": lambda cell: cell.moved_N,
-        f"distance of two runs{over}": lambda cell: (
-            cell.distances_NN[np.triu_indices(len(cell), 1)] * np.sqrt(cell.length)
-        ),
+        "norm": lambda cell: cell.norms_N,
+        "distance from P0": lambda cell: cell.moved_N,
+        "distance of two runs": lambda cell: cell.distances_NN[np.triu_indices(len(cell), 1)] * np.sqrt(cell.length),
     }
     with panels(1, len(shown), height=2.8) as (figure, axes):
-        for axis, (title, of_cell) in zip(axes[0], shown.items(), strict=True):
+        for axis, (what, of_cell) in zip(axes[0], shown.items(), strict=True):
             for x, task in enumerate(tasks):
                 values = [of_cell(cell) for cell in of_tasks[task]]
                 known = [unit_of(of_tasks[task][0].length, convention) * each for each in values if each is not None]
                 if known:
                     points = np.concatenate(known)
                     axis.plot(np.full(len(points), x), points, "o", color=COLOURS[x % len(COLOURS)], markersize=3.5)
-            axis.set(xticks=range(len(tasks)), ylim=(0, None))
-            axis.set_title(title, fontsize=8)
+            axis.set(xticks=range(len(tasks)), ylim=(0, None), xlabel="task" + ", harder to the right" * bool(scales))
+            axis.set_ylabel(f"{what}{over}", fontsize=8)
             axis.set_xticklabels(tasks, rotation=30, ha="right")
-            if scales:
-                axis.set_xlabel("harder to the right", fontsize=7)
-        axes[0, 0].set_ylabel("in the unit of the embeddings")
-        return svg(figure)
+        title = "How long prompts are, and how far they end from P0 and from each other, in the embeddings' unit"
+        return svg(figure, f"{title}; each run or pair a point")

@@ -19,13 +19,13 @@ Shapes: N runs, S scored prompts, P prompt tokens, d width, E test examples of a
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import Premise, decided, for_all
-from promptgeo.analysis.figures import COLOURS, small_multiples, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, estimates, small_multiples, svg
 from promptgeo.analysis.groups import TaskRuns, by_task
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
@@ -141,7 +141,7 @@ def token_operations(
     result.omissions += sampled_examples("token_operations", [g.evaluation_set for g in groups], max_examples, seed)
     result.claims += _claims([report for report in reports if report.group.numbers], enough)
     result.tables["prompts"] = _table(groups, scores, runs.table)
-    result.figures["operations"] = _figure(reports)
+    result.figures["operations"] = _figure(reports, scores)
     return result
 
 
@@ -626,26 +626,30 @@ def _table(groups: list[_Group], scores: list[dict[Kind, _Scores]], table: pd.Da
     return pd.DataFrame(rows)
 
 
-def _figure(reports: list[_Report]) -> str:
-    """A panel per group: each kind's accuracy, and the share of its outputs that are numbers, with 95 % intervals."""
+def _figure(reports: list[_Report], scores: list[dict[Kind, _Scores]]) -> str:
+    """A panel per group: each kind's accuracy, and the share of its outputs that are numbers, with 95 % intervals.
+
+    Behind them the prompts.
+    """
     height = 0.9 + 0.24 * max(len(report.own) for report in reports)  # inches: a line per kind
-    with small_multiples(len(reports), height=height, sharex=True) as (figure, axes):
-        for axis, report in zip(axes, reports, strict=True):
+    same: dict[str, Any] = {"x": "share of the test examples", "sharey": False}  # tasks have kinds of their own
+    with small_multiples(len(reports), height=height, **same) as (figure, axes):
+        for axis, report, of_group in zip(axes, reports, scores, strict=True):
             own = report.own
-            series = (
-                (report.accuracy, "accuracy", COLOURS[0], "o", 0.12),
-                (report.numeric, "output is a number", COLOURS[2], "s", -0.12),
-            )
-            for numbers, label, colour, marker, shift in series:
-                if numbers:
-                    values, bars = with_bars([numbers[kind] for kind in own])
-                    places = [len(own) - 1 - k + shift for k in range(len(own))]
-                    style = {"marker": marker, "color": colour, "label": label, "linestyle": "none"}
-                    axis.errorbar(values, places, xerr=bars, markersize=4, elinewidth=0.8, capsize=2, **style)
-            labels = [str(kind) for kind in reversed(own)]
-            axis.set(title=report.group.name, xlim=(-0.03, 1.03), yticks=range(len(own)), yticklabels=labels)
-        figure.supxlabel("share of the test examples", fontsize=9)
+            places = np.arange(len(own))[::-1]
+            style: dict[str, Any] = {"across": 0.2, "sideways": True}
+            accuracy_S = [of_group[kind].accuracy.accuracy_S for kind in own]
+            numbers = [report.accuracy[kind] for kind in own]
+            estimates(axis, places + 0.14, numbers, accuracy_S, color=COLOURS[0], label="accuracy", **style)
+            if report.numeric:
+                numeric_S = [of_group[kind].numeric.accuracy_S for kind in own]
+                numbers = [report.numeric[kind] for kind in own]
+                style |= {"marker": "s", "label": "output is a number"}
+                estimates(axis, places - 0.14, numbers, numeric_S, color=COLOURS[2], **style)
+            labels = [str(kind) for kind in own]
+            axis.set(title=report.group.name, xlim=(-0.04, 1.04), yticks=places, yticklabels=labels)
         with_numbers = [axis for axis, report in zip(axes, reports, strict=True) if report.group.numbers]
         handles = (with_numbers or axes)[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
+        title = "Prompts whose tokens change places, repeat or are left out, with 95 % intervals; faint: single prompts"
+        return svg(figure, title)

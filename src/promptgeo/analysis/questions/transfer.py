@@ -530,7 +530,7 @@ def _heat_figure(transfers: Transfers, learned: list[int], over: str = "initial"
     labels: dict[str, Any] = {"rotation": 40, "ha": "right"}
     with panels(1, 2, width=max(7.2, 1.5 * tasks), height=0.42 * tasks + 2) as (figure, axes):
         mesh = shares_grid(axes[0, 0], accuracy_ST, [*names, "no prompt"], names, **labels)
-        axes[0, 0].set(title=MEASURES[transfers.measure], xlabel="scored on", ylabel="trained on")
+        axes[0, 0].set(title="mean over runs", xlabel="scored on", ylabel="trained on")
         figure.colorbar(mesh, ax=axes[0, 0], shrink=0.8)
         axis = axes[0, 1]
         most = max(float(np.abs(gains_TT).max()), 1e-9)
@@ -547,7 +547,8 @@ def _heat_figure(transfers: Transfers, learned: list[int], over: str = "initial"
                 each.plot([t, t + 1, t + 1, t, t], [t, t, t + 1, t + 1, t], color="black", linewidth=1.2)
         if len(learned) < tasks:
             figure.supxlabel("* not shown to have learned its own task", fontsize=8)
-        return svg(figure)
+        measure = "Label accuracy" if transfers.measure == LABEL else "Accuracy by exact match"
+        return svg(figure, f"{measure} of each task's prompts on each task, and what training added to it")
 
 
 def _forest_figure(predicted: Predictions) -> str:
@@ -568,7 +569,7 @@ def _forest_figure(predicted: Predictions) -> str:
         axis.set_yticklabels([WORDS[name] for name in names], fontsize=7)
         axis.invert_yaxis()
         axis.legend(fontsize=7, loc="lower left")
-        return svg(figure)
+        return svg(figure, "Which likeness of two tasks goes with transfer, with 95 % intervals")
 
 
 def _scatter_figure(part: Part, alike: Mapping[str, np.ndarray], name: str) -> str:
@@ -589,4 +590,4 @@ def _scatter_figure(part: Part, alike: Mapping[str, np.ndarray], name: str) -> s
         axis.set(xlabel=f"more alike: {WORDS[name]}, its sign turned where it is a distance")
         axis.set(ylabel=f"gain over P0, {MEASURES[part.transfers.measure]}")
         axis.legend(fontsize=7, title="scored on", title_fontsize=7)
-        return svg(figure)
+        return svg(figure, "Transfer by how alike two tasks' prompts are, a point per ordered pair of tasks")

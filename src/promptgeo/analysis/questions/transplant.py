@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, shares_grid, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, shares_grid, svg
 from promptgeo.analysis.geometry.tokens import order_of_appearance, random_like, require_levels
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import wilson
@@ -153,7 +153,7 @@ def transplant(
         result.omissions.append(NO_OTHER_TASK)
     result.omissions += _different_p0s(runs, compositions)
     result.figures["heatmap"] = _heatmap_figure(result.tables["heatmap"], order_of_appearance(runs.table["init"]))
-    result.figures["alpha"] = _alpha_figure(means, alphas)
+    result.figures["alpha"] = _alpha_figure(means, scored, alphas)
     return result
 
 
@@ -390,28 +390,30 @@ def _heatmap_figure(heatmap: pd.DataFrame, inits: list[str]) -> str:
         axis = axes[0, 0]
         written = len(inits) <= 12  # in more cells than that the numbers would overlap
         mesh = shares_grid(axis, grid.to_numpy(), inits, inits, written, rotation=60)
-        axis.set(xlabel="P0 of", ylabel="delta of", title="accuracy of P0 + delta")
+        axis.set(xlabel="P0 of", ylabel="delta of")
         figure.colorbar(mesh, ax=axis, label="test accuracy, mean over tasks")
-        return svg(figure)
+        return svg(figure, "Accuracy of one init's P0 with the delta of another")
 
 
-def _alpha_figure(means: dict[Kind, Number], alphas: list[float]) -> str:
+def _alpha_figure(means: dict[Kind, Number], scored: dict[Kind, Scored], alphas: list[float]) -> str:
     """Accuracy by alpha, of an init's own delta and another's, with the controls at alpha = 1."""
     lines = (("own", "its own delta", COLOURS[0]), ("transplant", "another init's delta", COLOURS[2]))
-    points = ((RANDOM, "a random delta", NEUTRAL, "x"), (OTHER_TASK, "another task's delta", COLOURS[4], "s"))
+    points = ((RANDOM, "a random delta", NEUTRAL, "v"), (OTHER_TASK, "another task's delta", COLOURS[4], "s"))
+    at = np.array(alphas)
+    apart = float(np.diff(at).min())
     with panels(width=5.0, height=3.2) as (figure, axes):
         axis = axes[0, 0]
-        for name, label, colour in lines:
-            numbers = [means[name, alpha] for alpha in alphas]
-            _draw(axis, alphas, numbers, label=label, color=colour, linestyle="-", marker="o")
-        for kind, label, colour, marker in points:
+
+        def draw(kinds: list[Kind], places: np.ndarray, **style: Any) -> None:
+            behind = [scored[kind].accuracy_S for kind in kinds]
+            estimates(axis, places, [means[kind] for kind in kinds], behind, across=0.15 * apart, **style)
+
+        for k, (name, label, colour) in enumerate(lines):
+            places = at + 0.2 * apart * (k - 0.5)
+            draw([(name, alpha) for alpha in alphas], places, label=label, color=colour, linestyle="-")
+        for k, (kind, label, colour, marker) in enumerate(points):
             if kind in means:
-                _draw(axis, [1.0], [means[kind]], label=label, color=colour, linestyle="none", marker=marker)
-        axis.set(xlabel="alpha", ylabel="test accuracy", ylim=(-0.03, 1.03), title="P0 + alpha x delta")
+                draw([kind], np.array([1 + 0.2 * apart * (k + 1.5)]), label=label, color=colour, marker=marker)
+        axis.set(xlabel="alpha", ylabel="test accuracy", ylim=(-0.04, 1.04))
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
-
-
-def _draw(axis: Any, x: list[float], numbers: list[Number], **style: Any) -> None:
-    values, bars = with_bars(numbers)
-    axis.errorbar(x, values, yerr=bars, markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, **style)
+        return svg(figure, "Accuracy of P0 + alpha x delta, with 95 % intervals; faint: single prompts")

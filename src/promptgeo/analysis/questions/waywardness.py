@@ -18,13 +18,14 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from promptgeo.analysis.deciding import Premise, decided, for_all, learned
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import clopper_pearson, jackknife_error, t_mean, t_quantile
@@ -450,27 +451,29 @@ def _table(pulled: Sequence[_Pulled], cells: dict[tuple[str, float], list[Pair]]
 def _figure(by_text: dict[str, list[_Measured]], margin: float) -> str:
     """F1 and the relative loss of accuracy against gamma, a panel per text; points are runs."""
     gammas = sorted({each.gamma for those in by_text.values() for each in those})
-    with panels(1, len(by_text), width=max(3.0 * len(by_text), 4.0), height=3.0, sharey=True) as (figure, axes):
+    with panels(1, len(by_text), width=max(3.0 * len(by_text), 4.0), height=3.0, sharex=True, sharey=True) as (
+        figure,
+        axes,
+    ):
         for axis, those in zip(axes[0], by_text.values(), strict=True):
-            at = [gammas.index(each.gamma) for each in those]
-            axis.plot(at, [each.f1.value for each in those], color=COLOURS[0], marker="o", label="F1 with the text")
-            compared = [each for each in those if each.drop is not None]
-            places = [gammas.index(each.gamma) for each in compared]
-            drops = [each.drop for each in compared if each.drop is not None]
-            values = np.array([drop.value for drop in drops])
-            bars = np.array([[d.value - d.interval[0], d.interval[1] - d.value] for d in drops]).reshape(-1, 2).T
-            axis.errorbar(
-                places, values, yerr=bars, color=COLOURS[2], marker="s", capsize=2, label="loss of accuracy, relative"
-            )
-            for each in those:
-                x = np.full(len(each.pairs), gammas.index(each.gamma))
-                axis.scatter(x - 0.12, [one.f1 for one, _ in each.pairs], s=8, color=COLOURS[0], alpha=0.5)
-                losses = [1 - one.accuracy / other.accuracy if other.accuracy else np.nan for one, other in each.pairs]
-                axis.scatter(x + 0.12, losses, s=8, color=COLOURS[2], alpha=0.5)
+            at = np.array([gammas.index(each.gamma) for each in those])
+            f1_N = [np.array([one.f1 for one, _ in each.pairs]) for each in those]
+            style: dict[str, Any] = {"linestyle": "-", "across": 0.16}
+            f1 = [each.f1 for each in those]
+            estimates(axis, at - 0.1, f1, f1_N, color=COLOURS[0], label="F1 with the text", **style)
+            drops = [(each.drop, each) for each in those if each.drop is not None]
+            places = np.array([gammas.index(each.gamma) for _, each in drops]) + 0.1
+            lost_N = [
+                [1 - one.accuracy / other.accuracy if other.accuracy else np.nan for one, other in each.pairs]
+                for _, each in drops
+            ]
+            style |= {"marker": "s", "label": "loss of accuracy, relative"}
+            estimates(axis, places, [drop for drop, _ in drops], lost_N, color=COLOURS[2], **style)
             axis.axhline(margin, color="black", linewidth=0.6, linestyle=":")
-            axis.set(title=those[0].text[:34], xlabel="gamma", xticks=range(len(gammas)))
+            axis.set(title=those[0].text[:34], xlabel="gamma, weight of the text", xticks=range(len(gammas)))
             axis.set_xticklabels([f"{gamma:g}" for gamma in gammas])
         axes[0, 0].set_ylabel("share")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-        return svg(figure)
+        title = "How far prompts can be made to read as a text, and what it costs; 95 % intervals; faint: single runs"
+        return svg(figure, f"{title} (dotted: a loss of {margin:g})")
