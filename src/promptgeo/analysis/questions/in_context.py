@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from promptgeo.analysis.figures import COLOURS, NEUTRAL, panels, svg, with_bars
+from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
 from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.analysis.scoring import (
@@ -249,18 +249,16 @@ def _figure(scored: dict[str, Scored], on_task: dict[str, dict[EvaluationSet, Nu
     """A row per task: each run and draw as a point, their means with 95 % intervals."""
     tasks = list(on_task["none"])
     colours = {"trained": COLOURS[0], "in_context": COLOURS[1], "none": NEUTRAL}
-    with panels(height=0.9 + 0.42 * len(tasks), width=6.0) as (figure, axes):
+    with panels(height=1.1 + 0.45 * len(tasks), width=6.0) as (figure, axes):
         axis = axes[0, 0]
         for k, (kind, numbers) in enumerate(on_task.items()):
-            values, bars = with_bars([numbers[each] for each in tasks])
+            behind = None if kind == "none" else [scored[kind].on(each).accuracy_S for each in tasks]
             places = np.arange(len(tasks)) + 0.24 * (k - 1)
-            for place, each in zip(places, tasks, strict=True):
-                points = scored[kind].on(each).accuracy_S
-                axis.scatter(points, np.full(len(points), place), s=10, alpha=0.35, color=colours[kind], linewidths=0)
-            style = {"fmt": "o", "markersize": 4, "capsize": 0, "elinewidth": 1.2}
-            axis.errorbar(values, places, xerr=bars, color=colours[kind], label=LABELS[kind], **style)
-        axis.set(yticks=np.arange(len(tasks)), xlabel="test accuracy, share of examples", xlim=(-0.02, 1.02))
+            shown, style = [numbers[each] for each in tasks], {"color": colours[kind], "label": LABELS[kind]}
+            estimates(axis, places, shown, behind, across=0.16, sideways=True, **style)
+        axis.set(yticks=np.arange(len(tasks)), xlabel="test accuracy", ylabel="task", xlim=(-0.04, 1.04))
         axis.set_yticklabels([each.task.name for each in tasks])
         axis.invert_yaxis()
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        return svg(figure)
+        seen = "Accuracy of trained prompts, of demonstrations and of the model alone, with 95 % intervals; "
+        return svg(figure, seen + "faint: single runs and draws")
