@@ -11,7 +11,16 @@ import pytest
 from scipy.stats import beta, binomtest
 
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
-from promptgeo.analysis.questions.waywardness import _answer, _figure, _Pulled, f1, named, nearest_tokens, relative_drop
+from promptgeo.analysis.questions.waywardness import (
+    _answer,
+    _figure,
+    _losses,
+    _Pulled,
+    f1,
+    named,
+    nearest_tokens,
+    relative_drop,
+)
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.analysis.scoring import Bootstrap
 from promptgeo.errors import UserError
@@ -176,6 +185,15 @@ def test_the_figure_has_a_panel_for_each_text():
     figure = _figure(by_text, 0.02)
     for text in ("F1 with the text", "loss of accuracy, relative", "gamma", "their task's own text", OTHER, RANDOM):
         assert text in figure
+
+
+def test_points_behind_a_drop_have_it_for_their_mean():
+    pulled, _ = study(cost=0.1)
+    free = [each for each in pulled if each.gamma == 0 and each.kind == OTHER]
+    strong = [each for each in pulled if each.gamma == 0.03 and each.kind == OTHER]
+    pairs = list(zip(strong, free, strict=True))
+    accuracies = [[each.accuracy for each in those] for those in (strong, free)]
+    assert np.mean(_losses(pairs)) == pytest.approx(1 - np.mean(accuracies[0]) / np.mean(accuracies[1]))
 
 
 def test_own_texts_alone_say_nothing_of_any_text_and_gamma_0_is_needed():
