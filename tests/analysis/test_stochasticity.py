@@ -475,7 +475,8 @@ def test_figures_are_the_same_bytes(unequal):
     runs, _ = usable_runs([str(unequal)], None)
     one, again = (stochasticity(runs, permutations=19).figures for _ in range(2))
     assert one == again and set(one) == {"pictures", "by_task"}
-    assert "MDS (transport), trustworthiness" in one["pictures"] and "distance from P0 / sqrt(P)" in one["by_task"]
+    assert "paired by transport" in one["pictures"] and "MDS, trustworthiness" in one["pictures"]
+    assert "distance from P0 / sqrt(P)" in one["by_task"]
 
 
 def test_an_order_that_runs_share_is_not_what_they_vary_in(tmp_path):

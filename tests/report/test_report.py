@@ -240,11 +240,11 @@ def test_the_answer_says_what_most_of_the_undecided_claims_need(tmp_path):
 
 def test_the_lead_figure_is_the_studys_own_or_the_first_one(make):
     first = re.search(r'<figure class="lead">.*?</figure>', make().html, re.S)[0]
-    assert "Distances: bars (trained prompts, corrected)" in first
+    assert "prompt corrected, and what is seen (trained prompts, corrected)" in first, "the figure's own title"
     chosen = re.search(r'<figure class="lead">.*?</figure>', make(study=replace(STUDY, lead="words/bars")).html, re.S)[
         0
     ]
-    assert "Words: bars" in chosen
+    assert "Words: words, and what is seen" in chosen
 
 
 def test_prompts_and_deltas_are_told_apart(make):

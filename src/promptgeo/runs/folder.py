@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
-from promptgeo.config.paths import as_text, user_path
+from promptgeo.config.paths import as_text, require_short, user_path
 from promptgeo.config.schema import sections
 from promptgeo.errors import UserError
 from promptgeo.evaluation.metrics import HEADLINE, METRICS
@@ -153,8 +153,10 @@ def whole_folder(out: Path, key: str) -> Iterator[Path]:
 
     So `out` appears whole or not at all. Raises UserError, which names `key`, where it cannot be written.
     """
+    key = key[:80]
     place = Path(os.path.realpath(out))  # of a link, the folder that it names
     new = place.with_name(f".{place.name}.new")
+    require_short(new, key)
     try:
         discard(new)  # of a process that was killed
         yield new
