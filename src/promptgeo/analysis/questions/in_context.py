@@ -52,7 +52,7 @@ class _Demonstrations:
     """[L] int64."""
 
 
-@question(lm=True)
+@question(lm=True, factors=("prompt_length",))
 def in_context(
     runs: RunTable,
     *,
