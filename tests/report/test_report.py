@@ -205,7 +205,7 @@ def test_the_first_screen_has_question_answer_and_claims(make):
         return " ".join(re.sub(r"<[^>]+>", " ", head).split()), rows
 
     head, rows = said(study=replace(STUDY, question="Do they lie near?"))
-    assert head.startswith("A study? Do they lie near? Holds: “The closer claim”. ")
+    assert re.match(r"A study\? Do they lie near\? 3 runs: 3 tasks x .*? Holds: “The closer claim”\. ", head)
     ours = ["0.5 [0.4, 0.6]", "0.525 [0.425, 0.625]", "40 pairs"]
     assert rows[1] == ["The closer claim. Table 1, cat", "holds", "0.546", *ours]
     assert len(rows[0]) == 6 and rows[2][0] != "The pearson claim.", "what was not tested is no row"
