@@ -15,7 +15,6 @@ from jinja2 import UndefinedError, nodes
 
 import make
 import pages
-from conftest import needs_shared
 
 TEMPLATES = sorted(pages.HERE.glob("*/page.md.j2"))
 NAMES = [
@@ -193,12 +192,10 @@ def test_a_pages_grid_names_every_file_beside_it_and_the_page_its_commands(page)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", [template.parent.name for template in TEMPLATES])
+@pytest.mark.parametrize("page", [path.parent.name for path in TEMPLATES if "tiny" in make.grid_of(path.parent.name)])
 def test_a_pages_commands_make_all_that_it_reads(page, tmp_path):
     """Cut down, on the embedded model: files of the same columns, but for a number's values."""
     arguments = [page, "--tiny", "--into", tmp_path, "--outputs", tmp_path / "outputs"]
-    if any("{data}" in line for line in make.grid_of(page)["commands"]):
-        arguments += ["--data", needs_shared("superglue").parent]
     script = [sys.executable, pages.HERE / "make.py", *arguments]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

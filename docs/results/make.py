@@ -6,7 +6,7 @@
 PAGE: folders of docs/results; all, if none is named. --data: where the published data lie (superglue/,
 rotten_tomatoes/); without it pages that need them are left out. grid.yaml has `commands`, in which {model}, {data} and
 {outputs} stand for folders; `files`, a file of the page by its place in {outputs}; `runs`, tables of finished runs;
-and `tiny`, what cuts its trainings down. Afterwards the pages are made (pages.py), but with --tiny: its files only show
+and `tiny`, what cuts its trainings down, where that can be. Afterwards the pages are made (pages.py), but with --tiny: its files only show
 that all is still made that a page reads.
 """
 
@@ -82,6 +82,9 @@ def main() -> None:
     for page in given.pages or known:
         if given.data is None and any("{data}" in line for line in grid_of(page)["commands"]):
             print(f"{page}: left out, for it needs --data FOLDER", file=sys.stderr)
+            continue
+        if given.tiny and "tiny" not in grid_of(page):
+            print(f"{page}: left out, for it has no short form", file=sys.stderr)
             continue
         into = (given.into or pages.HERE) / page
         make(page, into, given.tiny, model=model, data=given.data or "", outputs=given.outputs)
