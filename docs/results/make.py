@@ -6,8 +6,8 @@
 PAGE: folders of docs/results; all, if none is named. --data: where the published data lie (superglue/,
 rotten_tomatoes/); without it pages that need them are left out. grid.yaml has `commands`, in which {model}, {data} and
 {outputs} stand for folders; `files`, a file of the page by its place in {outputs}; `runs`, tables of finished runs;
-and `tiny`, what cuts its trainings down, where that can be. Afterwards the pages are made (pages.py), but with --tiny: its files only show
-that all is still made that a page reads.
+and `tiny`, what cuts its trainings down, where that can be. Afterwards the pages are made (pages.py), but with --tiny:
+its files only show that all is still made that a page reads.
 """
 
 import argparse
