@@ -61,7 +61,7 @@ def test_logits_gradient_and_greedy_output_are_plain_transformers(lm):
     )
     gradient, expected = torch.autograd.grad(own, ours)[0][0], torch.autograd.grad(loss, theirs)[0]
     assert (gradient - expected).norm() < 1e-3 * expected.norm()
-    written = lm.greedy(prompts, rows, [0, 0], 4)
+    written = lm.write(prompts, rows, [0, 0], 4)
     assert written == [reference.written(original, prompts[0], row, 4) for row in rows]
 
 
@@ -131,7 +131,7 @@ def test_peft_says_with_an_exported_prompt_what_promptgeo_says(lm, three_tasks, 
         write_export(plan_export([plan.folder], "peft")[0], out)
         peft, task = Peft(FOLDER, out, special=False), task_of(run)
         rows = task.rows(lm, task.test, len(plan.p0_Pd))
-        greedy = lm.greedy(torch.from_numpy(run.prompt()[None]), rows, [0] * len(rows), 4)
+        greedy = lm.write(torch.from_numpy(run.prompt()[None]), rows, [0] * len(rows), 4)
         losses = {row["id"]: row["loss"] for row in run.predictions if row["prompt"] == "final"}
         for example, written in zip(task.test, greedy, strict=True):
             text = peft.text(task, example)

@@ -181,7 +181,7 @@ class StandIn:
         return self._number[id(row)][1]
 
     @torch.no_grad()
-    def greedy(
+    def write(
         self,
         prompts_NPd: Tensor,
         rows: Sequence[Row],

@@ -96,6 +96,7 @@ def test_demonstrations_that_do_not_fit_are_left_out_and_counted(runs, plans):
     rows = few.tables["scored"].dropna(subset="examples")
     counts = rows["examples"].str.count(r"\|") + 1
     assert counts.max() < 20 and rows["tokens"].max() < 128
+    assert all("up to 20 demonstrations" in few.findings[k].sentence.lower() for k in (0, 2))
     (line,) = (each for each in few.omissions if "no positions for 20 demonstrations" in each)
     assert f"country_capital (as few as {counts[rows['task'] == 'country_capital'].min()})" in line
 

@@ -156,7 +156,7 @@ def test_every_family_shares_prefixes(model_folders):
 
 def test_frozenlm_offers_everything_that_the_interface_promises(gpt2):
     promised = {name: member for of in LM.__mro__ for name, member in vars(of).items() if not name.startswith("_")}
-    assert {"label_logits", "greedy", "encode", "max_positions"} < set(promised)
+    assert {"label_logits", "write", "encode", "max_positions"} < set(promised)
     for name, member in promised.items():
         assert hasattr(gpt2, name), name
         if isinstance(member, property):
@@ -376,7 +376,7 @@ def test_greedy_equals_generate_with_and_without_a_cache(pair):
     rows = reference.random_rows(12, PROMPT, len(lm.tokenizer), seed=5)
     prompts = random_prompts(lm, 2)
     prompt_of = [0] * 5 + [1] * 7
-    continuations = lm.greedy(prompts, rows, prompt_of, 9)
+    continuations = lm.write(prompts, rows, prompt_of, 9)
     assert any(row.length <= 16 < row.length + 8 for row in rows)
     for use_cache in (True, False):
         assert continuations == [
@@ -388,9 +388,9 @@ def test_greedy_writes_the_same_where_prefixes_are_not_shared(pair, monkeypatch)
     lm, _ = pair
     rows = reference.random_rows(12, PROMPT, len(lm.tokenizer), seed=5)
     prompts = random_prompts(lm, 2)
-    trees = lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6)
+    trees = lm.write(prompts, rows, [0] * 5 + [1] * 7, 6)
     monkeypatch.setattr(lm, "_shares_prefixes", False)
-    assert lm.greedy(prompts, rows, [0] * 5 + [1] * 7, 6) == trees
+    assert lm.write(prompts, rows, [0] * 5 + [1] * 7, 6) == trees
 
 
 @pytest.mark.long
@@ -427,14 +427,14 @@ def test_a_token_more_costs_one_position_of_each_row(pair, monkeypatch):
 
     monkeypatch.setattr(lm, "label_logits", counting)
     monkeypatch.setattr(type(lm), "end_tokens", set())
-    lm.greedy(random_prompts(lm, 1), rows, [0] * 9, 4)
+    lm.write(random_prompts(lm, 1), rows, [0] * 9, 4)
     assert positions == [16, 16, 16, 16]  # 6 shared and 9 of their own; then 9: all padded to a multiple of 8
 
 
 def test_generation_does_not_ignore_the_prompt(lm):
     rows = [reference.row([-1, -2, -3, i], [1]) for i in range(2, 8)]
     prompts = random_prompts(lm, 2)
-    assert lm.greedy(prompts, rows, [0] * 6, 4) != lm.greedy(prompts, rows, [1] * 6, 4)
+    assert lm.write(prompts, rows, [0] * 6, 4) != lm.write(prompts, rows, [1] * 6, 4)
 
 
 def test_greedy_stops_at_an_end_token_which_it_keeps(model_folders, tokenizer):
@@ -444,9 +444,9 @@ def test_greedy_stops_at_an_end_token_which_it_keeps(model_folders, tokenizer):
     model.lm_head.bias.data = torch.arange(len(tokenizer), 0, -1.0)
     lm = FrozenLM(model, tokenizer)
     assert tokenizer.eos_token_id == 0
-    assert lm.greedy(torch.zeros(1, 0, 32), [reference.row([3, 4], [5])], [0], 5) == [[0]]
+    assert lm.write(torch.zeros(1, 0, 32), [reference.row([3, 4], [5])], [0], 5) == [[0]]
     model.lm_head.bias.data[7] = 10_000.0
-    assert lm.greedy(torch.zeros(1, 0, 32), [reference.row([3, 4], [5])], [0], 5) == [[7] * 5]
+    assert lm.write(torch.zeros(1, 0, 32), [reference.row([3, 4], [5])], [0], 5) == [[7] * 5]
 
 
 def save_random(tmp_path, tokenizer, model) -> str:

@@ -114,7 +114,7 @@ def test_peft_says_with_an_exported_prompt_what_promptgeo_says(cli, trained, spe
     lm, task = pg.FrozenLM.load(str(base), device="cpu"), task_of(run)
     ours = evaluate(lm, torch.from_numpy(run.prompt()[None]), task)
     rows = task.rows(lm, task.test, 4)
-    greedy = lm.greedy(torch.from_numpy(run.prompt()[None]), rows, [0] * len(rows), 4)
+    greedy = lm.write(torch.from_numpy(run.prompt()[None]), rows, [0] * len(rows), 4)
     for i, example in enumerate(task.test):
         text = peft.text(task, example)
         assert peft.loss(text, peft.label(task, example)) == pytest.approx(run_loss(ours, i), abs=1e-5)
@@ -174,7 +174,7 @@ def test_the_cards_code_runs_and_says_what_promptgeo_says(cli, trained, speaking
         warnings.simplefilter("ignore")
         exec(code, {})
     lm = pg.FrozenLM.load(str(speaking("gemma3")), device="cpu")
-    (tokens,) = lm.greedy(torch.from_numpy(run.prompt()[None]), task.rows(lm, task.test[:1], 4), [0], 4)
+    (tokens,) = lm.write(torch.from_numpy(run.prompt()[None]), task.rows(lm, task.test[:1], 4), [0], 4)
     assert said.getvalue() == lm.tokenizer.decode(tokens) + "\n"
     accuracy = run.info["results"]["accuracy"]["final"]
     assert f"| with the final prompt | {accuracy:.3f} |" in card and "accuracy on 4 examples of the test split" in card

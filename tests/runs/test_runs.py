@@ -351,12 +351,13 @@ def test_runs_that_differ_in_a_key_alone_are_told_apart(tmp_path):
 def test_the_table_of_results_says_where_training_stopped_on_the_test_rows(tmp_path):
     from promptgeo.cli.summary import table_of_results
 
-    for seed, stop in enumerate((False, True)):
+    for seed, (on_test, patience) in enumerate([(False, 5), (True, None), (True, 5)]):
         other = header(seed=seed)
-        other["config"]["task"]["split"] = {"stop_on_test": stop}
+        other["config"]["task"]["split"] = {"stop_on_test": on_test}
+        other["config"]["training"] = {"early_stopping": {"patience": patience}}
         write_run(tmp_path / str(seed), other, trained(seed))
     runs = load_runs(tmp_path).runs
-    assert table_of_results(runs[:1]).caption is None
+    assert [table_of_results([run]).caption is None for run in runs] == [True, True, False]
     assert "selected on them" in table_of_results(runs).caption
 
 

@@ -91,6 +91,6 @@ def test_logits_gradients_and_greedy_tokens_are_those_of_single_rows_on_the_cpu(
     assert float(loss) == pytest.approx(float(expected), rel=1e-4)
     gradient, wanted = torch.autograd.grad(loss, prompts)[0].cpu(), torch.autograd.grad(expected, theirs)[0]
     assert (gradient - wanted).norm() < 1e-3 * wanted.norm()
-    written = lm.greedy(prompts.detach(), rows, prompt_of, 5)
+    written = lm.write(prompts.detach(), rows, prompt_of, 5)
     single = [reference.written(original, theirs[n].detach(), row, 5) for n, row in zip(prompt_of, rows, strict=True)]
     assert written == single

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from promptgeo.analysis.progress import progress
@@ -413,6 +414,25 @@ def add_mean(
     """Adds a mean accuracy with its interval. n: how many of `unit` it rests on; None: the different test examples."""
     mean = bootstrap.mean(scored)
     return result.number(quantity, mean.value, scored.examples if n is None else n, unit, *mean.interval)
+
+
+def accuracy_table(scored: dict[str, Scored], on_task: dict[str, dict[EvaluationSet, Number]]) -> pd.DataFrame:
+    """A row per kind of prompts and task: accuracy with its interval, of how many prompts and test examples."""
+    return pd.DataFrame(
+        [
+            {
+                "kind": kind,
+                "task": each.task.name,
+                "accuracy": number.value,
+                "low": number.low,
+                "high": number.high,
+                "prompts": len(scored[kind].on(each)),
+                "n": number.n,
+            }
+            for kind, numbers in on_task.items()
+            for each, number in numbers.items()
+        ]
+    )
 
 
 class Difference(NamedTuple):

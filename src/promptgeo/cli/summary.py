@@ -1,7 +1,7 @@
 """What does a command say when it is done? A table of results, which learning rate to take, what claims came to."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import Run
@@ -38,8 +38,8 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
         keys.append("data")  # one name was given to several files
     splits = " / ".join(sorted(frame["split"].unique()))
     table = Table(title=f"{splits} {HEADLINE}, mean over seeds (standard deviation)", padding=(0, 0))
-    if any(run.info["config"]["task"].get("split", {}).get("stop_on_test") for run in runs):
-        table.caption = "task.split.stop_on_test: stopped on these very test rows, so selected on them and too high"
+    if any(_stopped_on_test(run.info["config"]) for run in runs):
+        table.caption = "task.split.stop_on_test: these test rows said when to stop, so scores are selected on them"
     labelled = bool(frame["label_accuracy"].notna().any())
     last = [key.rpartition(".")[2] for key in keys]
     for key, short in zip(keys, last, strict=True):
@@ -53,6 +53,12 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
             scores = _scores(group, "label_accuracy", "label_accuracy")
             table.add_row(*[""] * len(start), "label", _mean(group["majority"]), *scores)
     return table
+
+
+def _stopped_on_test(config: dict[str, Any]) -> bool:
+    """Whether the test rows decided how long a run trained. Without early stopping they only chose its best step."""
+    stops = config.get("training", {}).get("early_stopping", {}).get("patience") is not None
+    return bool(config["task"].get("split", {}).get("stop_on_test")) and stops
 
 
 def _scores(group: "pd.DataFrame", name: str, final: str) -> tuple[str, str, str]:

@@ -341,7 +341,7 @@ class _Scorer:
         def finished(j: int, tokens: list[int]) -> bool:
             return self._finished(chosen[j], tokens)
 
-        tokens = self.lm.greedy(prompts_NPd, rows, prompt_of, self.limit, finished, [begun[i] for i in chosen])
+        tokens = self.lm.write(prompts_NPd, rows, prompt_of, self.limit, finished, [begun[i] for i in chosen])
         return {i: Continuation(self.lm, of_row) for i, of_row in zip(chosen, tokens, strict=True)}
 
     def _judge(self, i: int, written: Continuation) -> tuple[bool, str]:

@@ -51,7 +51,7 @@ FEWEST_TOKENS = 1024
 class FrozenLM:
     """A frozen causal language model with its tokenizer.
 
-    `FrozenLM.load` loads one by name. `pg.evaluate` scores soft prompts on it; `label_logits` and `greedy` are what it
+    `FrozenLM.load` loads one by name. `pg.evaluate` scores soft prompts on it; `label_logits` and `write` are what it
     computes. `interface.LM` says what the rest of the package uses of it.
 
     It is deliberately not an nn.Module: no trainer can cast, save or train it.
@@ -326,21 +326,6 @@ class FrozenLM:
 
     def _tree_agrees(self, reference: Reference) -> bool:
         return tree_agrees(reference, self.label_logits, self.dtype) and self._tree.calls == self.layers
-
-    def greedy(
-        self,
-        prompts_NPd: Tensor,
-        rows: Sequence[Row],
-        prompt_of: Sequence[int],
-        max_new_tokens: int,
-        finished: Callable[[int, list[int]], bool] = lambda row, tokens: False,
-        begun: Sequence[list[int]] | None = None,
-    ) -> list[list[int]]:
-        """The greedy continuation of each row's text, as `write` writes it.
-
-        begun: each row's first tokens, where they are known (from a teacher-forced forward).
-        """
-        return self.write(prompts_NPd, rows, prompt_of, max_new_tokens, finished, begun)
 
     @torch.no_grad()
     def write(

@@ -121,21 +121,6 @@ class LM(TextModel, Protocol):
     def label_logits(self, prompts_NPd: Tensor, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
         """[M, V] fp32 logits at the batch's label positions; differentiable in the fp32 prompts."""
 
-    def greedy(
-        self,
-        prompts_NPd: Tensor,
-        rows: Sequence[Row],
-        prompt_of: Sequence[int],
-        max_new_tokens: int,
-        finished: Callable[[int, list[int]], bool] = ...,
-        begun: Sequence[list[int]] | None = None,
-    ) -> list[list[int]]:
-        """The greedy continuation of each row's text as token ids.
-
-        A row ends after max_new_tokens, at an end token, or where finished(row, its tokens so far) says so. begun: the
-        first tokens of each, where they are known.
-        """
-
     def write(
         self,
         prompts_NPd: Tensor,
@@ -146,7 +131,11 @@ class LM(TextModel, Protocol):
         begun: Sequence[list[int]] | None = None,
         choose: Choose = ...,
     ) -> list[list[int]]:
-        """As `greedy`, each token chosen by choose(logits [M, V], the row of each): by default the likeliest."""
+        """A continuation of each row's text as token ids, each chosen by choose(logits [M, V], the row of each).
+
+        By default the likeliest (greedy). A row ends after max_new_tokens, at an end token, or where finished(row, its
+        tokens so far) says so. begun: the first tokens of each, where they are known.
+        """
 
     def cache_for(self, batch: Batch, longest: int) -> KeyValueCache | None:
         """An empty cache for label_logits, to continue the batch's rows from; None where they must run whole.

@@ -44,19 +44,16 @@ def answer(verdicts: Sequence[Verdict], findings: Sequence[dict[str, Any]]) -> l
 
 
 def _lacking(undecided: Sequence[Verdict]) -> str:
-    """What most of these claims need, by its first words, in the shortest form that one of them says it in."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for verdict in undecided:
-        if verdict.needs:
-            alike.setdefault(tuple(verdict.needs.split()[:3]), []).append(verdict.needs)
-    if not alike:
+    """What most of these claims need: of what one needs, that which most others need too, alone or with more."""
+    needed = [verdict.needs for verdict in undecided if verdict.needs]
+    if not needed:
         return ""
-    most = max(alike.values(), key=len)
-    needs = min(most, key=len)
     if len(undecided) == 1:
-        return f" It needs {needs}."
-    of = "All" if len(most) == len(undecided) else f"{len(most)} of the {len(undecided)}"
-    return f" {of} need {needs}." if len(most) > 1 else ""
+        return f" It needs {needed[0]}."
+    counts = {needs: sum(f"{other}, ".startswith(f"{needs}, ") for other in needed) for needs in needed}
+    needs, count = max(counts.items(), key=lambda item: item[1])
+    of = "All" if count == len(undecided) else f"{count} of the {len(undecided)}"
+    return f" {of} need {needs}." if count > 1 else ""
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def _explain(lm: LM, run: Run, inputs: list[_Input]) -> _Explained:
             )
         both_SPd = np.stack([np.concatenate([prompt_Pd, inputs[s].vectors_Qd]) for s in members])
         prompts_SPd = torch.as_tensor(both_SPd, dtype=torch.float32, device=lm.device)
-        written = lm.greedy(prompts_SPd, [row] * len(members), range(len(members)), limit, _ended(lm, task))
+        written = lm.write(prompts_SPd, [row] * len(members), range(len(members)), limit, _ended(lm, task))
         rows = [Row(row.ids, np.array(tokens, dtype=np.int64)) for tokens in written]
         logp_S[members], first = label_logp(lm, prompts_SPd, rows)
         for s, tokens, first_V in zip(members, written, first, strict=True):

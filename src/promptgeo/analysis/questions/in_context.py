@@ -22,6 +22,7 @@ from promptgeo.analysis.scoring import (
     Candidate,
     EvaluationSet,
     Scored,
+    accuracy_table,
     add_difference,
     add_mean,
     evaluation_sets,
@@ -93,9 +94,10 @@ def in_context(
         for kind, prompts in scored.items()
     }
     overall = {kind: add_mean(result, f"{kind}.all", prompts, bootstrap) for kind, prompts in scored.items()}
+    said = f"{'up to ' if any(len(each.ids) < shots for each in drawn) else ''}{shots} {LABELS['in_context']}"
     for kind, other in COMPARED:
-        result.findings.append(_compared(result, kind, other, scored, overall, shots, bootstrap))
-    result.tables["accuracies"] = _accuracies(scored, on_task)
+        result.findings.append(_compared(result, kind, other, scored, overall, said, bootstrap))
+    result.tables["accuracies"] = accuracy_table(scored, on_task)
     result.tables["scored"] = _table(runs, scored, drawn)
     result.figures["accuracies"] = _figure(scored, on_task)
     return result
@@ -196,13 +198,13 @@ def _compared(
     other: str,
     scored: dict[str, Scored],
     overall: dict[str, Number],
-    shots: int,
+    demonstrations: str,
     bootstrap: Bootstrap,
 ) -> Finding:
-    """Adds the difference of two kinds; returns what it says."""
+    """Adds the difference of two kinds; returns what it says. demonstrations: in words, with their number."""
     difference = add_difference(result, f"difference.{kind}.{other}", scored[kind], scored[other], bootstrap)
     verdict = difference.verdict("more than", "not detectably more or less than", "less than")
-    words = LABELS | {"in_context": f"{shots} {LABELS['in_context']}"}
+    words = LABELS | {"in_context": demonstrations}
     counts = {"trained": f"{len(scored['trained'])} runs", "in_context": f"{len(scored['in_context'])} draws"}
     of = ", ".join([f"{len(scored[kind].sets)} tasks", *(counts[each] for each in (kind, other) if each in counts)])
     first = words[kind][0].upper() + words[kind][1:]
@@ -212,24 +214,6 @@ def _compared(
         f"examples, {of}{difference.reach})."
     )
     return Finding.of(difference.number, sentence)
-
-
-def _accuracies(scored: dict[str, Scored], on_task: dict[str, dict[EvaluationSet, Number]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "kind": kind,
-                "task": each.task.name,
-                "accuracy": number.value,
-                "low": number.low,
-                "high": number.high,
-                "prompts": len(scored[kind].on(each)),
-                "n": number.n,
-            }
-            for kind, numbers in on_task.items()
-            for each, number in numbers.items()
-        ]
-    )
 
 
 def _table(runs: RunTable, scored: dict[str, Scored], drawn: Sequence[_Demonstrations]) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.question import question
@@ -19,6 +18,7 @@ from promptgeo.analysis.scoring import (
     Candidate,
     EvaluationSet,
     Scored,
+    accuracy_table,
     add_difference,
     add_mean,
     evaluation_sets,
@@ -86,7 +86,7 @@ def mean_prompts(runs: RunTable, *, lm: LM, seed: int = 0) -> Result:
             quantity, part = f"{kind}.{evaluation_set.task.name}", prompts.on(evaluation_set)
             on_task[kind][evaluation_set] = add_mean(result, quantity, part, bootstrap)
         overall[kind] = add_mean(result, f"{kind}.all", prompts, bootstrap)
-    result.tables["accuracies"] = _table(scored, on_task)
+    result.tables["accuracies"] = accuracy_table(scored, on_task)
     for kind in CONTROLS:
         _compare(result, kind, scored, overall, bootstrap, len(runs))
     result.figures["accuracies"] = _figure(on_task, scored)
@@ -106,25 +106,6 @@ def _prompts(runs: RunTable, sets_N: list[EvaluationSet]) -> list[Candidate[str]
     whole += [Candidate("mean_initial", start_Pd, each, ()) for each, start_Pd in starts.items()]
     tokens = [replace(each, kind=TOKENS[each.kind], prompt_Pd=each.prompt_Pd.mean(0, keepdims=True)) for each in whole]
     return own + whole + tokens
-
-
-def _table(scored: dict[str, Scored], on_task: dict[str, dict[EvaluationSet, Number]]) -> pd.DataFrame:
-    """A row per kind and task."""
-    return pd.DataFrame(
-        [
-            {
-                "kind": kind,
-                "task": evaluation_set.task.name,
-                "accuracy": number.value,
-                "low": number.low,
-                "high": number.high,
-                "prompts": len(scored[kind].on(evaluation_set)),
-                "n": number.n,
-            }
-            for kind, numbers in on_task.items()
-            for evaluation_set, number in numbers.items()
-        ]
-    )
 
 
 def _compare(

@@ -595,7 +595,7 @@ def _texts(lm: LM, runs: RunTable, prompts: dict[str, np.ndarray], probes: Mappi
         for probe, text in probes.items():
             probe_rows = [probe_row(lm, probe, text, prompts_NPd.shape[1])] * len(prompts_NPd)
             on_device_NPd = torch.as_tensor(prompts_NPd, device=lm.device)
-            written = lm.greedy(on_device_NPd, probe_rows, range(len(probe_rows)), say)
+            written = lm.write(on_device_NPd, probe_rows, range(len(probe_rows)), say)
             rows += [
                 labels[n] | {"probe": probe, "prompt": kind, "text": lm.decode(tokens)}
                 for n, tokens in enumerate(written)

@@ -72,8 +72,9 @@ def waywardness(
     end of the drop's interval, adjusted for the gammas that could be chosen, and fails where every such gamma's lower
     end lies above, adjusted for the texts. Premise: the runs without a pull solve their tasks.
 
-    Intervals of the drop: Student's over pairs of runs, and over test examples that of a count of lost and of gained
-    ones (gamma, Fay and Feuer 1997), half-widths added in squares.
+    Intervals of F1 and accuracies are no narrower than those of a count of runs (Clopper and Pearson): a pull leaves
+    some runs able and others not. Of the drop: Student's over pairs of runs, and over test examples that of a count of
+    lost and of gained ones (gamma, Fay and Feuer 1997), half-widths added in squares.
 
     Args:
         margin: relative loss of accuracy that counts as none.
