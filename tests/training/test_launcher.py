@@ -61,6 +61,20 @@ def test_the_packed_launcher_leaves_what_the_basic_one_does(cli, model):  # noqa
             assert (run / ".hydra" / f"{name}.yaml").read_text() == there
 
 
+def test_a_job_of_a_grid_is_told_in_the_folder_of_its_own_run(cli, model):  # noqa: F811
+    """Jobs are looked up by their number: what Hydra keeps of each lies beside that very run."""
+    outcome = cli(*SMALL, *model, "training.max_steps=1", "outputs=out", "-m", "init=cat,dog", "seed=3,4")
+    assert outcome.status == 0, outcome.err
+    told = {}
+    for run in runs_below(Path.cwd() / "out" / "adhoc"):
+        config = json.loads((run / "run.json").read_text())["config"]
+        overrides = (run / ".hydra" / "overrides.yaml").read_text()
+        told[config["init"]["name"], config["seed"]] = [
+            line[2:] for line in overrides.splitlines() if line.startswith(("- init=", "- seed="))
+        ]
+    assert told == {(init, seed): [f"init={init}", f"seed={seed}"] for init in ("cat", "dog") for seed in (3, 4)}
+
+
 BROKEN = """
 import os, signal
 from promptgeo.training.run_state import RunState
