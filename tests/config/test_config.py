@@ -548,6 +548,8 @@ DOES_NOT = {
     "template.max_new_tokens": 1,
     "template.longer_labels": schema.LongerLabels.warn,
     "study": {"published": 1},
+    "training.keep_state": True,
+    "training.continue_from": "x",
     "preview": True,
     "logger": "wandb",
     "packing.max_runs": 3,

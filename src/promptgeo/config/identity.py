@@ -13,7 +13,7 @@ from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Tem
 # The names of task and init do decide: the seed's three generators derive from them.
 _NOT_IDENTITY = re.compile(
     r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision"
-    r"|model\..*|init\.path|template\.(name|max_new_tokens|longer_labels)"
+    r"|model\..*|init\.path|training\.keep_state|template\.(name|max_new_tokens|longer_labels)"
     r"|task\.(description|text|refused)|task\.source\.(path|sha256|bundled|function_vectors|folder|subfolder|classes"
     r"|class_files)"
 )
@@ -35,6 +35,10 @@ def identity(config: RunConfig, precision: str, contents: dict[str, str]) -> str
     """
     by_content = {f"content.{name}": fingerprint for name, fingerprint in contents.items()}
     return _digest(_identity_fields(config) | {"precision": precision} | by_content)
+
+
+_BY_CONTENT = "training.continue_from"
+"""Runs with another parent have other numbers; where it lies does not matter."""
 
 
 @cache
@@ -65,7 +69,7 @@ def differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str,
 
 def _identity_fields(config: RunConfig) -> dict[str, Any]:
     defaults = _defaults(RunConfig)
-    fields = {k: v for k, v in flat(config).items() if decides_numbers(k)}
+    fields = {k: v for k, v in flat(config).items() if decides_numbers(k) and k != _BY_CONTENT}
     return {k: v for k, v in fields.items() if v != defaults[k] and v != _AS_FIRST.get(k, defaults[k])}
 
 

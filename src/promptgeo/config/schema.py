@@ -218,6 +218,9 @@ class Training:
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     checkpoints: str = "epoch"  # epoch | log | n (every n steps)
     dropout: bool = False  # true: the frozen model's own dropout is on while training
+    keep_state: bool = False  # leave the optimiser's state and the place in the data beside the run, to be gone on from
+    # a run's folder: its final prompt is trained on, as its state has it where that was kept
+    continue_from: str | None = None
 
 
 @dataclass

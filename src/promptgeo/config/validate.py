@@ -245,6 +245,10 @@ def _validate_regulariser(config: RunConfig) -> None:
         raise UserError(
             "regulariser=orthogonal: coupled runs end together; leave training.early_stopping.patience=null"
         )
+    if config.training.continue_from is not None:
+        raise UserError(
+            "regulariser=orthogonal: coupled runs cannot be gone on from; leave training.continue_from=null"
+        )
 
 
 def _validate_template(template: Template) -> None:

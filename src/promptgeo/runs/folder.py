@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
 """Beside run.json, which has their checksums."""
+TRAINING_STATE = "training_state.safetensors"
+"""What another run can go on from: beside a run that was trained with training.keep_state."""
 METRICS_COLUMNS = ["step", "epoch", "split", *(m.name for m in METRICS), "n", "lr", "prompt_norm", "distance_to_p0"]
 """Of metrics.csv."""
 PROMPTS = ("none", "initial", "final", "best")
@@ -68,6 +70,8 @@ class Trained:
     """Rows of predictions.jsonl."""
     results: dict[str, Any]
     """The run's headline numbers; each metric's by prompt: {"accuracy": {"none": ..., "final": ...}, ...}."""
+    training_state: dict[str, np.ndarray] = field(default_factory=dict)
+    """What another run can go on from; empty where it is not to be kept."""
 
 
 def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
@@ -81,6 +85,8 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
             json.dumps(row, ensure_ascii=False) + "\n" for row in trained.predictions
         ).encode(),
     }
+    if trained.training_state:
+        contents[TRAINING_STATE] = safetensors.numpy.save(trained.training_state)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     summary = header | {"status": trained.status, "results": trained.results, "files": files}
     summary["sha256"] = own_digest(summary)
@@ -88,6 +94,8 @@ def write_run(folder: Path, header: dict[str, Any], trained: Trained) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with _written_beside({folder / name: content for name, content in contents.items()}) as places:
         (folder / "run.json").unlink(missing_ok=True)  # only now: a disk without room for all leaves the earlier run
+        if TRAINING_STATE not in contents:
+            (folder / TRAINING_STATE).unlink(missing_ok=True)  # of the earlier run
         for path, temporary in places.items():
             os.replace(temporary, path)
 
@@ -253,6 +261,7 @@ _PERHAPS: dict[str, tuple[type, ...]] = {
     "results/split": (str, *_NONE),
     "results/labels": (dict,),
     "results/labels/majority": (*_NUMBER, *_NONE),
+    f"files/{TRAINING_STATE}": (str,),
     **{f"results/{metric.name}": (dict,) for metric in METRICS},
     **{f"results/{metric.name}/{which}": (*_NUMBER, *_NONE) for metric in METRICS for which in PROMPTS},
 }
@@ -312,7 +321,7 @@ class Run(Askable):
     @classmethod
     def _read(cls, folder: Path, verify: bool = True) -> "Run":
         info = _read_info(folder / "run.json", verify)
-        for name in FILES if verify else ():
+        for name in (*FILES, *({TRAINING_STATE} & set(info["files"]))) if verify else ():
             path = folder / name
             if not path.is_file():
                 raise DamagedRun(f"{path}: is missing")

@@ -56,7 +56,10 @@ def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
     model is taken to stay as it is while the process lasts, as FrozenLM.load takes it.)
     """
     stamped = cache(lambda path: repr(stamps(path)))
-    keys = [_key(config, stamped(config.task.source.path), stamped(config.init.path)) for config in configs]
+    keys = [
+        _key(config, *map(stamped, (config.task.source.path, config.init.path, config.training.continue_from)))
+        for config in configs
+    ]
     new = {key: config for key, config in zip(keys, configs, strict=True) if key not in _cells}
     for config in new.values():
         validate(config)
@@ -111,11 +114,14 @@ def _make(config: RunConfig, common: dict[str, _Common]) -> Cell:
         common[key] = _common(config)
     shared = common[key]
     config = replace(config, task=shared.task, template=shared.template)
+    contents = shared.contents
+    if config.training.continue_from is not None:
+        from promptgeo.training.continuing import content_of_parent
+
+        contents = contents | {"parent": content_of_parent(config, contents["model"])}
     # Coupled runs differ in their seed alone: nothing is read again for them.
     seeds = config.regulariser.seeds
-    ids = {
-        seed: identity(replace(config, seed=seed), shared.precision, shared.contents) for seed in (config.seed, *seeds)
-    }
+    ids = {seed: identity(replace(config, seed=seed), shared.precision, contents) for seed in (config.seed, *seeds)}
     return Cell(config, ids[config.seed], shared.precision, shared.device, tuple(ids[seed] for seed in seeds))
 
 

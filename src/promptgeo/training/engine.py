@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from promptgeo.config.paths import stamps
 from promptgeo.errors import UserError
 from promptgeo.model.memory import keep_freed_memory
-from promptgeo.runs.folder import DamagedRun, Run
+from promptgeo.runs.folder import TRAINING_STATE, DamagedRun, Run
 from promptgeo.training.callbacks import Callback, Checkpointer, Recorder
 from promptgeo.training.cell import Cell
 from promptgeo.training.coupling import check_complete, together
@@ -123,6 +123,12 @@ def finished_run(cell: Cell) -> Run | None:
     if run.id != cell.id or run.status not in ("completed", "diverged"):
         return None
     discard_state(folder)  # a process that was killed after its last file may have left it
+    if cell.config.training.keep_state and TRAINING_STATE not in run.info["files"] and run.status == "completed":
+        log.warning(
+            "%s: was trained without training.keep_state and is complete: it keeps none "
+            "(overwrite=true trains it again)",
+            folder,
+        )
     return run
 
 

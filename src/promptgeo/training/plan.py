@@ -27,8 +27,9 @@ from promptgeo.evaluation.text_checks import check_texts
 from promptgeo.model.frozen_lm import FrozenLM
 from promptgeo.model.interface import LM
 from promptgeo.model.loading import local_folder
-from promptgeo.runs.folder import FILES, FORMAT, Run
+from promptgeo.runs.folder import FILES, FORMAT, TRAINING_STATE, Run
 from promptgeo.training.cell import Cell
+from promptgeo.training.continuing import Parent, parent_of
 from promptgeo.training.inits import RANDOM, initial_prompt
 from promptgeo.training.lock import CLAIMS
 from promptgeo.training.wayward import HeldTo, held_to
@@ -50,6 +51,8 @@ class Plan:
     total_steps: int
     wayward: HeldTo | None = None
     """Where training pulls each prompt token: regulariser=wayward."""
+    parent: Parent | None = None
+    """The run that it goes on from: training.continue_from."""
 
     @property
     def config(self) -> RunConfig:
@@ -103,6 +106,7 @@ class Plan:
             "versions": _versions(),
             "fingerprints": {"model": self.lm.fingerprint, "data": self.task.fingerprint},
             **({"coupled_with": partners} if partners else {}),
+            **({"parent": self.parent.header()} if self.parent else {}),
             **({"lr": self.optimizer.lr} if self.config.optimizer.lr is None else {}),
             "examples": {split: len(getattr(self.task, split)) for split in ("train", "validation", "test")},
         }
@@ -145,7 +149,8 @@ class _Common:
         if key not in self._tasks:
             self._tasks[key] = load_task(config.task, config.template)
         task = self._tasks[key]
-        make_p0, length = self._start(config, task)
+        parent = parent_of(config, lm.fingerprint) if config.training.continue_from is not None else None
+        make_p0, length = self._start(config, task) if parent is None else _go_on(parent)
         key = (repr(config.regulariser), length)
         if key not in self._held:
             self._held[key] = held_to(config.regulariser, lm, length)
@@ -157,7 +162,7 @@ class _Common:
         train_rows = self._rows[key]
         steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
         total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
-        return Plan(cell, lm, task, make_p0, length, train_rows, total_steps, wayward)
+        return Plan(cell, lm, task, make_p0, length, train_rows, total_steps, wayward, parent)
 
     def _start(self, config: RunConfig, task: Task) -> tuple[Callable[[], torch.Tensor], int]:
         """What makes P0, and P. Runs that begin alike have one maker: it tells how many they are."""
@@ -190,6 +195,11 @@ class _Common:
         return train_rows
 
 
+def _go_on(parent: Parent) -> tuple[Callable[[], torch.Tensor], int]:
+    """As _Common._start, of a run that begins where its parent ended."""
+    return (lambda: parent.prompt_Pd), len(parent.prompt_Pd)
+
+
 def _require_possible_folders(cells: Sequence[Cell]) -> None:
     for outputs, parent in dict.fromkeys((cell.config.outputs, cell.folder.parent) for cell in cells):
         require_writable(Path(outputs))
@@ -218,7 +228,7 @@ def _by_digits(folder: Path) -> dict[str, list[str]]:
 
 LOGS = ("train.log", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
 """Hydra would write them through a link."""
-REPLACED = ("run.json", *FILES, "state/state.safetensors")
+REPLACED = ("run.json", *FILES, TRAINING_STATE, "state/state.safetensors")
 """What promptgeo writes takes the place of a link."""
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy, most_frequent_label
 from promptgeo.evaluation.metrics import METRICS, confusion
 from promptgeo.runs.folder import Trained, write_atomically
+from promptgeo.training.continuing import kept_state
 from promptgeo.training.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ class RunState:
         """None while it trains."""
         self.order = torch.Generator().manual_seed(plan.seeds["order"])
         self.queue: deque[int] = deque()
+        if plan.parent is not None and plan.parent.order is not None:
+            self.order.set_state(plan.parent.order)
+            self.queue.extend(plan.parent.queue)
         self.metrics: list[dict[str, Any]] = []
         self.trajectory: list[np.ndarray] = []
         self.steps: list[int] = []
@@ -170,10 +174,11 @@ class RunState:
             prompts |= {"final": final} | ({"best": self.best} if self.has_best else {})
         return prompts
 
-    def result(self, final: np.ndarray, scores: dict[str, Evaluation]) -> Trained:
+    def result(self, final: np.ndarray, scores: dict[str, Evaluation], optimizer: dict[str, Any]) -> Trained:
         """Everything the run folder holds, once the run has ended.
 
-        final: [P, d] fp32. scores: of no prompt ("none") and of each of `prompts`, with outputs.
+        final: [P, d] fp32. scores: of no prompt ("none") and of each of `prompts`, with outputs. optimizer: the
+        prompt's optimiser state.
         """
         if self.status is None:
             raise ValueError("the run has not ended")
@@ -208,7 +213,13 @@ class RunState:
             metrics=self.metrics,
             predictions=[row for which, each in scores.items() for row in _predictions(which, plan, each)],
             results=results,
+            training_state=kept_state(self.order, self.queue, optimizer) if self._kept else {},
         )
+
+    @property
+    def _kept(self) -> bool:
+        """Whether what another run can go on from is kept."""
+        return self.plan.config.training.keep_state and self.status == "completed"
 
     def save(self, prompt_Pd: Tensor, optimizer: dict[str, Any]) -> None:
         """Write the state for resuming to state/, in one atomic file. optimizer: the prompt's optimiser state."""

@@ -126,7 +126,11 @@ class PromptTuning(L.LightningModule):
     def save(self) -> None:
         """Write every active run's state, so that training can resume from this tick."""
         for s in self._taken():
-            self.active[s].save(self.prompts[s], self.optimizers().optimizer.state[self.prompts[s]])
+            self.active[s].save(self.prompts[s], self._of_optimizer(s))
+
+    def _of_optimizer(self, slot: int) -> dict[str, Any]:
+        """The optimiser's state of a slot's prompt; empty before its first step."""
+        return self.optimizers().optimizer.state.get(self.prompts[slot], {})
 
     def _taken(self) -> list[int]:
         return sorted(self.active)
@@ -294,9 +298,10 @@ class PromptTuning(L.LightningModule):
             prompt.copy_(state.p0_Pd)
         optimizer.state.pop(prompt, None)
         saved = state.resume(prompt)
-        if saved:
-            # Adam's step counter stays on the host, its moments beside the prompt.
-            optimizer.state[prompt] = {k: x if k == "step" else x.to(prompt.device) for k, x in saved.items()}
+        if begun := saved if saved is not None else plan.parent.optimizer if plan.parent else {}:
+            # Adam's step counter stays on the host, its moments beside the prompt. Copies: runs may share a parent.
+            there = {k: x if k == "step" else x.to(prompt.device) for k, x in begun.items()}
+            optimizer.state[prompt] = {k: x.clone() for k, x in there.items()}
         for callback in self.callbacks:
             callback.started(state)
         return saved is not None
@@ -313,7 +318,8 @@ class PromptTuning(L.LightningModule):
     def _finish_group(self, slots: list[int]) -> None:
         finals = {s: copy_of(self.prompts[s]) for s in slots}
         try:
-            results = {s: self.active[s].result(finals[s], scores) for s, scores in self._final_scores(finals).items()}
+            scored = self._final_scores(finals)
+            results = {s: self.active[s].result(finals[s], scored[s], self._of_optimizer(s)) for s in scored}
         except Exception as error:
             if _lacks_determinism(error):
                 self._finish_group(slots)
@@ -365,7 +371,7 @@ class PromptTuning(L.LightningModule):
         state = self.active.pop(slot)
         self.prompts[slot].grad = None
         state.status = "failed"
-        trained = state.result(copy_of(self.prompts[slot]), {})
+        trained = state.result(copy_of(self.prompts[slot]), {}, {})
         for callback in self.callbacks:
             callback.failed(state, trained, error)
 
