@@ -52,6 +52,8 @@ def test_one_run_can_be_gone_on_from_several_times_in_one_pack(make):  # noqa: F
     together = plan_all([make(rate, goes_on_from(parent)).cell for rate, _ in rates])
     assert train_pack(together) == {}
     assert [Run.load(p.folder).info["files"] for p in together] == [run.info["files"] for run in alone]
+    assert train_pack(together) == {}  # nothing of the parent was trained away
+    assert [Run.load(p.folder).info["files"] for p in together] == [run.info["files"] for run in alone]
 
 
 def test_without_its_state_the_prompt_goes_on_and_that_is_said_once(make, caplog):  # noqa: F811

@@ -299,7 +299,7 @@ class PromptTuning(L.LightningModule):
         optimizer.state.pop(prompt, None)
         saved = state.resume(prompt)
         if begun := saved if saved is not None else plan.parent.optimizer if plan.parent else {}:
-            # Adam's step counter stays on the host, its moments beside the prompt. Copies: runs may share a parent.
+            # Adam's step counter stays on the host, its moments beside the prompt. Copies: a parent stays as it is.
             there = {k: x if k == "step" else x.to(prompt.device) for k, x in begun.items()}
             optimizer.state[prompt] = {k: x.clone() for k, x in there.items()}
         for callback in self.callbacks:
