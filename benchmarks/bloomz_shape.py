@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from peft_recipe import make_model, make_tokenizer
+from peft_recipe import PUBLISHED, make_model, make_tokenizer
 
 SHAPE = "bloomz-560m"
 
@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=15, help="prompt tokens")
     parser.add_argument("--test", type=int, default=8, help="test rows")
     options = parser.parse_args()
+    if not (PUBLISHED / "gpt2-tokenizer").exists():
+        parser.error(f"needs GPT-2's tokenizer in {PUBLISHED / 'gpt2-tokenizer'}")
     with tempfile.TemporaryDirectory(prefix="promptgeo-shape-") as folder:
         made = f"import bloomz_shape; bloomz_shape.make({folder!r})"  # its memory is not training's
         subprocess.run([sys.executable, "-c", made], check=True, cwd=Path(__file__).parent)
