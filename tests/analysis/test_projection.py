@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from promptgeo.analysis.geometry.planes import classical_mds, neighbour_ranks, pca, trustworthiness
-from promptgeo.analysis.geometry.tokens import cosine_distances, l2_distances
+from promptgeo.analysis.geometry.tokens import cosine_distances, l2_distances, mean_l2_distances
 from promptgeo.analysis.questions.projection import projection
 from promptgeo.analysis.result import Number, Result
 from promptgeo.errors import UserError
@@ -175,3 +175,13 @@ def test_the_interval_is_students_over_runs():
     half = t.ppf(0.975, 4) * by_run.std(ddof=1) / np.sqrt(5)
     assert low == pytest.approx(max(by_run.mean() - half, 0), rel=0.03)
     assert high == pytest.approx(min(by_run.mean() + half, 1), rel=0.03)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 4), (70, 2, 3), (3, 70, 2)])  # one block, several, a prompt longer than one
+def test_the_mean_distance_between_prompts_is_over_all_pairs_of_their_tokens(shape):
+    prompts_NPd = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    prompts_NPd[1] = prompts_NPd[0]
+    means_NN = mean_l2_distances(prompts_NPd)
+    for i, j in [(0, 0), (0, 1), (0, 2), (2, 0), (shape[0] - 1, 1), (shape[0] - 1, shape[0] - 1)]:
+        pairs = [np.linalg.norm(a.astype(float) - b) for a in prompts_NPd[i] for b in prompts_NPd[j]]
+        assert means_NN[i, j] == pytest.approx(np.mean(pairs), rel=1e-6)

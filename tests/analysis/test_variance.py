@@ -770,3 +770,28 @@ def test_a_two_sided_p_is_twice_the_smaller_one():
     assert permutation_p(99.0, others, "two-sided") == pytest.approx(2 / 24)
     assert permutation_p(-99.0, others, "two-sided") == pytest.approx(2 / 24)
     assert permutation_p(99.0, others) == pytest.approx(1 / 24) and permutation_p(11.0, others, "two-sided") == 1.0
+
+
+@pytest.mark.parametrize("width", [3, 40])  # fewer dimensions than runs, and more
+def test_spreads_are_residuals_of_a_model_that_is_fitted_to_each_order(width):
+    generator = np.random.default_rng(4)
+    unit_NPd = generator.normal(size=(18, 2, width))
+    init_N, task_N = np.repeat([0, 1, 2], 6), np.tile([0, 1, 2], 6)
+    orders_BN = np.array([generator.permutation(18) for _ in range(5)])
+    spreads_N, null_BN = variance.spreads(unit_NPd, init_N, task_N, orders_BN)
+
+    indicators = np.stack([np.ones(18), init_N == 1, init_N == 2, task_N == 1, task_N == 2], axis=1).astype(float)
+    hat_NN = indicators @ np.linalg.pinv(indicators)
+    left_N = 1 - np.diag(hat_NN)
+
+    def residuals(values_Nd):
+        return (values_Nd - hat_NN @ values_Nd) / np.sqrt(left_N)[:, None]
+
+    means_Nd = unit_NPd.mean(1)
+    tokens_NPd = unit_NPd - means_Nd[:, None]
+    own_N = ((tokens_NPd - tokens_NPd.mean(0)) ** 2).sum(2).mean(1) / (1 - 1 / 18)
+    scaled_Nd = residuals(means_Nd)
+    assert np.allclose(spreads_N, np.sqrt((scaled_Nd**2).sum(1) + own_N), rtol=1e-12)
+    for order_N, null_N in zip(orders_BN, null_BN, strict=True):
+        again_Nd = residuals(scaled_Nd[order_N])
+        assert np.allclose(null_N, np.sqrt((again_Nd**2).sum(1) + own_N[order_N]), rtol=1e-12)

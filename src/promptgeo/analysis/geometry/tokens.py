@@ -97,6 +97,29 @@ def l2_distances(vectors_Kd: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(distances, 0.0, None))
 
 
+def mean_l2_distances(prompts_NPd: np.ndarray) -> np.ndarray:
+    """[N, N] float64: the mean Euclidean distance between the tokens of two prompts; of one with itself, 0s among them.
+
+    A block of prompts against those from there on, as the processor's cache holds them: l2_distances of thousands of
+    tokens is slowed down by memory.
+    """
+    n, length, width = prompts_NPd.shape
+    x_Kd = prompts_NPd.reshape(-1, width).astype(np.float64)
+    squared_K, turned_dK = (x_Kd**2).sum(1), np.ascontiguousarray(-2 * x_Kd.T)
+    means_NN = np.empty((n, n))
+    for start in range(0, n, block := max(64 // length, 1)):
+        first, last = start * length, min(start + block, n) * length
+        distances = x_Kd[first:last] @ turned_dK[:, first:]
+        distances += squared_K[first:last, None]
+        distances += squared_K[first:]
+        np.fill_diagonal(distances, 0.0)
+        np.sqrt(np.maximum(distances, 0.0, out=distances), out=distances)
+        by_run = distances.reshape(-1, length, distances.shape[1]).sum(1).reshape(-1, n - start, length).sum(2)
+        means_NN[start : start + block, start:] = by_run
+        means_NN[start:, start : start + block] = by_run.T
+    return means_NN / length**2
+
+
 def require_levels(runs: RunTable, needed: dict[str, int], what: str) -> None:
     """Raises UserError unless the runs have at least so many tasks, inits, ...: needed={"task": 2, "init": 2}."""
     for factor, least in needed.items():

@@ -292,15 +292,17 @@ def spreads(
     within_NPd = unit_NPd - means_Nd[:, None]
     within_N = ((within_NPd - within_NPd.mean(0)) ** 2).sum(2).mean(1) / (1.0 - 1.0 / n)
     basis_Nq = basis(init_N, task_N)
-    residual_NN = np.eye(n) - basis_Nq @ basis_Nq.T
-    free_N = np.diag(residual_NN)
-    scaled_Nd = residual_NN @ means_Nd / np.sqrt(free_N)[:, None]
-    gram_NN = scaled_Nd @ scaled_Nd.T
+    free_N = 1.0 - (basis_Nq**2).sum(1)
+    scaled_Nd = (means_Nd - basis_Nq @ (basis_Nq.T @ means_Nd)) / np.sqrt(free_N)[:, None]
+    # Turned into as few dimensions as the runs have: lengths stay, and each draw is of N x K numbers.
+    turned_Nd, lengths_K, _ = np.linalg.svd(scaled_Nd, full_matrices=False)
+    scaled_NK = turned_Nd * lengths_K
     null_BN = np.empty(orders_BN.shape)
     for b, order_N in enumerate(orders_BN):
-        fitted_NN = residual_NN @ gram_NN[np.ix_(order_N, order_N)]
-        null_BN[b] = (fitted_NN * residual_NN).sum(1) / free_N + within_N[order_N]
-    return np.sqrt(np.diag(gram_NN) + within_N), np.sqrt(np.maximum(null_BN, 0.0))  # rounding
+        dealt_NK = scaled_NK[order_N]
+        dealt_NK = dealt_NK - basis_Nq @ (basis_Nq.T @ dealt_NK)
+        null_BN[b] = (dealt_NK**2).sum(1) / free_N + within_N[order_N]
+    return np.sqrt((scaled_NK**2).sum(1) + within_N), np.sqrt(null_BN)
 
 
 def token_spreads(

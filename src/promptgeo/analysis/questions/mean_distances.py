@@ -22,6 +22,7 @@ from promptgeo.analysis.geometry.tokens import (
     Tokens,
     cosine_distances,
     l2_distances,
+    mean_l2_distances,
     order_of_appearance,
     require_levels,
     tokens,
@@ -410,13 +411,11 @@ class _Gain:
 
 def _run_distances(prompts_NPd: np.ndarray, metric: str) -> np.ndarray:
     """[N, N] float64: mean distance between the tokens of two runs."""
-    n, length, width = prompts_NPd.shape
-    flat_Kd = prompts_NPd.reshape(-1, width)
     if metric == "cosine":
         unit_NPd = prompts_NPd / np.linalg.norm(prompts_NPd, axis=2, keepdims=True)
         sums_Nd = unit_NPd.sum(1, dtype=np.float64)
-        return 1.0 - sums_Nd @ sums_Nd.T / length**2
-    return l2_distances(flat_Kd).reshape(n, length, n, length).mean((1, 3))
+        return 1.0 - sums_Nd @ sums_Nd.T / prompts_NPd.shape[1] ** 2
+    return mean_l2_distances(prompts_NPd)
 
 
 def _claims(compared: Sequence[_Compared], findings: Mapping[str, Finding], runs: RunTable) -> list[Claim]:
