@@ -11,6 +11,7 @@ V vocabulary.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,11 @@ from torch.nn.functional import embedding
 from promptgeo.data.row import Row
 from promptgeo.errors import UserError
 from promptgeo.model.attention import KeyValueCache, TreeAttention
-from promptgeo.model.batching import MAX_TOKENS, Batch, collate, next_tokens
+from promptgeo.model.batching import GEMM_ROWS, MAX_TOKENS, Batch, collate, next_tokens
 from promptgeo.model.checks import Reference, require_grid_agrees, run_on, tree_agrees
 from promptgeo.model.choosing import Choose, likeliest
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
+from promptgeo.model.hidden import Blocks, at_prompts, places, require_one_stream
 from promptgeo.model.loading import model_fingerprint, read_model, reads_ids, resolve_device, resolve_precision
 from promptgeo.model.remembered import Remembered
 from promptgeo.model.tokenizer import leading_tokens
@@ -75,6 +77,7 @@ class FrozenLM:
         self.fingerprint = fingerprint
         self._label_at: Tensor | None = None
         self._compiled = False
+        self._patch: tuple[int, Tensor, bool] | None = None
         head = model.get_output_embeddings()
         if head is None:
             raise UserError(f"model {name}: has no causal language-model head")
@@ -309,7 +312,11 @@ class FrozenLM:
             embeds = flat_Fd.index_copy(0, batch.prompt_at, tokens).view_as(embeds)
         self._label_at = batch.label_at_M
         try:
-            with self._tree.over(batch, cache) if batch.paths else nullcontext(), self._eager_if(cache is not None):
+            with (
+                self._tree.over(batch, cache) if batch.paths else nullcontext(),
+                self._eager_if(cache is not None),
+                self._patched_in(batch),
+            ):
                 # Not every family has the argument, and none needs it in a grid.
                 places = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
                 logits = run_on(self.model, batch.ids, embeds, self._by_ids, **places)
@@ -428,6 +435,79 @@ class FrozenLM:
     def _goes_on(self, tokens: list[int], max_new_tokens: int, finished: Callable[[list[int]], bool]) -> bool:
         """Whether a row that has these tokens is not done yet."""
         return len(tokens) < max_new_tokens and tokens[-1] not in self.end_tokens and not finished(tokens)
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.model, self.layers)
+
+    @torch.no_grad()
+    def hidden(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        layers: Sequence[int],
+        positions: Sequence[Sequence[int]],
+    ) -> list[Tensor]:
+        """Of each layer [B, Q, D] fp32 on CPU: hidden states, those of transformers' output_hidden_states.
+
+        Args:
+            prompts_NPd: fp32 soft prompts.
+            rows: B of any lengths, the rows of one prompt side by side.
+            prompt_of: the prompt of each row, 0 to N - 1.
+            layers: S of 0 (what the embeddings come to) to `layers` (behind the last norm).
+            positions: of each row Q places in its text, prompt tokens among them; negative ones from the text's end.
+
+        Raises UserError for a layer or a position that there is not, and where the model's blocks cannot be found.
+        """
+        read: list[Tensor] = []
+        for batch in self.batches(rows, prompt_of, prompts_NPd.shape[1]):
+            at_bQ = torch.from_numpy(places(batch, rows, positions)).to(self.device)
+            own: dict[int, Tensor] = {}
+
+            def keep(
+                place: int,
+                states_FD: Tensor,
+                batch: Batch = batch,
+                at_bQ: Tensor = at_bQ,
+                own: dict[int, Tensor] = own,
+            ) -> None:
+                require_one_stream(states_FD, batch)
+                own[place] = states_FD[at_bQ].float().cpu()
+
+            # What the labels' logits are does not matter: as few as a product may have.
+            few = replace(batch, label_at_M=batch.label_at_M[:GEMM_ROWS])
+            with self._blocks.read(layers, keep):
+                self.label_logits(prompts_NPd, few)
+            # Layers may differ in width: OPT's last is projected.
+            read = read or [torch.empty((len(rows), *own[place].shape[1:])) for place in range(len(layers))]
+            for place, states_BQD in enumerate(read):
+                states_BQD[batch.rows] = own[place]
+        return read
+
+    @contextmanager
+    def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
+        """Within, block `layer` reads these states where prompt tokens stand, whatever runs on the model.
+
+        Args:
+            layer: 0 to `layers` - 1.
+            states_NPD: of each prompt that will be given, fp32.
+            add: to what stands there, not in its place.
+
+        Raises UserError for a layer that there is not.
+        """
+        self._blocks.check(layer, self.layers - 1)
+        self._patch = layer, states_NPD.to(self.device), add
+        try:
+            yield
+        finally:
+            self._patch = None
+
+    def _patched_in(self, batch: Batch) -> AbstractContextManager[None]:
+        if self._patch is None:
+            return nullcontext()
+        layer, states_NPD, add = self._patch
+        return self._blocks.written(layer, at_prompts(batch, states_NPD, add))
 
     @contextmanager
     def dropout(self) -> Iterator[None]:

@@ -159,6 +159,19 @@ class LM(TextModel, Protocol):
         (batching.cut_back).
         """
 
+    def hidden(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        layers: Sequence[int],
+        positions: Sequence[Sequence[int]],
+    ) -> list[Tensor]:
+        """Of each layer (0 to `layers`) [B, Q, D] fp32 on CPU: hidden states at Q places of each row's text."""
+
+    def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> AbstractContextManager[None]:
+        """Within: block `layer` reads these states where prompt tokens stand; or these are added to what it reads."""
+
     def dropout(self) -> AbstractContextManager[None]:
         """Within: the model's own dropout is on; at all other times it is off."""
 
