@@ -137,3 +137,38 @@ def test_peft_says_with_an_exported_prompt_what_promptgeo_says(lm, three_tasks, 
             text = peft.text(task, example)
             assert peft.loss(text, peft.label(task, example)) == pytest.approx(losses[example.id], abs=1e-4)
             assert peft.written(text, 4) == written
+
+
+@torch.no_grad()
+def test_hidden_states_and_patches_are_plain_transformers(lm):
+    """Gemma's states reach 1e5 in one dimension: within 1e-5 of a layer's largest."""
+    original = reference.original(FOLDER)
+    rows = [
+        reference.row([*lm.bos, -1, -2, *lm.encode(f"Input: {word}\nLabel:")], lm.encode(" x"))
+        for word in ("France", "a longer one")
+    ]
+    prompt_Pd = torch.randn(2, lm.width, generator=torch.Generator().manual_seed(0)) * lm.embedding_scale
+    layers, table = range(lm.layers + 1), original.get_input_embeddings()
+    states = lm.hidden(prompt_Pd[None], rows, [0, 0], layers, [[1, -1]] * 2)
+    states_1PD = torch.randn(1, 2, lm.width, generator=torch.Generator().manual_seed(1)) * 100
+    with lm.patched(6, states_1PD):
+        patched = lm.hidden(prompt_Pd[None], rows, [0, 0], layers, [[1, -1]] * 2)
+
+    def write(_, args, named):
+        args[0][0, [1, 2]] = states_1PD[0]
+
+    for k, row in enumerate(rows):
+        embeds = torch.stack([prompt_Pd[-1 - i] if i < 0 else table(torch.tensor([i]))[0] for i in row.ids.tolist()])
+        plain = original(inputs_embeds=embeds[None], output_hidden_states=True, use_cache=False).hidden_states
+        handle = original.model.layers[6].register_forward_pre_hook(write, with_kwargs=True)
+        changed = original(inputs_embeds=embeds[None], output_hidden_states=True, use_cache=False).hidden_states
+        handle.remove()
+        for layer in layers:
+            for ours, theirs in ((states, plain), (patched, changed)):
+                wanted_QD = theirs[layer][0, [1, -1]]
+                if (
+                    layer == 6 and ours is patched
+                ):  # output_hidden_states holds what was there before the patch, or after
+                    continue
+                assert (ours[layer][k] - wanted_QD).abs().max() < 1e-5 * theirs[layer].abs().max()
+    assert (patched[lm.layers][:, 1] - states[lm.layers][:, 1]).abs().max() > 1
