@@ -209,6 +209,8 @@ def test_the_first_screen_has_question_answer_and_claims(make):
     ours = ["0.5 [0.4, 0.6]", "0.525 [0.425, 0.625]", "40 pairs"]
     assert rows[1] == ["The closer claim. Table 1, cat", "holds", "0.546", *ours]
     assert len(rows[0]) == 6 and rows[2][0] != "The pearson claim.", "what was not tested is no row"
+    _, rows = said(study=replace(STUDY, published={}))
+    assert rows[1][:3] == ["The closer claim. Table 1, cat", "holds", "in words"], "the study says it, without a number"
     head, rows = said(study=replace(STUDY, claims={}), stored=[])
     assert "No analysis has a finding on these runs." in head and not rows[0][0].startswith("claim")
 

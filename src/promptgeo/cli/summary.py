@@ -98,7 +98,8 @@ def table_of_claims(rows: "Sequence[ClaimRow]") -> "Table":
         ours = "-" if number is None else number_text(number["value"], 3)
         if number is not None and number["low"] is not None:
             ours += f" [{number_text(number['low'], 3)}, {number_text(number['high'], 3)}]"
-        shown = "-" if published is None else number_text(published, 3)
+        without = "in words" if row.verdict.place else "-"
+        shown = without if published is None else number_text(published, 3)
         table.add_row(f"{row.verdict.words}{group}", row.verdict.outcome, shown, ours, row.n)
     return table
 
