@@ -18,7 +18,6 @@ from promptgeo.runs.folder import own_digest
 from promptgeo.training.cell import cell_of
 from promptgeo.training.engine import UNFINISHED, outcome_elsewhere
 from promptgeo.training.lock import HELD, claimed
-from promptgeo.training.loggers import unsent
 
 GRID = ("task=plus_two,present_past", "init=cat,normal", "evaluation.every=end", "-m", "seed=0,1")
 
@@ -284,119 +283,6 @@ def test_processes_end_with_the_one_that_was_killed(cli, model, tmp_path):  # no
         time.sleep(0.05)
     assert not running()
     first.communicate()  # its pipes were the workers' too
-
-
-@pytest.mark.long
-def test_every_grid_cell_is_a_wandb_run_of_its_own(cli, model, monkeypatch):  # noqa: F811
-    import csv
-    import shutil
-
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(Path.cwd()))
-    outcome = cli(
-        *model,
-        *SMALL,
-        "training.epochs=2",
-        "training.max_steps=3",
-        "task.split.validation=0.2",
-        "name=followed",
-        "logger=wandb",
-        "task=plus_two,present_past",
-        "init=cat,normal,dog",
-        "-m",
-        "seed=4",
-    )
-    assert outcome.status == 0, outcome.err
-    assert outcome.out.count("no API key here, so runs are logged offline") == 1
-    wandb = Path(sys.executable).parent / "wandb"
-    logged = {}
-    for path in Path("outputs/followed/wandb").glob("offline-run-*/*.wandb"):
-        lines = subprocess.run([wandb, "leet", "inspect", "--json", path], capture_output=True, text=True, check=True)
-        assert "corrupt" not in lines.stderr
-        records = [json.loads(line) for line in lines.stdout.splitlines()]
-        (run,) = [record["run"] for record in records if record["type"] == "run"]
-        logged[run["run_id"]] = (run, records)
-    runs = [pg.Run.load(folder) for folder in runs_below(Path("outputs"))]
-    assert len(runs) == 6 and set(logged) == {run.id[:16] for run in runs}
-    for run in runs:
-        record, records = logged[run.id[:16]]
-        config = run.info["config"]
-        assert (
-            record["run_group"] == "followed"
-            and record["job_type"] == "train"
-            and record["display_name"] == run.folder.name
-        )
-        # Nothing of the machine, the interpreter or the command.
-        assert not record.get("host") and not any("environment" in json.dumps(r)[:60] for r in records)
-        assert record["tags"] == ["rand", config["task"]["name"], config["init"]["name"]]
-        assert (
-            record["config"]["update"]["optimizer"] == config["optimizer"] and record["config"]["update"]["seed"] == 4
-        )
-        with (run.folder / "metrics.csv").open(newline="") as stream:
-            expected = [{k: v for k, v in row.items() if v} for row in csv.DictReader(stream)]
-        history = [r["history"]["item"] for r in records if r["type"] == "history"]
-        assert len(history) == len(expected) > 4
-        for item, row in zip(history, expected, strict=True):
-            split = row.pop("split")
-            found_row = {k.removeprefix(f"{split}/"): v for k, v in item.items() if not k.startswith("_")}
-            assert {k: float(v) for k, v in found_row.items()} == pytest.approx(
-                {k: float(v) for k, v in row.items()}, rel=1e-8
-            )
-        summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
-        assert summary["status"] == "completed" and any("accuracy" in k for k in summary)
-        (artifact,) = [r["artifact"] for r in records if r["type"] == "artifact"]
-        assert (
-            artifact["type"] == "soft-prompt" and artifact["manifest"]["contents"][0]["path"] == "prompts.safetensors"
-        )
-        assert records[-1] == {"num": records[-1]["num"], "type": "exit", "exit": records[-1]["exit"]} and not records[
-            -1
-        ]["exit"].get("exit_code")
-    shutil.rmtree("outputs")
-
-
-def test_wandb_is_told_of_the_machine_where_the_environment_says_so(monkeypatch):
-    for name in ("WANDB_X_DISABLE_META", "WANDB_X_DISABLE_MACHINE_INFO", "WANDB_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    assert unsent() == {"x_disable_meta": True, "x_disable_machine_info": True, "host": ""}
-    monkeypatch.setenv("WANDB_X_DISABLE_META", "false")
-    monkeypatch.setenv("WANDB_HOST", "mine")
-    assert unsent() == {"x_disable_machine_info": True}
-
-
-def test_every_run_has_a_tensorboard_folder_equal_to_its_metrics(cli, model):  # noqa: F811
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    outcome = cli(*model, *SMALL, "logger=tensorboard", "task=plus_two", "init=cat,normal", "-m")
-    assert outcome.status == 0, outcome.err
-    runs = runs_below(Path("outputs"))
-    assert len(runs) == 2
-    for run in map(pg.Run.load, runs):
-        events = EventAccumulator(str(run.folder.parent / "tensorboard" / run.folder.name))
-        events.Reload()
-        for split, rows in run.metrics.groupby("split"):
-            for name in ("loss", "accuracy", "prompt_norm"):
-                logged = {event.step: event.value for event in events.Scalars(f"{split}/{name}")}
-                assert logged == pytest.approx(dict(zip(rows["step"], rows[name], strict=True)), rel=1e-6)
-
-
-def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F811
-    from promptgeo.training import loggers
-
-    class Broken(loggers.Wandb):
-        def __init__(self, state):
-            if state.plan.config.seed == 0:
-                raise OSError("no space")
-
-        def row(self, row):
-            raise OSError("no network")
-
-    monkeypatch.setattr(loggers, "LOGGERS", [Broken])
-    outcome = cli(*model, *SMALL, "task=plus_two", "logger=wandb", "-m", "seed=0,1")
-    assert outcome.status == 0
-    assert [pg.Run.load(run).status for run in runs_below(Path("outputs"))] == ["completed"] * 2
-    assert "logger=wandb: left out from here on: OSError: no space" in outcome.out
-    assert "logger=wandb: left out from here on: OSError: no network" in outcome.out
 
 
 @pytest.mark.long

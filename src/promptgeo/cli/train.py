@@ -23,7 +23,7 @@ from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, 
 from promptgeo.config.paths import conf_dir, stamps
 from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
-from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each
+from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each, titled
 from promptgeo.training.interruption import exit_statuses
 from promptgeo.training.queue import SUBMITTED
 
@@ -203,7 +203,7 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
     if options.cfg:
         return None
     _require_one_folder(configs)
-    cells = cells_of(configs)
+    cells = titled(cells_of(configs))
     from promptgeo.training.coupling import check_complete
     from promptgeo.training.devices import check_devices
     from promptgeo.training.engine import finished_run

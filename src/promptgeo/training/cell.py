@@ -12,6 +12,7 @@ from promptgeo.config.identity import identity
 from promptgeo.config.paths import EMBEDDED_MODEL, require_file, slug, stamps, user_path
 from promptgeo.config.schema import Bos, InitKind, LabelTokens, RunConfig, Template
 from promptgeo.config.validate import require_validation, validate
+from promptgeo.config.varying import named, varying
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.errors import UserError
 
@@ -33,6 +34,8 @@ class Cell:
     coupled: tuple[str, ...] = ()
     """Ids of the runs that it is trained for one another with, itself among them, in the order of regulariser.seeds;
     empty for any other run."""
+    title: str = ""
+    """What loggers call its run: the keys in which the runs of its command differ; empty: as its folder."""
 
     @property
     def folder(self) -> Path:
@@ -71,6 +74,15 @@ def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
 
 def _key(config: RunConfig, *read_at: str) -> bytes:
     return hashlib.sha256(repr((config, read_at)).encode("utf-8", "surrogatepass")).digest()
+
+
+def titled(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of a command, each with its title. Where no run is followed by a logger, as they are: it takes time."""
+    if not any(schema.loggers(cell.config) for cell in cells):
+        return list(cells)
+    grid = [schema.flat(cell.config) for cell in cells]
+    keys = varying(grid)
+    return [replace(cell, title=named(config, keys)) for cell, config in zip(cells, grid, strict=True)]
 
 
 def require_one_folder_each(cells: Sequence[Cell]) -> None:

@@ -1,23 +1,25 @@
-"""Loggers, one per run: W&B and TensorBoard follow what metrics.csv records anyway.
+"""Loggers, one per run: W&B and TensorBoard follow what metrics.csv records anyway, and show how the run ended.
 
 A new logger: its name in schema.Logger, a class here, and the class in LOGGERS.
 """
 
+import glob
 import importlib.util
 import logging
 import math
-import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar
 
 from promptgeo.config.schema import RunConfig, loggers, to_dict
 from promptgeo.errors import UserError
+from promptgeo.runs import wandb_run
 from promptgeo.runs.folder import METRICS_COLUMNS, Trained
 from promptgeo.training.callbacks import Callback
+from promptgeo.training.ended import Ended
 from promptgeo.training.run_state import RunState
 
 log = logging.getLogger(__name__)
@@ -39,100 +41,63 @@ class Logger(ABC):
         """A row of metrics.csv."""
 
     @abstractmethod
-    def finish(self, trained: Trained | None) -> None:
-        """trained: None where training stopped before the run ended."""
+    def finish(self, ended: Ended | None) -> None:
+        """ended: None where training stopped before the run ended."""
 
 
 class Wandb(Logger):
-    """One W&B run per run: deterministic id, grouped by the sweep's name."""
+    """One W&B run per run: deterministic id, grouped by the sweep's name, called by the keys that the sweep varies."""
 
     name, package = "wandb", "wandb"
 
     def __init__(self, state: RunState):
-        import wandb
-
         plan, config = state.plan, state.plan.config
-        folder = plan.folder.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        mode = _wandb_mode(config)
         self.plan = plan
-        self.run = wandb.init(
-            project=config.wandb.project,
-            entity=config.wandb.entity,
-            dir=str(folder),
+        self.run = wandb_run.opened(
+            config.wandb,
+            plan.folder.parent,
             id=plan.id[:16],
-            name=plan.folder.name,
+            name=plan.cell.title or plan.folder.name,
             group=config.name,
             job_type="train",
             tags=[config.model.name, config.task.name, config.init.name],
             config=to_dict(config) | {"seeds": plan.seeds},
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            reinit="create_new",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                x_disable_stats=True,
-                disable_git=True,
-                disable_code=True,
-                save_code=False,
-                **unsent(),
-            ),
         )
-        self.run.define_metric("step", hidden=True)
-        self.run.define_metric("*", step_metric="step")
 
     def row(self, row: dict[str, Any]) -> None:
         self.run.log({"step": row["step"], "epoch": row["epoch"]} | _scalars(row))
 
-    def finish(self, trained: Trained | None) -> None:
+    def finish(self, ended: Ended | None) -> None:
+        finished = ended is not None and ended.trained.status in ("completed", "diverged")
+        try:
+            if ended is not None:
+                self._show(ended)
+        finally:
+            wandb_run.closed(self.run, 0 if finished else 1)
+
+    def _show(self, ended: Ended) -> None:
+        """Summary, tables, chart and prompt."""
         import wandb
 
-        if trained is not None:
-            self.run.summary.update({"status": trained.status, **trained.results})
-            file = self.plan.folder / "prompts.safetensors"
-            if file.is_file():
-                name = f"prompt-{self.plan.folder.name}"
-                artifact = wandb.Artifact(name, type="soft-prompt", metadata={"id": self.plan.id})
-                # Else W&B copies it to the home folder, and writes down where.
-                artifact.add_file(str(file), policy="immutable")
-                self.run.log_artifact(artifact)
-        finished = trained is not None and trained.status in ("completed", "diverged")
-        self.run.finish(exit_code=0 if finished else 1)
-        core_log = Path(self.run.settings.log_dir, "debug-core.log")
-        if core_log.is_symlink():  # to a place in the home folder
-            core_log.unlink()
-
-
-def unsent() -> dict[str, Any]:
-    """W&B's settings under which it is not told of host, interpreter and command line.
-
-    Those that the environment has (WANDB_X_DISABLE_META=false, ...) are left to it.
-    """
-    settings = {"x_disable_meta": True, "x_disable_machine_info": True, "host": ""}
-    return {name: value for name, value in settings.items() if f"WANDB_{name.upper()}" not in os.environ}
-
-
-def _wandb_mode(config: RunConfig) -> str:
-    """wandb.mode, or WANDB_MODE, or online where there is a key; offline where there is none, with a warning."""
-    if mode := config.wandb.mode or os.environ.get("WANDB_MODE"):
-        return mode
-    import wandb
-    from wandb.sdk.lib.wbauth import read_netrc_auth
-
-    settings = wandb.setup().settings
-    if settings.api_key or read_netrc_auth(host=settings.base_url):
-        return "online"
-    _warn_once(
-        "logger=wandb: no API key here, so runs are logged offline below "
-        f"{config.outputs}/{config.name}/wandb (`wandb sync` sends them; `wandb login` stores a key)"
-    )
-    return "offline"
-
-
-@cache
-def _warn_once(message: str) -> None:
-    log.warning(message)
+        trained = ended.trained
+        error = {} if ended.error is None else {"error": ended.error}
+        self.run.summary.update({"status": trained.status, **error, **wandb_run.flat_numbers(trained.results)})
+        file = self.plan.folder / "prompts.safetensors"
+        if file.is_file():
+            artifact = wandb.Artifact(
+                f"prompt-{self.plan.folder.name}", type="soft-prompt", metadata={"id": self.plan.id}
+            )
+            # Else W&B copies it to the home folder, and writes down where.
+            artifact.add_file(str(file), policy="immutable")
+            self.run.log_artifact(artifact)
+        tables = {"nearest_tokens": ended.nearest_table()}
+        if trained.predictions:
+            tables["predictions"] = ended.predictions
+        shown = {key: wandb_run.table(self.run, key, made.columns, made.rows) for key, made in tables.items()}
+        if (cells := ended.confusion_table()) is not None:
+            key = "confusion_matrix"
+            shown[key] = wandb_run.confusion_chart(self.run, key, cells.columns, cells.rows)
+        self.run.log({"step": trained.results["steps"], **shown})
 
 
 class TensorBoard(Logger):
@@ -144,16 +109,31 @@ class TensorBoard(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         folder = state.plan.folder
+        self.folder = folder.parent / "tensorboard" / folder.name
         # purge_step: a resumed run logs everything again.
-        self.writer = SummaryWriter(str(folder.parent / "tensorboard" / folder.name), purge_step=0)
+        self.writer = SummaryWriter(str(self.folder), purge_step=0)
 
     def row(self, row: dict[str, Any]) -> None:
         for name, value in _scalars(row).items():
             if math.isfinite(value):
                 self.writer.add_scalar(name, value, row["step"])
 
-    def finish(self, trained: Trained | None) -> None:
-        self.writer.close()
+    def finish(self, ended: Ended | None) -> None:
+        """The run's figures, and its prompt tokens as points of TensorBoard's projector."""
+        from promptgeo.training import pictures
+
+        try:
+            if ended is not None:
+                for name, draw in pictures.FIGURES.items():
+                    with draw(ended) as figure:
+                        if figure is not None:
+                            self.writer.add_figure(name, figure, ended.trained.results["steps"], close=False)
+                pictures.write_projector(self.folder, ended)
+        finally:
+            self.writer.close()
+            host = f".{socket.gethostname()}."
+            for file in self.folder.glob(f"*{glob.escape(host)}*"):
+                file.rename(self.folder / file.name.replace(host, ".", 1))  # TensorBoard would have it in the name
 
 
 LOGGERS: list[type[Logger]] = [TensorBoard, Wandb]
@@ -200,18 +180,18 @@ class RunLoggers(Callback):
                     logger.row(row)
 
     def ended(self, state: RunState, trained: Trained) -> None:
-        self._finish(state, trained)
+        self._finish(state, Ended(state.plan, trained))
 
     def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
-        self._finish(state, trained)
+        self._finish(state, Ended(state.plan, trained, type(error).__name__))
 
-    def _finish(self, state: RunState, trained: Trained) -> None:
+    def _finish(self, state: RunState, ended: Ended) -> None:
         if state.plan.id not in self.open:
             return
         self.stepped(state)
         for logger in self.open.pop(state.plan.id):
             with _warned(logger.name):
-                logger.finish(trained)
+                logger.finish(ended)
 
     def closed(self) -> None:
         for running in self.open.values():
