@@ -15,6 +15,7 @@ from promptgeo.analysis.question import UndeclaredClaim
 from promptgeo.analysis.result import DamagedResult, Outcome, Result, Stored, check_replaceable, digest, read, store
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
 from promptgeo.analysis.used_code import used_code
+from promptgeo.analysis.wandb_analyses import follow
 from promptgeo.config.compose_analyze import AnalyzeConfig, available
 from promptgeo.config.explain import refusal
 from promptgeo.config.paths import require_writable, user_path
@@ -71,7 +72,10 @@ def run_analyses(
     command = _Command(config, runs, left_out, out, notify)
     answers = []
     for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
-        answers.append(command.answer(analysis, calls, f"{count} of {len(analyses)}"))
+        answers.append(answer := command.answer(analysis, calls, f"{count} of {len(analyses)}"))
+        if config.logger is not None and answer.stored is not None:
+            beside = out.parent if out.name == "analysis" else out  # of <runs>/analysis, where the runs' own lie
+            follow(answer.stored, runs, config.wandb, beside)
     return answers, left_out
 
 

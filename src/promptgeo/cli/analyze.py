@@ -16,7 +16,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available, compose_analyze
@@ -98,7 +98,9 @@ def _help() -> str:
     keys = []
     for key in fields(AnalyzeConfig):
         default = key.default if key.default_factory is MISSING else key.default_factory()
-        keys.append(_entry(f"{key.name}={_as_written(default)}", key.metadata["help"]))
+        inside = vars(default) if is_dataclass(default) else {}
+        names = {f"{key.name}.{name}": value for name, value in inside.items()} or {key.name: default}
+        keys += [_entry(f"{name}={_as_written(value)}", key.metadata["help"]) for name, value in names.items()]
     return "\n".join([str(__doc__), "Analyses:", *analyses, "", "Keys:", *keys])
 
 

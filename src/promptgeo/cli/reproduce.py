@@ -176,12 +176,15 @@ def _analyze(
 ) -> "tuple[list[Answer], list[str]]":
     """The study's analyses of the runs of this grid, not of what else lies in the folder; and the runs left out."""
     from promptgeo.analysis.ask import Answer, run_analyses
+    from promptgeo.config.schema import loggers
 
     config = AnalyzeConfig(
         runs=[str(path) for path in _folders(cells) if path.is_dir()],
         analysis=settings,
         out=str(folder / "analysis"),
         overwrite=cells[0].config.overwrite,
+        logger="wandb" if "wandb" in loggers(cells[0].config) else None,
+        wandb=cells[0].config.wandb,
     )
     answers, left_out = run_analyses(config, notify=warn)
     absent = [name for name in study.analyses if name not in settings]

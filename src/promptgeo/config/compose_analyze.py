@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from promptgeo.config.explain import config_errors, nearest
 from promptgeo.config.interpolation import require_bounded
 from promptgeo.config.paths import conf_dir
-from promptgeo.config.schema import Device, Precision, texts
+from promptgeo.config.schema import Device, Precision, Wandb, texts
 from promptgeo.config.spelling import parsed, register
-from promptgeo.config.validate import require
+from promptgeo.config.validate import require, require_wandb
 from promptgeo.config.yaml_file import read_yaml
 from promptgeo.errors import UserError
 
@@ -54,6 +54,10 @@ class AnalyzeConfig:
     allow: list[str] = field(
         default_factory=list, metadata={"help": "packages of your own that an analysis's _target_ may lie in"}
     )
+    logger: str | None = field(
+        default=None, metadata={"help": "wandb: each analysis is a W&B run too, job_type analysis"}
+    )
+    wandb: Wandb = field(default_factory=Wandb, metadata={"help": "where it is sent, as in training"})
 
 
 TEXTS = texts(AnalyzeConfig) | {"runs"}
@@ -94,6 +98,8 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
     for key, kinds in (("device", Device), ("precision", Precision)):
         words = list(kinds.__members__)
         require(getattr(config, key) in words, key, getattr(config, key), f"one of {', '.join(words)}")
+    require(config.logger in (None, "wandb"), "logger", config.logger, "null or wandb")
+    require_wandb(config.wandb)
     return config
 
 
@@ -116,7 +122,7 @@ def _checked(line: str, searchpath: list[str]) -> str:
     override = parsed(_quoted_query(line, parser) if line.startswith("where=") else line, parser, TEXTS)
     line = override.input_line
     key = override.get_key_element().lstrip("+~")
-    keys = [f.name for f in fields(AnalyzeConfig)]
+    keys = [name for f in fields(AnalyzeConfig) for name in _names(f)]
     if key not in keys and not key.startswith("analysis."):
         raise UserError(f"{key}: no such key; {nearest(key, keys)}")
     if line[0] in "+~":
@@ -130,6 +136,11 @@ def _checked(line: str, searchpath: list[str]) -> str:
             override.value(), loader.get_group_options("analysis", config_name="analyze", overrides=searchpath)
         )
     return f"++{line}" if key.startswith("analysis.") else line  # which options there are, the function says
+
+
+def _names(key: Field) -> list[str]:
+    """wandb.project, ... of a section."""
+    return [f"{key.name}.{f.name}" for f in fields(Wandb)] if key.type is Wandb else [key.name]
 
 
 def _quoted_query(line: str, parser: OverridesParser) -> str:

@@ -22,6 +22,7 @@ from promptgeo.config.schema import (
     Task,
     Template,
     Unit,
+    Wandb,
     flat,
     loggers,
 )
@@ -64,12 +65,17 @@ def validate(config: RunConfig) -> None:
     names = tuple(Logger.__members__)
     for logger in loggers(config):
         require(logger in names, "logger", logger, f"null, {' or '.join(names)}, or a list of them")
-    wandb_modes = (None, "online", "offline", "disabled")
-    require(config.wandb.mode in wandb_modes, "wandb.mode", config.wandb.mode, "online, offline or disabled")
+    require_wandb(config.wandb)
     require_validation(config)
     _validate_regulariser(config)
     _validate_template(config.template)
     _validate_init(config.init)
+
+
+def require_wandb(settings: Wandb) -> None:
+    """Raises UserError for a mode that W&B does not have."""
+    modes = (None, "online", "offline", "disabled")
+    require(settings.mode in modes, "wandb.mode", settings.mode, "online, offline or disabled")
 
 
 def _validate_text(key: str, value: str | list[Any]) -> None:

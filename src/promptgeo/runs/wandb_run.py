@@ -23,6 +23,7 @@ def opened(settings: Wandb, folder: Path, **said: Any) -> Any:
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
+    _begin_here(os.getcwd())
     mode = _mode(settings, folder)
     run = wandb.init(
         project=settings.project,
@@ -45,6 +46,22 @@ def opened(settings: Wandb, folder: Path, **said: Any) -> Any:
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
     return run
+
+
+def _begin_here(here: str) -> None:
+    """W&B's process of its own writes the files, and sees paths from where it was started: elsewhere it is ended.
+
+    Paths stay relative: they are written down, and whole ones would name the home folder.
+    """
+    import wandb
+
+    if _STARTED and _STARTED[0] != here:
+        wandb.teardown()
+    _STARTED[:] = [here]
+
+
+_STARTED: list[str] = []
+"""The folder in which W&B's process was started."""
 
 
 def closed(run: Any, exit_code: int) -> None:
