@@ -17,7 +17,7 @@ VARIANTS = [(of, convention) for of in ("prompt", "delta") for convention in ("p
 
 
 @pytest.mark.long
-def test_an_analysis_is_a_wandb_run_with_its_figures_claims_findings_and_numbers(cli, monkeypatch, caplog):  # noqa: F811
+def test_an_analysis_is_a_wandb_run_with_figures_claims_findings_and_numbers(cli, monkeypatch, caplog):  # noqa: F811
     monkeypatch.delenv("WANDB_HOST", raising=False)
     outcome = cli(*MINE, *OFFLINE)
     assert outcome.status == 0 and "logger=wandb" not in caplog.text, outcome.err

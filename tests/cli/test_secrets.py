@@ -53,8 +53,10 @@ def test_no_file_holds_a_secret_and_none_names_the_home_folder_the_host_or_the_u
         assert done.returncode == 0 or (left_out and done.returncode == 1), done.stderr
         has_none(door, done.stdout.encode() + done.stderr.encode(), SECRETS.values())
 
-    command("train", *SMALL, "logger=wandb", "wandb.mode=offline", "-m")
-    command("analyze", "runs=outputs/adhoc", "analysis=[mean_distances,curves]", left_out=True)
+    offline = "wandb.mode=offline"
+    command("train", *SMALL, "logger=[wandb,tensorboard]", offline, "-m")
+    command("analyze", "runs=outputs/adhoc", "analysis=[mean_distances,curves]", "logger=wandb", offline, left_out=True)
+    command("dashboard", "outputs/adhoc", "--offline")
     command("runs", "import", "mine.npy", "--table", "mine.csv", "--out", "imported")
     command("runs", "outputs")
     command("reproduce", "init_vs_task", *SMALL, left_out=True)  # most of its analyses need two tasks
