@@ -9,8 +9,9 @@ from promptgeo import UserError
 from promptgeo.analysis.target import analysis_of
 from promptgeo.cli import analyze, reproduce, runs, train
 from promptgeo.config import yaml_file
-from promptgeo.config.compose import MOST_RUNS, compose, compose_grid
+from promptgeo.config.compose import compose, compose_grid
 from promptgeo.config.compose_analyze import analysis_file, compose_analyze
+from promptgeo.config.grid import MOST_RUNS
 from promptgeo.config.yaml_file import DEEPEST, read_yaml
 from promptgeo.training.cell import cell_of
 

@@ -240,7 +240,7 @@ NEEDS = {
     ("task", "custom"): ["task.source.path=my.csv"],
     ("model", "custom"): ["model.name_or_path=org/my-model"],
 }
-RUNS = {"quickstart": 9}  # with one seed
+RUNS = {"quickstart": 9, "learning_rate": 27, "length": 12}  # with one seed
 TEN_WORDS = {"bird", "book", "cat", "chair", "dog", "house", "paper", "pen", "table", "water"}
 
 
@@ -555,6 +555,11 @@ DOES_NOT = {
     "packing.max_runs": 3,
     "packing.devices": 2,
     "packing.compile": True,
+    "grid.zip": ["init", "seed"],
+    "grid.draws": 3,
+    "grid.sampler": schema.Sampler.random,
+    "grid.seed": 1,
+    "grid.halving": 3,
     "wandb.project": "x",
     "wandb.entity": "x",
     "wandb.mode": "offline",

@@ -296,6 +296,7 @@ def test_a_learning_rate_sweep_ends_with_a_recommendation(cli, model):  # noqa: 
         "seed=0,1",
         "training.max_steps=3",
         "optimizer.lr_in_embedding_units=1e-5,0.5",
+        "grid.halving=null",
         "-m",
     )
     assert outcome.status == 0, outcome.err

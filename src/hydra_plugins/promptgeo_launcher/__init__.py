@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -54,6 +55,13 @@ ConfigStore.instance().store(group="hydra/sweeper", name="checked", node=Checked
 
 
 class CheckedSweeper(BasicSweeper):
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        """The jobs as promptgeo.train composed and checked them: some keys walked together, rates drawn (grid.*)."""
+        from promptgeo.config.grid import grid_of, jobs_of
+
+        assert self.config is not None
+        return list(self.split_overrides_to_chunks(jobs_of(overrides, grid_of(self.config)), max_batch_size))
+
     def _parse_config(self) -> list[str]:
         from promptgeo.config.spelling import spelt
 

@@ -51,8 +51,9 @@ def show(cells: Sequence[Cell]) -> None:
             total += seconds
             table.add_row(*row)
     screen.print(table)
+    about = "at most" if any(cell.rivals for cell in todo) else "about"  # grid.halving stops some
     screen.print(
-        f"about {total / 60:.1f} minutes (two ticks and two evaluations were timed here, with prompts as they are "
+        f"{about} {total / 60:.1f} minutes (two ticks and two evaluations were timed here, with prompts as they are "
         "before training); preview=true: nothing was written",
         soft_wrap=True,
     )

@@ -107,17 +107,18 @@ def table_of_claims(rows: "Sequence[ClaimRow]") -> "Table":
 def recommendation(runs: Sequence[Run]) -> list[str]:
     """Per model, task and init the learning rate with the lowest mean validation loss.
 
-    Of runs that differ in it and were evaluated on validation. The learning rate that suits depends on init and model:
-    never choose it on test examples.
+    Of runs that differ in it and were evaluated on validation, or of which grid.halving stopped some. The learning rate
+    that suits depends on init and model: never choose it on test examples.
     """
     import pandas as pd
 
-    validated = [run for run in runs if run.info["results"].get("split") == "validation"]
+    searched = any(run.status == "stopped" for run in runs)
+    validated = [run for run in runs if searched or run.info["results"].get("split") == "validation"]
     in_units = all(run.info["config"]["optimizer"].get("lr_in_embedding_units") is not None for run in validated)
     key = "lr_in_embedding_units" if in_units else "lr"
     rows = [
         run.row()
-        | {"final_loss": run.info["results"].get("loss", {}).get("final")}
+        | {"final_loss": _validation_loss(run)}
         | ({"lr": run.info["config"]["optimizer"][key]} if in_units else {})
         for run in validated
     ]
@@ -135,9 +136,20 @@ def recommendation(runs: Sequence[Run]) -> list[str]:
         best, first = means.index[0], means.iloc[0]
         spread = f" (standard deviation {first['std']:.3f})" if first["count"] > 1 else ""
         edge = best in (group["lr"].min(), group["lr"].max())
+        stopped = group.loc[group["status"] == "stopped", "lr"].nunique()
         lines.append(
             f"{model} {task} init={init}: optimizer.{key}={best:g} has the lowest validation loss, "
             f"{first['mean']:.3f}{spread}, n = {int(first['count'])} seeds"
+            + (f", {stopped} of {group['lr'].nunique()} rates were stopped early" if stopped else "")
             + ("; it is the end of the range: try beyond it" if edge else "")
         )
     return lines
+
+
+def _validation_loss(run: Run) -> float | None:
+    """Of the final prompt; None for a run that was not trained to its end."""
+    results = run.info["results"]
+    if run.status != "completed" or results.get("split") == "validation":
+        return results.get("loss", {}).get("final")
+    rows = run.metrics.query("split == 'validation'")
+    return float(rows["loss"].iloc[-1]) if len(rows) else None

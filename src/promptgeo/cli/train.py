@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from promptgeo.config import compose
 from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
 from promptgeo.config.paths import conf_dir, stamps
+from promptgeo.config.schema import Grid
 from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each, titled
@@ -155,7 +156,7 @@ class Jobs:
         if self.cells and os.getpid() == self._process and not OmegaConf.is_missing(of_hydra, "num"):
             return self.cells[of_hydra.num]
         with contextlib.chdir(self._here):
-            return cell_of(compose.to_run_config(config))
+            return cell_of(replace(compose.to_run_config(config), grid=Grid()))  # one job is no grid
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Jobs) -> str | None:
@@ -198,7 +199,7 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
             "--config-name, --config-path: promptgeo has one config, train; keys of your own file are given with "
             "--config-dir FOLDER +experiment=mine, where FOLDER/experiment/mine.yaml begins with # @package _global_"
         )
-    configs, launcher = compose.compose_command([*options.overrides, *searchpath], options.multirun)
+    configs, launcher, drawn = compose.compose_command([*options.overrides, *searchpath], options.multirun)
     options.overrides = compose.as_spelt([*options.overrides, *searchpath])[: len(options.overrides)]
     if options.cfg:
         return None
@@ -207,6 +208,7 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
     from promptgeo.training.coupling import check_complete
     from promptgeo.training.devices import check_devices
     from promptgeo.training.engine import finished_run
+    from promptgeo.training.halving import announced
     from promptgeo.training.loggers import check_loggers
     from promptgeo.training.plan import plan_all
 
@@ -220,6 +222,11 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
             f"hydra/launcher={launcher.name} trains each run by itself: "
             "runs that are trained for one another need hydra/launcher=packed, the default"
         )
+    if launcher.name not in TOGETHER and any(cell.rivals for cell in cells):
+        raise UserError(
+            f"hydra/launcher={launcher.name} trains each run by itself: grid.halving, which compares runs while they "
+            f"train, needs {', '.join(TOGETHER)}"
+        )
     by_model, left = sorted(cells, key=lambda cell: cell.model_key), []
     for _, same_model in groupby(by_model, key=lambda cell: cell.model_key):  # each model is loaded once
         todo = []
@@ -230,10 +237,13 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
             if finished_run(cell) is None:
                 todo.append(cell)
         if todo:  # where a cluster's jobs come from there may be no GPU
-            plan_all(todo if cluster is None else [replace(cell, device="cpu") for cell in todo])
+            plans = plan_all(todo if cluster is None else [replace(cell, device="cpu") for cell in todo])
+            drawn += announced((p.cell, p.total_steps) for p in plans)
         left += todo
     if cluster is not None and left:
         cluster.check(left)
+    for line in drawn:
+        warn(f"promptgeo: {line}")
     return cells
 
 
@@ -286,7 +296,8 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
     if len(runs) < len(finished) or not all((run.folder / ".hydra" / "overrides.yaml").exists() for run in runs):
         return False
     jobs.outcomes |= {run.id: Outcome(run.folder, run, skipped=True) for run in runs}
-    count = f"{len(runs)} of {len(runs)} runs"
+    stopped = sum(run.status == "stopped" for run in runs)
+    count = f"{len(runs)} of {len(runs)} runs" + (f", {stopped} of them stopped by grid.halving" if stopped else "")
     warn(f"promptgeo: complete already: {count}, skipped (overwrite=true trains again)")
     return True
 

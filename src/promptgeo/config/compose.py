@@ -1,32 +1,31 @@
 """How does a command line become configs? The whole grid is composed and checked before Hydra makes a folder."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString, RangeSweep
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from promptgeo.config import spelling
 from promptgeo.config.explain import config_errors, unknown_key, unknown_option
+from promptgeo.config.grid import MOST_RUNS, count, drawn, grid_of, jobs_of
 from promptgeo.config.interpolation import require_bounded
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
 from promptgeo.config.schema import (
     DEFAULT_RATE,
+    Grid,
     Regulariser,
     RegulariserKind,
     RunConfig,
@@ -35,11 +34,8 @@ from promptgeo.config.schema import (
     sections,
     texts,
 )
-from promptgeo.config.validate import require
+from promptgeo.config.validate import require, validate_grid
 from promptgeo.errors import UserError
-
-MOST_RUNS = 100_000
-"""Of one command. Hydra keeps a list of them in memory before the first is composed."""
 
 
 def register() -> None:
@@ -166,7 +162,9 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     with _composer():
         checked = _checked(overrides)
         _require_single(checked)
-        return to_run_config(hydra_compose("train", [o.input_line for o in checked]))
+        config = to_run_config(hydra_compose("train", [o.input_line for o in checked]))
+        _require_no_zip(config.grid)
+        return config
 
 
 def as_spelt(overrides: Sequence[str]) -> list[str]:
@@ -182,12 +180,21 @@ class Launcher(NamedTuple):
     settings: DictConfig
 
 
+class Command(NamedTuple):
+    """What a command line stands for."""
+
+    configs: list[RunConfig]
+    launcher: Launcher
+    drawn: list[str]
+    """A line for each key whose values were drawn."""
+
+
 def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunConfig]:
     """Every config that a command line stands for; a sweep's file may make it a grid without -m."""
-    return compose_command(overrides, multirun)[0]
+    return compose_command(overrides, multirun).configs
 
 
-def compose_command(overrides: Sequence[str], multirun: bool = False) -> tuple[list[RunConfig], Launcher]:
+def compose_command(overrides: Sequence[str], multirun: bool = False) -> Command:
     """Every config that a command line stands for, and who trains them."""
     overrides = with_own_model(overrides)
     with _composer():
@@ -195,11 +202,44 @@ def compose_command(overrides: Sequence[str], multirun: bool = False) -> tuple[l
         fixed = [o.input_line for o in checked if not o.is_sweep_override()]
         composed = hydra_compose("train", fixed, return_hydra_config=True)
         launcher = Launcher(composed.hydra.runtime.choices["hydra/launcher"], composed.hydra.launcher)
+        grid = _grid(composed)
         if not multirun and composed.hydra.mode is not RunMode.MULTIRUN:
             _require_single(checked)
-            return [to_run_config(composed)], launcher
+            _require_no_zip(grid)
+            return Command([to_run_config(composed)], launcher, [])
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
-        return _Grid([*_checked(params), *checked]).configs(), launcher
+        all_of_them = [*_checked(params), *checked]
+        _require_sweeper(composed, all_of_them, grid)
+        return Command(_Grid(all_of_them, grid).configs(), launcher, drawn(all_of_them, grid))
+
+
+def _grid(composed: DictConfig) -> Grid:
+    require_bounded(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+    grid = grid_of(composed)
+    validate_grid(grid)
+    return grid
+
+
+def _require_no_zip(grid: Grid) -> None:
+    if grid.zip:
+        raise UserError(
+            f"grid.zip=[{','.join(grid.zip)}]: keys are walked together in a grid: add -m, and their values"
+        )
+
+
+def _require_sweeper(composed: DictConfig, overrides: Sequence[Override], grid: Grid) -> None:
+    """Raises UserError where Hydra's sweeper would make other jobs of these keys, or hand them over in parts."""
+    sweeper = composed.hydra.runtime.choices["hydra/sweeper"]
+    draws = [o.input_line for o in overrides if o.is_interval_sweep()]
+    if sweeper != "checked" and (grid.zip or draws):
+        raise UserError(
+            f"hydra/sweeper={sweeper}: knows no {'grid.zip' if grid.zip else draws[0]}; leave it out (checked)"
+        )
+    if grid.halving is not None and (size := composed.hydra.sweeper.get("max_batch_size")) is not None:
+        raise UserError(
+            f"hydra.sweeper.max_batch_size={size}: grid.halving={grid.halving} compares all learning rates of a "
+            "command; leave one of the two out"
+        )
 
 
 def help_page(overrides: Sequence[str]) -> str:
@@ -230,10 +270,8 @@ class _Grid:
     numbers or words are given, only the first two are composed.
     """
 
-    def __init__(self, overrides: Sequence[Override]):
-        axes = {o.get_key_element(): _require_values(o) for o in overrides if o.is_sweep_override()}
-        _require_runs(math.prod(axes.values()), f"the grid of {', '.join(axes)}")
-        (self.jobs,) = BasicSweeper.split_arguments(list(overrides), None)
+    def __init__(self, overrides: Sequence[Override], grid: Grid):
+        self.jobs = jobs_of(overrides, grid)
         self.first = self.jobs[0]
         self.axes = {o.get_key_element() for o in overrides if o.is_sweep_override()}
         self._composed: dict[tuple[str, ...], RunConfig] = {}
@@ -344,35 +382,12 @@ def _checked(lines: Sequence[str]) -> list[Override]:
     overrides = []
     for line in lines:
         overrides.append(spelling.parsed(line, parser))
-        if overrides[-1].is_sweep_override():
-            _require_values(overrides[-1])
+        count(overrides[-1])
     searchpath = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
     for override in overrides:
         if not override.key_or_group.startswith(("hydra.", "hydra/")):
             _check(override, searchpath)
     return overrides
-
-
-def _require_values(sweep: Override) -> int:
-    """How many values a sweep has, at least 1 and at most MOST_RUNS. Raises UserError for none, and for more."""
-    line = sweep.input_line
-    if sweep.is_interval_sweep():
-        raise UserError(f"{line}: a grid needs values that can be listed: a,b,c or range(0,3)")
-    values = sweep.value()
-    try:  # a range is not listed: it may be of billions
-        listed = values.range() if isinstance(values, RangeSweep) else sweep.sweep_string_iterator()
-        count = sum(1 for _ in islice(listed, MOST_RUNS + 1))
-    except (ArithmeticError, ValueError, LookupError) as error:
-        raise UserError(f"{line}: range(first,end,by) needs finite numbers, and by another than 0") from error
-    if count == 0:
-        raise UserError(f"{line}: stands for no value")
-    _require_runs(count, line)
-    return count
-
-
-def _require_runs(count: int, what: str) -> None:
-    if count > MOST_RUNS:
-        raise UserError(f"{what}: stands for more than {MOST_RUNS:,} runs; give several commands")
 
 
 def _check(override: Override, searchpath: list[str]) -> None:

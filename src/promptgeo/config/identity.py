@@ -12,7 +12,7 @@ from promptgeo.config.schema import Init, Model, Optimizer, RunConfig, Task, Tem
 # Fields that do not decide a run's numbers, or that enter the identity by content instead (paths, device, precision).
 # The names of task and init do decide: the seed's three generators derive from them.
 _NOT_IDENTITY = re.compile(
-    r"name|outputs|overwrite|preview|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision"
+    r"name|outputs|overwrite|preview|grid\..*|packing\..*|logger|wandb\..*|sweep|study(\..*)?|device|precision"
     r"|model\..*|init\.path|training\.keep_state|template\.(name|max_new_tokens|longer_labels)"
     r"|task\.(description|text|refused)|task\.source\.(path|sha256|bundled|function_vectors|folder|subfolder|classes"
     r"|class_files)"

@@ -34,6 +34,7 @@ Precision = Enum("Precision", "auto fp32 bf16", start=UNWRITTEN)
 Device = Enum("Device", "auto cpu cuda", start=UNWRITTEN)
 EvaluationSplit = Enum("EvaluationSplit", "test validation", start=UNWRITTEN)
 Logger = Enum("Logger", "tensorboard wandb", start=UNWRITTEN)
+Sampler = Enum("Sampler", "halton random", start=UNWRITTEN)
 
 
 @dataclass
@@ -265,6 +266,19 @@ class Packing:
 
 
 @dataclass
+class Grid:
+    """Which runs a grid has, and which of them are trained to their end. No run depends on it: see config/grid.py."""
+
+    zip: list[str] = field(default_factory=list)  # keys that are walked together, not crossed: [init,seed]
+    draws: int = 9  # learning rates that optimizer.lr=interval(0.001,0.1) stands for; also lr_in_embedding_units
+    sampler: Sampler = Sampler.halton  # of these, log-uniform: halton: spread evenly; random: independent
+    seed: int = 0  # of the sampler
+    # successive halving: at each rung one learning rate in this many goes on, by validation loss, the others are
+    # stopped. 9 rates and halving=3: rungs at T/9, T/3 and T of T steps. null: all are trained to their end
+    halving: int | None = None
+
+
+@dataclass
 class Wandb:
     """Where logger=wandb sends runs."""
 
@@ -294,6 +308,7 @@ class RunConfig:
     outputs: str = "outputs"  # folder that holds all results
     overwrite: bool = False  # train again what is complete
     preview: bool = False  # say what would be trained, and stop
+    grid: Grid = field(default_factory=Grid)
     packing: Packing = field(default_factory=Packing)
     logger: Any = None  # null (metrics.csv is always written), one of Logger, or a list of them
     wandb: Wandb = field(default_factory=Wandb)
@@ -331,14 +346,17 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The resolved config as plain data for run.json (enums by name), without what a study says beyond its runs."""
+    """The resolved config as plain data for run.json (enums by name), without what a study or a grid says beyond it.
+
+    A run is the same, byte for byte, whichever grid it was trained in.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         return value.name if isinstance(value, Enum) else value
 
-    return plain({k: v for k, v in asdict(config).items() if k != "study"})
+    return plain({k: v for k, v in asdict(config).items() if k not in ("study", "grid")})
 
 
 @lru_cache

@@ -10,6 +10,7 @@ from typing import Any
 
 from promptgeo.config.schema import (
     EvaluationSplit,
+    Grid,
     Init,
     InitKind,
     Logger,
@@ -70,6 +71,33 @@ def validate(config: RunConfig) -> None:
     _validate_regulariser(config)
     _validate_template(config.template)
     _validate_init(config.init)
+    validate_grid(config.grid)
+    _validate_halving(config)
+
+
+def validate_grid(grid: Grid) -> None:
+    """Raises UserError for settings that no grid can have."""
+    require(1 <= grid.draws <= 10**4, "grid.draws", grid.draws, "a whole number from 1 to 10,000")
+    require(0 <= grid.seed < 2**32, "grid.seed", grid.seed, "a whole number from 0 to 2^32 - 1")
+    halving, wanted = grid.halving, "a whole number from 2 to 100 (one rate in so many goes on), or null"
+    require(halving is None or 2 <= halving <= 100, "grid.halving", halving, wanted)
+
+
+def _validate_halving(config: RunConfig) -> None:
+    """Runs that wait for others at a rung, and are stopped by what the validation examples say there."""
+    if config.grid.halving is None:
+        return
+    key = f"grid.halving={config.grid.halving}"
+    if config.training.dropout:
+        raise UserError(
+            f"{key}: runs with training.dropout=true train alone, and cannot wait for others; leave one out"
+        )
+    if config.regulariser.name is RegulariserKind.orthogonal:
+        raise UserError(f"{key}: regulariser=orthogonal couples runs, which end together; leave one of the two out")
+    if config.training.early_stopping.patience is not None:
+        raise UserError(f"{key} and training.early_stopping.patience: both stop runs; set one of them to null")
+    if config.task.split.stop_on_test:
+        raise UserError(f"{key}: test rows never decide between rates; set task.split.stop_on_test=false")
 
 
 def require_wandb(settings: Wandb) -> None:
@@ -214,17 +242,23 @@ def _validate_folders(config: RunConfig) -> None:
 
 def require_validation(config: RunConfig) -> None:
     """Raises UserError where validation examples are needed and none can be there."""
-    stops_early = config.training.early_stopping.patience is not None
+    needs = needs_validation(config)
     split = config.task.split
-    if not stops_early and config.evaluation.split is not EvaluationSplit.validation:
-        return
-    if split.stop_on_test:
+    if needs is None or split.stop_on_test:
         return
     if split.validation == 0 and split.kind in (SplitKind.random, SplitKind.all):
-        key = "training.early_stopping.patience" if stops_early else "evaluation.split=validation"
         raise UserError(
-            f"{key} needs validation examples: set task.split.validation=0.1 (a fraction of the training examples)"
+            f"{needs} needs validation examples: set task.split.validation=0.1 (a fraction of the training examples)"
         )
+
+
+def needs_validation(config: RunConfig) -> str | None:
+    """The key that validation examples decide something for; None where there is none."""
+    if config.training.early_stopping.patience is not None:
+        return "training.early_stopping.patience"
+    if config.grid.halving is not None:
+        return f"grid.halving={config.grid.halving}"
+    return "evaluation.split=validation" if config.evaluation.split is EvaluationSplit.validation else None
 
 
 def _validate_regulariser(config: RunConfig) -> None:

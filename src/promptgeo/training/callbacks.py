@@ -28,7 +28,7 @@ class Callback:
         """After each step. Rows of state.metrics are added at the end of an epoch only."""
 
     def ended(self, state: RunState, trained: Trained) -> None:
-        """The run has ended: completed or diverged."""
+        """The run has ended: completed or diverged; or grid.halving has stopped it."""
 
     def failed(self, state: RunState, trained: Trained, error: Exception) -> None:
         """The run cannot go on. trained: what it did so far, without predictions."""
@@ -49,6 +49,9 @@ class Recorder(Callback):
         """Of the runs that failed: id -> reason."""
 
     def ended(self, state: RunState, trained: Trained) -> None:
+        if trained.status == "stopped":  # its state stays: another command may finish it
+            write_run(state.plan.folder, state.plan.header() | {"stopped": state.stopped_at()}, trained)
+            return
         write_run(state.plan.folder, state.plan.header(), trained)
         discard_state(state.plan.folder)
 

@@ -11,7 +11,7 @@ from promptgeo.config import schema
 from promptgeo.config.identity import identity
 from promptgeo.config.paths import EMBEDDED_MODEL, require_file, slug, stamps, user_path
 from promptgeo.config.schema import Bos, InitKind, LabelTokens, RunConfig, Template
-from promptgeo.config.validate import require_validation, validate
+from promptgeo.config.validate import needs_validation, require_validation, validate
 from promptgeo.config.varying import named, varying
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.errors import UserError
@@ -36,6 +36,8 @@ class Cell:
     empty for any other run."""
     title: str = ""
     """What loggers call its run: the keys in which the runs of its command differ; empty: as its folder."""
+    rivals: "Rivals | None" = None
+    """grid.halving: the runs of its command among which learning rates are chosen, itself among them."""
 
     @property
     def folder(self) -> Path:
@@ -49,6 +51,49 @@ class Cell:
         """What runs have in common that share a loaded model."""
         model = self.config.model
         return model.name_or_path, model.revision or "", self.precision, self.device
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Runs of one command that differ in nothing but learning rate and seed: of these rates some are stopped early."""
+
+    name: str
+    """In hex digits: the same for all of them."""
+    cells: tuple[Cell, ...]
+
+    @property
+    def rates(self) -> list[tuple[float, float]]:
+        """The learning rates that are compared."""
+        return sorted({rate_of(cell) for cell in self.cells})
+
+
+def rate_of(cell: Cell) -> tuple[float, float]:
+    """A run's learning rate as it was given: (absolute, in units of the embeddings), 0 for the one that was not."""
+    optimizer = cell.config.optimizer
+    return optimizer.lr or 0.0, optimizer.lr_in_embedding_units or 0.0
+
+
+def _with_rivals(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, those with grid.halving with what they are compared with. Raises UserError for too few rates."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_but_rate_and_seed(cell.config), []).append(cell)
+    rivals = {key: Rivals(key, tuple({cell.id: cell for cell in group}.values())) for key, group in groups.items()}
+    for each in rivals.values():
+        factor, config = each.cells[0].config.grid.halving or 0, each.cells[0].config
+        if len(each.rates) < factor:
+            raise UserError(
+                f"grid.halving={factor}: needs {factor} learning rates or more in one command, and "
+                f"{config.task.name} with init {config.init.name} has {len(each.rates)}: "
+                "-m optimizer.lr_in_embedding_units=0.1,0.3,1 (or interval(0.01,10)), or grid.halving=null"
+            )
+    return [replace(cell, rivals=rivals[_but_rate_and_seed(cell.config)]) for cell in cells]
+
+
+def _but_rate_and_seed(config: RunConfig) -> str:
+    optimizer = replace(config.optimizer, lr=None, lr_in_embedding_units=None)
+    same = replace(config, optimizer=optimizer, seed=0, seeds=schema.Seeds(), study={})
+    return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
@@ -69,7 +114,8 @@ def cells_of(configs: Sequence[RunConfig]) -> list[Cell]:
     common: dict[str, _Common] = {}
     for key, config in new.items():
         _cells[key] = _make(config, common)
-    return [_cells[key] for key in keys]
+    cells = [_cells[key] for key in keys]
+    return _with_rivals(cells) if configs and configs[0].grid.halving is not None else cells
 
 
 def _key(config: RunConfig, *read_at: str) -> bytes:
@@ -119,7 +165,7 @@ class _Common:
 
 def _make(config: RunConfig, common: dict[str, _Common]) -> Cell:
     """common: of the runs before, by what it depends on; this run's is added."""
-    stops = config.training.early_stopping.patience is None, config.evaluation.split
+    stops = (needs_validation(config),)
     init = (config.init.kind, config.init.path) if config.init.path else None
     key = repr((config.model, config.task, config.template, init, *stops, config.device, config.precision))
     if key not in common:

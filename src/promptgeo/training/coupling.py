@@ -33,10 +33,11 @@ def penalty(prompts_RPd: Tensor, weight: float) -> Tensor:
 
 
 def together(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells, those that are coupled side by side in one list, every other in a list of its own."""
+    """The cells; those that are coupled, or rivals, side by side in one list, every other in a list of its own."""
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.coupled or (cell.id,), []).append(cell)
+        alone = (cell.rivals.name,) if cell.rivals else (cell.id,)
+        groups.setdefault(cell.coupled or alone, []).append(cell)
     return list(groups.values())
 
 

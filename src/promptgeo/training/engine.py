@@ -111,7 +111,10 @@ def _train(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def finished_run(cell: Cell) -> Run | None:
-    """The finished run of this cell, if there is one (completed or diverged, undamaged) and it is to be kept."""
+    """The finished run of this cell, if there is one (completed or diverged, undamaged) and it is to be kept.
+
+    With grid.halving a run that was stopped stays so; without, it is to be trained to its end.
+    """
     folder = cell.folder
     require_folder_free(folder)
     if cell.config.overwrite or not (folder / "run.json").exists():
@@ -120,6 +123,8 @@ def finished_run(cell: Cell) -> Run | None:
         run = Run.load(folder)
     except DamagedRun as error:
         raise UserError(f"{error}; nothing was overwritten: overwrite=true trains this run again") from error
+    if run.id == cell.id and run.status == "stopped" and cell.rivals is not None:
+        return run
     if run.id != cell.id or run.status not in ("completed", "diverged"):
         return None
     discard_state(folder)  # a process that was killed after its last file may have left it
@@ -145,15 +150,27 @@ def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
             errors |= {p.id: HELD for p in plans if p.id not in mine}
             # Until a claim was free, another process may have trained the run.
             complete = _complete([p.cell for p in plans if p.id in mine])
+            for p in plans:
+                if p.id in mine and p.config.overwrite:
+                    _forget_stopped(p.folder)
             todo = packs([p for p in plans if p.id in mine and p.id not in complete])
             for pack in todo:
                 workload = Workload(pack)
                 for p in pack:
                     early = "early stopping" if p.config.training.early_stopping.patience is not None else ""
+                    early = early or ("halving" if p.cell.rivals is not None else "")
                     report("planned", p.total_steps, early, work=workload.ahead(p))
             for pack in todo:
                 errors |= train_pack(pack, report=report)
     return errors
+
+
+def _forget_stopped(folder: Path) -> None:
+    """overwrite=true: a run that an earlier search stopped begins anew; one that was only interrupted goes on."""
+    run = _written(folder)
+    if run is not None and run.status == "stopped":
+        (folder / "run.json").unlink()  # first: from here on its state is none of that search
+        discard_state(folder)
 
 
 def train_pack(plans: Sequence[Plan], slots: int | None = None, *, report: Report = silent) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Wandb(Logger):
         self.run.log({"step": row["step"], "epoch": row["epoch"]} | _scalars(row))
 
     def finish(self, ended: Ended | None) -> None:
-        finished = ended is not None and ended.trained.status in ("completed", "diverged")
+        finished = ended is not None and ended.trained.status in ("completed", "diverged", "stopped")
         try:
             if ended is not None:
                 self._show(ended)

@@ -18,6 +18,7 @@ import torch
 from promptgeo.config.identity import derived_seeds
 from promptgeo.config.paths import require_short, require_writable
 from promptgeo.config.schema import Optimizer, RunConfig, to_dict
+from promptgeo.config.validate import needs_validation
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Task, load_task
@@ -30,6 +31,7 @@ from promptgeo.model.loading import local_folder
 from promptgeo.runs.folder import FILES, FORMAT, TRAINING_STATE, Run
 from promptgeo.training.cell import Cell
 from promptgeo.training.continuing import Parent, parent_of
+from promptgeo.training.halving import check_steps
 from promptgeo.training.inits import RANDOM, initial_prompt
 from promptgeo.training.lock import CLAIMS
 from promptgeo.training.wayward import HeldTo, held_to
@@ -155,13 +157,13 @@ class _Common:
         if key not in self._held:
             self._held[key] = held_to(config.regulariser, lm, length)
         wayward = self._held[key]
-        stops_early = config.training.early_stopping.patience is not None
-        key = id(task), length, config.evaluation.split, config.evaluation.max_new_tokens, stops_early
+        key = id(task), length, config.evaluation.split, config.evaluation.max_new_tokens, needs_validation(config)
         if key not in self._rows:
             self._rows[key] = self._checked(config, task, length)
         train_rows = self._rows[key]
         steps_per_epoch = -(-len(train_rows) // config.training.batch_size)
         total_steps = config.training.max_steps or config.training.epochs * steps_per_epoch
+        check_steps(cell, total_steps)
         return Plan(cell, lm, task, make_p0, length, train_rows, total_steps, wayward, parent)
 
     def _start(self, config: RunConfig, task: Task) -> tuple[Callable[[], torch.Tensor], int]:
@@ -298,11 +300,9 @@ def _require_examples(config: RunConfig, task: Task) -> None:
         raise UserError(
             f"evaluation.split={split}: task {task.name} has no such examples; set task.split.validation=0.1"
         )
-    if config.training.early_stopping.patience is not None and not task.validation:
-        raise UserError(
-            f"training.early_stopping.patience: task {task.name} has no validation examples; "
-            "set task.split.validation=0.1"
-        )
+    needs = needs_validation(config)
+    if needs is not None and not task.validation:
+        raise UserError(f"{needs}: task {task.name} has no validation examples; set task.split.validation=0.1")
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,8 @@ def standing(folder: Path, before: int | None = None, overwrite: bool = False) -
     status, new = _status(folder), written(folder) != before
     if status in ("completed", "diverged") and (new or not overwrite):
         return "done"
+    if status == "stopped" and new:  # an earlier search's may be what the job is to finish
+        return "done"
     if status == "failed" and new:
         return "failed"
     return "training" if (folder / "state").is_dir() else "waiting"

@@ -48,6 +48,8 @@ class RunState:
         self.epochs_without_gain = 0
         self.lr: float | None = None
         """Learning rate of the last step; None before the first."""
+        self.rung_losses: dict[int, float] = {}
+        """grid.halving: by step the validation loss at each rung that the run reached."""
         self.with_outputs: dict[bytes, Evaluation] = {}
         """Evaluations with outputs, by the prompt's bytes. Not saved: a resumed run scores again."""
         self._checkpoints = checkpoint_steps(plan.config.training.checkpoints, plan.steps_per_epoch, plan.total_steps)
@@ -147,6 +149,20 @@ class RunState:
         if patience is not None and self.epochs_without_gain >= patience:
             self.status = "completed"
 
+    def validation_loss(self) -> float | None:
+        """Of the prompt as it is now, where it was scored on validation; None where not."""
+        rows = (row for row in self.metrics[-3:] if row["step"] == self.step and row["split"] == "validation")
+        return next((row["loss"] for row in rows), None)
+
+    def stopped_at(self) -> dict[str, Any]:
+        """What run.json says of a run that was left behind at a rung."""
+        loss = self.rung_losses[self.step]
+        return {
+            "step": self.step,
+            "total_steps": self.plan.total_steps,
+            "validation_loss": loss if np.isfinite(loss) else None,
+        }
+
     def _log(self, split: str, prompt_Pd: Tensor, values: dict[str, float], n: int) -> None:
         prompt_Pd = prompt_Pd.detach().float().cpu()
         self.metrics.append(
@@ -233,6 +249,7 @@ class RunState:
             if prompt_Pd.is_cuda:
                 tensors["dropout.cuda"] = torch.cuda.get_rng_state()
         facts = {name: getattr(self, name) for name in _SAVED} | {"id": self.plan.id, "queue": list(self.queue)}
+        facts["rung_losses"] = list(self.rung_losses.items())
         path = state_file(self.plan.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         contiguous = {name: x.cpu().contiguous() for name, x in tensors.items()}
@@ -252,6 +269,7 @@ class RunState:
         try:
             facts, tensors = _read_state(path)
             values, queue = {name: facts[name] for name in _SAVED}, deque(facts["queue"])
+            values["rung_losses"] = dict(facts.get("rung_losses", []))  # versions before grid.halving saved none
         except _UNREADABLE as error:
             log.warning("%s: cannot be read (%s): the run starts anew", path, error)
             return None

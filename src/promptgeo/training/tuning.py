@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -25,12 +26,23 @@ from promptgeo.model.losses import label_losses
 from promptgeo.model.memory import give_back_freed_memory
 from promptgeo.training.callbacks import Callback
 from promptgeo.training.coupling import penalty
+from promptgeo.training.halving import Halving
 from promptgeo.training.optimizers import group_settings, learning_rate, make_optimizer
 from promptgeo.training.plan import Plan
 from promptgeo.training.run_state import RunState, copy_of
 from promptgeo.training.wayward import pull
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Paused:
+    """A run without a slot."""
+
+    state: RunState
+    prompt_Pd: Tensor
+    optimizer: dict[str, Any]
+    """Of the prompt: its optimiser state."""
 
 
 class PromptTuning(L.LightningModule):
@@ -45,6 +57,9 @@ class PromptTuning(L.LightningModule):
         self.callbacks = list(callbacks)
         self.active: dict[int, RunState] = {}
         """The run of each slot that has one."""
+        self.paused: dict[str, Paused] = {}
+        """Runs that wait at a rung of grid.halving, by id; none has a slot."""
+        self.halving = Halving([plan.cell for plan in plans])
         count = min(slots or len(plans), len(plans))
         empty_Pd = torch.empty(plans[0].prompt_length, self.lm.width)
         self.prompts = torch.nn.ParameterList(torch.nn.Parameter(empty_Pd.clone()) for _ in range(count))
@@ -108,6 +123,7 @@ class PromptTuning(L.LightningModule):
             self.active[s].settle(self.prompts[s])
             for callback in self.callbacks:
                 callback.stepped(self.active[s])
+        self._pause(self._taken())
         over = [s for s in self._taken() if self.active[s].status is not None]
         if over:
             self._finish(over)
@@ -274,17 +290,106 @@ class PromptTuning(L.LightningModule):
 
     def _refill(self) -> None:
         """Give free slots to waiting runs; where none is left and no run is active, training stops."""
+        self._decide()
         while self.waiting and len(self.active) < len(self.prompts):
             free = [s for s in range(len(self.prompts)) if s not in self.active][: len(self.waiting)]
-            fresh = [s for s in free if not self._start(s, self.waiting.popleft())]
+            plans = [self.waiting.popleft() for _ in free]
+            back = [s for s, plan in zip(free, plans, strict=True) if self._restore(s, plan)]
+            resumed = [s for s, plan in zip(free, plans, strict=True) if s not in back and self._start(s, plan)]
+            fresh = [s for s in free if s not in back and s not in resumed]
             self._score(fresh)
             fresh = [s for s in fresh if s in self.active]  # without those whose scoring failed
             for s in fresh:
                 if self.active[s].plan.total_steps == 0:
                     self.active[s].status = "completed"
             self._finish([s for s in fresh if self.active[s].status is not None])
+            self._pause(resumed)
+            self._decide()
         if not self._taken():
             self.trainer.should_stop = True
+
+    def _pause(self, slots: Sequence[int]) -> None:
+        """Runs that have reached a rung leave their slots until rates are compared; their states are saved."""
+        groups: dict[tuple, list[int]] = {}
+        for s in slots:
+            if s in self.active and self.halving.at_rung(self.active[s]):
+                groups.setdefault(_evaluation_set(self.active[s].plan, "validation"), []).append(s)
+        for group in groups.values():
+            self._score_rung(group)
+            for s in group:
+                if s in self.active:
+                    self._free(s)
+
+    def _score_rung(self, slots: list[int]) -> None:
+        """Where a rung is no epoch's end, the run's own curves do not have this score: a run is the same without it."""
+        for s in slots:
+            state = self.active[s]
+            if state.step not in state.rung_losses and (loss := state.validation_loss()) is not None:
+                state.rung_losses[state.step] = loss
+        lacking = [s for s in slots if self.active[s].step not in self.active[s].rung_losses]
+        try:
+            if lacking:
+                prompts = torch.stack([self.prompts[s].detach() for s in lacking])
+                scores = self._evaluate([self.active[s] for s in lacking], prompts, "validation", outputs=False)
+                for k, s in enumerate(lacking):
+                    self.active[s].rung_losses[self.active[s].step] = float(scores.metrics["loss"][k])
+        except Exception as error:
+            if _lacks_determinism(error):
+                self._score_rung(lacking)
+            elif len(lacking) == 1:
+                self._fail(lacking[0], error)
+            else:
+                for s in lacking:  # one by one, to see whose fault it is
+                    self._score_rung([s])
+
+    def _free(self, slot: int) -> None:
+        """Take a run out of its slot, as it is."""
+        state, prompt = self.active.pop(slot), self.prompts[slot]
+        optimizer = self.optimizers().optimizer.state.pop(prompt, {})
+        try:
+            state.save(prompt, optimizer)
+        except OSError as error:
+            log.warning("the state for resuming cannot be saved (%s): %s goes on", error, state.plan.folder.name)
+        self.paused[state.plan.id] = Paused(state, prompt.detach().clone(), optimizer)
+
+    def _restore(self, slot: int, plan: Plan) -> bool:
+        """Put a run that was paused into the slot. Returns whether there was one."""
+        paused = self.paused.pop(plan.id, None)
+        if paused is None:
+            return False
+        self.active[slot] = paused.state
+        prompt, optimizer = self.prompts[slot], self.optimizers().optimizer
+        optimizer.param_groups[slot].update(group_settings(plan.optimizer))
+        with torch.no_grad():
+            prompt.copy_(paused.prompt_Pd)
+        optimizer.state.pop(prompt, None)
+        if paused.optimizer:
+            optimizer.state[prompt] = paused.optimizer
+        return True
+
+    def _decide(self) -> None:
+        """Where all rates of a group have reached a rung: the best wait for a slot, the others are stopped."""
+        while self.paused:
+            queued = {plan.id for plan in self.waiting}
+            waiting = [each.state for each in self.paused.values() if each.state.plan.id not in queued]
+            go_on, stopped = self.halving.decided(waiting)
+            if not go_on and not stopped:
+                return
+            self.waiting.extendleft(state.plan for state in reversed(go_on))
+            for state in stopped:
+                self._stop(self.paused.pop(state.plan.id))
+
+    def _stop(self, paused: Paused) -> None:
+        """A rate that is left behind: what its run did so far is written, and can be gone on from."""
+        state, final = paused.state, copy_of(paused.prompt_Pd)
+        state.status = "stopped"
+        self.halving.ended(state)
+        trained = state.result(final, {}, {})
+        try:
+            for callback in self.callbacks:
+                callback.ended(state, trained)
+        except Exception as error:
+            self._failed(state, final, error)
 
     def _start(self, slot: int, plan: Plan) -> bool:
         """Put the run into the slot: its prompt (P0 or saved), its optimiser settings, no state of the run before.
@@ -302,6 +407,7 @@ class PromptTuning(L.LightningModule):
             # Adam's step counter stays on the host, its moments beside the prompt. Copies: a parent stays as it is.
             there = {k: x if k == "step" else x.to(prompt.device) for k, x in begun.items()}
             optimizer.state[prompt] = {k: x.clone() for k, x in there.items()}
+        self.halving.started(state)
         for callback in self.callbacks:
             callback.started(state)
         return saved is not None
@@ -335,6 +441,7 @@ class PromptTuning(L.LightningModule):
                 for callback in self.callbacks:
                     callback.ended(state, trained)
                 del self.active[s]
+                self.halving.ended(state)
             except Exception as error:
                 self._fail(s, error)
 
@@ -370,8 +477,12 @@ class PromptTuning(L.LightningModule):
     def _fail(self, slot: int, error: Exception) -> None:
         state = self.active.pop(slot)
         self.prompts[slot].grad = None
+        self._failed(state, copy_of(self.prompts[slot]), error)
+
+    def _failed(self, state: RunState, final: np.ndarray, error: Exception) -> None:
         state.status = "failed"
-        trained = state.result(copy_of(self.prompts[slot]), {}, {})
+        self.halving.ended(state)
+        trained = state.result(final, {}, {})
         for callback in self.callbacks:
             callback.failed(state, trained, error)
 
