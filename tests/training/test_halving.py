@@ -230,17 +230,15 @@ def test_all_seeds_of_a_rate_go_on_or_none_and_each_task_decides_for_itself(grid
     train_all(cells)
     for task in ("plus_two", "present_past"):
         runs = [Run.load(cell.folder) for cell in cells if cell.config.task.name == task]
-        at: dict[float, list[float]] = {}
+        at: dict[float, list[float | None]] = {}
         for run in runs:
-            full = reference.make_plan(run.info["config"]["model"]["name_or_path"], run.folder.parent / "x", *SMALL)
-            assert full.total_steps == 20
             loss = run.info["stopped"]["validation_loss"] if run.status == "stopped" else None
             at.setdefault(run.info["config"]["optimizer"]["lr"], []).append(loss)
         (kept,) = [lr for lr, losses in at.items() if losses == [None, None]]
+        means = {lr: np.mean(losses) for lr, losses in at.items() if lr != kept}
         alone = grid("alone", f"task={task}", "seed=0,1", f"optimizer.lr={kept}", "training.checkpoints=1")
         train_all(alone)
         plans = plan_all(alone)
-        means = {lr: np.mean(losses) for lr, losses in at.items() if lr != kept}
         prompts = torch.from_numpy(np.stack([Run.load(cell.folder).prompt(6) for cell in alone]))
         ours = evaluate(plans[0].lm, prompts, plans[0].task, split="validation", max_new_tokens=3).metrics["loss"]
         assert len(means) == 2 and float(np.mean(ours)) < min(means.values())
@@ -289,6 +287,18 @@ def test_a_rate_that_is_complete_takes_no_place_and_one_that_fails_holds_nobody_
     assert statuses(fails) == {1e-30: ("stopped", 6), 0.01: ("failed", 3), 0.3: ("completed", 20)}
     assert [outcome.error for outcome in train_all(fails)] == [None] * 3  # the same command tries it again
     assert statuses(fails)[0.01] == ("completed", 20) and statuses(fails)[1e-30] == ("stopped", 6)
+
+
+@pytest.mark.long
+def test_of_one_more_seed_the_chosen_rate_alone_is_trained_to_its_end(grid):
+    line = ("optimizer.lr=0.01,0.3,1", "grid.halving=3")
+    cells = grid("out", *line)
+    train_all(cells)
+    (kept,) = [lr for lr, (status, _) in statuses(cells).items() if status == "completed"]
+    more = grid("out", *line, "seed=0,1")
+    assert [outcome.skipped for outcome in train_all(more)].count(True) == 3
+    fresh = [cell for cell in more if cell.config.seed == 1]
+    assert statuses(fresh) == {lr: ("completed", 20) if lr == kept else ("stopped", 6) for lr in (0.01, 0.3, 1.0)}
 
 
 @pytest.mark.long
