@@ -68,7 +68,7 @@ def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: An
 
     Args:
         overrides: texts as on the command line: "analysis.neighbours.seed=1" sets an option of an analysis.
-        config_dir: a folder of your own with analysis/<name>.yaml.
+        config_dir: a folder of your own with analysis/<name>.yaml, and the modules that these name.
         choices: the keys of the command as keyword arguments: runs="outputs/quickstart", analysis=["neighbours"],
             of="delta", ...
 
@@ -85,7 +85,7 @@ def analyze(*overrides: str, config_dir: str | Path | None = None, **choices: An
             "elsewhere become a folder with promptgeo-runs import, or are given to an analysis's own function"
         )
     written = [f"{key}={literal(_without_paths(value))}" for key, value in choices.items()]
-    answers, _ = run_analyses(compose_analyze([*written, *overrides], config_dir))
+    answers, _ = run_analyses(compose_analyze([*written, *overrides], config_dir), config_dir=config_dir)
     return answers
 
 

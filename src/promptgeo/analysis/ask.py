@@ -11,6 +11,7 @@ from typing import Any
 
 from promptgeo.analysis.figures import titled
 from promptgeo.analysis.materials import Materials
+from promptgeo.analysis.own_code import OwnCode
 from promptgeo.analysis.question import UndeclaredClaim
 from promptgeo.analysis.result import DamagedResult, Outcome, Result, Stored, check_replaceable, digest, read, store
 from promptgeo.analysis.target import Analysis, Variant, analysis_of
@@ -43,20 +44,28 @@ class Answer:
 
 
 def run_analyses(
-    config: AnalyzeConfig, notify: Callable[[str], None] = lambda line: None
+    config: AnalyzeConfig,
+    notify: Callable[[str], None] = lambda line: None,
+    config_dir: str | Path | None = None,
 ) -> tuple[list[Answer], list[str]]:
     """Make the config's analyses one by one and store their results. Returns an answer for each, and the runs left out.
 
     An analysis that these runs cannot support, or that fails, leaves its earlier results as they were; the others are
-    made. notify: is given a line for each step. Raises UserError, before anything is computed, for what is wrong with
-    the config or the folders.
+    made. notify: is given a line for each step. config_dir: a folder of the user's own, whose modules may be analyses.
+    Raises UserError, before anything is computed, for what is wrong with the config or the folders.
     """
+    own = OwnCode.of(config_dir)
+    with own.importable():
+        return _run_analyses(config, notify, own)
+
+
+def _run_analyses(config: AnalyzeConfig, notify: Callable[[str], None], own: OwnCode) -> tuple[list[Answer], list[str]]:
     if config.device == "cuda":
         from promptgeo.model.loading import resolve_device  # with torch, which not every analysis needs
 
         resolve_device(config.device)
     folders = _run_folders(config.runs)
-    analyses = [analysis_of(name, settings, config.allow) for name, settings in config.analysis.items()]
+    analyses = [analysis_of(name, settings, config.allow, own) for name, settings in config.analysis.items()]
     if not analyses:
         names = available()
         raise UserError(
@@ -69,7 +78,7 @@ def run_analyses(
     out = _results_folder(config.out, folders)
     for analysis in analyses:
         check_replaceable(out / analysis.name)
-    command = _Command(config, runs, left_out, out, notify)
+    command = _Command(config, runs, left_out, out, notify, own)
     answers = []
     for count, (analysis, calls) in enumerate(zip(analyses, variants, strict=True), start=1):
         answers.append(answer := command.answer(analysis, calls, f"{count} of {len(analyses)}"))
@@ -88,6 +97,7 @@ class _Command:
     left_out: list[str]
     out: Path
     notify: Callable[[str], None]
+    own: OwnCode
     materials: dict[frozenset, Materials] = field(default_factory=dict)
     """By what says which model some runs have: analyses, and groups of runs, share one."""
 
@@ -142,7 +152,8 @@ class _Command:
         """Changes with the runs, the function, its options and variants, the model, and any code that it runs."""
         given = analysis.declared.lm or analysis.declared.vocabulary or analysis.declared.gauge
         model = [self.config.model, self.config.precision] if given else []
-        code = used_code(analysis.function.__module__, __name__, *([Materials.__module__] if given else []))
+        modules = [analysis.function.__module__, __name__, *([Materials.__module__] if given else [])]
+        code = used_code(*modules, also=self.own.has)
         runs = [(run.id, run.info["sha256"]) for run in self.runs.runs or []]
         function = analysis.function.__qualname__
         chosen = [analysis.where] if analysis.where else []

@@ -9,6 +9,7 @@ from importlib import import_module
 from types import NoneType
 from typing import Any, cast, get_args
 
+from promptgeo.analysis.own_code import OwnCode
 from promptgeo.analysis.question import GIVEN, Convention, Of, Question, declaration
 from promptgeo.config.compose_analyze import available
 from promptgeo.config.explain import nearest
@@ -19,6 +20,7 @@ Variant = dict[str, Of | Convention]
 
 OWN = "promptgeo.analysis"
 """The package of promptgeo's own questions: its functions need no allow=[...]."""
+NO_CODE = OwnCode()
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class Analysis:
         return [dict(choice) for choice in itertools.product(*axes)]
 
 
-def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analysis:
+def analysis_of(name: str, settings: Any, allowed: Sequence[str] = (), own: OwnCode = NO_CODE) -> Analysis:
     """The analysis that a config's analysis.<name> stands for: `_target_` is its function, keys without _ its options.
 
     `_where_` chooses among the command's runs, for a study whose questions are each of a part of its grid.
 
-    allowed: packages, beside promptgeo's own, that the function may lie in. Raises UserError for a target that is not
-    allowed, cannot be imported or is not an analysis, for an option that it does not have or of the wrong kind, and for
-    a parameter that nothing gives.
+    allowed: packages, beside promptgeo's own, that the function may lie in. own: whose modules it may lie in too.
+    Raises UserError for a target that is not allowed, cannot be imported or is not an analysis, for an option that it
+    does not have or of the wrong kind, and for a parameter that nothing gives.
     """
     if not isinstance(settings, dict):
         raise UserError(f"analysis.{name}={settings}: options are set one by one: analysis.{name}.<option>=<value>")
@@ -66,7 +68,7 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analys
             f"analysis.{name}.{option}: analysis {name} is not chosen; 'analysis=[{name}]' chooses it, "
             f"if it is one of {', '.join(available())}"
         )
-    function = _function(f"analysis.{name}._target_={settings['_target_']}", str(settings["_target_"]), allowed)
+    function = _function(f"analysis.{name}._target_={settings['_target_']}", str(settings["_target_"]), allowed, own)
     where = settings.get("_where_")
     if where is not None and not isinstance(where, str):
         raise UserError(f"analysis.{name}._where_={where}: a condition on the run table is needed, as for where=")
@@ -75,17 +77,26 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = ()) -> Analys
     return analysis
 
 
-def _function(key: str, target: str, allowed: Sequence[str]) -> Callable[..., Any]:
+def _function(key: str, target: str, allowed: Sequence[str], own: OwnCode) -> Callable[..., Any]:
     packages = (OWN, *allowed)
-    if not any(target.startswith(f"{package}.") for package in packages):
-        raise UserError(f"{key}: lies outside the allowed packages; 'allow=[{target.partition('.')[0]}]' allows yours")
+
+    def may_be_in(module: str) -> bool:
+        return any(f"{module}.".startswith(f"{package}.") for package in packages) or own.has(module)
+
     module, _, name = target.rpartition(".")
+    if not may_be_in(module):
+        if hidden := own.hidden(module):
+            raise UserError(f"{key}: {hidden} has the name of a module that lies elsewhere; rename yours")
+        beside = f", or put it into {own.folder}/analysis" if own.folder else ""
+        raise UserError(
+            f"{key}: lies outside the allowed packages; 'allow=[{target.partition('.')[0]}]' allows yours{beside}"
+        )
     try:
         function = getattr(import_module(module), name)
     except Exception as error:
         raise UserError(f"{key}: cannot be imported: {' '.join(str(error).split())}") from error
     home = str(getattr(function, "__module__", None))
-    if not any(f"{home}.".startswith(f"{package}.") for package in packages):
+    if not may_be_in(home):
         top = home.partition(".")[0]
         raise UserError(f"{key}: comes from {home}, which is not an allowed package; 'allow=[{top}]' allows it")
     if not callable(function) or next(iter(inspect.signature(function).parameters), None) != "runs":

@@ -2,30 +2,31 @@
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
 
-def used_code(*modules: str) -> dict[str, str]:
+def used_code(*modules: str, also: Callable[[str], bool] = lambda module: False) -> dict[str, str]:
     """Module name -> source text, of these modules and of every module that they import, directly or not.
 
-    Imports are followed within promptgeo and within the modules' own top-level packages, wherever they stand: in a
-    function or under TYPE_CHECKING too. A module brings the packages that it lies in, which Python imports with it;
-    promptgeo's own `__init__` only where it is named, because it forwards to all of promptgeo. Imports by a computed
-    name are not seen.
+    Imports are followed within promptgeo, within the modules' own top-level packages and to modules that `also` says,
+    wherever they stand: in a function or under TYPE_CHECKING too. A module brings the packages that it lies in, which
+    Python imports with it; promptgeo's own `__init__` only where it is named, because it forwards to all of promptgeo.
+    Imports by a computed name are not seen.
     """
     followed = {"promptgeo", *(module.partition(".")[0] for module in modules)}
     sources: dict[str, str] = {}
     todo = list(modules)
     while todo:
         name = todo.pop()
-        path = _file(name)
+        path = source_file(name)
         if name in sources or path is None:
             continue
         sources[name] = text = path.read_text(encoding="utf-8")
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        todo += [module for module in _imported(text, package) if module.partition(".")[0] in followed]
+        imported = [module for module in _imported(text, package) if module not in sources]
+        todo += [module for module in imported if module.partition(".")[0] in followed or also(module)]
         todo += [outer for outer in _packages(name) if outer != "promptgeo"]
     return sources
 
@@ -37,7 +38,7 @@ def _imported(text: str, package: str) -> Iterator[str]:
             yield module
         else:  # from module import name: another module, or something in this one
             inner = f"{module}.{name}"
-            yield inner if _file(inner) else module
+            yield inner if source_file(inner) else module
 
 
 @lru_cache(maxsize=1024)  # the analyses of a command share most of what they import
@@ -67,7 +68,7 @@ def _packages(module: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
 
 
-def _file(module: str) -> Path | None:
+def source_file(module: str) -> Path | None:
     """A module's source file; None where it has none. Python's own finders look up its top-level package only."""
     top, *inner = module.split(".")
     try:

@@ -8,8 +8,8 @@ lie in <runs>/analysis/<analysis>/. Results are cached: an analysis is computed 
 or its code have changed, or with overwrite=true.
 
 An option of an analysis is set by analysis.<name>.<option>=<value>; conf/analysis/<name>.yaml lists the options.
-An analysis of your own is a function in a package of yours and a file mine/analysis/<name>.yaml whose _target_ names
-it: --config-dir mine 'allow=[<package>]'.
+An analysis of your own is a function in mine/analysis/<module>.py and a file mine/analysis/<name>.yaml whose _target_
+names it, <module>.<function>: --config-dir mine. Of a package that lies elsewhere: 'allow=[<package>]'.
 """
 
 import os
@@ -60,7 +60,7 @@ def _answers(arguments: Sequence[str]) -> "list[Answer]":
     config = compose_analyze(given.overrides, given.config_dir)
     from promptgeo.analysis.ask import run_analyses
 
-    answers, _ = run_analyses(config, notify=warn)
+    answers, _ = run_analyses(config, notify=warn, config_dir=given.config_dir)
     return answers
 
 
