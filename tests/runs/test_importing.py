@@ -425,7 +425,7 @@ def test_help_says_both(cli):
     assert (
         status == 0
         and "promptgeo-runs [PATH]" in out
-        and "promptgeo-runs import FILE... --table TABLE.csv --out FOLDER" in out
+        and "import   prompts that were trained elsewhere become runs" in out
     )
     status, out, _ = cli("import", "--help")
     assert status == 0 and "[N, P, d]" in out and "PEFT" in out and "--steps" in out

@@ -35,7 +35,7 @@ SHOWN = 20
 
 def ask(arguments: Sequence[str]) -> None:
     """Raises UserError for whatever the user must mend."""
-    given = _parser().parse_intermixed_args(arguments)
+    given = ask_parser().parse_intermixed_args(arguments)
     run = _run_at(given.run)
     session = _Session(run, given)
     if given.inputs:
@@ -51,7 +51,7 @@ def ask(arguments: Sequence[str]) -> None:
         session.answer(lines)
 
 
-def _parser() -> OneLineParser:
+def ask_parser() -> OneLineParser:
     as_written = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="promptgeo-runs ask", description=HELP, formatter_class=as_written)
     parser.add_argument("run", metavar="RUN", help="a run's folder, or a folder with one run in it")

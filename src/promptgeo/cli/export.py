@@ -31,7 +31,7 @@ FOLDER also gets table.csv, as promptgeo-runs import takes it.
 
 def export(arguments: Sequence[str]) -> None:
     """The subcommand. Raises UserError for whatever must be mended, before anything is written."""
-    given = _parsed(arguments)
+    given = export_parser().parse_intermixed_args(arguments)
     from promptgeo.runs.exporting import plan_export, write_export
 
     planned, left_out = plan_export(given.runs, given.to, given.which, given.checkpoints, given.base_model)
@@ -55,7 +55,7 @@ def export(arguments: Sequence[str]) -> None:
     say(f"they come back with: promptgeo-runs import {files} --table {given.out}/table.csv --out outputs/<name>")
 
 
-def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+def export_parser() -> OneLineParser:
     as_written = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="promptgeo-runs export", description=HELP, formatter_class=as_written)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, or a folder of runs")
@@ -69,7 +69,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     push = "also send the one adapter there, as a private repository: needs a token (hf auth login)"
     parser.add_argument("--push-to-hub", metavar="NAME", help=push)
     parser.add_argument("--dry-run", action="store_true", help="say what would be written and sent, and stop")
-    return parser.parse_intermixed_args(arguments)
+    return parser
 
 
 def _require_shareable(name: str, planned: "Export") -> None:

@@ -85,7 +85,7 @@ def train(arguments: Sequence[str]) -> int:
         failure = _run(parser, options, jobs)
     elsewhere = {cell.id: cell for cell in cells if cell.id not in jobs.outcomes}
     there = [outcome_elsewhere(cell, before[i]) for i, cell in elsewhere.items()]
-    return _print_results([*jobs.outcomes.values(), *there], failure)
+    return print_results([*jobs.outcomes.values(), *there], failure)
 
 
 @contextlib.contextmanager
@@ -205,18 +205,9 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
         return None
     _require_one_folder(configs)
     cells = titled(cells_of(configs))
-    from promptgeo.training.coupling import check_complete
-    from promptgeo.training.devices import check_devices
-    from promptgeo.training.engine import finished_run
-    from promptgeo.training.halving import announced
-    from promptgeo.training.loggers import check_loggers
-    from promptgeo.training.plan import plan_all
-
     cluster = _cluster(launcher, cells[0].folder.parent)
     options.multirun = options.multirun or cluster is not None  # Hydra asks a launcher for grids alone
     jobs.cluster, jobs.launcher = cluster, launcher.name
-    check_complete(cells)
-    require_one_folder_each(cells)
     if launcher.name not in TOGETHER and any(cell.coupled for cell in cells):
         raise UserError(
             f"hydra/launcher={launcher.name} trains each run by itself: "
@@ -227,7 +218,30 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
             f"hydra/launcher={launcher.name} trains each run by itself: grid.halving, which compares runs while they "
             f"train, needs {', '.join(TOGETHER)}"
         )
+    drawn += require_trainable(cells, cluster)
+    for line in drawn:
+        warn(f"promptgeo: {line}")
+    return cells
+
+
+def require_trainable(cells: Sequence[Cell], cluster: "Engine | None" = None) -> list[str]:
+    """Raises UserError for what is wrong with any of these runs: those that are not complete are planned.
+
+    Returns what is to be said of them before they train.
+
+    cluster: where they are to be trained; None: here.
+    """
+    from promptgeo.training.coupling import check_complete
+    from promptgeo.training.devices import check_devices
+    from promptgeo.training.engine import finished_run
+    from promptgeo.training.halving import announced
+    from promptgeo.training.loggers import check_loggers
+    from promptgeo.training.plan import plan_all
+
+    check_complete(cells)
+    require_one_folder_each(cells)
     by_model, left = sorted(cells, key=lambda cell: cell.model_key), []
+    said: list[str] = []
     for _, same_model in groupby(by_model, key=lambda cell: cell.model_key):  # each model is loaded once
         todo = []
         for cell in same_model:
@@ -238,13 +252,11 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
                 todo.append(cell)
         if todo:  # where a cluster's jobs come from there may be no GPU
             plans = plan_all(todo if cluster is None else [replace(cell, device="cpu") for cell in todo])
-            drawn += announced((p.cell, p.total_steps) for p in plans)
+            said += announced((p.cell, p.total_steps) for p in plans)
         left += todo
     if cluster is not None and left:
         cluster.check(left)
-    for line in drawn:
-        warn(f"promptgeo: {line}")
-    return cells
+    return said
 
 
 def _cluster(launcher: compose.Launcher, folder: Path) -> "Engine | None":
@@ -302,7 +314,7 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
     return True
 
 
-def _print_results(outcomes: "Sequence[Outcome]", failure: str | None) -> int:
+def print_results(outcomes: "Sequence[Outcome]", failure: str | None) -> int:
     """Print what the runs came to, and a failure that none of them tells. Returns the exit status: 1 where one failed.
 
     failure: what Hydra was told of the first job that failed.

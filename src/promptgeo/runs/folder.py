@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -319,8 +320,9 @@ class Run(Askable):
         return cls._read(user_path(str(folder), "runs"), verify)
 
     @classmethod
-    def _read(cls, folder: Path, verify: bool = True) -> "Run":
-        info = _read_info(folder / "run.json", verify)
+    def _read(cls, folder: Path, verify: bool = True, whole: bool = False) -> "Run":
+        """verify: all checksums; whole: that of run.json alone."""
+        info = _read_info(folder / "run.json", verify or whole)
         for name in (*FILES, *({TRAINING_STATE} & set(info["files"]))) if verify else ():
             path = folder / name
             if not path.is_file():
@@ -425,28 +427,76 @@ _NOT_IMPORTED = {
 }
 
 
-def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
-    """Finished runs at or below `path`, by folder name, and those that are damaged.
+@dataclass(frozen=True)
+class Found:
+    """A run's folder as it was found: finished, unfinished or damaged."""
 
-    Raises UserError where there is no such folder.
+    folder: Path
+    run: Run | None
+    """What run.json says, where it is whole; of a damaged run too."""
+    error: DamagedRun | None
+    """What is missing, unreadable or changed."""
+    status: str
+    """The run's own (completed, diverged, failed, imported); unfinished: it has no run.json yet; or damaged."""
+
+
+STATUSES = ("completed", "diverged", "failed", "imported", "unfinished", "damaged")
+STATE = "state/state.safetensors"
+"""What an unfinished run resumes from."""
+DIGITS = re.compile(r"-s\d+-([0-9a-f]{8})$")
+"""How the name of a folder ends that a run is trained in."""
+
+
+def find_folders(path: str | Path) -> list[Found]:
+    """The folders of runs at or below `path`: those without a run.json, then the others, each by name.
+
+    Every checksum is verified. Links to folders are not followed; `path` itself may be one. Raises UserError where
+    there is no such folder.
     """
     path = user_path(str(path), "runs")
     if not path.is_dir():
         raise UserError(f"{path}: {'is a file; a folder of runs is needed' if path.is_file() else 'no such folder'}")
-    markers, unfinished = [], []
+    markers, others = [], []
     unreadable: list[OSError] = []
     for folder, inside, files in os.walk(path, onerror=unreadable.append):
         names = {*inside, *files}
         if "run.json" in names:
             markers.append(Path(folder) / "run.json")
-        elif "prompts.safetensors" in names:
-            unfinished.append(Path(folder))
-    runs = []
-    damaged = [DamagedRun(f"{left}: was not finished, or lost its run.json") for left in sorted(unfinished)]
-    damaged += [DamagedRun(f"{error.filename}: cannot be read: {error.strerror}") for error in unreadable]
-    for marker in sorted(markers):
+        elif "prompts.safetensors" in names or (names & {"state", ".hydra"} and _is_begun(Path(folder))):
+            others.append(Path(folder))
+    found = [_without_run_json(folder) for folder in sorted(others)]
+    for refused in unreadable:
+        error = DamagedRun(f"{refused.filename}: cannot be read: {refused.strerror}")
+        found.append(Found(Path(refused.filename), None, error, "damaged"))
+    return found + [_found(marker.parent) for marker in sorted(markers)]
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run was begun here that has nothing but its state, or what Hydra writes before it."""
+    return (folder / STATE).is_file() or DIGITS.search(folder.name) is not None
+
+
+def _without_run_json(folder: Path) -> Found:
+    kept, lost = (folder / STATE).is_file(), (folder / "prompts.safetensors").exists()
+    error = DamagedRun(f"{folder}: was not finished, or lost its run.json") if lost else None
+    return Found(folder, None, error, "unfinished" if kept or not lost else "damaged")
+
+
+def _found(folder: Path) -> Found:
+    try:
+        run = Run._read(folder)
+        return Found(folder, run, None, run.status)
+    except DamagedRun as error:
         try:
-            runs.append(Run._read(marker.parent))
-        except DamagedRun as error:
-            damaged.append(error)
-    return runs, damaged
+            return Found(folder, Run._read(folder, verify=False, whole=True), error, "damaged")
+        except DamagedRun:
+            return Found(folder, None, error, "damaged")
+
+
+def find_runs(path: str | Path) -> tuple[list[Run], list[DamagedRun]]:
+    """Finished runs at or below `path`, by folder name, and those that are damaged.
+
+    Raises UserError where there is no such folder.
+    """
+    found = find_folders(path)
+    return [f.run for f in found if f.run and not f.error], [f.error for f in found if f.error]

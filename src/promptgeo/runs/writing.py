@@ -1,4 +1,4 @@
-"""How were a finished run's inputs written? Its template, and its task without the examples: no data are read."""
+"""What was a run's config, and how were its inputs written? Typed again from its folder; no data are read."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from promptgeo.config import schema
-from promptgeo.config.schema import Bos, LabelTokens, Template
+from promptgeo.config.explain import config_errors
+from promptgeo.config.schema import Bos, LabelTokens, RunConfig, Template
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 
@@ -31,6 +32,19 @@ def task_config_of(info: dict[str, Any], what: str) -> tuple[schema.Task, Templa
         name = config["task"]["name"]
         raise UserError(f"{what} of its task {name} are not known")
     return _typed(schema.Task, config["task"]), template
+
+
+def config_of(info: dict[str, Any]) -> RunConfig:
+    """The whole config of a run.json or a saved state, as the schema has it.
+
+    Raises UserError where a field is none of the schema's: of a later promptgeo, or of a run that was imported.
+    """
+    config, template = info["config"], template_of(info)
+    if "source" not in config["task"] or template is None:
+        raise UserError("was trained elsewhere")
+    with config_errors():
+        made: RunConfig = replace(_typed(RunConfig, config), template=template)
+    return made
 
 
 def writing_of(info: dict[str, Any], folder: str) -> Task:

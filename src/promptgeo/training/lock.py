@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from promptgeo.errors import UserError
+from promptgeo.runs.folder import DIGITS
 from promptgeo.training.cell import Cell
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,26 @@ def claimed(groups: Sequence[Sequence[Cell]]) -> Iterator[set[str]]:
         mine: set[str] = set()
         for group in groups:
             with ExitStack() as taken:
-                if all(sys.platform == "win32" or _take(cell, taken) for cell in group):
+                # 60 bits: offsets have 63
+                if all(_take(cell.folder.parent, int(cell.id[:15], 16), 1, taken) for cell in group):
                     mine |= {cell.id for cell in group}
                     held.enter_context(taken.pop_all())
+        yield mine
+
+
+@contextmanager
+def claimed_folders(folders: Sequence[Path]) -> Iterator[set[Path]]:
+    """Claim whatever runs may be trained in these folders. Yields those in which no other process trains.
+
+    A folder's name says the first 8 digits of its run's identity, so the places of all that begin so are claimed. In a
+    folder of another name nobody trains.
+    """
+    with ExitStack() as held:
+        mine = set()
+        for folder in folders:
+            digits = DIGITS.search(folder.name)
+            if digits is None or _take(folder.parent, int(digits[1] + "0" * 7, 16), 16**7, held):
+                mine.add(folder)
         yield mine
 
 
@@ -61,11 +79,12 @@ _open: dict[tuple[int, int], _Claims] = {}
 _one_thread = threading.Lock()
 
 
-def _take(cell: Cell, taken: ExitStack) -> bool:
-    """Whether the run could be claimed, for as long as `taken` is open."""
+def _take(folder: Path, place: int, count: int, taken: ExitStack) -> bool:
+    """Whether `count` places from this one on could be claimed in a folder of runs, for as long as `taken` is open."""
+    if sys.platform == "win32":
+        return True
     import fcntl
 
-    folder, place = cell.folder.parent, int(cell.id[:15], 16)  # 60 bits: offsets have 63
     with _one_thread:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +95,7 @@ def _take(cell: Cell, taken: ExitStack) -> bool:
         if place in claims.places:  # by another thread: a process is in nobody's way but others'
             return False
         try:
-            fcntl.lockf(claims.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            fcntl.lockf(claims.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count, place)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
@@ -84,7 +103,7 @@ def _take(cell: Cell, taken: ExitStack) -> bool:
                 "%s: cannot be locked (%s): train no run of this folder in two commands at once", folder / CLAIMS, error
             )
         claims.places.add(place)
-        taken.callback(partial(_release, key, place))
+        taken.callback(partial(_release, key, place, count))
     return True
 
 
@@ -101,13 +120,13 @@ def _claims_in(path: Path) -> tuple[tuple[int, int], _Claims]:
     return key, _open.setdefault(key, _Claims(descriptor))
 
 
-def _release(key: tuple[int, int], place: int) -> None:
+def _release(key: tuple[int, int], place: int, count: int) -> None:
     import fcntl
 
     with _one_thread:
         _open[key].places.remove(place)
         try:
-            fcntl.lockf(_open[key].descriptor, fcntl.LOCK_UN, 1, place)
+            fcntl.lockf(_open[key].descriptor, fcntl.LOCK_UN, count, place)
         except OSError as error:
             log.debug("a claim cannot be freed: %s", error)  # some file systems know no locks
 

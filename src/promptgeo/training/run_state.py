@@ -17,9 +17,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from promptgeo.config.schema import to_dict
 from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy, most_frequent_label
 from promptgeo.evaluation.metrics import METRICS, confusion
-from promptgeo.runs.folder import Trained, write_atomically
+from promptgeo.runs.folder import STATE, DamagedRun, Trained, write_atomically
 from promptgeo.training.continuing import kept_state
 from promptgeo.training.plan import Plan
 
@@ -250,6 +251,7 @@ class RunState:
                 tensors["dropout.cuda"] = torch.cuda.get_rng_state()
         facts = {name: getattr(self, name) for name in _SAVED} | {"id": self.plan.id, "queue": list(self.queue)}
         facts["rung_losses"] = list(self.rung_losses.items())
+        facts["config"] = to_dict(self.plan.config)  # promptgeo-runs retry goes on from it without its command
         path = state_file(self.plan.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         contiguous = {name: x.cpu().contiguous() for name, x in tensors.items()}
@@ -301,6 +303,18 @@ def saved_step(plan: Plan) -> int | None:
     return facts["step"] if facts["id"] == plan.id else None
 
 
+def saved_facts(folder: Path) -> dict[str, Any] | None:
+    """What the state in a run's folder says: id, config, step, ...; None where there is none.
+
+    Raises DamagedRun where it cannot be read.
+    """
+    path = state_file(folder)
+    try:
+        return _read_state(path)[0] if path.exists() else None
+    except _UNREADABLE as error:
+        raise DamagedRun(f"{path}: cannot be read ({error}): the run starts anew") from error
+
+
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
@@ -329,7 +343,7 @@ _SAVED = ("step", "metrics", "steps", "best_loss", "epochs_without_gain", "lr", 
 
 
 def state_file(folder: Path) -> Path:
-    return folder / "state" / "state.safetensors"
+    return folder / STATE
 
 
 def discard_state(folder: Path) -> None:
