@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "promptgeo"
-DOORS = ("promptgeo.train", "promptgeo.analyze", "promptgeo.reproduce", "promptgeo.report.__main__")
+DOORS = tuple(f"promptgeo.{door}" for door in ("train", "analyze", "reproduce", "report.__main__", "__main__"))
 FILES = sorted(path for folder in ("src", "tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py"))
 YAMLS = sorted(path for folder in ("conf", "sweeps") for path in (ROOT / folder).rglob("*.yaml"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])

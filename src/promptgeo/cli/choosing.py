@@ -22,7 +22,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     condition = "only runs for which this holds: \"task == 'plus_two' and seed < 2\""
     parser.add_argument("--where", metavar="CONDITION", help=condition)
     statuses = f"only these, with commas: {', '.join(STATUSES)}"
-    parser.add_argument("--status", metavar="STATUS", type=_statuses, help=statuses)
+    status = parser.add_argument("--status", metavar="STATUS", type=_statuses, help=statuses)
+    status.completer = _completed  # type: ignore[attr-defined]  # for the Tab key
 
 
 def add_sort(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,11 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
         else:
             joined.append(argument)
     return parser.parse_intermixed_args(joined)
+
+
+def _completed(prefix: str, **given: object) -> list[str]:
+    before = prefix[: prefix.rfind(",") + 1]
+    return [f"{before}{status}" for status in STATUSES]
 
 
 def _statuses(text: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from promptgeo.cli.completion import complete
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import say, warn
 from promptgeo.errors import UserError
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="of runs, with what promptgeo.analyze wrote below it")
     parser.add_argument("--to", choices=FORMATS, default="html", help="the format; default: html")
     parser.add_argument("--beside", metavar="OTHER", help="another such folder: a page of both")
+    complete(parser)
     with exit_statuses("give the command again"):
         given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
         folder = Path(given.folder).expanduser()

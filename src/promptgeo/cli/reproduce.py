@@ -12,14 +12,15 @@ import json
 import logging
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptgeo.cli.completion import complete, words_of
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available
+from promptgeo.config.explain import OneLineParser, entry
 from promptgeo.config.terminal import say, show_log, warn
 from promptgeo.errors import UserError
 from promptgeo.report.study import Study, load_study, studies
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Ctrl-C, SIGTERM.
     """
     line = sys.argv[1:] if arguments is None else arguments
+    complete(_parser())
     if not line or {"-h", "--help"} & set(line):
         say(_help())
         return
@@ -221,6 +223,16 @@ def _report(
     return page
 
 
+def _parser() -> OneLineParser:
+    """For the Tab key: a study, then what promptgeo-train takes."""
+    parser = OneLineParser(prog="promptgeo-reproduce", add_help=False)
+    study, overrides = parser.add_argument("study"), parser.add_argument("overrides", nargs="*")
+    study.completer = lambda prefix, **given: studies()  # type: ignore[attr-defined]
+    overrides.completer = lambda prefix, **given: words_of("train", prefix)  # type: ignore[attr-defined]
+    parser.add_argument("-h", "--help", action="store_true")
+    return parser
+
+
 def _help() -> str:
-    listed = textwrap.fill(f"Studies: {', '.join(studies())}", 120, subsequent_indent=" " * 9)
-    return f"{__doc__}\n{listed}"
+    questions = [entry(name, " ".join(load_study(name).question.split())) for name in studies()]
+    return "\n".join([str(__doc__), "Studies:", *questions])

@@ -4,10 +4,11 @@ Exit status 1 if a run is damaged or was not trained, 2 if the user must mend so
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
-from promptgeo.cli import ask, export, listing, remove, retry
+from promptgeo.cli import ask, completion, export, listing, remove, retry
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import say, warn
 from promptgeo.training.interruption import exit_statuses
@@ -41,11 +42,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point. arguments: of the command line, by default sys.argv[1:]."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     named = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else None
+    if completion.ASKED in os.environ:
+        _complete(os.environ.get("COMP_LINE", "").split())
     with exit_statuses("give the command again"):
         if named is None:
             listing.list_runs(arguments)
         else:
             COMMANDS[named][1](arguments[1:])
+
+
+def _complete(words: list[str]) -> None:
+    """words: of the line, as far as it is written. A subcommand is complete once another word follows it."""
+    line = os.environ.get("COMP_LINE", "")
+    if len(words) > 1 and words[1] in COMMANDS and (len(words) > 2 or line.endswith(" ")):
+        completion.complete(COMMANDS[words[1]][0](), 2)
+    parser = listing.list_parser()
+    (path,) = (action for action in parser._actions if action.dest == "path")
+    from argcomplete.completers import FilesCompleter
+
+    files = FilesCompleter()
+    path.completer = lambda prefix, **given: [*COMMANDS, *files(prefix, **given)]  # type: ignore[attr-defined]
+    completion.complete(parser)
 
 
 def import_parser() -> OneLineParser:

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from promptgeo.cli.completion import answer_shell
 from promptgeo.config import compose
 from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
 from promptgeo.config.paths import conf_dir, stamps
@@ -66,6 +67,9 @@ def train(arguments: Sequence[str]) -> int:
     options.overrides = compose.with_own_model(options.overrides)
     if options.help:
         say(compose.help_page([*options.overrides, *_searchpath(options)]))
+        return 0
+    if options.shell_completion:
+        answer_shell("train", options.overrides)
         return 0
     jobs = Jobs()
     OmegaConf.register_new_resolver("run_folder", jobs.run_folder, replace=True)
@@ -191,7 +195,7 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
 
     Runs that are not complete are planned: what is wrong anywhere in a grid stops it before its first run.
     """
-    if options.hydra_help or options.info or options.shell_completion:
+    if options.hydra_help or options.info:
         return None
     searchpath = _searchpath(options)
     if options.config_name or options.config_path:

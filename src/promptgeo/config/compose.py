@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from promptgeo.config import spelling
-from promptgeo.config.explain import config_errors, unknown_key, unknown_option
+from promptgeo.config.explain import config_errors, entry, unknown_key, unknown_option
 from promptgeo.config.grid import MOST_RUNS, count, drawn, grid_of, jobs_of
 from promptgeo.config.interpolation import require_bounded
 from promptgeo.config.paths import conf_dir, data_name, groups, model_name
@@ -31,6 +31,7 @@ from promptgeo.config.schema import (
     RunConfig,
     flatten,
     keys,
+    meanings,
     sections,
     texts,
 )
@@ -159,7 +160,7 @@ def assignment(key: str, value: Any) -> str:
 def compose(overrides: Sequence[str]) -> RunConfig:
     """One run's config from overrides as on the command line."""
     overrides = with_own_model(overrides)
-    with _composer():
+    with composer():
         checked = _checked(overrides)
         _require_single(checked)
         config = to_run_config(hydra_compose("train", [o.input_line for o in checked]))
@@ -169,7 +170,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
 
 def as_spelt(overrides: Sequence[str]) -> list[str]:
     """The overrides as they are to be handed to Hydra itself: texts keep their spelling."""
-    with _composer():
+    with composer():
         return [o.input_line for o in _checked(overrides)]
 
 
@@ -197,7 +198,7 @@ def compose_grid(overrides: Sequence[str], multirun: bool = False) -> list[RunCo
 def compose_command(overrides: Sequence[str], multirun: bool = False) -> Command:
     """Every config that a command line stands for, and who trains them."""
     overrides = with_own_model(overrides)
-    with _composer():
+    with composer():
         checked = _checked(overrides)
         fixed = [o.input_line for o in checked if not o.is_sweep_override()]
         composed = hydra_compose("train", fixed, return_hydra_config=True)
@@ -243,11 +244,12 @@ def _require_sweeper(composed: DictConfig, overrides: Sequence[Override], grid: 
 
 
 def help_page(overrides: Sequence[str]) -> str:
-    """What --help prints: conf/train.yaml's template, with the options of every group and the composed config.
+    """What --help prints: conf/train.yaml's template, with the options of every group, and each key with its meaning.
 
-    Hydra's own page has no use for most of what it lists, and takes a second to list it.
+    A key's value is what the overrides come to. Hydra's own page has no use for most of what it lists, and takes a
+    second to list it.
     """
-    with _composer():
+    with composer():
         checked = _checked(overrides)
         fixed = [o.input_line for o in checked if not o.is_sweep_override()]
         composed = hydra_compose("train", fixed, return_hydra_config=True)
@@ -257,9 +259,26 @@ def help_page(overrides: Sequence[str]) -> str:
             group: loader.get_group_options(group, config_name="train", overrides=searchpath) for group in groups()
         }
         lines = "".join(f"{group}: {', '.join(names)}\n" for group, names in options.items())
-        keys_of_a_run = OmegaConf.to_yaml(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+        values = flatten(cast(dict, OmegaConf.to_container(OmegaConf.masked_copy(composed, _sections(composed)))))
         page = composed.hydra.help.template
-        return page.replace("$APP_CONFIG_GROUPS", lines).replace("$CONFIG", keys_of_a_run)
+    keys_of_a_run = "\n".join(
+        entry(f"{key}={_shown(values.get(key))}", meaning, 36) for key, meaning in meanings().items()
+    )
+    return page.replace("$APP_CONFIG_GROUPS", lines).replace("$CONFIG", f"{keys_of_a_run}\n")
+
+
+def _sections(composed: DictConfig) -> list[str]:
+    return [str(key) for key in composed if key != "hydra"]
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written on the command line, where it is short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    text = "null" if value is None else repr(value)[1:-1] if isinstance(value, str) else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class _Grid:
@@ -357,7 +376,8 @@ def _with(config: Any, key: str, value: Any) -> Any:
 
 
 @contextmanager
-def _composer() -> Iterator[None]:
+def composer() -> Iterator[None]:
+    """Within, Hydra finds conf/ and knows the schema."""
     register()
     GlobalHydra.instance().clear()
     try:

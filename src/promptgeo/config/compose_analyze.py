@@ -64,15 +64,19 @@ TEXTS = texts(AnalyzeConfig) | {"runs"}
 """Keys that hold a text, or a list of texts."""
 
 
-def available() -> list[str]:
-    """The analyses that conf/analysis/ provides."""
-    return sorted(path.stem for path in (Path(conf_dir()) / "analysis").glob("*.yaml"))
+def available(folder: str | Path | None = None) -> list[str]:
+    """The analyses that <folder>/analysis/ provides; by default conf/'s."""
+    return sorted(path.stem for path in (Path(folder or conf_dir()) / "analysis").glob("*.yaml"))
 
 
-def analysis_file(name: str) -> dict[str, Any]:
-    """conf/analysis/<name>.yaml: options; `_target_`, the function; `_about_` and `_needs_`, which --help prints."""
+def analysis_file(name: str, folder: str | Path | None = None) -> dict[str, Any]:
+    """<folder>/analysis/<name>.yaml, by default conf/'s.
+
+    It holds options; `_target_`, the function; `_about_` and `_needs_`, which --help prints.
+    """
     with config_errors():
-        return cast(dict[str, Any], OmegaConf.to_container(read_yaml(Path(conf_dir()) / "analysis" / f"{name}.yaml")))
+        file = read_yaml(Path(folder or conf_dir()) / "analysis" / f"{name}.yaml")
+        return cast(dict[str, Any], OmegaConf.to_container(file))
 
 
 def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = None) -> AnalyzeConfig:
@@ -86,7 +90,7 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir {config_dir}: no such folder")
         searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    with _composer():
+    with composer():
         checked = [_checked(line, searchpath) for line in overrides]
         # Hydra would look for the model in the group of that name, which is training's.
         models = [line for line in checked if line.startswith("model=")]
@@ -104,7 +108,8 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
 
 
 @contextmanager
-def _composer() -> Iterator[None]:
+def composer() -> Iterator[None]:
+    """Within, Hydra finds conf/ and knows the schema."""
     ConfigStore.instance().store("analyze_schema", AnalyzeConfig)
     register()
     GlobalHydra.instance().clear()

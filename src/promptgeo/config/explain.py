@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from traceback import walk_tb
@@ -133,6 +134,17 @@ def _one_of(near: Sequence[str], valid: Sequence[str]) -> str:
     if len(named) > LONGEST:
         named = f"{named[:LONGEST].rpartition(', ')[0]}, ... (--help names all {len(valid)})"
     return f"one of {named}"
+
+
+WIDTH = 120
+"""Columns of --help."""
+
+
+def entry(name: str, text: str, column: int = 17) -> str:
+    """A name and its text for --help, in two columns."""
+    gap = " " * max(1 + column - len(name), 2)
+    filled = textwrap.fill(f"{name}{gap}{text}", WIDTH - 2, subsequent_indent=" " * (column + 1))
+    return textwrap.indent(filled, "  ")
 
 
 class OneLineParser(argparse.ArgumentParser):
