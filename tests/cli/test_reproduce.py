@@ -201,7 +201,7 @@ def test_help_names_the_studies_without_torch():
         "import sys; from promptgeo.cli import reproduce; reproduce.main(['--help']); assert 'torch' not in sys.modules"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert outcome.returncode == 0 and all(f"\n  {name} " in outcome.stdout for name in studies())
+    assert outcome.returncode == 0 and all(f"\n  {name}" in outcome.stdout for name in studies())
 
 
 @pytest.mark.long
