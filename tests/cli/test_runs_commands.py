@@ -331,6 +331,11 @@ def test_rm_refuses_what_promptgeo_did_not_write_and_follows_no_link(runs, grid,
     refused = runs("rm", "out", "--status", "failed", "--yes")
     assert refused.status == 2 and "/state: is a link, and promptgeo did not write it" in refused.err
     assert (elsewhere / "state.safetensors").exists() and grid["failed"].exists()
+    (grid["failed"] / "state").unlink()
+    shutil.move(grid["failed"] / "metrics.csv", elsewhere)
+    (grid["failed"] / "metrics.csv").symlink_to(elsewhere / "metrics.csv")
+    refused = runs("rm", "out", "--status", "failed", "--yes")
+    assert refused.status == 2 and "/metrics.csv: is a link, and promptgeo did not write it" in refused.err
     linked = tmp_path / "linked"
     linked.symlink_to(grid["whole"])
     refused = runs("rm", "linked", "--yes")
