@@ -82,7 +82,7 @@ def with_value(key: str, value) -> RunConfig:
         ("training.epoch=3", "training.epoch: no such key; nearest: training.epochs"),
         ("epochs=3", "epochs: no such key; nearest: training.epochs"),
         ("lr=3", "lr: no such key; nearest: optimizer.lr"),
-        ("split.zzz=3", "split.zzz: no such key; one of device, evaluation, init"),
+        ("split.zzz=3", "split.zzz: no such key; one of device, evaluation, grid, init"),
         ("task.split.zzzzzzzz=3", "task.split.zzzzzzzz: no such key; "),
         ("+foo=1", "foo: no such key; one of "),
         ("++training.epoch=3", "training.epoch: no such key; nearest: training.epochs"),

@@ -24,11 +24,11 @@ from promptgeo.training.callbacks import Checkpointer
 from promptgeo.training.cell import Cell, cells_of
 from promptgeo.training.coupling import together
 from promptgeo.training.engine import train_all, train_pack
-from promptgeo.training.halving import rungs
 from promptgeo.training.interruption import Interrupted
 from promptgeo.training.plan import plan_all
 from promptgeo.training.queue import standing, written
 from promptgeo.training.run_state import RunState, state_file
+from promptgeo.training.rungs import rungs
 
 pytestmark = pytest.mark.skipif(
     reference.DEVICE != "cpu", reason="on a GPU a run's last bits change with the size of its batch"

@@ -238,9 +238,9 @@ def require_trainable(cells: Sequence[Cell], cluster: "Engine | None" = None) ->
     from promptgeo.training.coupling import check_complete
     from promptgeo.training.devices import check_devices
     from promptgeo.training.engine import finished_run
-    from promptgeo.training.halving import announced
     from promptgeo.training.loggers import check_loggers
     from promptgeo.training.plan import plan_all
+    from promptgeo.training.rungs import announced
 
     check_complete(cells)
     require_one_folder_each(cells)

@@ -31,9 +31,9 @@ from promptgeo.model.loading import local_folder
 from promptgeo.runs.folder import FILES, FORMAT, TRAINING_STATE, Run
 from promptgeo.training.cell import Cell
 from promptgeo.training.continuing import Parent, parent_of
-from promptgeo.training.halving import check_steps
 from promptgeo.training.inits import RANDOM, initial_prompt
 from promptgeo.training.lock import CLAIMS
+from promptgeo.training.rungs import check_steps
 from promptgeo.training.wayward import HeldTo, held_to
 
 
