@@ -1,9 +1,10 @@
 # `make demo` trains a small grid of soft prompts, `make test` runs the tests, `make test-long` those over six seconds.
-# Each makes .venv first. .ci/run runs all of it.
+# `make notebooks` executes the notebooks and rewrites their outputs, `make docs` builds the site, `make test-docs` tests
+# both. Each makes .venv first. .ci/run runs all tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint results clean
+.PHONY: demo test test-long test-docs lint results notebooks docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m promptgeo.train sweep=quickstart
@@ -12,7 +13,17 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
 test-long: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long --ignore tests/test_notebooks.py --ignore tests/test_docs.py
+
+test-docs: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests/test_notebooks.py tests/test_docs.py
+
+notebooks: .venv/installed
+	$(BIN)/python notebooks/execute.py
+
+# Without a network; the first page is build/site/docs/index.html.
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs . build/site
 
 lint: .venv/installed
 	$(BIN)/ruff format --check

@@ -12,7 +12,7 @@
 # # 5. A published study in ten minutes, cut down
 #
 # *Are soft prompts actually not interpretable?* (Bakalova; "study 3" in these pages) trained 60 prompts on GPT-2 XL
-# and asked whether the init or the task decides where they end up. Here is the same grid cut down: 3 init words x 2
+# and asked whether the init or the task decides where they end up. Here is the same grid cut down: 2 init words x 2
 # tasks x 2 seeds, on the embedded model. It shows the way. What it finds is about `tiny`, not about GPT-2 XL. The
 # next cell moves to a temporary folder: leave it out to keep what is written.
 
@@ -28,8 +28,8 @@ os.chdir(tempfile.mkdtemp())
 # GPU.
 
 # %% language="bash"
-# promptgeo-reproduce init_vs_task model=tiny init=cat,dog,bird task=country_capital,present_past seed=0,1 \
-#   training.epochs=5 training.checkpoints=20 task.split.max_train=64 task.split.max_test=20 > said.txt
+# promptgeo-reproduce init_vs_task model=tiny init=cat,dog task=country_capital,present_past seed=0,1 \
+#   training.epochs=4 training.checkpoints=16 task.split.max_train=64 task.split.max_test=12 > said.txt
 # tail -n 1 said.txt
 
 # %% [markdown]
@@ -47,7 +47,8 @@ from IPython.display import SVG, Markdown, display
 
 report = Path("outputs/init_vs_task/report.md").read_text()
 beginning, _, _ = report.partition("\n## What was run")
-display(Markdown(beginning))
+lines = [line for line in beginning.splitlines() if not line.startswith("![")]  # its figure follows below
+display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # What the study leads with: how far apart tokens lie that share an init, a task, or neither. Its own figure is next

@@ -54,7 +54,7 @@ def test_the_ipynb_is_made_of_its_py(source):
 @pytest.mark.long
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda p: p.stem)
 def test_it_runs(source):
-    """What it shows is of the kinds that the .ipynb has; numbers may differ between processors, never on one machine."""
+    """It shows what the .ipynb shows, up to a processor's bits; a second time on one machine it shows the very same."""
     executed = execute.executed(source)
     committed = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     assert kinds(executed) == kinds(committed)

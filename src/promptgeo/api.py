@@ -29,7 +29,7 @@ def train(*overrides: str, **choices: Any) -> Run:
     Args:
         overrides: texts as on the command line: "training.epochs=5", "model=gpt2".
         choices: the same as keyword arguments: task="country_capital", seed=0. A key with dots is written as an
-            override, or passed as **{"training.epochs": 5}.
+            override, or passed as `**{"training.epochs": 5}`.
 
     Returns the run, as it lies in its folder.
     Raises UserError for whatever the user must mend, before anything is written; promptgeo.errors.RunFailed where

@@ -80,7 +80,7 @@ class Source:
         None,
         "a text file of each class, a line an example, in the order of task.labels: in the folder task.source.path",
     )
-    dataset: str | None = key(None, "hub id")
+    dataset: str | None = key(None, "hub id of the dataset")
     subset: str | None = key(None, "configuration of the hub dataset")
     revision: str | None = key(None, "revision of the hub dataset")
     input: str = key(
@@ -220,7 +220,7 @@ class Optimizer:
     lr_in_embedding_units: float | None = key(None, "times the standard deviation of the model's embeddings")
     betas: list[float] = key_of(lambda: [0.9, 0.999], "of adamw and adam")
     eps: float = key(1e-8, "of adamw and adam")
-    momentum: float = key(0.0, "of sgd")
+    momentum: float = key(0.0, "of sgd: share of the last step that goes on")
     weight_decay: float = key(0.0, "as the optimiser has it")
     clip: float | None = key(None, "largest L2 norm of a run's own gradient")
     schedule: Schedule = key(Schedule.constant, "of the learning rate, after the warm-up")
