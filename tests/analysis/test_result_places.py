@@ -173,6 +173,20 @@ def test_a_result_json_of_deep_lists_or_without_numbers_is_damage(tmp_path):
         read(folder)
 
 
+@pytest.mark.parametrize("field", ["analysis", "key", "claims", "files", "checksums", "sha256"])
+def test_a_byte_that_changed_in_the_name_of_a_field_is_damage(tmp_path, field):
+    folder = tmp_path / "x"
+    store(folder, "x", "k", {}, [({}, result())])
+    text = (folder / "result.json").read_text()
+    assert text.count(f'"{field}":') == 1
+    (folder / "result.json").write_text(text.replace(f'"{field}":', f'"{field.upper()}":'))
+    with pytest.raises(DamagedResult):
+        read(folder)
+    check_replaceable(folder)
+    assert store(folder, "x", "k2", {}, [({}, result())]).info["key"] == "k2"
+    assert (tmp_path / "x.damaged" / "result.json").read_text() != text
+
+
 @pytest.mark.parametrize("field", ["analysis", "key", "findings", "claims", "omissions", "files"])
 def test_a_result_json_with_another_kind_of_field_is_nobodys_to_replace(tmp_path, field):
     folder = tmp_path / "x"
