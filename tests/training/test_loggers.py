@@ -12,6 +12,7 @@ import pytest
 from test_cli import SMALL, cli, model, runs_below  # noqa: F401 - fixtures
 
 import promptgeo as pg
+from promptgeo.runs import wandb_run
 from promptgeo.runs.wandb_run import unsent
 from promptgeo.training.run_state import RunState
 from wandb_records import records_below, summary_of, table_of
@@ -33,6 +34,7 @@ def offline(monkeypatch) -> None:
     """As where W&B was never used: no key, an empty home folder."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_HOST", "WANDB_DATA_DIR", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
+    wandb_run._warn_once.cache_clear()  # what is said once is said once in a process
     Path("home").mkdir()
     monkeypatch.setenv("HOME", str(Path("home").absolute()))
 
