@@ -150,7 +150,7 @@ class _Command:
 
     def _key(self, analysis: Analysis, variants: list[Variant]) -> str:
         """Changes with the runs, the function, its options and variants, the model, and any code that it runs."""
-        given = analysis.declared.lm or analysis.declared.vocabulary or analysis.declared.gauge
+        given = analysis.declared.asks_model
         model = [self.config.model, self.config.precision] if given else []
         modules = [analysis.function.__module__, __name__, *([Materials.__module__] if given else [])]
         code = used_code(*modules, also=self.own.has)

@@ -31,6 +31,8 @@ EACH = "_each"
 """Label of what stands behind a mean; its underscore keeps it out of legends."""
 MOST_BEHIND = 50
 """Points, or lines, behind a mean, at most: of more, so many evenly by rank, both ends among them."""
+MARKERS = "os^Dvpx+*"
+"""Of points by level, where there are more levels than colours."""
 LETTERS = 14
 """Of a title, to the inch of a figure's width."""
 STYLE: dict[Any, Any] = {
@@ -215,6 +217,21 @@ def with_bars(numbers: Sequence[Number]) -> tuple[np.ndarray, np.ndarray]:
     ends = [(np.nan, np.nan) if n.low is None or n.high is None else (n.low, n.high) for n in numbers]
     low, high = np.array(ends, dtype=float).reshape(-1, 2).T
     return values, np.clip([values - low, high - values], 0, None)
+
+
+def levels_at(axis: Any, plane_K2: np.ndarray, levels: pd.Series) -> None:
+    """Draws points of a plane without a unit, a colour and marker for each level, in order of appearance."""
+    for i, level in enumerate(dict.fromkeys(levels)):
+        axis.plot(
+            *plane_K2[(levels == level).to_numpy()].T,
+            linestyle="none",
+            marker=MARKERS[i // len(COLOURS) % len(MARKERS)],
+            color=COLOURS[i % len(COLOURS)],
+            markersize=2.6,
+            markeredgewidth=0.3,
+            label=str(level),
+        )
+    axis.set(xticks=[], yticks=[])
 
 
 def write_cells(axis: Any, values_RC: np.ndarray, spec: str, dark_RC: np.ndarray, at: float = 0.5) -> None:

@@ -30,6 +30,8 @@ class Materials:
             given["vocabulary"] = self.vocabulary
         if question.gauge:
             given["gauge"] = self.gauge
+        if question.words:
+            given["vocabulary"] = self.words
         return given
 
     @cached_property
@@ -46,6 +48,19 @@ class Materials:
         from promptgeo.analysis.geometry.vocabulary import Vocabulary
 
         return Vocabulary.of(self.lm)
+
+    @cached_property
+    def words(self) -> "Vocabulary | None":
+        """The same, or None where there is no such model to ask.
+
+        Raises UserError where a model is named that is not the runs' own.
+        """
+        try:
+            return self.vocabulary
+        except UserError:
+            if self.config.model is not None:
+                raise
+            return None
 
     @cached_property
     def gauge(self) -> "Gauge | None":

@@ -51,6 +51,8 @@ class Question:
     """It needs that model's token embeddings (Vocabulary)."""
     gauge: bool = False
     """It is given what that model ignores of a prompt token (Gauge), and None where the model is not at hand."""
+    words: bool = False
+    """It is given that vocabulary as `vocabulary`, and None where the model is not at hand."""
     claims: tuple[str, ...] = ()
     """Names of the study's claims that it can test."""
     zero: tuple[str, ...] = ()
@@ -59,9 +61,14 @@ class Question:
     """Columns of the run table that it is about. Runs that differ in anything else are answered apart."""
 
     @property
+    def asks_model(self) -> bool:
+        """Whether the model, where it is at hand, decides the answer."""
+        return self.lm or self.vocabulary or self.gauge or self.words
+
+    @property
     def given(self) -> tuple[str, ...]:
         """The keyword arguments that it declares."""
-        return tuple(name for name in GIVEN if getattr(self, name))
+        return tuple(name for name in GIVEN if getattr(self, name) or (name == "vocabulary" and self.words))
 
 
 def question(
@@ -71,6 +78,7 @@ def question(
     lm: bool = False,
     vocabulary: bool = False,
     gauge: bool = False,
+    words: bool = False,
     claims: Sequence[str] = (),
     zero: Sequence[str] = (),
     factors: Sequence[str] = (),
@@ -82,7 +90,8 @@ def question(
 
     def declare(function: Function) -> Function:
         about = (*FACTORS, *factors)
-        setattr(function, ATTRIBUTE, Question(of, convention, lm, vocabulary, gauge, tuple(claims), tuple(zero), about))
+        declared = Question(of, convention, lm, vocabulary, gauge, words, tuple(claims), tuple(zero), about)
+        setattr(function, ATTRIBUTE, declared)
         return function
 
     return declare

@@ -121,6 +121,8 @@ class Result:
     """Tidy tables by name, one row per observation."""
     figures: dict[str, str] = field(default_factory=dict)
     """SVG texts by name."""
+    pages: dict[str, str] = field(default_factory=dict)
+    """HTML texts by name, each a page that needs nothing else."""
     findings: list[Finding] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     omissions: list[str] = field(default_factory=list)
@@ -169,9 +171,10 @@ class Stored:
     numbers: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     figures: dict[str, str]
+    pages: dict[str, str] = field(default_factory=dict)
 
     def variant(self, stem: str) -> dict[str, str]:
-        """Of a table or figure: its name, and the `of`, `convention` and `group` that it was made for."""
+        """Of a table, figure or page: its name, and the `of`, `convention` and `group` that it was made for."""
         made_for: dict[str, str] = self.info["files"].get(stem, {"name": stem})
         return made_for
 
@@ -244,11 +247,12 @@ def _write(
         prefix = "".join(f"{_file_name(str(value))}_" for value in variant.values())
         stems: dict[str, str] = {}
         tables = {table: frame for table, frame in result.tables.items() if len(frame.columns)}  # else it is no CSV
-        for stem in dict.fromkeys([*tables, *result.figures]):
+        for stem in dict.fromkeys([*tables, *result.figures, *result.pages]):
             stems[stem] = _free(f"{prefix}{stem}", files)
             files[stems[stem]] = {**variant, "name": stem}
         contents |= {f"{stems[table]}.csv": _csv(frame) for table, frame in tables.items()}
         contents |= {f"{stems[figure]}.svg": _bytes(svg) for figure, svg in result.figures.items()}
+        contents |= {f"{stems[page]}.html": _bytes(html) for page, html in result.pages.items()}
         numbers += [{**variant, **asdict(number)} for number in result.numbers]
         findings += [{**variant, **_finite(asdict(finding))} for finding in result.findings]
         claims += [{**variant, **asdict(claim)} for claim in result.claims]
@@ -322,12 +326,16 @@ def read(folder: Path) -> Stored:
             raise DamagedResult(f"{path}: its SHA-256 is not the one in {INFO}: the file was changed or damaged")
     try:
         frames = {file: _read_csv(x) for file, x in contents.items() if file.endswith(".csv")}
-        figures = {Path(file).stem: x.decode() for file, x in contents.items() if file.endswith(".svg")}
+        figures, pages = (
+            {Path(file).stem: x.decode() for file, x in contents.items() if file.endswith(end)}
+            for end in (".svg", ".html")
+        )
     except ValueError as error:  # pandas' errors of parsing too, and UnicodeDecodeError
         raise DamagedResult(f"{folder}: its tables and figures cannot be read ({error})") from error
     if (numbers := frames.pop(NUMBERS, None)) is None:
         raise DamagedResult(f"{folder / INFO}: lists no {NUMBERS}")
-    return Stored(info["analysis"], info, numbers, {Path(file).stem: frame for file, frame in frames.items()}, figures)
+    tables = {Path(file).stem: frame for file, frame in frames.items()}
+    return Stored(info["analysis"], info, numbers, tables, figures, pages)
 
 
 def check_replaceable(folder: Path) -> None:

@@ -11,7 +11,8 @@ def used_code(*modules: str, also: Callable[[str], bool] = lambda module: False)
     """Module name -> source text, of these modules and of every module that they import, directly or not.
 
     Imports are followed within promptgeo, within the modules' own top-level packages and to modules that `also` says,
-    wherever they stand: in a function or under TYPE_CHECKING too. A module brings the packages that it lies in, which
+    wherever they stand: in a function or under TYPE_CHECKING too. A page (.html) beside a module that has its name belongs to it.
+    A module brings the packages that it lies in, which
     Python imports with it; promptgeo's own `__init__` only where it is named, because it forwards to all of promptgeo.
     Imports by a computed name are not seen.
     """
@@ -23,12 +24,19 @@ def used_code(*modules: str, also: Callable[[str], bool] = lambda module: False)
         path = source_file(name)
         if name in sources or path is None:
             continue
-        sources[name] = text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        sources[name] = "".join([text, *(own.read_text(encoding="utf-8") for own in _beside(path))])
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         imported = [module for module in _imported(text, package) if module not in sources]
         todo += [module for module in imported if module.partition(".")[0] in followed or also(module)]
         todo += [outer for outer in _packages(name) if outer != "promptgeo"]
     return sources
+
+
+def _beside(path: Path) -> list[Path]:
+    """The page that a module fills, where one of its name lies beside it: atlas_page.html."""
+    own = path.with_suffix(".html")
+    return [own] if own.is_file() else []
 
 
 def _imported(text: str, package: str) -> Iterator[str]:

@@ -160,6 +160,15 @@ class Section:
                 )
         return tables
 
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        """(name, path) of pages of the analysis's own: a map."""
+        return [
+            (f"{upper_first(words(name))}{variant}", f"{self.path}/{stem}.html")
+            for stem in self.stored.pages
+            for _, name, variant in [self._variant(stem)]
+        ]
+
     @cached_property
     def other_tables(self) -> list[str]:
         """Paths of the other conventions' tables and of the deltas'."""

@@ -6,7 +6,7 @@ in anything else (model, learning rate, steps, ...) are answered apart.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptgeo.runs.table import UNLIKE, RunTable
 
@@ -14,6 +14,8 @@ FACTORS = ("task", "init", "seed")
 """What a question is about, unless it says otherwise."""
 TASK_LENGTH = "task_length"
 """A factor of questions that may compare prompts of different tasks, each as long as its task's own text."""
+ALL = "all"
+"""A factor of questions that put all runs of one model side by side, whatever else they differ in."""
 SETTINGS = ("model", "template", "prompt_length", "lr")
 """Columns of every run table that are settings; so is each further key in which its runs differ (UNLIKE)."""
 
@@ -36,8 +38,11 @@ def alike(runs: RunTable, factors: Sequence[str] = FACTORS) -> list[Alike]:
     """The groups, in order of appearance.
 
     factors: columns, or the first part of their names (regulariser: all of regulariser.name, ...). The keys of a task
-    or an init under one name are no factor. TASK_LENGTH: the prompt length, where each task has one of its own.
+    or an init under one name are no factor. TASK_LENGTH: the prompt length, where each task has one of its own. ALL:
+    all but the model.
     """
+    if ALL in factors:
+        return _by_model(runs)
     about = {f for f in factors if f not in FACTORS}
     if TASK_LENGTH in about and "prompt_length" in runs.table and _belongs_to_the_task(runs, "prompt_length"):
         about.add("prompt_length")
@@ -51,6 +56,54 @@ def alike(runs: RunTable, factors: Sequence[str] = FACTORS) -> list[Alike]:
         groups.setdefault(key, []).append(row)
         values.setdefault(key, settings)
     return [Alike(runs.only(rows), values[key]) for key, rows in groups.items()]
+
+
+class Model(NamedTuple):
+    """What prompts must share to lie in one space."""
+
+    name: str
+    content: str
+    """Its fingerprint; empty where an import does not say it."""
+    width: int
+    """d of the prompts; 0 of prompts that are given as arrays, which have one width."""
+
+
+def model_of_each(runs: RunTable) -> list[Model]:
+    """Of each run. An import that does not say its model is taken for one of the only known model that it fits."""
+    named = runs.table["model"] if "model" in runs.table else [None] * len(runs)
+    names = [_text(name) for name in named]
+    if runs.runs is None:
+        return [Model(name, "", 0) for name in names]
+    said = [run.info.get("fingerprints", {}).get("model") or "" for run in runs.runs]
+    widths = [run.prompt().shape[1] for run in runs.runs]
+    first: dict[tuple[str, int], str] = {}
+    own = [
+        Model(first.setdefault((content, width), name) if content else name, content, width)
+        for name, content, width in zip(names, said, widths, strict=True)
+    ]
+    known = dict.fromkeys(model for model in own if model.content)
+
+    def resolved(model: Model) -> Model:
+        fitting = [each for each in known if each.width == model.width and model.name in (each.name, _text(None))]
+        return fitting[0] if not model.content and len(fitting) == 1 else model
+
+    return [resolved(model) for model in own]
+
+
+def _by_model(runs: RunTable) -> list[Alike]:
+    groups: dict[Model, list[int]] = {}
+    for row, model in enumerate(model_of_each(runs)):
+        groups.setdefault(model, []).append(row)
+    said = [
+        {"model": model.name, "model.content": model.content.removeprefix("sha256:")[:8] or None, "width": model.width}
+        for model in groups
+    ]
+    varied = [column for column in ("model", "model.content", "width") if len({each[column] for each in said}) > 1]
+    varied = varied[:1] if varied and len({each[varied[0]] for each in said}) == len(said) else varied
+    return [
+        Alike(runs.only(rows), {column: each[column] for column in varied})
+        for rows, each in zip(groups.values(), said, strict=True)
+    ]
 
 
 def _settings(runs: RunTable) -> list[str]:

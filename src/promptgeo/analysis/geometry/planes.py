@@ -29,6 +29,25 @@ def pca(vectors_Kd: np.ndarray) -> np.ndarray:
     return _leading(centred_Kd @ centred_Kd.T)
 
 
+def leading_components(vectors_KD: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, float]:
+    """([K, <= most] float64, the principal components of the centred vectors; their share of the variance)."""
+    from sklearn.decomposition import PCA
+
+    fit = PCA(min(most, len(vectors_KD) - 1, vectors_KD.shape[1]), random_state=seed)
+    if not np.ptp(vectors_KD, axis=0).any():
+        raise UserError("these prompts are all the same: there is nothing to lay out")
+    spread_KD = fit.fit_transform(vectors_KD.astype(np.float64))
+    return np.pad(spread_KD, ((0, 0), (0, max(2 - spread_KD.shape[1], 0)))), float(fit.explained_variance_ratio_.sum())
+
+
+def laid_out(vectors_KD: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    """[K, 2] float64: t-SNE from the plane of PCA, by Euclidean distances; the same points for the same seed."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(perplexity, (len(vectors_KD) - 1) / 3)
+    return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors_KD).astype(np.float64)
+
+
 def classical_mds(distances_KK: np.ndarray) -> np.ndarray:
     """[K, 2] float64: the first two principal coordinates, of -1/2 J D^2 J with J = I - 1/K (Torgerson 1952)."""
     squared_KK = distances_KK**2

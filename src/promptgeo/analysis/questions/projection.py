@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.deciding import LEVEL
-from promptgeo.analysis.figures import COLOURS, panels, svg
+from promptgeo.analysis.figures import levels_at, panels, svg
 from promptgeo.analysis.geometry.planes import (
     classical_mds,
     neighbour_ranks,
@@ -27,7 +27,7 @@ from promptgeo.analysis.geometry.planes import (
     trustworthiness,
     tsne,
 )
-from promptgeo.analysis.geometry.tokens import cosine_distances, order_of_appearance, tokens
+from promptgeo.analysis.geometry.tokens import cosine_distances, tokens
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.question import Of, question
 from promptgeo.analysis.resampling import drawn_means, percentile_interval, permutation_p, t_interval
@@ -41,7 +41,6 @@ PERMUTATIONS = 199
 """No p is below 1 / 200."""
 LEAST_TOKENS = 5
 """With fewer there are no two neighbours to rank."""
-MARKERS = "os^Dvpx+*"
 NAMES = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 
 
@@ -198,18 +197,7 @@ def _figure(planes: dict[str, np.ndarray], table: pd.DataFrame, of: Of) -> str:
     with panels(len(planes), 2, height=3.0) as (figure, axes):
         for row, (name, plane_K2) in zip(axes, planes.items(), strict=True):
             for axis, factor in zip(row, ("init", "task"), strict=True):
-                for i, level in enumerate(order_of_appearance(table[factor])):
-                    chosen_K = (table[factor] == level).to_numpy()
-                    axis.plot(
-                        *plane_K2[chosen_K].T,
-                        linestyle="none",
-                        marker=MARKERS[i // len(COLOURS) % len(MARKERS)],
-                        color=COLOURS[i % len(COLOURS)],
-                        markersize=2.6,
-                        markeredgewidth=0.3,
-                        label=str(level),
-                    )
-                axis.set(xticks=[], yticks=[])
+                levels_at(axis, plane_K2, table[factor])
                 axis.set_title(f"{NAMES[name]}, by {factor}", fontsize=9)
         for axis in axes[-1]:
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=7, markerscale=1.6)

@@ -1,0 +1,327 @@
+"""A map of many prompts: where do they lie, what do neighbours share, and what of it does the map keep?
+
+All runs of one model lie on one map, whatever they differ in: tasks, inits, seeds, rates, lengths, sweeps, imports.
+Neighbours, words and clusters are those of the prompts, never of the plane.
+
+Tables: `points` (a row per prompt), `neighbours` (the nearest prompts of each: of all, and of other runs, for a run's
+own checkpoints are its trivial neighbours), `words` (the nearest vocabulary tokens of its mean token, where the model
+is there), `clusters` (what the runs of each share). Page `atlas`: the map to walk about in.
+
+Shapes: N runs, K prompts, D coordinates, k neighbours, C clusters.
+"""
+
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+import pandas as pd
+
+from promptgeo.analysis.atlas_page import Map, page
+from promptgeo.analysis.deciding import LEVEL
+from promptgeo.analysis.figures import levels_at, panels, svg
+from promptgeo.analysis.geometry.clusters import NONE, Share, clusters_of, shares
+from promptgeo.analysis.geometry.nearest import Distance, Nearest, kept, nearest_points
+from promptgeo.analysis.geometry.planes import laid_out, leading_components, require_perplexity
+from promptgeo.analysis.geometry.prompt_points import PromptPoints, prompt_points
+from promptgeo.analysis.geometry.tokens import require_runs
+from promptgeo.analysis.geometry.vocabulary import Vocabulary, require_width
+from promptgeo.analysis.question import question
+from promptgeo.analysis.resampling import exchangeable, orders_within, percentile_interval, permutation_p, t_mean
+from promptgeo.analysis.result import Finding, Number, Result
+from promptgeo.config.waiting import said_when_slow
+from promptgeo.errors import UserError
+from promptgeo.runs.alike import ALL, model_of_each
+from promptgeo.runs.table import RunTable
+
+NEAREST, WORDS = 20, 10
+"""Prompts and words beside each prompt."""
+DIMENSIONS = 50
+"""Principal components that the map and the clusters are made of, at most."""
+LEAST_RUNS = 5
+"""With fewer there are no two neighbours to rank."""
+PLACINGS = 199
+"""Of runs at each other's places in the plane: no p is below 1 / 200."""
+FACTORS = ("task", "init", "lr", "prompt_length", "template")
+"""What runs of a cluster may share."""
+NAMED = {"lr": "learning rate", "prompt_length": "prompt length"}
+SAID = 5
+"""Clusters of which a finding says what they share, at most: the largest."""
+PLANES = {"tsne": "t-SNE", "pca": "PCA"}
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """What the plane keeps of the neighbours of each point."""
+
+    trustworthiness: Number
+    recall: Number
+    chance: Number | None
+    """Of recall; None where runs cannot change places."""
+
+
+@question(words=True, factors=(ALL,))
+def atlas(
+    runs: RunTable,
+    *,
+    vocabulary: Vocabulary | None,
+    checkpoints: bool = True,
+    prompt: str = "mean",
+    distance: str = "cosine",
+    plane: str = "tsne",
+    perplexity: float = 30.0,
+    cluster_size: int = 5,
+    permutations: int = 1999,
+    max_points: int = 5000,
+    seed: int = 0,
+) -> Result:
+    """Lays prompts out in the plane and says what the plane keeps, which prompts are near, and what clusters share.
+
+    Numbers `trustworthiness` and `recall` (k = 20, fewer where there are few prompts) and the same `.other_runs`, each
+    with `.chance`: whole runs at each other's places. `cluster.<c>.<factor>`: the share of the cluster's runs that have
+    the level by which it stands out, with a p adjusted for all (Holm). Intervals leave out whole runs.
+
+    Args:
+        checkpoints: also the prompts that each run kept while it trained.
+        prompt: what is compared: `mean` (the mean token) or `whole` (all tokens; needs one length).
+        distance: cosine or l2.
+        plane: tsne (from the plane of PCA) or pca.
+        perplexity: of t-SNE; at most (K - 1) / 3.
+        cluster_size: runs of a cluster, at least. Clusters are of final prompts; a checkpoint has its run's.
+        permutations: of what clusters share.
+        max_points: of more, checkpoints are left out evenly, then runs.
+        seed: of t-SNE, of runs that are drawn, and of the permutations.
+
+    Raises UserError for fewer than 5 runs, an unknown option, a zero prompt where directions are compared, and where
+    widths, or lengths of whole prompts, differ.
+    """
+    chosen = _checked(prompt, distance, plane, perplexity, cluster_size)
+    require_runs(runs, LEAST_RUNS, "atlas")
+    points, omissions = prompt_points(
+        runs, "atlas", checkpoints=checkpoints, whole=prompt == "whole", most=max_points, seed=seed
+    )
+    result = Result(omissions=[*omissions, *_taken_for_known(runs)])
+    if chosen is Distance.cosine:
+        points.require_directions("atlas")
+    others_K = len(points) - np.bincount(points.run_K)[points.run_K]
+    k = min(NEAREST, int(others_K.min()) // 2)
+    if k < 1:
+        raise UserError(f"atlas: needs at least {LEAST_RUNS} runs; max_points={max_points} leaves too few")
+    near = nearest_points(points.vectors_KD, points.run_K, k, chosen, ranks=True, label="distances")
+    spread_KD, share = leading_components(_compared(points, chosen), DIMENSIONS, seed)
+    result.number("pca.variance", share, spread_KD.shape[1], "principal components")
+    if plane == "tsne":
+        with said_when_slow(f"laying out {len(points):,} prompts (t-SNE)"):
+            plane_K2 = laid_out(spread_KD, perplexity, seed)
+    else:
+        plane_K2 = spread_KD[:, :2]
+    cluster_N = clusters_of(spread_KD[points.final_N], cluster_size)
+    table = points.table.assign(x=plane_K2[:, 0], y=plane_K2[:, 1], cluster=cluster_N[points.run_K])
+    _report_quality(result, points, near, plane_K2, plane, seed)
+    _report_clusters(result, table.iloc[points.final_N], cluster_N, permutations, seed)
+    result.tables = {"points": table, "neighbours": _neighbour_table(near, points.run_K)} | result.tables
+    words = _words(result, points, vocabulary)
+    if words is not None:
+        result.tables["words"] = words
+    result.figures["atlas"] = _figure(table.iloc[points.final_N], plane)
+    said = tuple(finding.sentence for finding in result.findings)
+    result.pages["atlas"] = page(Map("Atlas of prompts", said, table, points.run_K, *near, words))
+    return result
+
+
+def _checked(prompt: str, distance: str, plane: str, perplexity: float, cluster_size: int) -> Distance:
+    require_perplexity(perplexity, "atlas")
+    for key, value, allowed in (
+        ("prompt", prompt, ("mean", "whole")),
+        ("distance", distance, tuple(Distance)),
+        ("plane", plane, tuple(PLANES)),
+    ):
+        if value not in allowed:
+            raise UserError(f"analysis.atlas.{key}={value}: must be {' or '.join(allowed)}")
+    if cluster_size < 2:
+        raise UserError(f"analysis.atlas.cluster_size={cluster_size}: must be at least 2")
+    return Distance(distance)
+
+
+def _taken_for_known(runs: RunTable) -> list[str]:
+    """What is said of imports that do not say their model, beside runs that do."""
+    if runs.runs is None:
+        return []
+    unknown = sum(not run.info.get("fingerprints", {}).get("model") for run in runs.runs)
+    if not unknown or unknown == len(runs):
+        return []
+    name = model_of_each(runs)[0].name
+    those = (
+        "1 import does not say which model it is"
+        if unknown == 1
+        else f"{unknown} imports do not say which model they are"
+    )
+    return [f"atlas: {those} of; taken for {name}'s, whose width they have."]
+
+
+def _compared(points: PromptPoints, distance: Distance) -> np.ndarray:
+    """[K, D] float32: vectors whose Euclidean distances order as the chosen distances do."""
+    if distance is Distance.l2:
+        return points.vectors_KD
+    return points.vectors_KD / np.linalg.norm(points.vectors_KD, axis=1, keepdims=True)
+
+
+# What the plane keeps.
+
+
+def _report_quality(
+    result: Result, points: PromptPoints, near: tuple[Nearest, Nearest], plane_K2: np.ndarray, plane: str, seed: int
+) -> None:
+    k = near[0].nearest_Kk.shape[1]
+    shown = nearest_points(plane_K2, points.run_K, k, Distance.l2, label="distances in the plane")
+    apart = len(points) > points.run_K.max() + 1
+    for among, (true, seen) in enumerate(zip(near, shown, strict=True)):
+        if among and not apart:
+            continue
+        ending = ".other_runs" if among else ""
+        kept_quality = _quality(result, ending, points.run_K, true, seen.nearest_Kk, seed)
+        result.findings.append(_quality_finding(kept_quality, bool(among), k, plane, int(points.run_K.max()) + 1))
+
+
+def _quality(
+    result: Result, ending: str, run_K: np.ndarray, true: Nearest, shown_Kk: np.ndarray, seed: int
+) -> _Quality:
+    """Adds trustworthiness and recall, each with its chance level."""
+    assert true.ranks_KK is not None
+    others_K = np.count_nonzero(true.ranks_KK, axis=1)
+    each = kept(true.ranks_KK, others_K, shown_Kk)
+    size_N = np.bincount(run_K)
+    placings = _placings(run_K, seed) if exchangeable(np.arange(len(size_N)), size_N) else []
+    null = [[x_K.mean() for x_K in kept(true.ranks_KK, others_K, shown_Kk, placed_K)] for placed_K in placings]
+    numbers: list[Number] = []
+    for i, name in enumerate(("trustworthiness", "recall")):
+        value, p, draws = float(each[i].mean()), None, np.array([pair[i] for pair in null])
+        if len(draws):
+            p = max(permutation_p(value, draws), 1.0 / factorial(min(len(size_N), 20)))
+        low, high = t_mean(each[i], run_K, 0.0, 1.0)
+        numbers.append(result.number(f"{name}{ending}", value, len(run_K), "prompts", low, high, p))
+        if len(draws):
+            quantity = f"{name}{ending}.chance"
+            numbers.append(
+                result.number(quantity, draws.mean(), PLACINGS, "placings of runs", *percentile_interval(draws))
+            )
+    return _Quality(numbers[0], numbers[len(numbers) // 2], numbers[-1] if null else None)
+
+
+def _placings(run_K: np.ndarray, seed: int) -> list[np.ndarray]:
+    """[K] int64 each: the point at each place, whole runs at the places of others with as many points."""
+    size_N = np.bincount(run_K)
+    start_N = np.cumsum(size_N) - size_N
+    within_K = np.arange(len(run_K)) - start_N[run_K]
+    return [start_N[order_N][run_K] + within_K for order_N in orders_within(size_N, PLACINGS, seed)]
+
+
+def _quality_finding(quality: _Quality, other_runs: bool, k: int, plane: str, runs: int) -> Finding:
+    recall, chance = quality.recall, quality.chance
+    which = f"{k} nearest prompts" + (" of other runs" if other_runs else "")
+    beside = ""
+    if chance is not None and recall.p is not None:
+        above = "above" if recall.p < LEVEL else "not detectably above"
+        beside = f", {above} the {chance.value:.1%} of runs at each other's places (p = {recall.p:.2g})"
+    low, high = recall.interval
+    return Finding.of(
+        recall,
+        f"Of a prompt's {which}, {PLANES[plane]}'s map keeps {recall.value:.1%} ({low:.1%} to {high:.1%}){beside}; its "
+        f"trustworthiness is {quality.trustworthiness.value:.1%} (n = {recall.n:,} prompts of {runs:,} runs).",
+    )
+
+
+# What clusters share.
+
+
+def _report_clusters(result: Result, finals: pd.DataFrame, cluster_N: np.ndarray, permutations: int, seed: int) -> None:
+    count = int(cluster_N.max(initial=NONE)) + 1
+    result.number("clusters", count, len(cluster_N), "runs")
+    result.number("clustered", (cluster_N != NONE).mean(), len(cluster_N), "runs")
+    factors = pd.DataFrame({name: finals[name].map(_level).to_numpy() for name in FACTORS if name in finals})
+    found = shares(cluster_N, factors, permutations, seed)
+    columns = ["cluster", "runs", "factor", "level", "inside", "overall", "p"]
+    result.tables["clusters"] = pd.DataFrame([vars(share) for share in found], columns=columns)
+    if not count:
+        result.omissions.append("atlas: no part of the map is so dense that its runs make a cluster (cluster_size).")
+    numbers = {
+        share: result.number(
+            f"cluster.{share.cluster}.{share.factor}", share.inside, share.runs, "runs of the cluster", p=share.p
+        )
+        for share in found
+    }
+    said: dict[int, list[Share]] = {}
+    for share in found:
+        if share.p is not None and share.p < LEVEL:
+            said.setdefault(share.cluster, []).append(share)
+    for cluster, those in list(said.items())[:SAID]:
+        first = min(those, key=lambda share: (share.p, -share.inside / share.overall))
+        shared = " and ".join(map(_in_words, those))
+        sentence = f"The {first.runs} runs of cluster {cluster} share {shared}; p adjusted for all clusters (Holm)."
+        result.findings.append(Finding.of(numbers[first], sentence))
+    if len(said) > SAID:
+        result.omissions.append(f"atlas: {len(said) - SAID} smaller clusters share something too: table clusters.")
+
+
+def _in_words(share: Share) -> str:
+    what = f"{NAMED.get(share.factor, share.factor)} {share.level}"
+    return f"{what} ({share.inside:.0%}, of all runs {share.overall:.0%}, p = {share.p:.2g})"
+
+
+def _level(value: object) -> str:
+    if value is None or pd.isna(value):
+        return "not known"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# Tables and figure.
+
+
+def _neighbour_table(near: tuple[Nearest, Nearest], run_K: np.ndarray) -> pd.DataFrame:
+    """A row per prompt and neighbour. among: all prompts, or those of other runs alone."""
+    size, k = near[0].nearest_Kk.shape
+    parts = [
+        pd.DataFrame(
+            {
+                "point": np.repeat(np.arange(size), k),
+                "among": among,
+                "rank": np.tile(np.arange(1, k + 1), size),
+                "neighbour": each.nearest_Kk.ravel(),
+                "distance": each.distances_Kk.ravel(),
+            }
+        )
+        for among, each in zip(("all", "other runs"), near, strict=True)
+    ]
+    table = pd.concat(parts[: 2 if len(run_K) > run_K.max() + 1 else 1], ignore_index=True)
+    return table.assign(own_run=run_K[table["point"]] == run_K[table["neighbour"]])
+
+
+def _words(result: Result, points: PromptPoints, vocabulary: Vocabulary | None) -> pd.DataFrame | None:
+    """The nearest words of each prompt's mean token, by cosine."""
+    if vocabulary is None:
+        result.omissions.append(
+            "atlas: no words, for the runs' model is not at hand; name it with model=<hub id or folder>."
+        )
+        return None
+    require_width(vocabulary, points.means_Kd)
+    norms_K = np.linalg.norm(points.means_Kd, axis=1, keepdims=True)
+    with said_when_slow("looking for the words nearest to each prompt"):
+        found = vocabulary.near(points.means_Kd / np.where(norms_K > 0, norms_K, 1.0), nearest=WORDS)
+    size, k = found.nearest_Kk.shape
+    return pd.DataFrame(
+        {
+            "point": np.repeat(np.arange(size), k),
+            "rank": np.tile(np.arange(1, k + 1), size),
+            "word": [vocabulary.tokens[i] for i in found.nearest_Kk.ravel()],
+            "distance": found.distances_Kk.ravel(),
+        }
+    )
+
+
+def _figure(finals: pd.DataFrame, plane: str) -> str:
+    """The final prompts, by init on the left and by task on the right."""
+    with panels(1, 2, height=3.4) as (figure, axes):
+        for axis, factor in zip(axes[0], ("init", "task"), strict=True):
+            levels_at(axis, finals[["x", "y"]].to_numpy(), finals[factor])
+            axis.set_title(f"by {factor}", fontsize=9)
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=7, markerscale=1.6)
+        return svg(figure, f"{PLANES[plane]} of whole prompts, each run's final one a point; places have no unit")
