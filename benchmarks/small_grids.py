@@ -135,6 +135,7 @@ def make_shared(folder: Path) -> None:
 # The analyses
 
 OPTIONS = {
+    "atlas": "permutations=99 perplexity=5",
     "bezier": "steps=4 points=5 chosen_on=8 batch_size=4 max_examples=6 draws=50 least=0.0001",
     "composition": "max_examples=4 max_pairs=2 draws=50",
     "convexity": "mixtures=9 pairs=2 steps=5 controls=3 resolution=3 max_examples=6 draws=50",
@@ -165,7 +166,7 @@ QUESTIONS = {
     "study": (
         ("runs=outputs/study",),
         "curves mean_distances sequences neighbours neighbour_words init_vs_task over_training decoding projection "
-        "similarity mean_prompts",
+        "similarity mean_prompts atlas",
     ),
     "scored": (
         ("runs=outputs/study", "where=task in ['plus_one', 'country_capital']"),

@@ -26,6 +26,7 @@ CHEAP |= {"random": 5, "others": 5, "words": 3, "points": 7, "dimensions": [1, 4
 """Options by name, where an analysis has them: nothing is tested more often, or on more, than calibration needs."""
 FEW = {
     "projection": ("nothing",),
+    "atlas": ("nothing", "init only", "run and cell", "study 3"),
     "matched": ("nothing", "run and cell", "how far", "study 3"),
     "orthogonal": ("all alike", "floor", "failed trainings", "planted", "wells"),
     "classes": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
@@ -53,6 +54,7 @@ ONLY: dict[str, dict[str, Any]] = {
     "waywardness": {"max_examples": 250},
     "convexity": {"steps": 5, "mixtures": 40},
     "projection": {"perplexity": 5.0},
+    "atlas": {"plane": "pca", "cluster_size": 2, "permutations": 199},
     "composition": {"max_examples": 16, "max_pairs": 6},
     "transplant": {"max_pairs": 12, "max_compositions": 6},
     "token_operations": {"max_runs": 6},  # of its own 8: four runs, of which some fail, look alike one time in ten
@@ -156,6 +158,8 @@ def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple
         given["lm"] = stand_in(name)
     if asked.declared.vocabulary:
         given["vocabulary"] = Vocabulary.of(stand_in(name))
+    if asked.declared.words:
+        given["vocabulary"] = None  # no word has a p
     options = asked.options | ({"seed": given_seed(name, seed)} if "seed" in asked.options else {})
     for variant in asked.variants(convention="corrected"):  # lines.reason says why not paper
         try:

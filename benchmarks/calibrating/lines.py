@@ -30,6 +30,9 @@ class Test:
 
 
 TESTS = (
+    # Of cells: runs of a task from one init. What clusters by cells is no task's, and no init's.
+    Test("atlas", r"cluster\..*\.task", "task", planted=False),
+    Test("atlas", r"cluster\..*\.init", "init", planted=False),
     Test("decoding", r"decoding\.task\..*", "where"),
     Test("decoding", r"decoding\.init\..*", "init"),
     Test("init_vs_task|over_training", r".*(turned|rotat|where|beyond_moved|beyond_distance).*", "where"),
@@ -82,6 +85,7 @@ REASONS = {
     r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
+    r"atlas \| (trustworthiness|recall)(\.other_runs)?": "a picture of any points keeps some neighbours",
     r"projection \| trustworthiness\..*": "a picture of any points keeps some neighbours: none has no truth in it",
     r"projection \| (tsne\..*|In the plane, t-SNE.*)": "a spread of random starts, not an interval of other runs",
     r".* \| .*\.(min|max)": "an extreme of few draws, whose mean over scenarios is not what its interval is of",

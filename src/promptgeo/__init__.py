@@ -22,6 +22,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if TYPE_CHECKING:
+    from promptgeo.analysis.near import nearest_prompts
     from promptgeo.api import analyze, task, train
     from promptgeo.evaluation.evaluate import evaluate
     from promptgeo.evaluation.generate import embeddings, generate, next_tokens
@@ -38,6 +39,7 @@ _HOMES = {
     "embeddings": "evaluation.generate",
     "generate": "evaluation.generate",
     "next_tokens": "evaluation.generate",
+    "nearest_prompts": "analysis.near",
     "analyze": "api",
     "task": "api",
     "train": "api",
@@ -53,6 +55,7 @@ __all__ = [
     "evaluate",
     "generate",
     "load_runs",
+    "nearest_prompts",
     "next_tokens",
     "task",
     "train",

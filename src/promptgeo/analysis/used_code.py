@@ -11,10 +11,9 @@ def used_code(*modules: str, also: Callable[[str], bool] = lambda module: False)
     """Module name -> source text, of these modules and of every module that they import, directly or not.
 
     Imports are followed within promptgeo, within the modules' own top-level packages and to modules that `also` says,
-    wherever they stand: in a function or under TYPE_CHECKING too. A page (.html) beside a module that has its name belongs to it.
-    A module brings the packages that it lies in, which
-    Python imports with it; promptgeo's own `__init__` only where it is named, because it forwards to all of promptgeo.
-    Imports by a computed name are not seen.
+    wherever they stand: in a function or under TYPE_CHECKING too. A page (.html) beside a module that has its name
+    belongs to it. A module brings the packages that it lies in, which Python imports with it; promptgeo's own
+    `__init__` only where it is named, because it forwards to all of promptgeo. Imports by a computed name are not seen.
     """
     followed = {"promptgeo", *(module.partition(".")[0] for module in modules)}
     sources: dict[str, str] = {}

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from promptgeo.cli import ask, completion, export, listing, remove, retry
+from promptgeo.cli import ask, completion, export, listing, near, remove, retry
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.terminal import say, warn
 from promptgeo.training.interruption import exit_statuses
@@ -99,6 +99,7 @@ COMMANDS: dict[str, tuple[Callable[[], OneLineParser], Callable[[Sequence[str]],
     "retry": (retry.retry_parser, retry.retry),
     "rm": (remove.remove_parser, remove.remove_runs),
     "ask": (ask.ask_parser, ask.ask),
+    "near": (near.near_parser, near.near),
     "export": (export.export_parser, export.export),
     "import": (import_parser, _import),
 }

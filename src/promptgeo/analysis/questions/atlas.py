@@ -3,8 +3,8 @@
 All runs of one model lie on one map, whatever they differ in: tasks, inits, seeds, rates, lengths, sweeps, imports.
 Neighbours, words and clusters are those of the prompts, never of the plane.
 
-Tables: `points` (a row per prompt), `neighbours` (the nearest prompts of each: of all, and of other runs, for a run's
-own checkpoints are its trivial neighbours), `words` (the nearest vocabulary tokens of its mean token, where the model
+Tables: `points` (a row per prompt, by number), `neighbours` (the nearest prompts of each: of all, and of other runs,
+for a run's own checkpoints are its trivial neighbours), `words` (the nearest vocabulary tokens of its mean token, where the model
 is there), `clusters` (what the runs of each share). Page `atlas`: the map to walk about in.
 
 Shapes: N runs, K prompts, D coordinates, k neighbours, C clusters.
@@ -102,20 +102,14 @@ def atlas(
     result = Result(omissions=[*omissions, *_taken_for_known(runs)])
     if chosen is Distance.cosine:
         points.require_directions("atlas")
-    others_K = len(points) - np.bincount(points.run_K)[points.run_K]
-    k = min(NEAREST, int(others_K.min()) // 2)
-    if k < 1:
-        raise UserError(f"atlas: needs at least {LEAST_RUNS} runs; max_points={max_points} leaves too few")
+    k = _count(points, max_points)
     near = nearest_points(points.vectors_KD, points.run_K, k, chosen, ranks=True, label="distances")
     spread_KD, share = leading_components(_compared(points, chosen), DIMENSIONS, seed)
     result.number("pca.variance", share, spread_KD.shape[1], "principal components")
-    if plane == "tsne":
-        with said_when_slow(f"laying out {len(points):,} prompts (t-SNE)"):
-            plane_K2 = laid_out(spread_KD, perplexity, seed)
-    else:
-        plane_K2 = spread_KD[:, :2]
+    plane_K2 = _tsne(spread_KD, perplexity, seed) if plane == "tsne" else spread_KD[:, :2]
     cluster_N = clusters_of(spread_KD[points.final_N], cluster_size)
-    table = points.table.assign(x=plane_K2[:, 0], y=plane_K2[:, 1], cluster=cluster_N[points.run_K])
+    table = points.table.assign(point=np.arange(len(points)))[["point", *points.table]]
+    table = table.assign(x=plane_K2[:, 0], y=plane_K2[:, 1], cluster=cluster_N[points.run_K])
     _report_quality(result, points, near, plane_K2, plane, seed)
     _report_clusters(result, table.iloc[points.final_N], cluster_N, permutations, seed)
     result.tables = {"points": table, "neighbours": _neighbour_table(near, points.run_K)} | result.tables
@@ -140,6 +134,20 @@ def _checked(prompt: str, distance: str, plane: str, perplexity: float, cluster_
     if cluster_size < 2:
         raise UserError(f"analysis.atlas.cluster_size={cluster_size}: must be at least 2")
     return Distance(distance)
+
+
+def _count(points: PromptPoints, max_points: int) -> int:
+    """How many neighbours each prompt is given: of too few prompts, all would be neighbours."""
+    others_K = len(points) - np.bincount(points.run_K)[points.run_K]
+    k = min(NEAREST, int(others_K.min()) // 2)
+    if k < 1:
+        raise UserError(f"atlas: needs at least {LEAST_RUNS} runs; max_points={max_points} leaves too few")
+    return k
+
+
+def _tsne(spread_KD: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    with said_when_slow(f"laying out {len(spread_KD):,} prompts (t-SNE)"):
+        return laid_out(spread_KD, perplexity, seed)
 
 
 def _taken_for_known(runs: RunTable) -> list[str]:
