@@ -4,8 +4,8 @@ All runs of one model lie on one map, whatever they differ in: tasks, inits, see
 Neighbours, words and clusters are those of the prompts, never of the plane.
 
 Tables: `points` (a row per prompt, by number), `neighbours` (the nearest prompts of each: of all, and of other runs,
-for a run's own checkpoints are its trivial neighbours), `words` (the nearest vocabulary tokens of its mean token, where the model
-is there), `clusters` (what the runs of each share). Page `atlas`: the map to walk about in.
+for a run's own checkpoints are its trivial neighbours), `words` (the nearest vocabulary tokens of its mean token, where
+the model is there), `clusters` (what the runs of each share). Page `atlas`: the map to walk about in.
 
 Shapes: N runs, K prompts, D coordinates, k neighbours, C clusters.
 """
