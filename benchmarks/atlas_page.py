@@ -35,9 +35,9 @@ LONGEST = 120
 TOLD = re.compile("FRAMES(.*)SEMARF")
 DRAG = """
 const intervals = [];
-const send = (type, x, y) => map.dispatchEvent(new PointerEvent(type, {pointerId: 1, clientX: x, clientY: y}));
+const send = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {pointerId: 1, clientX: x, clientY: y}));
 const drag = (name, then) => {
-  const box = map.getBoundingClientRect(), began = performance.now(), times = [];
+  const box = canvas.getBoundingClientRect(), began = performance.now(), times = [];
   const along = (t, period) => 0.5 + 0.4 * Math.sin(t / period);
   const place = (t) => [box.left + box.width * along(t, 400), box.top + box.height * along(t, 530)];
   send("pointerdown", ...place(0));
