@@ -31,8 +31,8 @@ class Test:
 
 TESTS = (
     # Of cells: runs of a task from one init. What clusters by cells is no task's, and no init's.
-    Test("atlas", r"cluster\..*\.task", "task", planted=False),
-    Test("atlas", r"cluster\..*\.init", "init", planted=False),
+    Test("atlas", r"clusters?\..*task", "task", planted=False),
+    Test("atlas", r"clusters?\..*init", "init", planted=False),
     Test("decoding", r"decoding\.task\..*", "where"),
     Test("decoding", r"decoding\.init\..*", "init"),
     Test("init_vs_task|over_training", r".*(turned|rotat|where|beyond_moved|beyond_distance).*", "where"),

@@ -4,7 +4,8 @@ Shapes: N runs, D coordinates, C clusters, L levels of a factor, B permutations.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,9 @@ class Share:
     """That so much is by chance, adjusted for all clusters and factors (Holm); None: too few runs can be exchanged."""
 
 
+Tested = TypeVar("Tested", "Share", "Association")
+
+
 def clusters_of(points_ND: np.ndarray, least: int) -> np.ndarray:
     """[N] int64: clusters by HDBSCAN (Campello, Moulavi and Sander 2013), the largest 0; NONE of a run in none.
 
@@ -50,53 +54,81 @@ def clusters_of(points_ND: np.ndarray, least: int) -> np.ndarray:
     return cluster_N
 
 
-def shares(cluster_N: np.ndarray, factors: pd.DataFrame, permutations: int, seed: int) -> list[Share]:
-    """For each cluster and factor the level that stands out, with its p; cluster by cluster.
+@dataclass(frozen=True)
+class Association:
+    """How far all clusters together go with a factor."""
 
-    A level stands out by how many standard deviations its count lies above that of as many runs drawn from all. The p
-    is of the largest such distance over levels. Whole cells (runs that differ in nothing but the seed) exchange the
-    factor's level, within cells that have all other factors in common: what clusters by another factor is no share.
-    Where runs differ in one factor alone, single runs exchange it: its cells are its levels.
+    factor: str
+    v: float
+    """Cramer's V (1946) of the runs in clusters, beside the levels' shares of all runs: 0 none, 1 each its own."""
+    runs: int
+    """In clusters."""
+    p: float | None
+    """Adjusted for all factors (Holm); None as a Share's."""
+
+
+def shares(
+    cluster_N: np.ndarray, factors: pd.DataFrame, permutations: int, seed: int
+) -> tuple[list[Association], list[Share]]:
+    """For each factor how clusters go with it; for each cluster and factor the level that stands out.
+
+    A level stands out by how many standard deviations its count lies above that of as many runs drawn from all; the p
+    of a Share is of the largest such distance over levels, that of an Association of the sum of their squares. Whole
+    cells (runs that differ in nothing but the seed) exchange the factor's level, within cells that have all other
+    factors in common: what clusters by another factor is no share. Where runs differ in one factor alone, single runs
+    exchange it: its cells are its levels.
 
     factors: N rows, a column of levels for each factor.
     """
+    associations: list[Association] = []
     found: list[Share] = []
-    clusters = range(int(cluster_N.max(initial=NONE)) + 1)
-    varied = [factor for factor in factors if factors[factor].nunique() > 1]
+    members = [cluster_N == cluster for cluster in range(int(cluster_N.max(initial=NONE)) + 1)]
+    varied = [factor for factor in factors if factors[factor].nunique() > 1] if members else []
     for factor in varied:
         level_N, levels = pd.factorize(factors[factor])
-        others = [other for other in varied if other != factor]
-        if others:
-            strata_N = factors.groupby(others, sort=False).ngroup().to_numpy()
-            null_BN = level_N[cell_orders_within(level_N, strata_N, permutations, seed)]
-            ways = assignments(*np.unique(np.stack([level_N, strata_N]), axis=1))
-        else:
-            strata_N = np.zeros(len(level_N), dtype=int)
-            null_BN = level_N[orders_within(strata_N, permutations, seed)]
-            ways = assignments(level_N, strata_N)
-        least_p = 1 / min(ways, 1e9)
-        for cluster in clusters:
-            inside_N = cluster_N == cluster
-            above_L = _above(level_N[None, inside_N], level_N, len(levels))[0]
+        null_BN, least_p = _exchanged(level_N, factors[[each for each in varied if each != factor]], permutations, seed)
+        share_L = np.bincount(level_N) / len(level_N)
+        above = [_above(level_N[None, inside_N], share_L)[0] for inside_N in members]
+        null = [_above(null_BN[:, inside_N], share_L) for inside_N in members] if least_p < LEVEL else []
+        squared = sum(_squared(above_L, share_L) for above_L in above)
+        runs, ends = int(np.sum(members)), min(len(members), len(levels)) - 1
+        if ends:
+            null_B = sum(_squared(null_BL, share_L) for null_BL in null)
+            p = max(permutation_p(float(squared), np.asarray(null_B)), least_p) if null else None
+            associations.append(Association(factor, min(float(np.sqrt(squared / (runs * ends))), 1.0), runs, p))
+        for cluster, (inside_N, above_L) in enumerate(zip(members, above, strict=True)):
             at = int(above_L.argmax())
-            p = None
-            if least_p < LEVEL:
-                null_B = _above(null_BN[:, inside_N], level_N, len(levels)).max(1)
-                p = max(permutation_p(float(above_L[at]), null_B), least_p)
-            share, overall = (float((x == at).mean()) for x in (level_N[inside_N], level_N))
-            found.append(Share(cluster, int(inside_N.sum()), factor, str(levels[at]), share, overall, p))
-    return sorted(_adjusted(found), key=lambda share: share.cluster)
+            p = max(permutation_p(float(above_L[at]), null[cluster].max(1)), least_p) if null else None
+            share = float((level_N[inside_N] == at).mean())
+            found.append(Share(cluster, int(inside_N.sum()), factor, str(levels[at]), share, float(share_L[at]), p))
+    return _adjusted(associations), sorted(_adjusted(found), key=lambda share: share.cluster)
 
 
-def _above(level_BM: np.ndarray, level_N: np.ndarray, levels: int) -> np.ndarray:
+def _exchanged(level_N: np.ndarray, others: pd.DataFrame, permutations: int, seed: int) -> tuple[np.ndarray, float]:
+    """([B, N] int64: the levels, exchanged, the least p that exchanging them allows)."""
+    if len(others.columns):
+        strata_N = others.groupby(list(others), sort=False).ngroup().to_numpy()
+        null_BN = level_N[cell_orders_within(level_N, strata_N, permutations, seed)]
+        ways = assignments(*np.unique(np.stack([level_N, strata_N]), axis=1))
+    else:
+        strata_N = np.zeros(len(level_N), dtype=int)
+        null_BN = level_N[orders_within(strata_N, permutations, seed)]
+        ways = assignments(level_N, strata_N)
+    return null_BN, 1 / min(ways, 1e9)
+
+
+def _above(level_BM: np.ndarray, share_L: np.ndarray) -> np.ndarray:
     """[B, L] float64: how far each level's count among M runs lies above the expected one, in standard deviations."""
-    counts_BL = np.stack([(level_BM == level).sum(1) for level in range(levels)], axis=1)
-    share_L = np.bincount(level_N, minlength=levels) / len(level_N)
+    counts_BL = np.stack([(level_BM == level).sum(1) for level in range(len(share_L))], axis=1)
     drawn = level_BM.shape[1]
     return (counts_BL - drawn * share_L) / np.sqrt(drawn * share_L * (1 - share_L))
 
 
-def _adjusted(found: Sequence[Share]) -> list[Share]:
-    tested = [share for share in found if share.p is not None]
-    adjusted = iter(holm([share.p for share in tested if share.p is not None]))
-    return [Share(**vars(share) | {"p": next(adjusted)}) if share.p is not None else share for share in found]
+def _squared(above_L: np.ndarray, share_L: np.ndarray) -> np.ndarray:
+    """A cluster's part of chi-square."""
+    return (above_L**2 * (1 - share_L)).sum(-1)
+
+
+def _adjusted(found: Sequence[Tested]) -> list[Tested]:
+    adjusted = iter(holm([each.p for each in found if each.p is not None]))
+    return [each if each.p is None else replace(each, p=next(adjusted)) for each in found]

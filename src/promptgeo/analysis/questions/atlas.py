@@ -77,8 +77,9 @@ def atlas(
     """Lays prompts out in the plane and says what the plane keeps, which prompts are near, and what clusters share.
 
     Numbers `trustworthiness` and `recall` (k = 20, fewer where there are few prompts) and the same `.other_runs`, each
-    with `.chance`: whole runs at each other's places. `cluster.<c>.<factor>`: the share of the cluster's runs that have
-    the level by which it stands out, with a p adjusted for all (Holm). Intervals leave out whole runs.
+    with `.chance`: whole runs at each other's places. `clusters.<factor>`: Cramer's V of clusters and a factor;
+    `cluster.<c>.<factor>`: the share of the cluster's runs that have the level by which it stands out; the p of either
+    kind are adjusted for each other (Holm). Intervals leave out whole runs.
 
     Args:
         checkpoints: also the prompts that each run kept while it trained.
@@ -138,11 +139,10 @@ def _checked(prompt: str, distance: str, plane: str, perplexity: float, cluster_
 
 def _count(points: PromptPoints, max_points: int) -> int:
     """How many neighbours each prompt is given: of too few prompts, all would be neighbours."""
-    others_K = len(points) - np.bincount(points.run_K)[points.run_K]
-    k = min(NEAREST, int(others_K.min()) // 2)
-    if k < 1:
+    of_run_N = np.bincount(points.run_K)
+    if len(of_run_N) < LEAST_RUNS:
         raise UserError(f"atlas: needs at least {LEAST_RUNS} runs; max_points={max_points} leaves too few")
-    return k
+    return min(NEAREST, (len(points) - int(of_run_N.max())) // 2)
 
 
 def _tsne(spread_KD: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
@@ -246,11 +246,20 @@ def _report_clusters(result: Result, finals: pd.DataFrame, cluster_N: np.ndarray
     result.number("clusters", count, len(cluster_N), "runs")
     result.number("clustered", (cluster_N != NONE).mean(), len(cluster_N), "runs")
     factors = pd.DataFrame({name: finals[name].map(_level).to_numpy() for name in FACTORS if name in finals})
-    found = shares(cluster_N, factors, permutations, seed)
+    associations, found = shares(cluster_N, factors, permutations, seed)
     columns = ["cluster", "runs", "factor", "level", "inside", "overall", "p"]
     result.tables["clusters"] = pd.DataFrame([vars(share) for share in found], columns=columns)
     if not count:
         result.omissions.append("atlas: no part of the map is so dense that its runs make a cluster (cluster_size).")
+    for each in associations:
+        v = result.number(f"clusters.{each.factor}", each.v, each.runs, "runs in clusters", p=each.p)
+        if v.p is not None:
+            what = NAMED.get(each.factor, each.factor)
+            sentence = f"{'Clusters go' if v.p < LEVEL else 'Clusters do not detectably go'} with the {what}"
+            said_of = (
+                f" (Cramer's V {v.value:.2f}, p = {v.p:.2g}, adjusted for all factors; n = {v.n} runs in clusters)."
+            )
+            result.findings.append(Finding.of(v, sentence + said_of))
     numbers = {
         share: result.number(
             f"cluster.{share.cluster}.{share.factor}", share.inside, share.runs, "runs of the cluster", p=share.p

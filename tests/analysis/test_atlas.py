@@ -1,0 +1,432 @@
+"""atlas: exact neighbours, what the plane keeps, planted clusters, and a page that loads and runs nothing of others."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.manifold import trustworthiness
+from test_analyze import header, trained
+
+import promptgeo as pg
+from promptgeo.analysis.ask import run_analyses
+from promptgeo.analysis.geometry.clusters import NONE, clusters_of, shares
+from promptgeo.analysis.geometry.nearest import Distance, kept, nearest_points
+from promptgeo.analysis.geometry.vocabulary import Vocabulary
+from promptgeo.analysis.questions.atlas import atlas
+from promptgeo.analysis.result import Number, Result, read
+from promptgeo.cli.report import write_report
+from promptgeo.config.compose_analyze import compose_analyze
+from promptgeo.errors import UserError
+from promptgeo.report.pdf import BROWSERS
+from promptgeo.runs.folder import write_run
+from promptgeo.runs.table import RunTable
+
+WIDTH = 24
+HOSTILE = "</script><script>document.title='run'</script><img src=x onerror=document.title='run'>"
+
+
+def made(runs: int = 36, checkpoints: int = 3, by: str = "init", between: float = 4.0, seed: int = 0) -> RunTable:
+    """A grid of 3 tasks x 4 inits; prompts lie about a centre of their level of one factor."""
+    generator = np.random.default_rng(seed)
+    n_N = np.arange(runs)
+    table = pd.DataFrame({"task": [f"t{n % 3}" for n in n_N], "init": [f"i{n // 3 % 4}" for n in n_N]})
+    table = table.assign(seed=n_N // 12, lr=0.1, prompt_length=2, accuracy_final=n_N / runs)
+    centres = between * generator.normal(size=(4, 1, WIDTH))
+    final = centres[table[by].str[1:].astype(int)] + generator.normal(size=(runs, 2, WIDTH))
+    shares_C = np.arange(1, checkpoints + 1)[:, None, None] / checkpoints
+    path = final[:, None] * shares_C + 0.1 * generator.normal(size=(runs, checkpoints, 2, WIDTH)) * (shares_C < 1)
+    return RunTable.from_arrays(final, table, np.zeros_like(final), path, range(1, checkpoints + 1))
+
+
+def vocabulary(word: str = "word") -> Vocabulary:
+    generator = np.random.default_rng(9)
+    return Vocabulary(generator.normal(size=(60, WIDTH)).astype(np.float32), [f" {word}{i}" for i in range(60)])
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return made()
+
+
+@pytest.fixture(scope="module")
+def result(runs):
+    return atlas(runs, vocabulary=vocabulary(), permutations=499, perplexity=10)
+
+
+def number(result: Result, quantity: str) -> Number:
+    (found,) = (each for each in result.numbers if each.quantity == quantity)
+    return found
+
+
+def means(runs: RunTable) -> np.ndarray:
+    """[K, d]: run by run, without P0."""
+    return runs.arrays["trajectory"][:, 1:].mean(2).reshape(-1, WIDTH).astype(float)
+
+
+def cosine(x: np.ndarray) -> np.ndarray:
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return 1 - unit @ unit.T
+
+
+# Neighbours, words, quality.
+
+
+@pytest.mark.parametrize("among", ["all", "other runs"])
+def test_neighbours_are_those_of_brute_force(runs, result, among):
+    apart, run = cosine(means(runs)), np.repeat(np.arange(36), 3)
+    table = result.tables["neighbours"]
+    table = table[table["among"] == among]
+    for point in range(108):
+        left_out = np.arange(108) == point if among == "all" else run == run[point]
+        expected = sorted(np.flatnonzero(~left_out), key=lambda other, i=point: apart[i, other])[:20]
+        rows = table[table["point"] == point]
+        assert rows["neighbour"].tolist() == expected and rows["rank"].tolist() == list(range(1, 21))
+        np.testing.assert_allclose(rows["distance"], apart[point, expected], atol=1e-6)
+        assert rows["own_run"].tolist() == (run[expected] == run[point]).tolist()
+
+
+@pytest.mark.parametrize("distance", list(Distance))
+def test_blocks_are_one_and_equal_points_are_ranked_by_number(monkeypatch, distance):
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    x[7] = x[3] = x[30]
+    run = np.repeat(np.arange(10), 4)
+    whole = nearest_points(x, run, 6, distance, ranks=True)
+    monkeypatch.setattr("promptgeo.analysis.geometry.nearest.BLOCK_BYTES", 8 * 40 * 7)
+    blocks = nearest_points(x, run, 6, distance, ranks=True)
+    for one, other in zip(whole, blocks, strict=True):
+        np.testing.assert_array_equal(one.nearest_Kk, other.nearest_Kk)
+        np.testing.assert_array_equal(one.ranks_KK, other.ranks_KK)
+    assert whole[0].nearest_Kk[[3, 7, 30], :2].tolist() == [[7, 30], [3, 30], [3, 7]]
+    assert (whole[0].distances_Kk[3, :2] == 0).all()
+    assert (np.sort(whole[0].ranks_KK, axis=1) == np.arange(40)).all()
+
+
+def test_fewer_others_than_k_are_said_to_be_none():
+    near, others = nearest_points(np.eye(4), np.array([0, 0, 0, 1]), 4, Distance.l2)
+    assert (near.nearest_Kk[:, 3] == -1).all() and others.nearest_Kk.tolist()[0] == [3, -1, -1, -1]
+    assert np.isnan(others.distances_Kk[0, 1:]).all()
+
+
+def test_trustworthiness_is_scikit_learns_and_recall_the_share_of_neighbours_kept(runs, result):
+    x, plane = means(runs), result.tables["points"][["x", "y"]].to_numpy()
+    expected = trustworthiness(x, plane, n_neighbors=20, metric="cosine")
+    assert number(result, "trustworthiness").value == pytest.approx(expected, abs=1e-9)
+    apart = [cosine(x), np.linalg.norm(plane[:, None] - plane, axis=2)]
+    for ending, size in (("", 1), (".other_runs", 3)):
+        shares = []
+        for i in range(108):
+            own = np.arange(108) // size == i // size
+            near = [set(np.argsort(np.where(own, np.inf, each[i]), kind="stable")[:20]) for each in apart]
+            shares.append(len(near[0] & near[1]) / 20)
+        assert number(result, f"recall{ending}").value == pytest.approx(np.mean(shares))
+        low, high = number(result, f"recall{ending}").interval
+        assert low < np.mean(shares) < high and number(result, f"recall{ending}").p == 1 / 200
+        assert number(result, f"recall{ending}.chance").value < 0.75 * np.mean(shares)
+
+
+def test_the_chance_level_is_that_of_whole_runs_at_each_others_places(runs):
+    """Where nothing but the run tells prompts apart, the map keeps no more of other runs than chance."""
+    noise = made(between=0.0, checkpoints=1)
+    run = np.arange(36)
+    near, _ = nearest_points(noise.prompts().mean(1), run, 5, Distance.cosine, ranks=True)
+    random = np.random.default_rng(1).normal(size=(36, 2))
+    shown, _ = nearest_points(random, run, 5, Distance.l2)
+    trust, recall = kept(near.ranks_KK, np.full(36, 35), shown.nearest_Kk)
+    assert 0.35 < trust.mean() < 0.65 and recall.mean() == pytest.approx(5 / 35, abs=0.07)
+
+
+def test_words_are_the_nearest_of_the_mean_token(runs, result):
+    unit = means(runs) / np.linalg.norm(means(runs), axis=1, keepdims=True)
+    v = vocabulary()
+    closeness = unit @ (v.embeddings_Vd / np.linalg.norm(v.embeddings_Vd, axis=1, keepdims=True)).T
+    words = result.tables["words"]
+    for point in (0, 50, 107):
+        rows = words[words["point"] == point]
+        assert rows["word"].tolist() == [v.tokens[i] for i in np.argsort(-closeness[point])[:10]]
+    alone = atlas(runs, vocabulary=None, permutations=19, plane="pca")
+    assert "words" not in alone.tables and any("model is not at hand" in each for each in alone.omissions)
+
+
+def test_points_say_run_step_accuracy_and_the_runs_cluster(result):
+    points = result.tables["points"]
+    assert points["step"].tolist() == [1, 2, 3] * 36
+    assert points["accuracy"].isna().tolist() == [True, True, False] * 36
+    assert (points.groupby("run")["cluster"].nunique() == 1).all()
+
+
+# Clusters.
+
+
+def test_planted_clusters_are_found_with_what_they_share(result):
+    table = result.tables["clusters"]
+    assert number(result, "clusters").value == 4 and number(result, "clustered").value == 1
+    of_init, of_task = table[table["factor"] == "init"], table[table["factor"] == "task"]
+    assert sorted(of_init["level"]) == ["i0", "i1", "i2", "i3"] and (of_init["inside"] == 1).all()
+    assert (of_init["overall"] == 0.25).all() and (of_task["p"] == 1).all()
+    init, task = number(result, "clusters.init"), number(result, "clusters.task")
+    assert init.value == pytest.approx(1) and init.p < 0.02 and task.value == 0 and task.p == 1
+    sentences = [each.sentence for each in result.findings]
+    assert any(each.startswith("Clusters go with the init (Cramer's V 1.00") for each in sentences)
+    assert any(each.startswith("Clusters do not detectably go with the task") for each in sentences)
+
+
+def test_what_a_single_cluster_shares_has_a_p_where_enough_cells_can_change_places():
+    grid = pd.DataFrame([(f"t{t}", f"i{i}") for t in range(6) for i in range(4)] * 2, columns=["task", "init"])
+    associations, found = shares(pd.factorize(grid["init"])[0], grid, 1999, 0)
+    assert [(each.factor, each.v, each.p < 0.01) for each in associations if each.p < 1] == [("init", 1.0, True)]
+    assert all((each.p < 0.02) == (each.factor == "init") for each in found) and len(found) == 8
+
+
+def test_what_clusters_by_another_factor_or_by_chance_is_hardly_ever_a_share():
+    """Cells lie together, whatever their task and init: 5 % of studies, or fewer, may say that either is shared."""
+    draws, generator = 150, np.random.default_rng(0)
+    grid = pd.DataFrame([(f"t{t}", f"i{i}") for t in range(4) for i in range(4)], columns=["task", "init"])
+    table = pd.concat([grid] * 3, ignore_index=True)
+    said = np.zeros(2, dtype=int)
+    for draw in range(draws):
+        of_cell = np.tile(pd.factorize(generator.integers(0, 3, 16))[0], 3)
+        said += [any(each.p < 0.05 for each in those) for those in shares(of_cell, table, 199, draw)]
+    assert (said <= 15).all(), said  # of 150 at .05, more than 15 in one study of 200
+
+
+def test_runs_of_one_factor_alone_exchange_it_and_a_grid_too_small_is_described_only():
+    level = pd.DataFrame({"task": np.repeat(["a", "b", "c"], 6)})
+    (one,), found = shares(np.repeat([0, 1, 2], 6), level, 999, 0)
+    assert one.v == pytest.approx(1) and one.p == 0.001
+    assert all(each.p is not None and each.p < 0.01 and each.inside == 1 for each in found)
+    few = pd.DataFrame({"task": list("aabb"), "init": list("xyxy")})
+    associations, found = shares(np.array([0, 0, 1, 1]), few, 999, 0)
+    assert all(each.p is None for each in (*associations, *found)) and found[0].inside == 1
+
+
+def test_clusters_are_the_largest_first_and_noise_is_in_none():
+    generator = np.random.default_rng(3)
+    x = np.concatenate([generator.normal(size=(n, 3)) * 0.1 + 5 * c for c, n in enumerate((6, 12, 8))])
+    assert clusters_of(x, 5).tolist() == [2] * 6 + [0] * 12 + [1] * 8
+    assert set(clusters_of(x[:4], 5)) == {NONE}
+
+
+# The page.
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_loads_nothing_and_names_its_script_by_hash(result):
+    page = result.pages["atlas"]
+    (policy,) = (
+        a["content"] for tag, a in Tags(page).tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none'; ")
+    for tag in ("style", "script"):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert f"{tag}-src 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
+    assert "unsafe" not in policy and not re.search(r"https?://|@import|url\(", page)
+    assert not any({"src", "href", "onload", "onerror"} & set(attributes) for _, attributes in Tags(page).tags)
+
+
+def test_five_thousand_prompts_stay_below_5_mb(runs):
+    from promptgeo.analysis.atlas_page import Map, page
+
+    generator, k = np.random.default_rng(0), 20
+    run = np.repeat(np.arange(500), 10)
+    near = nearest_points(generator.normal(size=(5000, 2)), run, k, Distance.l2)
+    table = pd.DataFrame({"run": [f"tiny-country_capital-cat-s{r}-0123abcd" for r in run], "task": "t", "init": "i"})
+    table = table.assign(seed=run, lr=0.1, step=0, accuracy=0.123, cluster=run % 9, x=generator.random(5000), y=0.5)
+    words = pd.DataFrame({"word": [f" word{i}" for i in generator.integers(0, 4096, 50_000)]})
+    assert 1e6 < len(page(Map("Atlas", ("So.",), table, run, *near, words)).encode()) < 5e6
+
+
+def hostile() -> tuple[RunTable, Vocabulary]:
+    runs = made(12, 1)
+    table = runs.table.assign(task=HOSTILE, init=[f"{HOSTILE}{n % 2}" for n in range(12)])
+    return RunTable(table, None, runs.arrays), vocabulary(HOSTILE)
+
+
+def test_hostile_names_are_data(tmp_path):
+    runs, words = hostile()
+    page = atlas(runs, vocabulary=words, permutations=19, plane="pca").pages["atlas"]
+    tags = Tags(page).tags
+    assert [tag for tag, _ in tags].count("script") == 2 and "img" not in {tag for tag, _ in tags}
+    (data,) = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert json.loads(data)["factors"]["task"]["levels"] == [HOSTILE]
+
+
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="needs Chromium")
+@pytest.mark.long
+def test_hostile_names_are_inert_in_a_browser(tmp_path):
+    runs, words = hostile()
+    place = tmp_path / "page.html"
+    place.write_text(atlas(runs, vocabulary=words, permutations=19, plane="pca").pages["atlas"])
+    browser = next(filter(None, map(shutil.which, BROWSERS)))
+    line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    dom = subprocess.run([*line, place.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    assert "<title>Atlas of prompts</title>" in dom, "the page's own script ran, and no other"
+    assert "12 prompts of 12 runs" in dom and "<img" not in dom
+    assert "&lt;/script&gt;&lt;script&gt;" in dom, "the name is shown in the legend as it is"
+
+
+def test_the_same_seed_gives_the_same_bytes(runs, result):
+    again = atlas(runs, vocabulary=vocabulary(), permutations=499, perplexity=10)
+    assert again.pages == result.pages and again.figures == result.figures
+    assert again.numbers == result.numbers
+    other = atlas(runs, vocabulary=vocabulary(), permutations=499, perplexity=10, plane="pca")
+    assert other.pages != result.pages
+
+
+# What is asked for.
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"prompt": "token"}, r"analysis\.atlas\.prompt=token: must be mean or whole"),
+        ({"distance": "l1"}, r"distance=l1: must be cosine or l2"),
+        ({"plane": "mds"}, r"plane=mds: must be tsne or pca"),
+        ({"cluster_size": 1}, "cluster_size=1: must be at least 2"),
+        ({"perplexity": 0.0}, "perplexity=0.0: must be greater than 0"),
+        ({"max_points": 3}, "max_points=3 leaves too few"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(runs, options, says):
+    with pytest.raises(UserError, match=says):
+        atlas(runs, vocabulary=None, **options)
+
+
+def test_too_many_points_lose_checkpoints_first_and_then_runs(runs):
+    few = atlas(runs, vocabulary=None, permutations=19, plane="pca", max_points=80)
+    assert few.tables["points"]["step"].tolist() == [2, 3] * 36
+    assert few.omissions[0].startswith("atlas: shows 72 of 108 prompts, of each run at most 2")
+    fewer = atlas(runs, vocabulary=None, permutations=19, plane="pca", max_points=20)
+    assert len(fewer.tables["points"]) == 20 and "20 of 36 runs, drawn by seed 0" in fewer.omissions[0]
+
+
+def test_whole_prompts_need_one_length_and_tell_tokens_apart(runs):
+    whole = atlas(runs, vocabulary=None, permutations=19, plane="pca", checkpoints=False, prompt="whole", distance="l2")
+    x = runs.prompts().reshape(36, -1).astype(float)
+    apart = np.linalg.norm(x[:, None] - x, axis=2)
+    rows = whole.tables["neighbours"]
+    first = rows[rows["rank"] == 1]
+    np.testing.assert_allclose(first["distance"], np.where(np.eye(36), np.inf, apart).min(1), rtol=1e-6)
+    assert set(rows["among"]) == {"all"}, "a run has one point: all others are other runs'"
+
+
+# Run folders.
+
+
+def folder_of(place: Path, width: int = 8, fingerprint: str | None = "sha256:aa", **config) -> Path:
+    """Twelve runs: two tasks x three inits x two rates, prompts of 2 or 3 tokens."""
+    for n in range(12):
+        one = header(("plus_one", "plus_two")[n % 2], ("cat", "dog", "pen")[n // 2 % 3], n)
+        one["config"]["optimizer"]["lr"] = (0.1, 0.2)[n // 6]
+        one |= {"id": f"{place.name}{n}", "fingerprints": {"model": fingerprint} if fingerprint else {}}
+        write_run(place / f"run{n}", one, prompts_of(n, width))
+    return place
+
+
+def prompts_of(n: int, width: int):
+    generator, length = np.random.default_rng(n), 2 + n % 2
+    path = generator.normal(size=(2, length, width)).astype(np.float32)
+    results = trained(n).results | {"prompt_length": length}
+    return replace(
+        trained(n),
+        results=results,
+        initial=np.zeros_like(path[0]),
+        trajectory=path,
+        steps=np.array([5, 10]),
+        final=path[1],
+        best=path[1],
+    )
+
+
+def analysed(*folders: Path, out: Path) -> tuple[list, list[str]]:
+    said: list[str] = []
+    names = ",".join(map(str, folders))
+    options = ["analysis.atlas.plane=pca", "analysis.atlas.permutations=19"]
+    answers, _ = run_analyses(
+        compose_analyze([f"runs=[{names}]", f"out={out}", "analysis=[atlas]", *options]), said.append
+    )
+    return answers, said
+
+
+def test_runs_of_several_folders_rates_and_lengths_lie_on_one_map_and_the_report_opens_it(tmp_path):
+    (answer,), _ = analysed(folder_of(tmp_path / "a"), folder_of(tmp_path / "b"), out=tmp_path / "both")
+    points = answer.stored.tables["points"]
+    assert len(points) == 48 and set(points["lr"]) == {0.1, 0.2} and set(points["prompt_length"]) == {2, 3}
+    assert list(answer.stored.pages) == ["atlas"] and (tmp_path / "both/atlas/atlas.html").is_file()
+    (alone,), _ = analysed(tmp_path / "a", out=tmp_path / "a" / "analysis")
+    report = write_report(tmp_path / "a").read_text()
+    assert 'href="analysis/atlas/atlas.html"' in report
+    assert "(analysis/atlas/atlas.html)" in write_report(tmp_path / "a", "md").read_text()
+    (tmp_path / "a/analysis/atlas/atlas.html").write_text("changed")
+    with pytest.raises(UserError, match=r"atlas\.html: its SHA-256 is not the one"):
+        read(tmp_path / "a/analysis/atlas")
+    assert alone.stored is not None
+
+
+def test_another_model_has_a_map_of_its_own_and_an_import_without_one_joins_the_one_it_fits(tmp_path):
+    one, unknown = folder_of(tmp_path / "one"), folder_of(tmp_path / "unknown", fingerprint=None)
+    other = folder_of(tmp_path / "other", width=6, fingerprint="sha256:bb")
+    (answer,), _ = analysed(one, unknown, out=tmp_path / "c")
+    assert len(answer.stored.tables["points"]) == 48
+    assert any("12 imports do not say which model" in each for each in answer.stored.info["omissions"])
+    (answer,), _ = analysed(one, other, out=tmp_path / "d")
+    assert len(answer.stored.pages) == 2 and {len(each) for each in answer.stored.tables.values()} >= {24}
+
+
+def test_near_finds_the_prompts_nearest_to_a_run_and_to_an_array(tmp_path, capsys):
+    from promptgeo.cli.runs import main
+
+    place = folder_of(tmp_path / "a")
+    run = pg.load_runs(place).runs[4]
+    found = pg.nearest_prompts(place, run, top=3)
+    assert found["run"].iloc[0] == run.folder.name and found["distance"].iloc[0] == 0 and len(found) == 3
+    others = pg.nearest_prompts(place, run.prompt(), top=24)
+    mean = run.prompt().mean(0).astype(float)
+    each = {(r.folder.name, s): r.prompt(s).mean(0) for r in pg.load_runs(place).runs for s in (5, 10)}
+    expected = sorted(each, key=lambda key: 1 - each[key] @ mean / np.linalg.norm(each[key]) / np.linalg.norm(mean))
+    assert list(zip(others["run"], others["step"], strict=True)) == expected
+    assert run.folder.name not in set(pg.nearest_prompts(place, run, other_runs=True)["run"])
+    main(["near", str(place), str(run.folder), "--top", "2", "--final", "--where", "task == 'plus_one'"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["rank", "distance", "run", "task", "init", "step"] and len(lines) == 3
+    assert lines[1].split()[:3] == ["1", "0.0000", run.folder.name]
+    for arguments, says in (
+        (["nothing", "cat"], "nothing: no such folder"),
+        ([str(place), str(run.folder), "--top", "0"], "--top 0: at least one"),
+        ([str(place), str(run.folder), "--which", "7"], "no checkpoint of step 7"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["near", *arguments])
+        assert stop.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_near_a_word_is_by_its_own_embedding(tmp_path):
+    lm = pg.FrozenLM.load("tiny", device="cpu")
+    short = ("training.max_steps=1", "evaluation.every=end", "task.split.max_test=4", "device=cpu", "precision=fp32")
+    for init in ("cat", "dog"):
+        pg.train(*short, f"outputs={tmp_path}", "task=plus_one", f"init={init}", "task.split.max_train=8")
+    found = pg.nearest_prompts(tmp_path, "cat", device="cpu")
+    assert found["init"].iloc[0] == "cat"
+    (run,) = (each for each in pg.load_runs(tmp_path).runs if each.info["config"]["init"]["name"] == "cat")
+    word, mean = lm.vocabulary()[lm.encode("cat")].mean(0).numpy(), run.prompt().mean(0)
+    assert found["distance"].iloc[0] == pytest.approx(
+        1 - word @ mean / np.linalg.norm(word) / np.linalg.norm(mean), abs=1e-5
+    )
