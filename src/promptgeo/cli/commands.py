@@ -17,7 +17,8 @@ Train grids of soft prompts on frozen language models, and ask where they lie.
   promptgeo-analyze    analyse finished runs                           also python -m promptgeo.analyze
   promptgeo-report     make a page of runs and their analyses          also python -m promptgeo.report
   promptgeo-reproduce  train, analyse and report a published study     also python -m promptgeo.reproduce
-  promptgeo-runs       list, verify, retry, delete, ask, export, import runs
+  promptgeo-runs       list, verify, retry, delete, ask, export, import runs; prompts near to a word
+  promptgeo-dashboard  make a workspace and a report of a sweep in W&B
 
 Each has a --help. Three to begin with:
 

@@ -18,7 +18,7 @@ from promptgeo.config.terminal import say
 from promptgeo.errors import UserError
 
 HYDRA = ("promptgeo-train", "promptgeo-analyze")
-ARGPARSE = ("promptgeo", "promptgeo-runs", "promptgeo-report", "promptgeo-reproduce")
+ARGPARSE = ("promptgeo", "promptgeo-runs", "promptgeo-report", "promptgeo-reproduce", "promptgeo-dashboard")
 _CONFIG_DIR = re.compile(r" (?:--config-dir|-cd)[ =](\S+) ")
 ASKED = "_ARGCOMPLETE"
 """The environment variable by which the shell asks argcomplete."""

@@ -2,6 +2,7 @@
 
     promptgeo-dashboard outputs/quickstart                # saved in W&B, or without a key as JSON
     promptgeo-dashboard outputs/quickstart --offline      # outputs/quickstart/dashboard/workspace.json and report.json
+    promptgeo-dashboard outputs/quickstart --project prompts --entity us
 
 Both show curves by task, accuracy by init, parallel coordinates over the keys that the sweep varies, norms and tables;
 the report has the figures of the analyses too. It needs `pip install 'promptgeo[dashboard]'`.
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from promptgeo.cli.completion import complete
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.schema import Wandb
 from promptgeo.config.terminal import say, warn
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--project", help="W&B's project; default: wandb.project of the runs")
     parser.add_argument("--entity", help="W&B's user or team; default: wandb.entity of the runs, else your own")
     parser.add_argument("--offline", action="store_true", help="write JSON, also where there is a key")
+    complete(parser)
     with exit_statuses("give the command again"):
         given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
         folder = Path(given.sweep).expanduser()

@@ -95,6 +95,7 @@ def atlas(
     Raises UserError for fewer than 5 runs, an unknown option, a zero prompt where directions are compared, and where
     widths, or lengths of whole prompts, differ.
     """
+    # Long because its numbers and options are named here.
     chosen = _checked(prompt, distance, plane, perplexity, cluster_size)
     require_runs(runs, LEAST_RUNS, "atlas")
     points, omissions = prompt_points(
