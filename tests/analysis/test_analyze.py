@@ -734,7 +734,7 @@ def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
         (["runs=runs", "training.epochs=3"], "training.epochs: no such key; one of runs, analysis, where, convention,"),
         (["runs=runs", "+of=delta"], "+of=delta: of exists already; write of=<value>"),
         (["runs=runs", "analysis=[curvs]"], "analysis=curvs: no such analysis; nearest: curves"),
-        (["runs=runs", "analysis=[qqq]"], "analysis=qqq: no such analysis; one of bezier, "),
+        (["runs=runs", "analysis=[qqq]"], "analysis=qqq: no such analysis; one of atlas, bezier, "),
         (
             ["runs=runs", "analysis=[curves]", "analysis.curves.foo=3"],
             "analysis.curves.foo: no such option; one of draws, seed",
