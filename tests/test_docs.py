@@ -28,7 +28,7 @@ FOLLOWED = [*sorted((ROOT / "docs" / "howto").glob("*.md")), ROOT / "docs" / "tu
 LEAVES = {
     "task": ("howto_task/tiny-next_number-cat-*/run.json", ""),
     "init": ("howto_init/tiny-country_capital-middle-*/run.json", ""),
-    "model": ("howto_named/my-model-*/run.json", ""),
+    "model": ("howto_named/my_model-*/run.json", ""),
     "analysis": ("howto_analysis/analysis/length/result.json", "Prompt tokens are"),
     "study": ("my_study/report.html", "report: outputs/my_study/report.html"),
     "metric": ("howto_metric/*/metrics.csv", "macro_f1,worst_loss"),
