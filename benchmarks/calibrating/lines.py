@@ -181,6 +181,8 @@ CLAIMS: dict[str, Truth] = {
     "answer_depends_on_rate": _without("rate"),
     "random_init_takes_longer": lambda scenario, of: False,
     "random_init_ends_lower": lambda scenario, of: False,
+    "one_token_is_too_few": _unless_skilled,
+    "longest_adds_little": lambda scenario, of: None,
     "equidistant": _without("equidistant", ("equidistant",)),
     "harder_vary_more": _without("harder", ("harder move",)),
     "harder_move_further": _without("harder", ("harder move",)),

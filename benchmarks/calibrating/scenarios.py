@@ -263,8 +263,11 @@ class Skills:
             runs.append(_run(info, p0.astype(np.float32), (start + delta).astype(np.float32)))
         examples = 0 if name in GIVEN_EXAMPLES else seed
         lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), examples)
-        for name in names:
-            _score([run for run in runs if _task_name(run) == name], lm, POINTS if grid[0] == "inits" else (0.0, 1.0))
+        alike: dict[tuple[str, int], list[Run]] = {}
+        for run in runs:
+            alike.setdefault((_task_name(run), len(run.prompt())), []).append(run)
+        for those in alike.values():
+            _score(those, lm, POINTS if grid[0] == "inits" else (0.0, 1.0))
         return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
 
     def _ways(self, names: list[str], of_axes: np.random.Generator, generator: np.random.Generator) -> dict[str, Any]:
@@ -323,6 +326,7 @@ GRIDS: dict[str, str] = {
     "bezier": "many examples",
     "classes": "classes",
     "inits": "inits",
+    "length": "length",
     "composition": "composition",
     "repeatable": "repeatable",
     "explanation": "explanation",
@@ -371,6 +375,7 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "explanation": [EXPLANATION, ["task=plus_one"]],
         "orthogonal": [["task=plus_one"]],
         "inits": [["task=plus_one"], ["task=plus_two"]],
+        "length": [[f"task={task}", f"prompt.length={n}"] for task in ("plus_one", "plus_two") for n in (1, 4)],
         "classes": [["task=sentiment", "task.split.max_train=24", "task.split.max_test=null"], ["task=plus_one"]],
         "transfer": [[f"task={task}", "task.split.max_test=16", "task.split.max_train=8"] for task in TASKS],
         "wayward": [
