@@ -144,7 +144,7 @@ OPTIONS = {
     "dimension": "radii_of=2 directions=2 dimensions=[1,16] subspaces=2 steps=6 batch_size=4 max_examples=6 nulls=50 "
     "draws=50",
     "explanation": "random=3 others=4 words=2 permutations=50 draws=50",
-    "length": "draws=50",
+    "prompt_length": "draws=50",
     "in_context": "shots=2 sets=2 max_examples=4",
     "init_vs_task": "permutations=200 redraws=50",
     "mean_distances": "sample=50 draws=100",

@@ -4,7 +4,7 @@ import inspect
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, fields, is_dataclass
 from enum import EnumType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import omegaconf
 
@@ -33,13 +33,14 @@ def kind(hint: Any) -> str:
     """What may be given."""
     if isinstance(hint, EnumType):
         return ", ".join(f"`{name}`" for name in hint.__members__)
-    kinds = [getattr(each, "__name__", str(each)) for each in get_args(hint) or [hint] if each is not type(None)]
-    names = {"str": "text", "int": "whole number", "float": "number", "bool": "true, false", "Any": ""}
-    if str(hint).startswith("dict"):
+    names = {str: "text", int: "whole number", float: "number", bool: "true, false", Any: "see there"}
+    if get_origin(hint) is dict:
         return "section"
-    if str(hint).startswith("list"):
-        return f"list of {names.get(kinds[0], 'lists')}s".replace("listss", "lists")
-    return " or ".join(str(names.get(each, "list" if each == "list" else each)) for each in kinds)
+    if get_origin(hint) is list:
+        return f"list of {kind(get_args(hint)[0])}s"
+    if options := [each for each in get_args(hint) if each is not type(None)]:
+        return " or ".join(kind(each) for each in options)
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def keys_page() -> str:

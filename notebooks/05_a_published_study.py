@@ -62,8 +62,8 @@ name = next(name for name in answer.stored.figures if name.startswith("prompt_co
 display(SVG(answer.stored.figures[name]))
 
 # %% [markdown]
-# Each number by its name, beside the published one: `same_init` and `same_task` are what the study's tables imply
-# once pairs within a run are left out (docs/studies.md).
+# Each number by its name. `same_init` and `same_task` leave out pairs of tokens within one run, which lie close
+# whatever was trained; the figure above shows single inits and tasks, so its bars are other means than these.
 
 # %%
 numbers = answer.stored.numbers.query("of == 'prompt' and convention == 'corrected'").set_index("quantity")

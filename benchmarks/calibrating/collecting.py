@@ -31,7 +31,7 @@ FEW = {
     "orthogonal": ("all alike", "floor", "failed trainings", "planted", "wells"),
     "classes": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
     "inits": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
-    "length": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
+    "prompt_length": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
     "in_context": ("all alike", "ceiling", "failed trainings", "planted"),
     "curves": ("all alike", "ceiling", "floor", "failed trainings", "planted"),
     "mean_prompts": ("untrained", "all alike", "ceiling", "floor", "failed trainings", "planted"),
@@ -115,7 +115,7 @@ def analysis(name: str) -> Analysis:
     return analysis_of(name, settings)
 
 
-LOGGED = ("curves", "classes", "inits", "length")
+LOGGED = ("curves", "classes", "inits", "prompt_length")
 """Analyses that ask no model, but what training recorded."""
 
 

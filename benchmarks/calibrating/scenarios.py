@@ -326,7 +326,7 @@ GRIDS: dict[str, str] = {
     "bezier": "many examples",
     "classes": "classes",
     "inits": "inits",
-    "length": "length",
+    "prompt_length": "length",
     "composition": "composition",
     "repeatable": "repeatable",
     "explanation": "explanation",

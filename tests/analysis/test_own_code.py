@@ -57,6 +57,13 @@ def own(
     return folder / "myfactors.py"
 
 
+def test_an_analysis_of_ones_own_that_has_the_name_of_promptgeos_is_refused(cli, tmp_path):
+    own(tmp_path / "mine")
+    (tmp_path / "mine/analysis/length.yaml").rename(tmp_path / "mine/analysis/curves.yaml")
+    refused = cli("analysis=curves")
+    assert refused.status == 2 and "analysis/curves.yaml has the name of promptgeo's own analysis=curves" in refused.err
+
+
 @pytest.mark.parametrize(
     ("module", "target"),
     [

@@ -18,6 +18,7 @@ import promptgeo as pg
 from promptgeo.api import _config
 from promptgeo.cli import train as cli_train
 from promptgeo.config.compose import compose_grid
+from promptgeo.config.paths import conf_dir
 
 ROOT = Path(__file__).parents[2]
 FILES = ("prompts.safetensors", "metrics.csv", "predictions.jsonl")
@@ -321,6 +322,15 @@ def test_bad_input_is_one_line_that_names_it_and_nothing_is_written(cli, model, 
         monkeypatch.setitem(sys.modules, "tensorboard", None)  # as where it is not installed
     assert_refused(cli(*model, *line.split()), *BAD[line])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_choice_of_ones_own_that_has_the_name_of_promptgeos_is_refused(cli, model):
+    """Hydra would take promptgeo's, without a word; promptgeo's own folder is no other."""
+    Path("mine/init").mkdir(parents=True)
+    Path("mine/init/cat.yaml").write_text("name: cat\nkind: word\ntext: dog\n")
+    assert_refused(cli(*model, "--config-dir", "mine", "init=dog"), "init/cat.yaml has the name", "init=cat")
+    assert not Path("outputs").exists()
+    assert cli("--config-dir", conf_dir(), "--cfg", "job").status == 0
 
 
 def test_no_other_launcher_trains_runs_for_one_another(cli):

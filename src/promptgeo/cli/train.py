@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from promptgeo.cli.completion import answer_shell
 from promptgeo.config import compose
 from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
-from promptgeo.config.paths import conf_dir, stamps
+from promptgeo.config.paths import conf_dir, require_own_choices, stamps
 from promptgeo.config.schema import Grid
 from promptgeo.config.terminal import Formatter, console, say, warn
 from promptgeo.errors import RunFailed, UserError
@@ -280,8 +280,7 @@ def _searchpath(options: argparse.Namespace) -> list[str]:
     """The folder of --config-dir as an override."""
     if not options.config_dir:
         return []
-    if not Path(options.config_dir).is_dir():
-        raise UserError(f"--config-dir {options.config_dir}: no such folder")
+    require_own_choices(options.config_dir)
     return [f"hydra.searchpath=[file://{options.config_dir}]"]
 
 

@@ -27,6 +27,25 @@ def conf_dir() -> str:
     return str(packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf")
 
 
+def require_own_choices(folder: str | Path) -> None:
+    """Raises UserError where --config-dir is no folder, or has a choice whose name promptgeo's own has.
+
+    Hydra would take promptgeo's without a word.
+    """
+    own = Path(folder)
+    if not own.is_dir():
+        raise UserError(f"--config-dir {folder}: no such folder")
+    if own.resolve() == Path(conf_dir()).resolve():
+        return
+    for group in (*groups(), "analysis"):
+        for path in sorted((own / group).glob("*.yaml")):
+            if (Path(conf_dir()) / group / path.name).is_file():
+                raise UserError(
+                    f"--config-dir {folder}: {group}/{path.name} has the name of promptgeo's own {group}={path.stem}; "
+                    "give it another name"
+                )
+
+
 @lru_cache
 def groups() -> list[str]:
     """The config groups of promptgeo.train: model, task, init, ..."""

@@ -343,12 +343,12 @@ class Run(Askable):
 
     @property
     def status(self) -> str:
-        """completed, diverged, failed or imported."""
+        """completed, diverged, failed, stopped (by grid.halving) or imported."""
         return self.info["status"]
 
     @cached_property
     def tensors(self) -> dict[str, np.ndarray]:
-        """prompts.safetensors: trajectory, steps, final; initial and best where they are known."""
+        """The arrays of prompts.safetensors, trajectory, steps and final; initial and best where they are known."""
         return safetensors.numpy.load_file(self.folder / "prompts.safetensors")
 
     def prompt(self, which: str | int = "final") -> np.ndarray:
@@ -375,14 +375,14 @@ class Run(Askable):
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
-        """The learning curve: metrics.csv as a pandas table."""
+        """The learning curve, metrics.csv as a pandas table."""
         import pandas as pd
 
         return pd.read_csv(self.folder / "metrics.csv")
 
     @cached_property
     def predictions(self) -> list[dict[str, Any]]:
-        """What the model wrote: predictions.jsonl, a dictionary per line."""
+        """What the model wrote, predictions.jsonl, a dictionary per line."""
         with (self.folder / "predictions.jsonl").open(encoding="utf-8") as stream:
             return [json.loads(line) for line in stream]
 

@@ -1,4 +1,4 @@
-"""length: accuracies by prompt length by hand, of runs that have one at each; its intervals are calibration's."""
+"""prompt_length: accuracies by prompt length by hand, of runs with one at each; its intervals are calibration's."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from test_analyze import header, trained
 
 import promptgeo as pg
-from promptgeo.analysis.questions.length import length
+from promptgeo.analysis.questions.prompt_length import prompt_length
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import write_run
 
@@ -43,7 +43,7 @@ def test_accuracies_and_differences_by_hand(tmp_path):
         for tokens, right in ((1, 10), (5, 40), (20, 70)):
             for seed in range(3):
                 run(tmp_path, task, tokens, seed, right + more + seed)
-    result = length(pg.load_runs(tmp_path))
+    result = prompt_length(pg.load_runs(tmp_path))
     values = {each.quantity: each.value for each in result.numbers}
     assert values["accuracy.one.P5"] == pytest.approx(0.41) and values["accuracy.two.P20"] == pytest.approx(0.91)
     assert values["accuracy.all.P1"] == pytest.approx(np.mean([0.11, 0.31]))
@@ -64,7 +64,7 @@ def test_accuracies_and_differences_by_hand(tmp_path):
 )
 def test_claims_hold_fail_or_are_open(tmp_path, rights, too_few, adds_little):
     grid(tmp_path, rights, tasks=("one", "two", "three"))
-    said = {claim.name: str(claim.outcome) for claim in length(pg.load_runs(tmp_path)).claims}
+    said = {claim.name: str(claim.outcome) for claim in prompt_length(pg.load_runs(tmp_path)).claims}
     assert said == {"one_token_is_too_few": too_few, "longest_adds_little": adds_little}
 
 
@@ -73,7 +73,7 @@ def test_what_a_claim_needs_is_said(tmp_path):
     grid(tmp_path / "few", {1: (10, 11), 5: (80, 81)})
     grid(tmp_path / "long", {2: (10, 11, 12, 10), 5: (80, 81, 80, 82)})
     grid(tmp_path / "untaught", {1: (2, 2, 2, 2), 5: (2, 2, 2, 2)})
-    claims = {each: length(pg.load_runs(tmp_path / each)).claims for each in ("few", "long", "untaught")}
+    claims = {each: prompt_length(pg.load_runs(tmp_path / each)).claims for each in ("few", "long", "untaught")}
     assert "3 runs of each task and length" in claims["few"][0].needs
     assert claims["long"][0].needs == "runs with prompt.length=1" and str(claims["long"][1].outcome) == "does not hold"
     assert all(str(each.outcome) == "not decidable" for each in claims["untaught"])
@@ -83,18 +83,18 @@ def test_runs_without_a_partner_at_each_length_are_left_out_and_counted(tmp_path
     grid(tmp_path, {1: (10, 11, 12), 5: (80, 81, 82)}, tasks=("one",))
     run(tmp_path, "one", 1, 7, 90)
     run(tmp_path, "two", 5, 0, 90)
-    result = length(pg.load_runs(tmp_path))
+    result = prompt_length(pg.load_runs(tmp_path))
     assert {each.quantity: each.value for each in result.numbers}["accuracy.all.P1"] == pytest.approx(0.11)
     assert result.omissions == [
-        "length: 2 of 8 runs have no run of their task, init and seed at each length; left out."
+        "prompt_length: 2 of 8 runs have no run of their task, init and seed at each length; left out."
     ]
 
 
 def test_what_cannot_be_asked_is_one_line(tmp_path):
     grid(tmp_path / "one", {5: (10, 11)})
     with pytest.raises(UserError, match="one prompt length; train others"):
-        length(pg.load_runs(tmp_path / "one"))
+        prompt_length(pg.load_runs(tmp_path / "one"))
     run(tmp_path / "apart", "one", 1, 0, 9)
     run(tmp_path / "apart", "one", 5, 1, 9)
     with pytest.raises(UserError, match="no task, init and seed has a run at each of the lengths 1, 5"):
-        length(pg.load_runs(tmp_path / "apart"))
+        prompt_length(pg.load_runs(tmp_path / "apart"))

@@ -34,7 +34,7 @@ CELL = ["task", "init", "seed"]
 
 
 @question(claims=("one_token_is_too_few", "longest_adds_little"), factors=("prompt_length",))
-def length(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
+def prompt_length(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     """What finished runs of each prompt length got right (Lester et al., arXiv 2104.08691, figure 3a).
 
     Numbers `accuracy.<task>.P<length>` and `accuracy.all.P<length>`, in which each task weighs the same: of the
@@ -52,10 +52,12 @@ def length(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     result, bootstrap = Result(), Bootstrap(draws, seed)
     lengths = sorted({int(each) for each in runs.table["prompt_length"]})
     if len(lengths) < 2:
-        raise UserError("length: these runs have one prompt length; train others (-m prompt.length=1,5,20)")
+        raise UserError("prompt_length: these runs have one prompt length; train others (-m prompt.length=1,5,20)")
     compared, result.omissions = _at_each(runs, lengths)
     if any(not run.predictions for run in compared.runs or []):
-        raise UserError("length: needs runs with their predictions; prompts that were trained elsewhere have none")
+        raise UserError(
+            "prompt_length: needs runs with their predictions; prompts that were trained elsewhere have none"
+        )
     tasks = order_of_appearance(compared.table["task"])
     scored = {each: _scored(compared, each) for each in lengths}
     untrained = {task: each for task in tasks if (each := _untrained(compared, task)) is not None}
@@ -78,7 +80,7 @@ def length(runs: RunTable, *, draws: int = 1000, seed: int = 0) -> Result:
     _claims(result, compared, lengths, differences)
     columns = [*CELL, "prompt_length", "accuracy_final"]
     result.tables["runs"] = compared.table[columns].sort_values([*CELL, "prompt_length"], ignore_index=True)
-    result.figures["length"] = _figure(lengths, on_task, scored, untrained)
+    result.figures["accuracies"] = _figure(lengths, on_task, scored, untrained)
     return result
 
 
@@ -88,13 +90,15 @@ def _at_each(runs: RunTable, lengths: Sequence[int]) -> tuple[RunTable, list[str
     keep = (of_cell.transform("nunique") == len(lengths)).to_numpy()
     if not keep.any():
         raise UserError(
-            f"length: no task, init and seed has a run at each of the lengths {', '.join(map(str, lengths))}; choose "
-            'lengths that have (where="prompt_length in [...]")'
+            f"prompt_length: no task, init and seed has a run at each of the lengths {', '.join(map(str, lengths))}; "
+            'choose lengths that have (where="prompt_length in [...]")'
         )
     if keep.all():
         return runs, []
     left = int((~keep).sum())
-    sentence = f"length: {left} of {len(keep)} runs have no run of their task, init and seed at each length; left out."
+    sentence = (
+        f"prompt_length: {left} of {len(keep)} runs have no run of their task, init and seed at each length; left out."
+    )
     return runs.only(np.flatnonzero(keep).tolist()), [sentence]
 
 
