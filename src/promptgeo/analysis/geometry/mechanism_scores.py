@@ -11,6 +11,7 @@ input embeddings.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -25,6 +26,12 @@ from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
+NOTHING = {
+    "prompt": "their P0s",
+    "demonstrations": "demonstrations with labels exchanged",
+    "instruction": "its words in other orders",
+}
+"""What says nothing beside each way, in words."""
 WAYS = {"prompt": "soft prompts", "demonstrations": "demonstrations", "instruction": "the instruction"}
 """In words."""
 
@@ -102,12 +109,14 @@ class Way:
     """bool: what the way itself gets right of the choosing examples."""
     right_UE: np.ndarray = field(default_factory=lambda: np.empty(0))
     """bool: and of the test examples."""
-    nothing_right_UE: np.ndarray = field(default_factory=lambda: np.empty(0))
-    """bool: what says nothing, of the test examples."""
+    nothing_right: float = 0.0
+    """Accuracy of what says nothing, on the test examples."""
     gain: float = 0.0
     """Over no prompt, on the choosing examples."""
+    beyond: float = 0.0
+    """Over what says nothing, likewise: where there is none, the vector is the difference of two equals."""
     injection: Injection | None = None
-    """None where the way does not help."""
+    """None where the way does not help: does not beat both no prompt and what says nothing by Options.least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,14 +159,12 @@ def measured(lm: LM, runs: RunTable, options: Options) -> Measured:
     none_chosen, none_right = _score_ways(lm, materials, ways)
     for way in progress(ways, "hidden states"):
         way.vectors_USD = _vectors(lm, materials[way.task], way, layers)
-    for way in ways:
-        way.gain = float(way.chosen_UE.mean() - none_chosen[way.task].mean())
     names = [group.name for group in groups]
     made = Measured(
         names, [m.test for m in materials], [m.choosing for m in materials], none_chosen, none_right, layers,
         options.scales, ways, omissions,
     )  # fmt: skip
-    helping = [way for way in ways if way.gain >= options.least]
+    helping = [way for way in ways if min(way.gain, way.beyond) >= options.least]
     for way in helping:
         way.injection = _injected(lm, materials[way.task], way, made, options)
     return made
@@ -257,18 +264,23 @@ def _score_ways(
     """Fills in what each way gets right; returns what no prompt does, of choosing and of test examples."""
     prompts: list[np.ndarray] = []
     sets: list[EvaluationSet] = []
-    for material in materials:
-        prompts += 2 * [np.zeros((0, lm.width), np.float32)]
-        sets += [material.choosing, material.test]
-    for way in ways:
-        for prompt_Pd, nothing in zip(way.prompts, way.nothing, strict=True):
-            prompts += [prompt_Pd, prompt_Pd, nothing[0]]
-            sets += [materials[way.task].choosing, materials[way.task].test, materials[way.task].test]
+    alone = np.zeros((0, lm.width), np.float32)
+    for material, every in [
+        *((material, [alone]) for material in materials),
+        *((materials[way.task], [*way.prompts, *chain(*way.nothing)]) for way in ways),
+    ]:
+        prompts += 2 * every
+        sets += [material.choosing] * len(every) + [material.test] * len(every)
     right = iter(score(lm, prompts, sets))
     none = [(next(right), next(right)) for _ in materials]
     for way in ways:
-        of_units = [(next(right), next(right), next(right)) for _ in way.prompts]
-        way.chosen_UE, way.right_UE, way.nothing_right_UE = (np.stack(each) for each in zip(*of_units, strict=True))
+        units, others = len(way.prompts), len(list(chain(*way.nothing)))
+        way.chosen_UE, nothing_chosen, way.right_UE, nothing_right = (
+            np.stack([next(right) for _ in range(count)]) for count in (units, others, units, others)
+        )
+        way.nothing_right = float(nothing_right.mean())
+        way.gain = float(way.chosen_UE.mean() - none[way.task][0].mean())
+        way.beyond = float(way.chosen_UE.mean() - nothing_chosen.mean())
     return [chosen for chosen, _ in none], [test for _, test in none]
 
 

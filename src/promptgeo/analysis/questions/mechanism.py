@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptgeo.analysis.deciding import Premise, decided, for_all
+from promptgeo.analysis.deciding import Premise, decided
 from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
-from promptgeo.analysis.geometry.mechanism_scores import WAYS, Injection, Measured, Options, Way, measured
+from promptgeo.analysis.geometry.mechanism_scores import NOTHING, WAYS, Injection, Measured, Options, Way, measured
 from promptgeo.analysis.geometry.task_vectors import LEAST_TASKS, Alike, alike, cosines
 from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Claim, Finding, Number, Result
@@ -67,7 +67,8 @@ def mechanism(
 ) -> Result:
     """Compares what soft prompts, demonstrations and the instruction add to a model's states, and what that does alone.
 
-    Numbers, of each way that helps (beats no prompt by `least` on choosing examples), over the tasks where it does:
+    Numbers, of each way that helps (beats no prompt, and what says nothing beside it: P0, labels exchanged, words in
+    other orders; by `least`, on the choosing examples), over the tasks where it does:
     `accuracy.<way>` and `accuracy.<way>.none`, `injected.<way>`: with s v(l) added to the last token of an input
     without a prompt, layer and scale chosen for each task on examples that are not test ones;
     `injected.<way>.random` and `.other`: random vectors of equal norm, and another task's, at the same place;
@@ -83,7 +84,7 @@ def mechanism(
         max_examples: test examples of a task; null: all.
         layers: so many, evenly from the first to the last between two blocks; null: all.
         scales: by which a vector is multiplied.
-        least: accuracy over no prompt from which on a way helps.
+        least: accuracy over no prompt and over what says nothing from which on a way helps.
         permutations: orders of the tasks, where there are more.
         seed: of all that is drawn.
 
@@ -113,13 +114,7 @@ def answer(made: Measured, least: float, permutations: int, seed: int, result: R
     """Adds all that was measured says."""
     bootstrap = Bootstrap(seed=seed)
     helping = {kind: made.of(kind) for kind in WAYS}
-    for kind, words in WAYS.items():
-        without = [made.names[way.task] for way in made.of(kind, helping=False) if way.injection is None]
-        if without:
-            result.omissions.append(
-                f"mechanism: {words} beat no prompt by less than {least:g} in {', '.join(without)}: nothing is added "
-                "there, and they do not count."
-            )
+    result.omissions += _not_helping(made, least)
     recovered = {kind: _recovered(result, made, kind, ways, bootstrap) for kind, ways in helping.items() if ways}
     for kind, other in ((a, b) for a in helping for b in helping if a != b):
         _crossed(result, made, kind, other, bootstrap)
@@ -136,6 +131,23 @@ def answer(made: Measured, least: float, permutations: int, seed: int, result: R
         result.figures["recovery"] = _recovery_figure(made, helping, bootstrap)
     if shown := {pair: each[0] for pair, each in pairs.items() if each is not None}:
         result.figures["cosines"] = _cosine_figure(made, shown)
+
+
+def _not_helping(made: Measured, least: float) -> list[str]:
+    """What is said of ways that do not help in some tasks."""
+    said = []
+    for kind, words in WAYS.items():
+        left = [way for way in made.of(kind, helping=False) if way.injection is None]
+        none = [made.names[way.task] for way in left if way.gain < least]
+        nothing = [made.names[way.task] for way in left if way.gain >= least]
+        if none:
+            said.append(f"mechanism: {words} beat no prompt by less than {least:g} in {', '.join(none)}: left out.")
+        if nothing:
+            said.append(
+                f"mechanism: {words} beat {NOTHING[kind]} by less than {least:g} in {', '.join(nothing)}, so that the "
+                "vector between them has nothing of the task: left out."
+            )
+    return said
 
 
 # What vectors do alone.
@@ -235,7 +247,7 @@ def _vector_claim(made: Measured, found: _Recovered | None, least: float) -> Cla
     tasks = len(made.of("prompt", helping=False))
     helps = Premise(
         found is not None,
-        f"soft prompts beat no prompt by {least:g} in no task of {tasks}",
+        f"soft prompts beat no prompt and P0 by {least:g} in none of {tasks} tasks",
         "prompts that learned their task",
     )
     if found is None:
@@ -244,26 +256,23 @@ def _vector_claim(made: Measured, found: _Recovered | None, least: float) -> Cla
         len(found.differences) == len(CONTROLS), "there is no other task whose vectors could be added", "several tasks"
     )
     enough = Premise(found.runs >= LEAST_RUNS, f"{found.runs} independent runs speak for others", f"{LEAST_RUNS} runs")
-    claims = []
-    for name, difference in found.differences.items():
-        estimate = difference.estimate
-        evidence = (
-            f"Vectors of soft prompts recover {_percent(found.share)} of what the prompts do, {in_points(difference)} "
-            f"beside {CONTROLS[name]} ({found.of})."
-        )
-        claims.append(
-            decided(
-                VECTOR,
-                estimate.adjusted(len(found.differences)),
-                evidence,
-                margin=MATTERS,
-                p=estimate.p(0.0) if estimate.value > 0 else 1.0,
-                premises=[helps, controls, enough],
-                needs="more runs or test examples",
-                quantity=difference.number.quantity,
-            )
-        )
-    return for_all(claims)
+    every = [difference.estimate for difference in found.differences.values()]
+    beside = " and ".join(
+        f"{in_points(difference)} beside {CONTROLS[name]}" for name, difference in found.differences.items()
+    )
+    evidence = f"Vectors of soft prompts recover {_percent(found.share)} of what the prompts do: {beside} ({found.of})."
+    # More than every control: it holds by the least of the differences, and fails by one of several.
+    ends = [estimate.adjusted(len(every)) for estimate in every]
+    return decided(
+        VECTOR,
+        (min(low for low, _ in ends), min(high for _, high in ends)) if ends else None,
+        evidence,
+        margin=MATTERS,
+        p=max((estimate.p(0.0) if estimate.value > 0 else 1.0 for estimate in every), default=None),
+        premises=[helps, controls, enough],
+        needs="more runs or test examples",
+        quantity=found.share.quantity,
+    )
 
 
 # How alike vectors are.
@@ -302,7 +311,8 @@ def _same_claim(made: Measured, found: tuple[Alike, list[int], Number] | None, k
     )  # fmt: skip
     premise = Premise(
         both >= LEAST_TASKS,
-        f"soft prompts and {WAYS[kind]} both beat no prompt by {least:g} in {both} of {len(made.names)} tasks",
+        f"soft prompts and {WAYS[kind]} both beat no prompt, and {NOTHING['prompt']} and {NOTHING[kind]}, by {least:g} "
+        f"in {both} of {len(made.names)} tasks",
         f"{LEAST_TASKS} tasks in which soft prompts and {WAYS[kind]} both help",
     )
     if found is None:
@@ -333,9 +343,10 @@ def _way_table(made: Measured) -> pd.DataFrame:
                 "way": way.kind,
                 "units": len(way.prompts),
                 "accuracy": way.right_UE.mean(),
-                "nothing": way.nothing_right_UE.mean(),
+                "nothing": way.nothing_right,
                 "none": made.none_right[way.task].mean(),
                 "chosen_gain": way.gain,
+                "chosen_beyond": way.beyond,
                 "helps": way.injection is not None,
                 "layer": None if way.injection is None else made.layers[way.injection.place[0]],
                 "scale": None if way.injection is None else made.scales[way.injection.place[1]],
