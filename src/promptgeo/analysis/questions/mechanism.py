@@ -224,8 +224,9 @@ def _recovered(result: Result, made: Measured, kind: str, ways: list[Way], boots
 def _share(result: Result, name: str, added: Scored, own: Scored, none: Scored, bootstrap: Bootstrap) -> Number:
     """Adds a recovery."""
     estimate = bootstrap.share(added, own, none)
-    low, high = estimate.interval if np.isfinite(estimate.value) else (None, None)
-    return result.number(name, estimate.value, added.examples, "test examples", low, high)
+    if not np.isfinite(estimate.value):  # what helps on the choosing examples may not on these
+        return Number(name, estimate.value, added.examples, "test examples")
+    return result.number(name, estimate.value, added.examples, "test examples", *estimate.interval)
 
 
 def _percent(share: Number) -> str:
