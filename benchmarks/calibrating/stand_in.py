@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from promptgeo.data.row import Row
+from promptgeo.errors import UserError
 
 WIDTH = 16
 TOKENS = 640
@@ -237,6 +238,9 @@ class StandIn:
         mean_Nd = prompts_NPd.mean(1) if prompts_NPd.shape[1] else prompts_NPd.sum(1)
         states_BQd = mean_Nd[list(prompt_of)][:, None].expand(-1, len(positions[0]), -1)
         return [states_BQd.float() for _ in layers]
+
+    def active_neurons(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> Tensor:
+        raise UserError("a stand-in has no neurons")
 
     @contextmanager
     def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
