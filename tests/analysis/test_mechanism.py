@@ -243,9 +243,17 @@ def test_another_tasks_vectors_are_another_tasks(made):
 
 def test_the_analysis_says_what_was_measured(runs, plans, made):
     result = mechanism(
-        runs, lm=plans[0].lm, shots=3, sets=2, examples=6, validation=6, max_examples=None, layers=None,
-        scales=[1, 4], seed=5,
-    )  # fmt: skip
+        runs,
+        lm=plans[0].lm,
+        shots=3,
+        sets=2,
+        examples=6,
+        validation=6,
+        max_examples=None,
+        layers=None,
+        scales=[1, 4],
+        seed=5,
+    )
     own = np.mean([way.injection.right["own"].mean() for way in made.of("prompt")])
     assert numbers(result)["injected.prompt"].value == pytest.approx(own)
     assert claims(result)[VECTOR].outcome is Outcome.undecidable  # of two runs a task, the premise of independent runs

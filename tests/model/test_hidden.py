@@ -107,8 +107,12 @@ def test_patching_is_what_a_hook_on_a_plain_models_block_does(pair, kind, add, m
 
 
 FIRST_LINEAR = {
-    "gpt2": "mlp.c_fc", "bloom": "mlp.dense_h_to_4h", "gpt_neox": "mlp.dense_h_to_4h", "opt": "fc1", "phi": "mlp.fc1"
-}  # fmt: skip
+    "gpt2": "mlp.c_fc",
+    "bloom": "mlp.dense_h_to_4h",
+    "gpt_neox": "mlp.dense_h_to_4h",
+    "opt": "fc1",
+    "phi": "mlp.fc1",
+}
 """By name, where it is not mlp.gate_proj: what the activation reads in each family."""
 
 

@@ -161,9 +161,16 @@ def measured(lm: LM, runs: RunTable, options: Options) -> Measured:
         way.vectors_USD = _vectors(lm, materials[way.task], way, layers)
     names = [group.name for group in groups]
     made = Measured(
-        names, [m.test for m in materials], [m.choosing for m in materials], none_chosen, none_right, layers,
-        options.scales, ways, omissions,
-    )  # fmt: skip
+        names,
+        [m.test for m in materials],
+        [m.choosing for m in materials],
+        none_chosen,
+        none_right,
+        layers,
+        options.scales,
+        ways,
+        omissions,
+    )
     helping = [way for way in ways if min(way.gain, way.beyond) >= options.least]
     for way in helping:
         way.injection = _injected(lm, materials[way.task], way, made, options)
@@ -310,9 +317,11 @@ def _injected(lm: LM, material: Material, way: Way, made: Measured, options: Opt
     # Of places where as much is right, the one where the labels are likeliest.
     best = max(np.ndindex(*loss.shape), key=lambda at: (chosen[at].mean(), -loss[at]))
     random_USD = np.stack(
-        [random_like(x_SD, np.random.default_rng([options.seed, 4, way.task, u])) for u, x_SD in
-         enumerate(way.vectors_USD)]
-    )  # fmt: skip
+        [
+            random_like(x_SD, np.random.default_rng([options.seed, 4, way.task, u]))
+            for u, x_SD in enumerate(way.vectors_USD)
+        ]
+    )
     scale_S = [scales[int(c)] for c in chosen.mean((2, 3)).argmax(1)]
     random_SUE = np.stack(
         [on_choosing.answers(layer, scale_S[s] * random_USD[:, s])[0] for s, layer in enumerate(layers)]

@@ -1,4 +1,4 @@
-"""How alike are the prompts of two tasks? Distances, cosines and outputs that may predict whether they transfer.
+"""How alike are the prompts of two tasks? Distances, cosines, outputs, neurons: they may predict whether they transfer.
 
 Every likeness is larger where prompts are more alike, so that all should go with transfer the same way. Of two tasks it
 is the mean over all pairs of their runs. Prompts may have different lengths.

@@ -167,8 +167,11 @@ class _Recovered:
 
 def _scored(ways: Sequence[Way], right: Sequence[np.ndarray], sets: Sequence[EvaluationSet], runs: Sequence) -> Scored:
     """right: [U, E] of each way; runs: of each way, of each unit. Each task weighs the same."""
-    of_units = [(row_E, sets[way.task], of) for way, x_UE, ofs in zip(ways, right, runs, strict=True)
-                for row_E, of in zip(x_UE, ofs, strict=True)]  # fmt: skip
+    of_units = [
+        (row_E, sets[way.task], of)
+        for way, x_UE, ofs in zip(ways, right, runs, strict=True)
+        for row_E, of in zip(x_UE, ofs, strict=True)
+    ]
     return Scored(
         [x for x, _, _ in of_units], [s for _, s, _ in of_units], [r for _, _, r in of_units], tasks_equal=True
     )
@@ -307,9 +310,9 @@ def _alike_sentence(pair: tuple[str, str], found: Alike, tasks: int) -> str:
 def _same_claim(made: Measured, found: tuple[Alike, list[int], Number] | None, kind: str, least: float) -> Claim:
     """Soft prompts and another way move the state the same way, more than those of different tasks do."""
     pair = ("prompt", kind)
-    both = len(found[1]) if found else len(
-        {way.task for way in made.of("prompt")} & {way.task for way in made.of(kind)}
-    )  # fmt: skip
+    both = (
+        len(found[1]) if found else len({way.task for way in made.of("prompt")} & {way.task for way in made.of(kind)})
+    )
     premise = Premise(
         both >= LEAST_TASKS,
         f"soft prompts and {WAYS[kind]} both beat no prompt, and {NOTHING['prompt']} and {NOTHING[kind]}, by {least:g} "
