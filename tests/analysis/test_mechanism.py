@@ -232,6 +232,8 @@ def test_a_way_helps_where_it_beats_no_prompt_and_what_says_nothing(made, plans)
         assert way.beyond == pytest.approx(way.chosen_UE.mean() - np.mean(nothing))
         assert (way.injection is not None) == (way.gain >= 0.1 and way.beyond >= 0.1)
     assert any(way.gain >= 0.1 > way.beyond for way in made.ways)
+    for gain, beyond, helps in ((0.1, 0.1, True), (0.09, 0.5, False), (0.5, 0.09, False)):
+        assert Way("prompt", 0, [], [], [], gain=gain, beyond=beyond).helps(0.1) == helps
 
 
 def test_another_tasks_vectors_are_another_tasks(made):

@@ -116,7 +116,11 @@ class Way:
     beyond: float = 0.0
     """Over what says nothing, likewise: where there is none, the vector is the difference of two equals."""
     injection: Injection | None = None
-    """None where the way does not help: does not beat both no prompt and what says nothing by Options.least."""
+    """None where the way does not help by Options.least."""
+
+    def helps(self, least: float) -> bool:
+        """Whether it beats both no prompt and what says nothing by so much."""
+        return min(self.gain, self.beyond) >= least
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +175,7 @@ def measured(lm: LM, runs: RunTable, options: Options) -> Measured:
         ways,
         omissions,
     )
-    helping = [way for way in ways if min(way.gain, way.beyond) >= options.least]
+    helping = [way for way in ways if way.helps(options.least)]
     for way in helping:
         way.injection = _injected(lm, materials[way.task], way, made, options)
     return made
