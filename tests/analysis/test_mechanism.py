@@ -1,6 +1,7 @@
 """mechanism: vectors and what they do equal a plain model with hooks of its own; planted directions are found."""
 
 import re
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -14,6 +15,7 @@ from promptgeo import FrozenLM
 from promptgeo.analysis.geometry import mechanism_scores
 from promptgeo.analysis.geometry.mechanism_scores import Injection, Measured, Way
 from promptgeo.analysis.geometry.task_vectors import alike, cosines, random_like
+from promptgeo.analysis.groups import by_task
 from promptgeo.analysis.injecting import Injected, mean_end_states
 from promptgeo.analysis.questions import mechanism as question
 from promptgeo.analysis.questions.mechanism import SAME_AS, VECTOR, answer, mechanism
@@ -222,6 +224,19 @@ def test_the_place_is_where_most_choosing_examples_are_right(made):
     assert [each.n for each in made.choosing] == [5, 5] and made.layers == [1, 2, 3]
     tested = {example.input for each in made.tests for example in each.task.test}
     assert not tested & {example.input for each in made.choosing for example in each.task.test}
+
+
+def test_without_validation_examples_the_place_is_chosen_on_training_examples_of_no_other_use(runs):
+    (group, _), omissions = by_task(runs, "mechanism"), []
+    task = replace(group.evaluation_set.task, validation=[])
+    group = replace(group, evaluation_set=replace(group.evaluation_set, task=task))
+    material = mechanism_scores._material(group, 0, OPTIONS, omissions)
+    assert "country_capital has no validation examples" in omissions[0] and "on 5 training examples" in omissions[0]
+    choosing, inputs = ({each.id for each in those} for those in (material.choosing.task.test, material.inputs))
+    shown = {each.id for draw in material.shown for each in draw}
+    assert len(choosing) == 5 and len(inputs) == 6 and len(shown) > 3
+    assert not choosing & inputs and not choosing & shown and not inputs & shown
+    assert choosing | inputs | shown <= {each.id for each in task.train}
 
 
 def test_a_way_helps_where_it_beats_no_prompt_and_what_says_nothing(made, plans):
@@ -486,6 +501,8 @@ def test_where_what_says_nothing_does_as_well_it_cannot_be_compared(without_figu
 
 
 def test_prompts_that_learned_nothing_and_three_tasks_decide_nothing(without_figures):
+    result = said(planted(4, helps=(0.02, 0.02, 0.02)))
+    assert set(result.tables) == {"ways"} and not result.figures and not result.numbers
     none = claims(said(planted(4, helps=(0.02, 0.7, 0.5))))
     assert {each.outcome for each in none.values()} == {Outcome.undecidable}
     three = claims(said(planted(5, tasks=3)))

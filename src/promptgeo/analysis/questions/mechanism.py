@@ -121,12 +121,13 @@ def answer(made: Measured, least: float, permutations: int, seed: int, result: R
     pairs = {pair: _alike(result, made, pair, permutations, seed) for pair in combinations(WAYS, 2)}
     result.claims.append(_vector_claim(made, recovered.get("prompt"), least))
     result.claims += [_same_claim(made, pairs["prompt", kind], kind, least) for kind in SAME_AS]
-    result.tables |= {
+    tables = {
         "ways": _way_table(made),
         "layers": _layer_table(made),
         "injected": _injected_table(made),
         "cosines": _cosine_table(made, pairs),
     }
+    result.tables |= {name: table for name, table in tables.items() if len(table)}
     if recovered:
         result.figures["recovery"] = _recovery_figure(made, helping, bootstrap)
     if shown := {pair: each[0] for pair, each in pairs.items() if each is not None}:
