@@ -291,6 +291,10 @@ def test_what_cannot_be_asked_is_one_line(runs, plans, options, says):
         mechanism(runs, lm=plans[0].lm, **options)
 
 
+def test_a_shuffled_instruction_is_never_the_instruction():
+    assert all(mechanism_scores._other_orders(["Write", "it"], 4, seed) == 4 * ["it Write"] for seed in range(5))
+
+
 # Cosines and recovery, from their definitions.
 
 
