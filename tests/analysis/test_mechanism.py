@@ -514,6 +514,20 @@ def test_prompts_that_learned_nothing_and_three_tasks_decide_nothing(without_fig
     assert "4 tasks" in three[SAME_AS["demonstrations"]].needs and three[VECTOR].holds
 
 
+def test_two_runs_do_not_speak_for_others(without_figures):
+    made = planted(7, tasks=2)
+    for way in made.of("prompt"):
+        whole = way.injection
+        way.runs, way.prompts, way.vectors_USD = way.runs[:1], way.prompts[:1], way.vectors_USD[:1]
+        way.right_UE, way.chosen_UE = way.right_UE[:1], way.chosen_UE[:1]
+        right = {name: x_UE[:1] for name, x_UE in whole.right.items()}
+        others = [(3 - way.runs[0][0],)]
+        chosen, random = whole.chosen_SCUE[:, :, :1], whole.random_SUE[:, :1]
+        way.injection = Injection(chosen, whole.place, random, right, others)
+    claim = claims(said(made))[VECTOR]
+    assert claim.outcome is Outcome.undecidable and "2 independent runs speak for others" in claim.evidence
+
+
 def test_vectors_that_do_no_more_than_another_tasks_are_no_prompt(without_figures):
     made = planted(6, does=0.1)
     assert claims(said(made))[VECTOR].outcome is not Outcome.holds
