@@ -146,6 +146,7 @@ OPTIONS = {
     "explanation": "random=3 others=4 words=2 permutations=50 draws=50",
     "prompt_length": "draws=50",
     "in_context": "shots=2 sets=2 max_examples=4",
+    "mechanism": "shots=2 sets=2 examples=6 validation=6 max_examples=4 layers=2 scales=[1,2]",
     "init_vs_task": "permutations=200 redraws=50",
     "mean_distances": "sample=50 draws=100",
     "mean_prompts": "",
@@ -171,7 +172,7 @@ QUESTIONS = {
     ),
     "scored": (
         ("runs=outputs/study", "where=task in ['plus_one', 'country_capital']"),
-        "transplant convexity bezier token_operations speaking_probes dimension in_context",
+        "transplant convexity bezier token_operations speaking_probes dimension in_context mechanism",
     ),
     "composed": (("runs=outputs/study", "where=seed == 0"), "composition"),
     "coupled": (("runs=outputs/coupled",), "orthogonal dimension similarity convexity bezier"),

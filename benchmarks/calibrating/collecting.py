@@ -33,6 +33,7 @@ FEW = {
     "inits": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
     "prompt_length": ("all alike", "all alike, many runs", "ceiling", "failed trainings", "planted"),
     "in_context": ("all alike", "ceiling", "failed trainings", "planted"),
+    "mechanism": ("all alike", "failed trainings", "planted", "deaf"),
     "curves": ("all alike", "ceiling", "floor", "failed trainings", "planted"),
     "mean_prompts": ("untrained", "all alike", "ceiling", "floor", "failed trainings", "planted"),
     "speaking_probes": ("untrained", "all alike", "ceiling", "failed trainings", "planted"),
@@ -53,6 +54,7 @@ FEW = {
 """Analyses that take long, or need what few scenarios have: the scenarios that they are asked about."""
 ONLY: dict[str, dict[str, Any]] = {
     "waywardness": {"max_examples": 250},
+    "mechanism": {"examples": 6, "shots": 3, "sets": 2, "validation": 8, "layers": 1, "scales": [0.5, 1.0]},
     "convexity": {"steps": 5, "mixtures": 40},
     "projection": {"perplexity": 5.0},
     "atlas": {"plane": "pca", "cluster_size": 2, "permutations": 199},

@@ -83,6 +83,9 @@ REASONS = {
     # With these trainings kept, 97 % of 150 draws of examples hold the true lowest; of other trainings 89 % (planted).
     r"convexity \| (violation|lowest)\..*": "of the worst of these trainings, which the worst of others is not near",
     r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
+    # Its demonstrations and instructions do nothing, and its states hold a prompt's mean token alone.
+    r"mechanism \| (cosine\..*|same_as_.*)": "test_mechanism.py: 300 draws of vectors, and planted ones",
+    r"mechanism \| .*(demonstrations|instruction).*": "of the tasks where the words of this draw help by chance",
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
     r"atlas \| (trustworthiness|recall)(\.other_runs)?": "a picture of any points keeps some neighbours",
@@ -165,6 +168,7 @@ def _readable(scenario: Scenario, of: str) -> bool | None:
 
 CLAIMS: dict[str, Truth] = {
     "reads_as_any_text": _readable,
+    "soft_prompt_is_a_vector": _without("vector", ("planted",)),
     "init_matters": _without("init", ("study 3",)),
     "task_matters": _without("where", ("study 3",)),
     "init_closer": _without("init", ("study 3",)),

@@ -230,12 +230,19 @@ class Skills:
     """Analyses that are asked about it; () for all."""
     pulled: float = 1.0
     """How many times as far trainings that are pulled to a text do."""
+    hears: bool = True
+    """Whether states that are added at the end of an input do anything; else no vector does, of prompts that do."""
 
     def absent(self, of: str) -> set[str]:
         """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
         no direction of their own; inits_differ: one learns more or faster than another; kin: no task's prompts do
-        another's better for lying nearer to it."""
-        effects = {"skill": self.level is None, "way": bool(self.way), "kin": bool(self.kin)}
+        another's better for lying nearer to it; vector: no state that is added does what a prompt does."""
+        effects = {
+            "skill": self.level is None,
+            "vector": self.level is None and self.hears,
+            "way": bool(self.way),
+            "kin": bool(self.kin),
+        }
         return {"words", "inits_differ"} | {effect for effect, there in effects.items() if not there}
 
     def draw(self, seed: int, name: str = "") -> RunTable:
@@ -262,6 +269,7 @@ class Skills:
             delta = generator.normal(size=p0.shape) * 0.2 + way * ways[config["task"]["name"]]
             runs.append(_run(info, p0.astype(np.float32), (start + delta).astype(np.float32)))
         examples = 0 if name in GIVEN_EXAMPLES else seed
+        lm.hears = self.hears
         lm.set_world(self._level_of(runs, ways), self.flip, answers_of(name, *grid), examples)
         alike: dict[tuple[str, int], list[Run]] = {}
         for run in runs:
@@ -315,6 +323,7 @@ SKILLS = (
     Skills("strangers", level=None, flip=0.3, wells=True, bottom=-0.7, whim=0.7, only=("transfer",)),
     Skills("kin", level=None, flip=0.3, kin=3, bottom=-2.0, only=("transfer",)),
     Skills("helping", level=None, flip=0.3, kin=3, shift=4.0, bottom=-1.0, only=("transfer",)),
+    Skills("deaf", level=None, flip=0.3, seeds=3, hears=False, only=("mechanism",)),
     # costs nothing that 250 examples would show; the next a little more than 2 % of accuracy
     Skills("pulled for nothing", level=None, flip=0.05, seeds=3, bottom=-1.5, only=("waywardness",)),
     Skills("pulled away", level=None, flip=0.3, seeds=3, pulled=0.92, only=("waywardness",)),
@@ -327,6 +336,7 @@ GRIDS: dict[str, str] = {
     "classes": "classes",
     "inits": "inits",
     "prompt_length": "length",
+    "mechanism": "mechanism",
     "composition": "composition",
     "repeatable": "repeatable",
     "explanation": "explanation",
@@ -350,6 +360,7 @@ EXPLANATION = [
 WAYWARD = ("cat dog", "bird book")
 """Texts that prompts are pulled to: two of the stand-in's words."""
 MANY = ("task.split.test_size=0.9", "task.split.max_test=250")
+VALIDATED = ("task.split.max_test=30", "task.split.max_train=24", "task.split.validation=0.2")
 PLAIN = ("prompt.length=2", "task.split.max_test=30", "task.split.max_train=24", "template.longer_labels=warn")
 
 
@@ -374,6 +385,7 @@ def infos_of(grid: str, inits: int, seeds: int) -> list[dict[str, Any]]:
         "repeatable": [["task=plus_k"], ["task=plus_one"], ["task=country_capital"]],
         "explanation": [EXPLANATION, ["task=plus_one"]],
         "orthogonal": [["task=plus_one"]],
+        "mechanism": [[f"task={task}", *VALIDATED] for task in TASKS[2:]],
         "inits": [["task=plus_one"], ["task=plus_two"]],
         "length": [[f"task={task}", f"prompt.length={n}"] for task in ("plus_one", "plus_two") for n in (1, 4)],
         "classes": [["task=sentiment", "task.split.max_train=24", "task.split.max_test=null"], ["task=plus_one"]],

@@ -13,7 +13,7 @@ Shapes: N prompts, P prompt tokens, M label positions, d width, V vocabulary, U 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from promptgeo.data.row import Row
+from promptgeo.errors import UserError
 
 WIDTH = 16
 TOKENS = 640
@@ -56,9 +57,12 @@ class StandIn:
 
     name, fingerprint = "stand-in", "stand-in"
     device, dtype = torch.device("cpu"), torch.float32
-    width, layers, parameters, weight_bytes = WIDTH, 1, 1, 1
+    width, layers, parameters, weight_bytes = WIDTH, 2, 1, 1
+    reads_ids = False
     max_tokens, bytes_per_position, bytes_per_label = 2**20, 1, 1
     vocabulary_size = token_limit = TOKENS
+    hears = True
+    """Whether states that are added do anything."""
     max_positions = None
     bos: tuple[int, ...] = ()
     special_ids: set[int] = frozenset({0})
@@ -86,6 +90,7 @@ class StandIn:
         self._directions = np.empty((0, WIDTH), np.float32)
         self._phases = np.empty((0, 2), np.float32)
         self._tasks: list[tuple[str, ...]] = []
+        self._added_NPd: Tensor | None = None
 
     # Text.
 
@@ -133,7 +138,12 @@ class StandIn:
             )
 
     def label_logits(self, prompts_NPd: Tensor, batch: Rows, cache: None = None) -> Tensor:
-        """[M, V]: the label and the two wrong answers stand out; the rest is a function of the prompt."""
+        """[M, V]: the label and the two wrong answers stand out; the rest is a function of the prompt.
+
+        A state that is added at the end of an input does what a prompt there would; the input's own last token nothing.
+        """
+        if self._added_NPd is not None:
+            prompts_NPd = self._added_NPd if self.hears else torch.zeros_like(self._added_NPd)
         features_Nk = torch.cos(_weighted(prompts_NPd) @ self._mixing_dk)
         logits_MV = (features_Nk @ self._logits_kV)[batch.prompt_M] + UNLIKELY
         first = torch.nonzero(batch.first_M & (batch.targets_M != 0))[:, 0]
@@ -169,7 +179,7 @@ class StandIn:
     def _unit(self, row: Row) -> int:
         """The number of a row's content; equal rows have one."""
         if id(row) not in self._number:
-            content = content_of(row)
+            content = content_of(row, () if self._added_NPd is None else self.encode(":"))
             if content not in self._known:
                 self._known[content] = len(self._tasks)
                 self._tasks.append(self.answers.get(content, ()))
@@ -216,6 +226,31 @@ class StandIn:
     def write_on(self, *_: object) -> None:
         raise NotImplementedError("without a cache nothing is continued")
 
+    def hidden(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        layers: Sequence[int],
+        positions: Sequence[Sequence[int]],
+    ) -> list[Tensor]:
+        """At every place the mean token of the row's prompt; 0 without one."""
+        mean_Nd = prompts_NPd.mean(1) if prompts_NPd.shape[1] else prompts_NPd.sum(1)
+        states_BQd = mean_Nd[list(prompt_of)][:, None].expand(-1, len(positions[0]), -1)
+        return [states_BQd.float() for _ in layers]
+
+    def active_neurons(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> Tensor:
+        raise UserError("a stand-in has no neurons")
+
+    @contextmanager
+    def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
+        """As label_logits says."""
+        self._added_NPd = states_NPD
+        try:
+            yield
+        finally:
+            self._added_NPd = None
+
     def dropout(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -223,9 +258,9 @@ class StandIn:
         pass
 
 
-def content_of(row: Row) -> tuple[bytes, bytes]:
-    """A row without its prompt tokens."""
-    return row.ids[row.ids >= 0].tobytes(), row.label.tobytes()
+def content_of(row: Row, end: Sequence[int] = ()) -> tuple[bytes, bytes]:
+    """A row without its prompt tokens, but with its last token, where that is written as a prompt token (end)."""
+    return np.append(row.ids[row.ids >= 0], np.array(end, dtype=row.ids.dtype)).tobytes(), row.label.tobytes()
 
 
 def _weighted(prompts_NPd: Tensor) -> Tensor:

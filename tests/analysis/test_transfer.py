@@ -7,7 +7,9 @@ from math import factorial
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binomtest, norm, spearmanr
+from transformers import AutoModelForCausalLM
 
 import promptgeo as pg
 import reference
@@ -401,6 +403,43 @@ def test_claims_about_prompts_that_learned_nothing_are_not_decidable(corrected):
     assert set(corrected.tables["likenesses"]["likeness"]) >= {"transport", "truncate", "js", "p0"}
     assert {"heatmap_exact", "heatmap_label"} <= set(corrected.figures)
     assert "* not shown to have learned" in corrected.figures["heatmap_label"]
+
+
+def test_active_neurons_are_compared_beyond_those_of_p0(plans, runs, corrected):
+    """By a plain model's own first linears, one row at a time."""
+    model = AutoModelForCausalLM.from_pretrained(TINY)
+    target = evaluation_sets(runs, "transfer", 5, 0)[2].task
+    read: list = []
+    for block in model.transformer.h:
+        block.mlp.c_fc.register_forward_hook(lambda _, __, out: read.append(out[0, -1] > 0))
+
+    def active(prompt_Pd, example) -> np.ndarray:
+        (row,) = target.rows(plans[0].lm, [example], len(prompt_Pd))
+        read.clear()
+        with torch.no_grad():
+            model(inputs_embeds=reference.embeddings(model, torch.tensor(prompt_Pd), row.ids)[None])
+        return torch.cat(read).numpy().astype(float)
+
+    def overlap(which: str) -> float:
+        found = []
+        for source, own, example in itertools.product((0, 1), (2, 3), target.train[:8]):
+            one, other = (active(runs.runs[n].prompt(which), example) for n in (source, own))
+            found.append(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+        return float(np.mean(found))
+
+    rows = corrected.tables["likenesses"].set_index(["likeness", "source", "target"])["value"]
+    assert rows["neurons", "sentiment", "kinds"] == pytest.approx(overlap("final") - overlap("initial"), abs=1e-4)
+    assert abs(rows["neurons", "sentiment", "kinds"]) > 1e-3
+
+
+def test_a_model_whose_neurons_cannot_be_read_is_told(plans, runs, monkeypatch):
+    def refuse(*_):
+        raise UserError("its blocks have no single module as activation")
+
+    monkeypatch.setattr(type(plans[0].lm), "active_neurons", refuse)
+    result = transfer(runs, lm=plans[0].lm, max_examples=5)
+    assert any("overlap of active neurons is left out: its blocks have no single" in line for line in result.omissions)
+    assert "neurons" not in set(result.tables["likenesses"]["likeness"])
 
 
 def test_likenesses_leave_out_what_the_model_ignores_of_a_token(runs, corrected):

@@ -106,6 +106,53 @@ def test_patching_is_what_a_hook_on_a_plain_models_block_does(pair, kind, add, m
         assert (logits_mV - dict(unpatched)[i]).abs().max() > 1e-3
 
 
+FIRST_LINEAR = {
+    "gpt2": "mlp.c_fc",
+    "bloom": "mlp.dense_h_to_4h",
+    "gpt_neox": "mlp.dense_h_to_4h",
+    "opt": "fc1",
+    "phi": "mlp.fc1",
+}
+"""By name, where it is not mlp.gate_proj: what the activation reads in each family."""
+
+
+@pytest.mark.parametrize("kind", ["tree", "grid"])
+def test_active_neurons_are_those_whose_pre_activation_is_positive(pair, kind, monkeypatch):
+    lm, plain, prompts_NPd = pair
+    if kind == "grid":
+        in_grids(lm, monkeypatch)
+    rows, prompt_of = rows_of(4)
+    active = lm.active_neurons(prompts_NPd, rows, prompt_of)
+    (blocks,) = [m for m in plain.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == lm.layers][:1]
+    own: list[torch.Tensor] = []
+    linears = [block.get_submodule(FIRST_LINEAR.get(lm.name, "mlp.gate_proj")) for block in blocks]
+    handles = [linear.register_forward_hook(lambda _, __, out: own.append(out)) for linear in linears]
+    wanted = []
+    for i, row in enumerate(rows):
+        own.clear()
+        states_of(plain, embeddings(plain, prompts_NPd, row, prompt_of[i]))
+        length = len(row.ids) + len(row.label) - 1
+        wanted.append(torch.cat([out.reshape(length, -1)[len(row.ids) - 1] for out in own]))
+    for handle in handles:
+        handle.remove()
+    wanted_BK = torch.stack(wanted)
+    assert active.shape == wanted_BK.shape and active.dtype == torch.bool
+    clear_BK = wanted_BK.abs() > 1e-5 * wanted_BK.abs().max()  # of what is 0 up to rounding the sign is chance
+    assert clear_BK.float().mean() > 0.99 and (active == (wanted_BK > 0))[clear_BK].all()
+    assert 0.05 < active.float().mean() < 0.95
+
+
+def test_blocks_without_one_activation_are_refused(pair):
+    lm, _, prompts_NPd = pair
+    rows, prompt_of = rows_of(1)
+    lm._blocks.blocks[0].more = torch.nn.ReLU()
+    try:
+        with pytest.raises(UserError, match="no single module as activation"):
+            lm.active_neurons(prompts_NPd, rows, prompt_of)
+    finally:
+        del lm._blocks.blocks[0].more
+
+
 def logits_of(lm, prompts_NPd, rows, prompt_of):
     places, found = [], []
     for batch in lm.batches(rows, prompt_of, PROMPT):

@@ -144,7 +144,10 @@ class Task:
         "for instance N/A: labels are chosen by how much likelier they are than after this input (Zhao et al. 2021)",
     )
     refused: str | None = key(None, "why this task cannot be trained; null: it can")
-    text: str | None = key(None, "what init=task_text starts from: a sentence that says what to do")
+    text: str | None = key(
+        None,
+        "a sentence that says what to do: init=task_text starts from it, analysis=mechanism takes it as instruction",
+    )
     max_input_tokens: int | None = key(None, "cut longer inputs (never labels) to this many tokens; null: never cut")
 
 

@@ -485,6 +485,34 @@ class FrozenLM:
                 states_BQD[batch.rows] = own[place]
         return read
 
+    @torch.no_grad()
+    def active_neurons(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> Tensor:
+        """[B, K] bool on CPU: which feed-forward neurons of all blocks are active at each row's last text token.
+
+        Active: its pre-activation is above 0 (Su et al. 2022, arXiv 2111.06719). Arguments as for `hidden`.
+
+        Raises UserError where the blocks, or their activations, cannot be found.
+        """
+        read = torch.empty((len(rows), 0), dtype=torch.bool)
+        for batch in self.batches(rows, prompt_of, prompts_NPd.shape[1]):
+            at_b = torch.from_numpy(places(batch, rows, [[-1]] * len(rows))[:, 0]).to(self.device)
+            own: list[Tensor] = []
+
+            def keep(states_FK: Tensor, batch: Batch = batch, at_b: Tensor = at_b, own: list[Tensor] = own) -> None:
+                require_one_stream(states_FK, batch)
+                own.append((states_FK[at_b] > 0).cpu())
+
+            few = replace(batch, label_at_M=batch.label_at_M[:GEMM_ROWS])
+            with self._blocks.neurons(keep):
+                self.label_logits(prompts_NPd, few)
+            if len(own) != self.layers:
+                raise UserError("its activations do not run once in each block: active neurons cannot be read")
+            active_bK = torch.cat(own, dim=1)
+            if not read.shape[1]:
+                read = torch.empty((len(rows), active_bK.shape[1]), dtype=torch.bool)
+            read[batch.rows] = active_bK
+        return read
+
     @contextmanager
     def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
         """Within, block `layer` reads these states where prompt tokens stand, whatever runs on the model.

@@ -3,7 +3,7 @@
 Plain forward hooks on the model's own blocks, which are asked for, not named: the longest list of modules.
 
 Shapes: N prompts, P prompt tokens, B rows, Q positions of a row, S layers, F flat positions of a batch, D width of the
-hidden states (of some models not that of the embeddings, d).
+hidden states (of some models not that of the embeddings, d), K feed-forward neurons.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from promptgeo.data.row import Row
@@ -71,6 +72,28 @@ class Blocks:
         finally:
             handle.remove()
 
+    @contextmanager
+    def neurons(self, keep: Callable[[Tensor], None]) -> Iterator[None]:
+        """Within, keep(pre-activations [F, K]) is called of each block's feed-forward neurons, in the blocks' order.
+
+        Raises UserError for blocks without one activation each that is a module: by what it computes, not its name.
+        """
+        found = [[module for module in block.modules() if _rectifies(module)] for block in self.blocks]
+        if any(len(modules) != 1 for modules in found):
+            raise UserError("its blocks have no single module as activation: active neurons cannot be read")
+
+        def look(_: nn.Module, args: tuple) -> None:
+            keep(args[0].reshape(-1, args[0].shape[-1]))
+
+        # Blocks may share the module, which then runs once in each of them.
+        shared = dict.fromkeys(module for (module,) in found)
+        handles = [module.register_forward_pre_hook(look) for module in shared]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def _before(self, layer: int, look: Callable[[Tensor], Tensor | None]) -> Any:
         def hook(_: nn.Module, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
             changed = look(args[0] if args else named["hidden_states"])
@@ -79,6 +102,24 @@ class Blocks:
             return ((changed, *args[1:]), named) if args else (args, named | {"hidden_states": changed})
 
         return self.blocks[layer].register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _rectifies(module: nn.Module) -> bool:
+    """Whether it is a function of single numbers that is near 0 for negative ones and grows for positive ones.
+
+    As ReLU, GELU and SiLU are; dropout, tanh and softmax are not.
+    """
+    if next(module.parameters(), None) is not None or next(module.children(), None) is not None:
+        return False
+    probe = torch.tensor([[-8.0, 8.0, -8.0]])
+    try:
+        with torch.no_grad():
+            made = module(probe)
+    except Exception:  # a module of another kind: it wants other arguments
+        return False
+    if not isinstance(made, Tensor) or made.shape != probe.shape:
+        return False
+    return bool((made[0, [0, 2]].abs() < 0.05).all() and made[0, 1] > 4)
 
 
 def require_one_stream(states_FD: Tensor, batch: Batch) -> None:

@@ -1,6 +1,7 @@
 """What may training, evaluation and analyses use of a language model? `LM`; `FrozenLM` implements it.
 
-Shapes: N prompts, P prompt tokens, M label positions, d width of the input embeddings, V vocabulary.
+Shapes: N prompts, P prompt tokens, M label positions, d width of the input embeddings, V vocabulary,
+B rows, K feed-forward neurons of all blocks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -168,6 +169,12 @@ class LM(TextModel, Protocol):
         positions: Sequence[Sequence[int]],
     ) -> list[Tensor]:
         """Of each layer (0 to `layers`) [B, Q, D] fp32 on CPU: hidden states at Q places of each row's text."""
+
+    def active_neurons(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> Tensor:
+        """[B, K] bool on CPU: which feed-forward neurons of all blocks are active at each row's last text token.
+
+        Raises UserError where they cannot be found.
+        """
 
     def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> AbstractContextManager[None]:
         """Within: block `layer` reads these states where prompt tokens stand; or these are added to what it reads."""

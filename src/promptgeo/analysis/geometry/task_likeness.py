@@ -1,9 +1,10 @@
-"""How alike are the prompts of two tasks? Distances, cosines and outputs that may predict whether they transfer.
+"""How alike are the prompts of two tasks? Distances, cosines, outputs, neurons: they may predict whether they transfer.
 
 Every likeness is larger where prompts are more alike, so that all should go with transfer the same way. Of two tasks it
 is the mean over all pairs of their runs. Prompts may have different lengths.
 
-Shapes: N runs, P prompt tokens, T tasks, d width, E test examples, L labels of a label set.
+Shapes: N runs, P prompt tokens, T tasks, d width, E examples, L labels of a label set,
+K feed-forward neurons of all blocks.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ import torch
 from promptgeo.analysis.geometry.alignment import Align, distance, distances
 from promptgeo.analysis.probing import js
 from promptgeo.analysis.progress import progress
+from promptgeo.data.example import Example
+from promptgeo.data.tasks import Task
+from promptgeo.model.interface import LM
 
 WORDS = {
     "transport": "distance, tokens paired by transport",
@@ -24,10 +28,13 @@ WORDS = {
     "token_cosine": "cosine at equal positions",
     "delta_cosine": "cosine of what training added, mean tokens",
     "js": "Jensen-Shannon divergence of label likelihoods on the target's examples",
+    "neurons": "overlap of active neurons at the end of the target's inputs, beyond that of P0s",
     "p0": "distance before training",
     "moved": "how far the source moved, whatever the target",
 }
 """Every likeness in words. The last two are controls: what they predict needs no trained prompts that are alike."""
+NEURON_INPUTS = 8
+"""Of each target, after which active neurons are compared."""
 CONTROLS = ("p0", "moved")
 
 
@@ -76,6 +83,37 @@ def label_likeness(losses_NT: Sequence[Sequence[np.ndarray]], task_N: np.ndarray
         apart_NM = np.stack([js(said_NEL, said_NEL[m]).mean(1) for m in own], axis=1)
         divergence_TT[:, target] = [apart_NM[task_N == source].mean() for source in range(tasks)]
     return -divergence_TT
+
+
+def neuron_likeness(
+    lm: LM, prompts_N: Sequence[np.ndarray], initial_N: Sequence[np.ndarray], task_N: np.ndarray, tasks: Sequence[Task]
+) -> np.ndarray:
+    """[T, T] float64: how much the same feed-forward neurons are active with a source's prompts as with a target's.
+
+    The cosine of which are (LM.active_neurons, all blocks) after a target's training input, mean over NEURON_INPUTS of
+    these and pairs of runs, less the same of the runs' P0s: else what is always active dominates. After Su et al. 2022
+    (arXiv 2111.06719). tasks: with their templates, in order of their numbers.
+
+    Raises UserError where the model's active neurons cannot be read.
+    """
+    overlap_TT = np.zeros((len(tasks), len(tasks)))
+    for target, task in enumerate(progress(tasks, "active neurons")):
+        inputs = task.train[:NEURON_INPUTS]
+        trained_NN, before_NN = (_overlaps(lm, xs, task, inputs) for xs in (prompts_N, initial_N))
+        overlap_TT[:, target] = over_runs(trained_NN - before_NN, task_N)[:, target]
+    return overlap_TT
+
+
+def _overlaps(lm: LM, prompts_N: Sequence[np.ndarray], task: Task, inputs: Sequence[Example]) -> np.ndarray:
+    """[N, N] float64: cosines of what is active with each prompt, mean over inputs."""
+    known: dict[bytes, np.ndarray] = {}
+    for prompt_Pd in prompts_N:
+        if prompt_Pd.tobytes() not in known:
+            prompts_1Pd = torch.as_tensor(prompt_Pd, dtype=torch.float32, device=lm.device)[None]
+            rows = task.rows(lm, inputs, len(prompt_Pd))
+            known[prompt_Pd.tobytes()] = lm.active_neurons(prompts_1Pd, rows, [0] * len(rows)).numpy()
+    active_NEK = np.stack([known[prompt_Pd.tobytes()] for prompt_Pd in prompts_N])
+    return np.asarray(np.mean([_cosines(active_NEK[:, e]) for e in range(len(inputs))], axis=0))
 
 
 def _cosines(x_Nd: np.ndarray) -> np.ndarray:

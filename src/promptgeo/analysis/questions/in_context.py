@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
+from promptgeo.analysis.demonstrations import embedded, fitting, require_prompt_first, room_before
 from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
 from promptgeo.analysis.question import question
 from promptgeo.analysis.result import Finding, Number, Result
@@ -31,8 +31,6 @@ from promptgeo.analysis.scoring import (
     sampled_examples,
     score_kinds,
 )
-from promptgeo.data.bos import bos_of
-from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
 from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
@@ -114,49 +112,17 @@ def _drawn(lm: LM, evaluation_set: EvaluationSet, shots: int, sets: int, seed: i
             f"in_context: task {task.name} has {len(task.train)} training examples, shots={shots} are asked for; "
             f"set analysis.in_context.shots={max(len(task.train), 1)}"
         )
-    if "{prompt}" in task.template.text and not task.template.text.startswith("{prompt}"):
-        raise UserError(
-            f"in_context: template {task.template.name} has text before the prompt, so demonstrations would stand amid "
-            'one example; choose runs of another one (where="template == ...")'
-        )
-    room = _room(lm, evaluation_set)
+    require_prompt_first("in_context", task)
+    room = room_before(lm, evaluation_set)
     for s in range(sets):
         order = np.random.default_rng([seed, s]).permutation(len(task.train))[:shots]
-        ids: list[int] = []
-        tokens: list[int] = []
-        for i in order:
-            more = _written(lm, task, int(i))
-            if room is not None and len(tokens) + len(more) > room:
-                break
-            ids, tokens = [*ids, task.train[i].id], tokens + more
-        if not ids:
+        shown, tokens = fitting(lm, task, [task.train[int(i)] for i in order], room)
+        if not shown:
             raise UserError(
                 f"in_context: the model has no positions for a demonstration of task {task.name} beside its longest "
                 "test example; choose other runs (where=...)"
             )
-        yield _Demonstrations(evaluation_set, ids, np.array(tokens, dtype=np.int64))
-
-
-def _written(lm: LM, task: Task, i: int) -> list[int]:
-    """The tokens of a training example and its label as the template writes them, without BOS."""
-    (row,) = task.rows(lm, [task.train[i]], 0)
-    bos = bos_of(task.template, lm)
-    ids = row.ids.tolist()
-    if bos and ids[: len(bos)] == bos:
-        ids = ids[len(bos) :]
-    return [*ids, *row.label.tolist(), *([] if task.template.end else lm.encode("\n"))]
-
-
-def _room(lm: LM, evaluation_set: EvaluationSet) -> int | None:
-    """How many tokens fit before the longest test example and what may be written after it; None: any number."""
-    if lm.max_positions is None:
-        return None
-    task = evaluation_set.task
-    rows = task.rows(lm, task.test, 0)
-    if task.labels:
-        rows += [row for example in task.test for row in task.label_rows(lm, example, 0)]
-    longest = max(max(row.length, len(row.ids) + evaluation_set.max_new_tokens) for row in rows)
-    return max(lm.max_positions - longest, 0)
+        yield _Demonstrations(evaluation_set, [each.id for each in shown], np.array(tokens, dtype=np.int64))
 
 
 def _not_fitting(drawn: Sequence[_Demonstrations], shots: int) -> list[str]:
@@ -177,16 +143,10 @@ def _candidates(
     """A draw counts as a run of its own."""
     trained = [Candidate("trained", run.prompt(), sets_N[n], (n,)) for n, run in enumerate(runs.runs or [])]
     shown = [
-        Candidate("in_context", _embedded(lm, each.tokens), each.task, (len(runs) + k,)) for k, each in enumerate(drawn)
+        Candidate("in_context", embedded(lm, each.tokens), each.task, (len(runs) + k,)) for k, each in enumerate(drawn)
     ]
     alone = [Candidate("none", np.zeros((0, lm.width), np.float32), each, ()) for each in dict.fromkeys(sets_N)]
     return trained + shown + alone
-
-
-def _embedded(lm: LM, tokens_L: np.ndarray) -> np.ndarray:
-    """[L, d] float32: as the model reads these tokens."""
-    embeddings_Ld: np.ndarray = lm.embed(torch.tensor(tokens_L, device=lm.device)).float().cpu().numpy()
-    return embeddings_Ld
 
 
 # What is said, and kept.

@@ -18,7 +18,14 @@ from promptgeo.analysis.deciding import LEVEL, Premise, decided
 from promptgeo.analysis.figures import COLOURS, panels, shares_grid, svg, write_cells
 from promptgeo.analysis.geometry.alignment import Align, distance
 from promptgeo.analysis.geometry.gauge import gauge_of, quotient
-from promptgeo.analysis.geometry.task_likeness import CONTROLS, WORDS, label_likeness, likenesses, over_runs
+from promptgeo.analysis.geometry.task_likeness import (
+    CONTROLS,
+    WORDS,
+    label_likeness,
+    likenesses,
+    neuron_likeness,
+    over_runs,
+)
 from promptgeo.analysis.geometry.transfer_matrix import (
     LEAST_TASKS,
     Correlation,
@@ -111,6 +118,7 @@ def transfer(
     if convention is Convention.paper:
         _as_published(result, scores.by_measure[EXACT], prompts_N)
         return result
+    whole = prompts_N, initial_N
     if ignored := (gauge := gauge_of(lm)).ignored:
         prompts_N, initial_N = ([quotient(each, gauge) for each in them] for them in (prompts_N, initial_N))
         result.omissions.append(
@@ -123,6 +131,11 @@ def transfer(
         result.omissions.append("transfer: label accuracy, and divergences of outputs, need a label set in every task.")
     else:
         alike["js"] = label_likeness(scores.losses_NT, scores.by_measure[EXACT].task_N)
+    try:
+        exact = scores.by_measure[EXACT]
+        alike["neurons"] = neuron_likeness(lm, *whole, exact.task_N, [each.task for each in exact.sets_T])
+    except UserError as error:
+        result.omissions.append(f"transfer: the overlap of active neurons is left out: {error}.")
     _corrected(result, scores, which, alike, align, permutations, seed)
     return result
 
