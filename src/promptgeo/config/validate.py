@@ -126,9 +126,9 @@ def _validate_whole_numbers(config: RunConfig) -> None:
         "training.batch_size": config.training.batch_size,
         "training.max_steps": config.training.max_steps,
         "training.early_stopping.patience": config.training.early_stopping.patience,
+        "task.label_length": config.task.label_length,
         "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
         "task.max_input_tokens": config.task.max_input_tokens,
-        "task.label_length": config.task.label_length,
         "task.split.max_train": config.task.split.max_train,
         "task.split.max_test": config.task.split.max_test,
     }.items():

@@ -49,7 +49,7 @@ from promptgeo.runs.task import task_of
 CLAIM = "information_constant"
 HELD = 0.99
 """Share of a text's tokens that are right from which on it is held, as published."""
-DRAWS = 10_000
+DRAWS = 2000
 """Of texts, for the intervals."""
 
 
@@ -57,10 +57,7 @@ DRAWS = 10_000
     lm=True,
     claims=(CLAIM,),
     factors=(
-        "task.source.row",
-        "task.source.label",
         "task.label_length",
-        "evaluation.max_new_tokens",
         "training.epochs",
         "training.max_steps",
         "prompt_length",
@@ -90,20 +87,24 @@ def capacity(runs: RunTable, *, lm: LM, margin: float = 0.25, texts: int = 5, se
     if not margin > 0:
         raise UserError(f"capacity: margin={margin:g}: a number above 0 is needed")
     result = Result()
-    points = _points(runs, lm, result)
-    cells, longer = _cells(points)
-    if left := len({point.kind for point in points}) - len({kind for kind, _ in cells}):
-        result.omissions.append(f"capacity: {left} kinds of text have no runs of the usual number of steps: left out.")
+    _say(_points(runs, lm, result), margin, texts, seed, result)
+    return result
+
+
+def _say(points: Sequence["_Point"], margin: float, texts: int, seed: int, result: Result) -> None:
+    """Adds all that the runs say."""
+    result.tables["texts"] = pd.DataFrame([point.row for point in points])
+    cells, longer = _cells(_best_of_each(points, result), result)
     answers = {key: _answer(*key, of_text, result, seed) for key, of_text in cells.items()}
+    for answer in answers.values():
+        _tell(answer, result)
     for (kind, k, steps), of_text in longer.items():
         _tell_longer(kind, k, steps, of_text, cells.get((kind, k), {}), result)
     ratios = [ratio for k in _sizes(answers) for ratio in _ratios(answers, k, result)]
     result.claims.append(_claim(answers, ratios, margin, texts))
-    result.tables["texts"] = pd.DataFrame([point.row for point in points])
     result.figures["length"] = _figure(answers)
     if (figure := _losses(answers)) is not None:
         result.figures["loss"] = figure
-    return result
 
 
 # Runs.
@@ -162,6 +163,7 @@ def _points(runs: RunTable, lm: LM, result: Result) -> list[_Point]:
     prompts = {n: _best(trained[n]) for n in chosen}
     keys = {n: _key(trained[n]) for n in chosen}
     alike: dict[tuple, list[int]] = {}
+    chosen.sort(key=lambda n: (*keys[n], trained[n].id))
     for n in chosen:
         kind, _, length, k, budget = keys[n]
         alike.setdefault((kind, length, k, budget), []).append(n)
@@ -180,7 +182,7 @@ def _points(runs: RunTable, lm: LM, result: Result) -> list[_Point]:
         recited = results["tokens_recited"][which]
         measured = (share[which], recited, share["none"], other, bits)
         made.append(_Point(n, trained[n], kind, text, length, k, budget, steps, prompts[n][1], *measured))
-    return sorted(made, key=lambda point: (point.k, point.length, point.text))
+    return sorted(made, key=lambda point: (point.k, point.kind, point.length, point.text))
 
 
 def _best(run: Run) -> tuple[str, np.ndarray]:
@@ -202,10 +204,14 @@ def _key(run: Run) -> tuple[str, int, int, int, int]:
     return source["label"], int(source["row"] or 0), int(length), int(results["prompt_length"]), int(budget)
 
 
-def _cells(points: Sequence[_Point]) -> tuple[dict[tuple[str, int], Texts], dict[tuple[str, int, int], Texts]]:
+def _cells(
+    points: Sequence[_Point], result: Result
+) -> tuple[dict[tuple[str, int], Texts], dict[tuple[str, int, int], Texts]]:
     """(kind, k) -> texts of runs with the number of steps that most have; (kind, k, steps) -> of those with more."""
     budgets = [point.budget for point in points]
     usual = max(sorted(set(budgets)), key=budgets.count)
+    if fewer := sum(budget < usual for budget in budgets):
+        result.omissions.append(f"capacity: {fewer} runs had fewer than {usual} steps: left out.")
     cells: dict[tuple[str, int], Texts] = {}
     longer: dict[tuple[str, int, int], Texts] = {}
     for point in points:
@@ -214,6 +220,17 @@ def _cells(points: Sequence[_Point]) -> tuple[dict[tuple[str, int], Texts], dict
         elif point.budget > usual:
             longer.setdefault((point.kind, point.k, point.budget), {}).setdefault(point.text, []).append(point)
     return cells, longer
+
+
+def _best_of_each(points: Sequence[_Point], result: Result) -> list[_Point]:
+    """Of several runs of one text and length (seeds) the best: that vectors hold it is shown by one."""
+    of: dict[tuple, _Point] = {}
+    for point in points:
+        key = (point.kind, point.text, point.length, point.k, point.budget)
+        of[key] = max(of.get(key, point), point, key=lambda each: (each.right, each.bits))
+    if left := len(points) - len(of):
+        result.omissions.append(f"capacity: {left} runs are not the best of their text and length: left out.")
+    return list(of.values())
 
 
 def most_held(points: Sequence[_Point]) -> int:
@@ -256,7 +273,7 @@ class _Answer:
 
 
 def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _Answer:
-    """Adds the numbers and the finding of one kind and k."""
+    """Adds the numbers of one kind and k."""
     name = f"{kind}.k{k}"
     capacity_T = np.array([most_held(points) for points in of_text.values()], dtype=np.float64)
     bits_T = np.array([max(point.bits for point in points) / k for points in of_text.values()])
@@ -292,7 +309,6 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
         bits = np.array([point.bits for point in points]) / k
         ends = t_mean(bits)
         answer.bits[length] = result.number(f"bits.{name}.L{length}", float(bits.mean()), len(points), "texts", *ends)
-    _tell(answer, result)
     return answer
 
 
@@ -309,8 +325,6 @@ def _add_capacity_of_mean(name: str, of_text: Texts, result: Result, seed: int) 
     right_TL = np.array(
         [[point.right for point in points if point.length in common] for points in of_text.values()], dtype=np.float64
     )
-    if right_TL.shape[1] != len(lengths):  # several runs of one text and length
-        return
     weights_BT = run_weights(len(of_text), DRAWS, seed) / len(of_text)
     means_BL = np.concatenate([right_TL.mean(0)[None], weights_BT @ right_TL])
     largest_B = (np.array(lengths, dtype=np.float64) * (means_BL >= HELD)).max(1)
