@@ -75,7 +75,7 @@ def with_value(key: str, value) -> RunConfig:
         ("model=gpt3", "model=gpt3: no such model; nearest: gpt2"),
         ("model=3", "model=3: no such model; "),
         ("sweep=nope", "sweep=nope: no such sweep; one of "),
-        ("template=null", "template=null: no such template; one of bare, chat, input_label, study3"),
+        ("template=null", "template=null: no such template; one of bare, chat, input_label, recite, study3"),
         ("init=[cat,dog]", "init=['cat', 'dog']: no such init; "),
         ("tsak=country_capital", "tsak: no such key; nearest: task"),
         ("task.sourc.path=x", "task.sourc.path: no such key; nearest: task.source.path"),
@@ -352,6 +352,8 @@ def test_every_file_of_conf_composes_is_valid_and_says_what_it_provides(group, o
         assert grid[0].optimizer.name.name == ("adamw" if option == "study3" else option)
     elif option == "custom":
         assert getattr(grid[0], group).name == {"model": "my-model", "task": "my"}[group]
+    elif option == "recite" and group == "task":
+        assert grid[0].task.name == "real_0"  # each text is a task of its own
     else:
         assert getattr(grid[0], group).name == option
 

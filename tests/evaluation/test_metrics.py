@@ -69,7 +69,7 @@ def test_a_metric_that_the_task_does_not_support_is_left_out():
 
 def test_every_scoring_has_a_rule_and_every_metric_a_column():
     assert set(RULES) == set(Scoring)
-    assert HEADLINE in METRICS_COLUMNS and [m.name for m in METRICS] == METRICS_COLUMNS[3:8]
+    assert HEADLINE in METRICS_COLUMNS and [m.name for m in METRICS] == METRICS_COLUMNS[3:10]
 
 
 WORST_LABEL = """

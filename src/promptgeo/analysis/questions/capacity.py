@@ -475,30 +475,32 @@ def _claim(answers: dict[tuple[str, int], _Answer], ratios: Sequence[_Ratio], ma
         )
         for answer in answers.values()
     ]
-    same = for_all([_alike(ratio, margin, premises, len(of["information"])) for ratio in of["information"]])
+    evidence = _listed(of["information"])
+    if not all(premise.met for premise in premises):
+        return decided(CLAIM, None, evidence, premises=premises)
+    same = for_all([_alike(ratio, margin, len(of["information"])) for ratio in of["information"]])
     if same.outcome is not Outcome.holds:
         return same
-    return for_all([same, _lengths_differ(of["capacity"], margin, same)])
+    return for_all([same, _lengths_differ(of["capacity"], margin)])
 
 
-def _alike(ratio: _Ratio, margin: float, premises: Sequence[Premise], tests: int) -> Claim:
+def _listed(ratios: Sequence[_Ratio]) -> str:
+    """As a sentence."""
+    words = "; ".join(_words(ratio) for ratio in ratios)
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def _alike(ratio: _Ratio, margin: float, tests: int) -> Claim:
     """That two kinds' information is the same: it fails adjusted for the pairs that are asked about."""
     low, high = ratio.size_at(1 - LEVEL / tests)[0], ratio.size_at(1 - LEVEL)[1]
-    return decided(
-        CLAIM,
-        (low, high),
-        f"{_words(ratio)}.",
-        threshold=log(1 + margin),
-        below=True,
-        premises=premises,
-        needs="more texts (task.source.row)",
-    )
+    limit, needs = log(1 + margin), "more texts (task.source.row)"
+    return decided(CLAIM, (low, high), _listed([ratio]), threshold=limit, below=True, needs=needs)
 
 
-def _lengths_differ(ratios: Sequence[_Ratio], margin: float, same: Claim) -> Claim:
+def _lengths_differ(ratios: Sequence[_Ratio], margin: float) -> Claim:
     """That some two kinds' lengths differ by more than the margin: one of several, so adjusted for their number."""
     limit, tests = log(1 + margin), max(len(ratios), 1)
-    evidence = "; ".join(_words(ratio) for ratio in ratios) + "."
+    evidence = _listed(ratios)
     if any(ratio.size_at(1 - LEVEL / tests)[0] > limit for ratio in ratios):
         return Claim(CLAIM, Outcome.holds, evidence)
     if ratios and all(ratio.size_at(1 - LEVEL)[1] < limit for ratio in ratios):
