@@ -89,6 +89,7 @@ def test_numbers_are_means_over_texts_of_what_each_text_says():
     assert number(result, "information.real.k2").value == (100 / 2 + 98 / 2) / 2  # of each vector
     assert number(result, "gain.real.k2").value == pytest.approx((0.875 * 8 + 0.75 * 8) / 2)
     assert number(result, "right.real.k2.L8").value == 0.9375
+    assert number(result, "still_rising.real.k2").value == pytest.approx((90 / 100 - 1 + 98 / 90 - 1) / 2)
     assert number(result, "right_none.real.k2.L4").value == 0.125
     assert number(result, "right_other.real.k2.L4").value == pytest.approx(0.1)
     # The shortest that are not held fell from 1 to .9 nats in the last of three thirds, but in the last fifth by none.

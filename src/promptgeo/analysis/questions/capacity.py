@@ -11,7 +11,7 @@ tokens that are right with m and wrong without; `information.<...>`, the most bi
 vector. By length: `right.<kind>.k<k>.L<L>` (A), `right_none.<...>` without m, `right_other.<...>` with the vectors of
 another text of its kind. `ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means.
 `still_falling.<...>`: of the shortest texts that are not held, the share by which the loss fell in the last fifth of
-the steps. `longer.<...>.s<steps>`: by how much capacity rises with more steps. Table `texts`: a row per run.
+the steps; `still_rising.<...>`: by how much bits rise from the last but one length to the longest. `longer.<...>.s<steps>`: by how much capacity rises with more steps. Table `texts`: a row per run.
 
 Shapes: T texts, P prompt tokens, d width.
 """
@@ -352,8 +352,29 @@ def _tell(answer: _Answer, result: Result) -> None:
         number = result.number(name, float(known.mean()), len(known), "texts", *t_mean(known))
         sentence += f". The loss of the shortest that are not held fell by {number.value:.0%} in the last fifth of "
         sentence += f"{_first_failures(answer.of_text)[0].steps} steps: a lower bound"
+    if (rise := _rise(answer, result)) is not None:
+        sentence += (
+            f". Bits still rose by {rise.value:.0%}{_ends_in_percent(rise)} from {answer.lengths[-2]} tokens to "
+        )
+        sentence += f"{longest}"
     if held.low is not None:
         result.findings.append(Finding.of(held, f"{sentence}."))
+
+
+def _rise(answer: _Answer, result: Result) -> Number | None:
+    """By how much bits rise from the last but one length to the longest: what longer texts may add."""
+    if len(answer.lengths) < 2:
+        return None
+    last, before = ({point.text: point.bits for point in answer.at(length)} for length in answer.lengths[:-3:-1])
+    rises = np.array([last[text] / before[text] - 1 for text in last if before.get(text, 0.0) > 0])
+    if len(rises) < 2:
+        return None
+    name = f"still_rising.{answer.kind}.k{answer.k}"
+    return result.number(name, float(rises.mean()), len(rises), "texts", *t_mean(rises))
+
+
+def _ends_in_percent(number: Number) -> str:
+    return "" if number.low is None or number.high is None else f" ({number.low:.0%} to {number.high:.0%})"
 
 
 def _ends(number: Number, digits: int = 1) -> str:
@@ -570,7 +591,7 @@ def _losses(answers: dict[tuple[str, int], _Answer]) -> str | None:
                 words = kind.replace("_", " ")
                 mean_line(axes[0, column], curves, "step", "loss", "text", color=colour, label=words)
             axes[0, column].set(title=f"k = {k} vector{'s' if k > 1 else ''}", xlabel="step")
-        axes[0, 0].set_ylabel("cross-entropy of a token, nats")
+        axes[0, 0].set_ylabel("loss, nats per token")
         of_axes = [axis.get_legend_handles_labels() for axis in axes[0]]
         handles = {label: handle for those in of_axes for handle, label in zip(*those, strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=8)
