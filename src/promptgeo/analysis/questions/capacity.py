@@ -11,7 +11,8 @@ tokens that are right with m and wrong without; `information.<...>`, the most bi
 vector. By length: `right.<kind>.k<k>.L<L>` (A), `right_none.<...>` without m, `right_other.<...>` with the vectors of
 another text of its kind. `ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means.
 `still_falling.<...>`: of the shortest texts that are not held, the share by which the loss fell in the last fifth of
-the steps; `still_rising.<...>`: by how much bits rise from the last but one length to the longest. `longer.<...>.s<steps>`: by how much capacity rises with more steps. Table `texts`: a row per run.
+the steps; `still_rising.<...>`: by how much bits rise from the last but one length to the longest.
+`longer.<...>.s<steps>`: by how much capacity rises with more steps. Table `texts`: a row per run.
 
 Shapes: T texts, P prompt tokens, d width.
 """
