@@ -14,7 +14,7 @@ import torch
 
 import promptgeo as pg
 import reference
-from promptgeo.analysis.questions.capacity import _answer, _Point, _ratios, _say, capacity, most_held
+from promptgeo.analysis.questions.capacity import _answer, _claim, _Point, _ratios, _say, capacity, most_held
 from promptgeo.analysis.result import Number, Outcome, Result
 from promptgeo.config.compose import compose_grid
 from promptgeo.errors import UserError
@@ -199,6 +199,26 @@ def test_its_intervals_hold_the_truth_in_most_draws(texts):
             one = number(result, name)
             held[name] += one.low <= truth <= one.high
     assert min(held.values()) / draws > 0.9, held
+
+
+@pytest.mark.parametrize(
+    ("bits", "per_token", "wrong"),
+    [
+        ((60.0, 75.0), (4.0, 8.0), Outcome.holds),  # 1 + margin: the first ratio that is not the same
+        ((60.0, 60.0), (4.0, 8.0), Outcome.fails),
+        ((60.0, 60.0), (6.0, 6.0), Outcome.holds),
+        ((40.0, 80.0), (4.0, 8.0), Outcome.holds),
+    ],
+)
+def test_the_claim_is_rarely_decided_wrongly(bits, per_token, wrong):
+    outcomes = []
+    for seed in range(200):
+        of_text: dict[tuple[str, int], dict[int, list[_Point]]] = {}
+        for each in study(dict(zip("ab", bits, strict=True)), dict(zip("ab", per_token, strict=True)), 8, 0.15, seed):
+            of_text.setdefault((each.kind, 1), {}).setdefault(each.text, []).append(each)
+        answers = {key: _answer(*key, own, Result(), 0) for key, own in of_text.items()}
+        outcomes.append(_claim(answers, _ratios(answers, 1, Result()), 0.25, 5).outcome)
+    assert outcomes.count(wrong) / 200 <= 0.05
 
 
 # Trained runs.
