@@ -150,6 +150,12 @@ def test_few_texts_whose_bits_vary_decide_nothing():
     assert claim.outcome is Outcome.undecidable and "more texts" in claim.needs
 
 
+def test_of_texts_that_are_all_held_the_capacity_is_a_bound_without_an_interval():
+    result = said(study({"a": 10_000.0}, {"a": 4.0}))
+    held = number(result, "capacity.a.k1")
+    assert (held.value, held.low) == (32.0, None) and "holds at least 32.0 tokens" in result.findings[0].sentence
+
+
 @pytest.mark.parametrize("limit", [10_000.0, 1.0])
 def test_a_capacity_beyond_the_lengths_decides_nothing(limit):
     (claim,) = said(study({"a": limit, "b": limit}, {"a": 4.0, "b": 8.0})).claims

@@ -288,7 +288,10 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
         return result.number(what, float(values_T.mean()), len(values_T), "texts", *ends)
 
     longest = max(point.length for points in of_text.values() for point in points)
-    held = add(f"capacity.{name}", capacity_T, 0.0, float(longest))
+    if (capacity_T >= longest).all():  # nothing is known of how they differ beyond
+        held = result.number(f"capacity.{name}", float(longest), len(capacity_T), "texts")
+    else:
+        held = add(f"capacity.{name}", capacity_T, 0.0, float(longest))
     _add_capacity_of_mean(name, of_text, result, seed)
     add(f"gain.{name}", gain_T)
     information = add(f"information.{name}", bits_T)
@@ -340,9 +343,9 @@ def _tell(answer: _Answer, result: Result) -> None:
     vectors = "One vector holds" if answer.k == 1 else f"{answer.k} vectors hold"
     over = int((answer.capacity_T >= longest).sum())
     none = int((answer.capacity_T == 0).sum())
-    sentence = (
-        f"{vectors} {held.value:.1f}{_ends(held)} tokens of {answer.words}, {bits.value:.0f}{_ends(bits, 0)} bits"
-    )
+    least = "at least " * (over > 0)
+    sentence = f"{vectors} {least}{held.value:.1f}{_ends(held)} tokens of {answer.words}, "
+    sentence += f"{bits.value:.0f}{_ends(bits, 0)} bits"
     sentence += " each" if answer.k > 1 else ""
     sides = [f"{over} hold all {longest}"] * bool(over) + [f"{none} not even {shortest}"] * bool(none)
     sentence += f" (n = {held.n} texts{'; ' + ', '.join(sides) if sides else ''})"
@@ -354,12 +357,11 @@ def _tell(answer: _Answer, result: Result) -> None:
         sentence += f". The loss of the shortest that are not held fell by {number.value:.0%} in the last fifth of "
         sentence += f"{_first_failures(answer.of_text)[0].steps} steps: a lower bound"
     if (rise := _rise(answer, result)) is not None:
-        sentence += (
-            f". Bits still rose by {rise.value:.0%}{_ends_in_percent(rise)} from {answer.lengths[-2]} tokens to "
-        )
-        sentence += f"{longest}"
-    if held.low is not None:
-        result.findings.append(Finding.of(held, f"{sentence}."))
+        sentence += f". Bits still rose by {rise.value:.0%}{_ends_in_percent(rise)} "
+        sentence += f"from {answer.lengths[-2]} tokens to {longest}"
+    surest = held if held.low is not None else bits
+    if surest.low is not None:
+        result.findings.append(Finding.of(surest, f"{sentence}."))
 
 
 def _rise(answer: _Answer, result: Result) -> Number | None:
