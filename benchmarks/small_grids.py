@@ -71,6 +71,11 @@ TRAININGS = (
     train("repeat", f"{BARE} task=plus_k,plus_one,plus_two training.max_steps=30 task.split.max_test=12 -m seed=0,1"),
     train("explanation", f"sweep=explanation {SHORT} init=cat,vocab training.max_steps=20 -m seed=0,1"),
     train(
+        "recite",
+        "sweep=capacity task.source.label=real,random_words task.label_length=2,4 prompt.length=1 training.epochs=20 "
+        "-m task.source.row=0,1",
+    ),
+    train(
         "bloom",
         f"{BLOOM} task=capitalize_first_letter,sentiment init=cat,normal template=study3 optimizer=study3 {VALIDATED} "
         "optimizer.lr=0.1 training.epochs=12 task.split.max_test=12 packing.max_runs=3 -m seed=0,1",
@@ -137,6 +142,7 @@ def make_shared(folder: Path) -> None:
 OPTIONS = {
     "atlas": "permutations=99 perplexity=5",
     "bezier": "steps=4 points=5 chosen_on=8 batch_size=4 max_examples=6 draws=50 least=0.0001",
+    "capacity": "texts=2",
     "composition": "max_examples=4 max_pairs=2 draws=50",
     "convexity": "mixtures=9 pairs=2 steps=5 controls=3 resolution=3 max_examples=6 draws=50",
     "curves": "draws=50",
@@ -178,6 +184,7 @@ QUESTIONS = {
     "coupled": (("runs=outputs/coupled",), "orthogonal dimension similarity convexity bezier"),
     "repeat": (("runs=outputs/repeat",), "repeatable curves"),
     "explanation": (("runs=[outputs/explanation,outputs/custom,outputs/stopped]",), "explanation"),
+    "recite": (("runs=outputs/recite",), "capacity"),
     "bloom": (
         ("runs=outputs/bloom",),
         "curves convexity token_operations speaking_probes neighbours transplant mean_prompts decoding",

@@ -44,6 +44,7 @@ FEW = {
     "neighbours": ("nothing", "run and cell", "how far", "eight runs", "study 3"),
     "transplant": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "dimension": ("all alike", "untrained", "planted"),
+    "capacity": ("same bits", "same tokens", "same bits and tokens", "bits at the margin"),
     "composition": ("all alike", "failed trainings", "planted"),
     "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
     "waywardness": ("all alike", "failed trainings", "planted", "pulled for nothing", "pulled away"),

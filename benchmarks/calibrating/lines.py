@@ -194,6 +194,7 @@ CLAIMS: dict[str, Truth] = {
     "lexicon_appears": _without("way"),
     "other_languages_appear": _without("way"),
     "angle_counts_more": lambda scenario, of: None,
+    "information_constant": lambda scenario, of: scenario.name == "same bits",
     # Kin or not: other tasks' prompts do as often worse than none as better, unless kin point the same way.
     "transfers_improve": lambda scenario, of: scenario.name == "helping",
     "similar_transfers_better": _without("kin", ("kin",)),

@@ -311,6 +311,61 @@ class Skills:
         )
 
 
+@dataclass(frozen=True)
+class Recited(Skills):
+    """Runs that recite texts: vectors hold so many bits of each, about `bits` of a kind, and each token has some."""
+
+    only: tuple[str, ...] = ("capacity",)
+    bits: tuple[float, float] = (60.0, 60.0)
+    per_token: tuple[float, float] = (4.0, 8.0)
+    """Of the two kinds."""
+    varies: float = 0.15
+    """Standard deviation over texts of the logarithm of what is held."""
+
+    def draw(self, seed: int, name: str = "") -> RunTable:
+        """As Skills.draw; shares and losses are set, for the stand-in knows no text."""
+        generator, runs = np.random.default_rng([seed, 6]), []
+        lm = stand_in(name)
+        lm.set_world(self._level_of([], {}), self.flip, {}, seed)
+        held = {
+            (kind, text): bits * np.exp(self.varies * generator.normal())
+            for kind, bits in zip(RECITED, self.bits, strict=True)
+            for text in range(TEXTS)
+        }
+        for info in recited_infos():
+            source, length = info["config"]["task"]["source"], info["config"]["task"]["label_length"]
+            each = self.per_token[RECITED.index(source["label"])]
+            right = min(held[source["label"], source["row"]] / (length * each), 1.0)
+            prompt_Pd = generator.normal(size=(1, WIDTH)).astype(np.float32)
+            run, none = _run(info, prompt_Pd, prompt_Pd), each * np.log(2)
+            shares = {"none": 0.0, "initial": 0.0, "final": right, "best": right}
+            loss = {which: none * (1 - share) for which, share in shares.items()}
+            run.info["results"] = {"split": "validation", "n": 1, "steps": 400, "prompt_length": 1, "loss": loss}
+            run.info["results"] |= {name: shares for name in ("accuracy", "tokens_right", "tokens_recited")}
+            ends = [
+                {"step": step, "split": "validation", "loss": loss["final"] * (2 - step / 400)} for step in (330, 400)
+            ]
+            run.__dict__["metrics"] = pd.DataFrame([dict.fromkeys(METRICS_COLUMNS, 1.0) | end for end in ends])
+            runs.append(run)
+        return RunTable(pd.DataFrame([run.row() for run in runs]), runs)
+
+
+RECITED, TEXTS = ("real", "shuffled"), 6
+"""Kinds of text, and texts of each: as many as the stand-in has words for."""
+
+
+@cache
+def recited_infos() -> list[dict[str, Any]]:
+    """A run.json without results for each kind, text and length."""
+    recite = ("task=recite", "template=recite", "init=normal", "prompt.length=1", "training.epochs=400")
+    return [
+        _info(*recite, f"task.source.label={kind}", f"task.source.row={text}", f"task.label_length={length}")
+        for kind in RECITED
+        for text in range(TEXTS)
+        for length in (4, 8, 16, 32)
+    ]
+
+
 SKILLS = (
     Skills("all alike"),
     Skills("all alike, many runs", seeds=4),
@@ -327,6 +382,10 @@ SKILLS = (
     # costs nothing that 250 examples would show; the next a little more than 2 % of accuracy
     Skills("pulled for nothing", level=None, flip=0.05, seeds=3, bottom=-1.5, only=("waywardness",)),
     Skills("pulled away", level=None, flip=0.3, seeds=3, pulled=0.92, only=("waywardness",)),
+    Recited("same bits"),
+    Recited("same tokens", bits=(40.0, 80.0)),
+    Recited("same bits and tokens", per_token=(6.0, 6.0)),
+    Recited("bits at the margin", bits=(60.0, 75.0)),
 )
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -14,7 +14,7 @@ from calibrating.scenarios import SCENARIOS, stand_in
 from promptgeo.analysis.resampling import clopper_pearson
 from promptgeo.analysis.result import Claim, Finding, Outcome, Result
 
-PLACES, SKILLS = ("run and cell", "nothing", "own P0s"), ("planted", "all alike")
+PLACES, SKILLS = ("run and cell", "nothing", "own P0s"), ("planted", "all alike", "same bits")
 RARE = 1e-4
 """Of the few rates that are counted here, none is so improbable if it is the nominal one."""
 

@@ -75,7 +75,7 @@ def with_value(key: str, value) -> RunConfig:
         ("model=gpt3", "model=gpt3: no such model; nearest: gpt2"),
         ("model=3", "model=3: no such model; "),
         ("sweep=nope", "sweep=nope: no such sweep; one of "),
-        ("template=null", "template=null: no such template; one of bare, chat, input_label, study3"),
+        ("template=null", "template=null: no such template; one of bare, chat, input_label, recite, study3"),
         ("init=[cat,dog]", "init=['cat', 'dog']: no such init; "),
         ("tsak=country_capital", "tsak: no such key; nearest: task"),
         ("task.sourc.path=x", "task.sourc.path: no such key; nearest: task.source.path"),
@@ -139,6 +139,8 @@ def test_what_the_schema_does_not_know_is_one_line_that_names_the_key_and_the_ne
         ("training.max_steps", 0, "training.max_steps=0: "),
         ("training.batch_size", 0, "training.batch_size=0: "),
         ("training.early_stopping.patience", 0, "training.early_stopping.patience=0: "),
+        ("training.early_stopping.accuracy", 1.5, "training.early_stopping.accuracy=1.5: must be above 0, at most 1"),
+        ("training.early_stopping.accuracy", 1, "training.early_stopping.accuracy needs validation examples"),
         ("training.early_stopping.patience", 2, "training.early_stopping.patience needs validation examples"),
         ("training.checkpoints", "often", "training.checkpoints=often: must be epoch, log, or a number of steps"),
         ("training.checkpoints", "0", "training.checkpoints=0: "),
@@ -162,6 +164,8 @@ def test_what_the_schema_does_not_know_is_one_line_that_names_the_key_and_the_ne
         ("task.split.validation", 1, "task.split.validation=1: "),
         ("task.split.seed", -1, "task.split.seed=-1: "),
         ("task.split.max_train", 0, "task.split.max_train=0: "),
+        ("task.label_length", 0, "task.label_length=0: "),
+        ("task.source.row", 0, "task.source.row=0: one example cannot be split into train and test"),
         ("task.max_input_tokens", 0, "task.max_input_tokens=0: "),
         ("name", "../x", "name=../x: must be a folder name below outputs/"),
         ("name", "..", "name=..: must be a folder name"),
@@ -277,6 +281,7 @@ def test_the_listing_of_conf_is_complete():
         "toy_rte",
         "toy_copa",
         "toy_wsc",
+        "recite",
     } == groups["task"]
     assert {
         "custom",
@@ -319,7 +324,7 @@ def test_the_listing_of_conf_is_complete():
         "smollm3-3b-base",
         "smollm3-3b",
     } == groups["model"]
-    assert {"input_label", "study3", "bare", "chat"} == groups["template"]
+    assert {"input_label", "study3", "bare", "chat", "recite"} == groups["template"]
     assert {"adamw", "adam", "sgd", "adafactor", "study3"} == groups["optimizer"]
     assert {"none", "orthogonal", "wayward"} == groups["regulariser"]
     assert "quickstart" in groups["sweep"]
@@ -347,6 +352,8 @@ def test_every_file_of_conf_composes_is_valid_and_says_what_it_provides(group, o
         assert grid[0].optimizer.name.name == ("adamw" if option == "study3" else option)
     elif option == "custom":
         assert getattr(grid[0], group).name == {"model": "my-model", "task": "my"}[group]
+    elif option == "recite" and group == "task":
+        assert grid[0].task.name == "real_0"  # each text is a task of its own
     else:
         assert getattr(grid[0], group).name == option
 
@@ -474,6 +481,8 @@ DECIDES = {
     "task.source.cut": "x",
     "task.split.stop_on_test": True,
     "task.max_input_tokens": 5,
+    "task.label_length": 5,
+    "task.source.row": 5,
     "init.name": "x",
     "init.kind": InitKind.text,
     "init.text": "x",
@@ -502,6 +511,7 @@ DECIDES = {
     "training.max_steps": 1,
     "training.batch_size": 1,
     "training.early_stopping.patience": 1,
+    "training.early_stopping.accuracy": 0.9,
     "training.checkpoints": "log",
     "training.dropout": True,
     "evaluation.max_new_tokens": 1,

@@ -63,12 +63,13 @@ def test_a_metric_that_the_task_does_not_support_is_left_out():
         and evaluation.label_accuracy is None
         and evaluation.label_correct is None
     )
-    assert [metric.name for metric in METRICS if metric.needs] == ["label_accuracy", "balanced_accuracy", "macro_f1"]
+    of_labels = ["label_accuracy", "balanced_accuracy", "macro_f1"]
+    assert [metric.name for metric in METRICS if metric.needs] == [*of_labels, "tokens_right", "tokens_recited"]
 
 
 def test_every_scoring_has_a_rule_and_every_metric_a_column():
     assert set(RULES) == set(Scoring)
-    assert HEADLINE in METRICS_COLUMNS and [m.name for m in METRICS] == METRICS_COLUMNS[3:8]
+    assert HEADLINE in METRICS_COLUMNS and [m.name for m in METRICS] == METRICS_COLUMNS[3:10]
 
 
 WORST_LABEL = """

@@ -197,7 +197,7 @@ def test_any_accepted_answer_is_correct(gpt2, template, wrote, correct):
     rule, ids = rule_of(template), gpt2.encode(wrote)
     check_scoring(template, [example], [row])
     assert rule.is_correct(Continuation(gpt2, ids), example, row) == correct
-    if correct and not rule.first_token_only:
+    if correct and not rule.forced:
         assert all(rule.may_become_correct(Continuation(gpt2, ids[:k]), example) for k in range(1, len(ids)))
 
 

@@ -341,6 +341,7 @@ def test_runs_that_are_compared_stay_in_one_process_and_one_claim(grid):
         ("task.split.validation=0", "grid.halving=3 needs validation examples: set task.split.validation=0.1"),
         ("training.dropout=true", "grid.halving=3: runs with training.dropout=true train alone"),
         ("training.early_stopping.patience=2", "grid.halving=3 and training.early_stopping.patience: both stop runs"),
+        ("training.early_stopping.accuracy=1", "grid.halving=3 and training.early_stopping.accuracy: both stop runs"),
         ("task.split.validation=0 task.split.stop_on_test=true", "grid.halving=3: test rows never decide"),
         ("optimizer.lr=0.1,1", "grid.halving=3: needs 3 learning rates or more in one command, and plus_two with init"),
         (

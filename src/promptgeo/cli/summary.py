@@ -57,7 +57,8 @@ def table_of_results(runs: Sequence[Run]) -> "Table":
 
 def _stopped_on_test(config: dict[str, Any]) -> bool:
     """Whether the test rows decided how long a run trained. Without early stopping they only chose its best step."""
-    stops = config.get("training", {}).get("early_stopping", {}).get("patience") is not None
+    stopping = config.get("training", {}).get("early_stopping", {})
+    stops = any(stopping.get(key) is not None for key in ("patience", "accuracy"))
     return bool(config["task"].get("split", {}).get("stop_on_test")) and stops
 
 

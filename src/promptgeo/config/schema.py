@@ -25,7 +25,7 @@ InitKind = Enum("InitKind", "word text vocab normal uniform labels file run", st
 Unit = Enum("Unit", "absolute embedding", start=UNWRITTEN)
 LongerLabels = Enum("LongerLabels", "refuse warn", start=UNWRITTEN)
 LabelTokens = Enum("LabelTokens", "auto alone anchored", start=UNWRITTEN)
-Scoring = Enum("Scoring", "line prefix token", start=UNWRITTEN)
+Scoring = Enum("Scoring", "line prefix token recite", start=UNWRITTEN)
 Bos = Enum("Bos", "auto always never after_prompt", start=UNWRITTEN)
 OptimizerKind = Enum("OptimizerKind", "adamw adam sgd adafactor", start=UNWRITTEN)
 Schedule = Enum("Schedule", "constant linear cosine", start=UNWRITTEN)
@@ -84,7 +84,8 @@ class Source:
     subset: str | None = key(None, "configuration of the hub dataset")
     revision: str | None = key(None, "revision of the hub dataset")
     input: str = key(
-        "input", "column of the inputs, or a text of several: 'Premise: {premise} Hypothesis: {hypothesis}'"
+        "input",
+        "column of the inputs, or a text of several: 'Premise: {premise} Hypothesis: {hypothesis}'; '': no input",
     )
     cut: str | None = key(None, "of such a text the column that task.max_input_tokens cuts; null: the text's end")
     label: str = key("label", "column of the labels")
@@ -92,11 +93,12 @@ class Source:
         None, "what the column calls its classes, by name or number, in the order of task.labels"
     )
     repeat: str | None = key(None, "column that says how many copies of {prompt} stand in an example")
+    row: int | None = key(None, "this row alone, counted from 0 (needs task.split.kind=all); null: all rows")
 
     @property
     def columns(self) -> list[str]:
-        """The columns that an input is made of, in order: `input` itself, where it holds no {column}."""
-        return FIELD.findall(self.input) or [self.input]
+        """The columns that an input is made of, in order: `input` itself, where it holds no {column}; none of ''."""
+        return FIELD.findall(self.input) or [self.input] * bool(self.input)
 
 
 @dataclass
@@ -149,6 +151,9 @@ class Task:
         "a sentence that says what to do: init=task_text starts from it, analysis=mechanism takes it as instruction",
     )
     max_input_tokens: int | None = key(None, "cut longer inputs (never labels) to this many tokens; null: never cut")
+    label_length: int | None = key(
+        None, "the first so many tokens of each label; a shorter label is refused; null: whole labels"
+    )
 
 
 @dataclass
@@ -161,7 +166,8 @@ class Template:
     end: str = key("", "terminator after the label; trained too")
     scoring: Scoring = key(
         Scoring.line,
-        "line: the generated line is the label; prefix: it starts with the label; token: its first token is the label",
+        "line: the generated line is the label; prefix: it starts with the label; token: its first token is the label; "
+        "recite: its first tokens are the label's, all of them",
     )
     max_new_tokens: int = key(16, "default of evaluation.max_new_tokens")
     bos: Bos = key(
@@ -254,6 +260,7 @@ class EarlyStopping:
     """When training stops before its last epoch."""
 
     patience: int | None = key(None, "epochs without a better validation loss; null: never stop early")
+    accuracy: float | None = key(None, "accuracy on validation that is enough; null: never stop for it")
 
 
 @dataclass

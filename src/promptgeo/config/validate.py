@@ -94,8 +94,9 @@ def _validate_halving(config: RunConfig) -> None:
         )
     if config.regulariser.name is RegulariserKind.orthogonal:
         raise UserError(f"{key}: regulariser=orthogonal couples runs, which end together; leave one of the two out")
-    if config.training.early_stopping.patience is not None:
-        raise UserError(f"{key} and training.early_stopping.patience: both stop runs; set one of them to null")
+    for name, value in vars(config.training.early_stopping).items():
+        if value is not None:
+            raise UserError(f"{key} and training.early_stopping.{name}: both stop runs; set one of them to null")
     if config.task.split.stop_on_test:
         raise UserError(f"{key}: test rows never decide between rates; set task.split.stop_on_test=false")
 
@@ -125,12 +126,15 @@ def _validate_whole_numbers(config: RunConfig) -> None:
         "training.batch_size": config.training.batch_size,
         "training.max_steps": config.training.max_steps,
         "training.early_stopping.patience": config.training.early_stopping.patience,
+        "task.label_length": config.task.label_length,
         "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
         "task.max_input_tokens": config.task.max_input_tokens,
         "task.split.max_train": config.task.split.max_train,
         "task.split.max_test": config.task.split.max_test,
     }.items():
         require(value is None or 1 <= value <= 10**6, key, value, "a whole number from 1 to 1,000,000")
+    enough = config.training.early_stopping.accuracy
+    require(enough is None or 0 < enough <= 1, "training.early_stopping.accuracy", enough, "above 0, at most 1")
     epochs = config.training.epochs
     require(0 <= epochs <= 10**6, "training.epochs", epochs, "a whole number from 0 to 1,000,000")
     for key, value in {"packing.max_runs": config.packing.max_runs, "packing.devices": config.packing.devices}.items():
@@ -204,6 +208,13 @@ def _validate_fields(task: Task) -> None:
         require(
             source.cut in named, "task.source.cut", source.cut, f"a column of task.source.input ({', '.join(named)})"
         )
+    if source.row is not None:
+        require(0 <= source.row <= 10**9, "task.source.row", source.row, "a whole number from 0 to 1,000,000,000")
+        if task.split.kind is not SplitKind.all:
+            raise UserError(
+                f"task.source.row={source.row}: one example cannot be split into train and test; "
+                "set task.split.kind=all (it is trained on and scored)"
+            )
     if source.classes is not None:
         require(count == len(source.classes), "task.source.classes", source.classes, f"as many as task.labels, {count}")
         different = len({name.casefold() for name in source.classes}) == count
@@ -254,8 +265,9 @@ def require_validation(config: RunConfig) -> None:
 
 def needs_validation(config: RunConfig) -> str | None:
     """The key that validation examples decide something for; None where there is none."""
-    if config.training.early_stopping.patience is not None:
-        return "training.early_stopping.patience"
+    for name, value in vars(config.training.early_stopping).items():
+        if value is not None:
+            return f"training.early_stopping.{name}"
     if config.grid.halving is not None:
         return f"grid.halving={config.grid.halving}"
     return "evaluation.split=validation" if config.evaluation.split is EvaluationSplit.validation else None
@@ -281,10 +293,11 @@ def _validate_regulariser(config: RunConfig) -> None:
             f"regulariser=orthogonal needs the seeds of the runs it couples, this run's ({config.seed}) among them: "
             "'regulariser.seeds=[0,1,2,3]' (or regulariser.size=4) -m seed=0,1,2,3"
         )
-    if config.training.early_stopping.patience is not None:
-        raise UserError(
-            "regulariser=orthogonal: coupled runs end together; leave training.early_stopping.patience=null"
-        )
+    for stopped_by, value in vars(config.training.early_stopping).items():
+        if value is not None:
+            raise UserError(
+                f"regulariser=orthogonal: coupled runs end together; leave training.early_stopping.{stopped_by}=null"
+            )
     if config.training.continue_from is not None:
         raise UserError(
             "regulariser=orthogonal: coupled runs cannot be gone on from; leave training.continue_from=null"

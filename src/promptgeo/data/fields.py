@@ -39,6 +39,8 @@ def written(row: Mapping[str, Any], text: str, cut: str | None, where: str) -> W
     text: task.source.input. cut: the column that max_input_tokens cuts; None: the end of the text.
     Raises UserError where a column is missing or empty, and as text_of does.
     """
+    if not text:
+        return Written("")
     if not FIELD.search(text):
         return Written(_field(row, text, where))
     parts, span, at, length = [], None, 0, 0

@@ -59,7 +59,19 @@ def read(task: Task) -> dict[str, Pairs]:
     place = local(task.source) or task.source.dataset or task.source.bundled
     table = _used(_table(task), task)
     rows = {split: read_split() for split, read_split in table.items()}
+    if task.source.row is not None:
+        rows = _only(task.source.row, rows, str(place))
     return _examples(rows, task, str(place))
+
+
+def _only(number: int, table: dict[str, Rows], place: str) -> dict[str, Rows]:
+    """The one row, counted from 0 through the splits. Raises UserError where there are fewer."""
+    count = sum(len(rows.rows) for rows in table.values())
+    for rows in table.values():
+        if number < len(rows.rows):
+            return {"all": Rows([rows.rows[number]], rows.classes)}
+        number -= len(rows.rows)
+    raise UserError(f"task.source.row={number + count}: {place} has {count} rows, counted from 0")
 
 
 def local(source: Source) -> str | None:

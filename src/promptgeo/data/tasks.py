@@ -47,6 +47,8 @@ class Task:
     template: Template
     labels: list[str] | None = None
     max_input_tokens: int | None = None
+    label_length: int | None = None
+    """So many tokens of each label, its first; None: whole labels."""
     content_free: str | None = None
     """An input without content, by which labels' likelihoods are corrected; None: they are compared as they are."""
     source: schema.Source = field(default_factory=schema.Source)
@@ -75,8 +77,8 @@ class Task:
         content_free = config.content_free
         if content_free is not None:
             content_free = written_alike(config.source.input, content_free)
-        labels, limit = config.labels, config.max_input_tokens
-        return cls(config.name, train, validation, test, template, labels, limit, content_free, config.source)
+        labels, limits = config.labels, (config.max_input_tokens, config.label_length)
+        return cls(config.name, train, validation, test, template, labels, *limits, content_free, config.source)
 
     @property
     def examples(self) -> list[Example]:
@@ -166,6 +168,13 @@ class Task:
         ids = self._ids(lm, example, prompt_length, bos)
         # Tokenised apart from the text, so that the border between them never depends on the label.
         of_label = label_ids(lm, self.template, label)
+        if self.label_length is not None:
+            if len(of_label) < self.label_length:
+                raise UserError(
+                    f"{self._where(example)}: its label has {len(of_label)} tokens for this model, "
+                    f"task.label_length={self.label_length} needs as many; give a smaller one, or a longer label"
+                )
+            of_label = of_label[: self.label_length]
         return self._checked(lm, example, label, Row(ids, np.array(of_label, dtype=np.int64)))
 
     def _ids(self, lm: TextModel, example: Example, prompt_length: int, bos: list[int]) -> np.ndarray:

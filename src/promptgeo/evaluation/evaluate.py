@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from promptgeo.config.schema import Template
+from promptgeo.config.schema import Scoring, Template
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Example, Task
 from promptgeo.errors import UserError
@@ -47,6 +47,11 @@ class Evaluation:
     content_free: np.ndarray | None = None
     """[N, L] float64: the labels' losses after an input without content, by which they are corrected (Zhao et al.
     2021, "Calibrate Before Use"); None: they are compared as they are."""
+    begun: np.ndarray | None = None
+    """[N, E] int64, under scoring=recite: label tokens before the first that is not the likeliest: those that greedy
+    decoding writes."""
+    right: np.ndarray | None = None
+    """[N, E] int64, likewise: label tokens that are the likeliest after the true ones before them."""
 
     @cached_property
     def compared_losses(self) -> np.ndarray | None:
@@ -71,8 +76,8 @@ class Evaluation:
         one = slice(k, k + 1)
         label_losses = None if self.label_losses is None else self.label_losses[one]
         outputs = None if self.outputs is None else self.outputs[one]
-        free = None if self.content_free is None else self.content_free[one]
-        return Evaluation(self.correct[one], self.losses[one], self.tokens, label_losses, outputs, self.labels, free)
+        others = [x if x is None else x[one] for x in (self.content_free, self.begun, self.right)]
+        return Evaluation(self.correct[one], self.losses[one], self.tokens, label_losses, outputs, self.labels, *others)
 
     @property
     def n(self) -> int:
@@ -153,11 +158,14 @@ def evaluate(
 
     # A few prompts at a time, into arrays that are there from the start: nothing but the scores grows with N.
     correct, losses, written = np.zeros((n, e), dtype=bool), np.zeros((n, e, len(labels) or 1)), []
+    recites = task.template.scoring is Scoring.recite
+    begun, right = np.zeros((n, e), dtype=np.int64), np.zeros((n, e), dtype=np.int64)
     content_free = np.zeros((n, len(labels)))
     per_chunk = max(lm.max_tokens // sum(row.length for row in rows), 1)
     for start in range(0, n, per_chunk):
         here = slice(start, start + per_chunk)
         correct[here], losses[here], texts = scorer(prompts_NPd[here])
+        begun[here], right[here] = scorer.begun, scorer.right
         written += texts
         if nothing is not None:
             content_free[here] = nothing.losses(prompts_NPd[here])
@@ -169,6 +177,8 @@ def evaluate(
         written if outputs else None,
         true_E if labels else None,
         content_free if nothing is not None else None,
+        begun if recites else None,
+        right if recites else None,
     )
 
 
@@ -260,17 +270,22 @@ class _Scorer:
         """correct [N, E], losses [N, E, L], and what was written, if that is wanted."""
         n, e = len(prompts_NPd), len(self.examples)
         losses = np.zeros(n * len(self.rows))
+        self.begun, self.right = np.zeros((n, e), dtype=np.int64), np.zeros((n, e), dtype=np.int64)
         written: dict[int, Continuation] = {}  # of every row that may be correct or is wanted, what it writes
         from_text: dict[int, list[int]] = {}  # rows to generate whole -> the tokens they are known to begin with
         for batch in self._forced.batches(n, prompts_NPd.shape[1]):
             # One batch's keys and values at a time: its rows are written before the next batch runs.
             longest = max(self._row(i).length for i in batch.rows) + self.limit
-            cache = None if self.rule.first_token_only else self.lm.cache_for(batch, longest)
+            cache = None if self.rule.forced else self.lm.cache_for(batch, longest)
             losses[batch.rows], likeliest = self._forced.run(prompts_NPd, batch, cache)
             begun: dict[int, list[int]] = {}
             for i, tokens in likeliest.items():
                 if i % len(self.rows) not in self._true:
                     continue
+                label = self._row(i).label.tolist()
+                place = divmod(i // self.labels, e)
+                self.begun[place] = _begun(tokens, label)
+                self.right[place] = sum(a == b for a, b in zip(tokens, label, strict=True))
                 if decided := self._decided(i, tokens):
                     written[i] = decided
                 elif known := self._begun(i, tokens):
@@ -289,9 +304,9 @@ class _Scorer:
 
     def _decided(self, i: int, likeliest: list[int]) -> Continuation | None:
         """What row i writes, where the likeliest token after each of its label's says it all."""
-        if self.rule.first_token_only:
-            return Continuation(self.lm, likeliest[:1])
         label = self._row(i).label.tolist()
+        if self.rule.forced:
+            return Continuation(self.lm, likeliest[: _begun(likeliest, label) + 1])
         ends = len(label) <= self.limit and (self.template.end or not self.wants_outputs)
         return Continuation(self.lm, likeliest) if ends and likeliest == label else None
 
@@ -301,9 +316,8 @@ class _Scorer:
         What comes after another token than the label's was not asked: it is generated, if it matters.
         """
         label = self._row(i).label.tolist()
-        wrong = [token != wanted for token, wanted in zip(likeliest, label, strict=True)]
-        known = self._greedy_so_far(likeliest[: wrong.index(True) + 1] if any(wrong) else label)
-        matters = self.wants_outputs or not any(wrong) or self.rule.may_become_correct(known, self._example(i))
+        known = self._greedy_so_far(likeliest[: _begun(likeliest, label) + 1])
+        matters = self.wants_outputs or likeliest == label or self.rule.may_become_correct(known, self._example(i))
         return known.tokens if matters else []
 
     def _row(self, i: int) -> Row:
@@ -347,3 +361,8 @@ class _Scorer:
     def _judge(self, i: int, written: Continuation) -> tuple[bool, str]:
         correct = self.rule.is_correct(written, self._example(i), self._row(i))
         return correct, self.rule.output(written) if self.wants_outputs else ""
+
+
+def _begun(likeliest: list[int], label: list[int]) -> int:
+    """Label tokens before the first that is not the likeliest."""
+    return next((k for k, (a, b) in enumerate(zip(likeliest, label, strict=True)) if a != b), len(label))

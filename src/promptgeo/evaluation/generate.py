@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from promptgeo.config.schema import Scoring
 from promptgeo.data.row import Row
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
@@ -80,7 +81,7 @@ def generate(
     rule = rule_of(task.template)
     limit = max_new_tokens
     if limit is None:
-        limit = 1 if rule.first_token_only else task.template.max_new_tokens
+        limit = 1 if task.template.scoring is Scoring.token else task.template.max_new_tokens
     elif limit < 1:
         raise UserError(f"max_new_tokens={limit}: a whole number from 1 on is needed")
     prompts_NPd, listed = _listed(lm, prompts, inputs)

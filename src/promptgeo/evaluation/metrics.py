@@ -38,6 +38,14 @@ class Scores(Protocol):
         """Labels of the set; 0 without one."""
 
     @property
+    def right(self) -> np.ndarray | None:
+        """[N, E] int64: label tokens that are the likeliest after the true ones; None but under scoring=recite."""
+
+    @property
+    def begun(self) -> np.ndarray | None:
+        """[N, E] int64: of these the ones before the first that is not."""
+
+    @property
     def labels(self) -> np.ndarray | None:
         """[E] int64: the true one, likewise."""
 
@@ -112,12 +120,24 @@ def macro_f1(scores: Scores) -> np.ndarray | None:
     return (2 * right_NL / np.maximum(both_NL, 1)).sum(1) / (both_NL > 0).sum(1)
 
 
+def tokens_right(scores: Scores) -> np.ndarray | None:
+    """[N] float64: share of the label tokens that are the likeliest, each after the true ones before it."""
+    return None if scores.right is None else scores.right.sum(1) / scores.tokens.sum()
+
+
+def tokens_recited(scores: Scores) -> np.ndarray | None:
+    """[N] float64: share of the label tokens that greedy decoding writes before its first wrong one."""
+    return None if scores.begun is None else scores.begun.sum(1) / scores.tokens.sum()
+
+
 METRICS = [
     Metric("loss", loss, short="loss"),
     Metric("accuracy", accuracy, short="acc"),
     Metric("label_accuracy", label_accuracy, needs="a label set", short="label acc", of_every_prompt=True),
     Metric("balanced_accuracy", balanced_accuracy, needs="a label set"),
     Metric("macro_f1", macro_f1, needs="a label set"),
+    Metric("tokens_right", tokens_right, needs="template.scoring=recite", short="right"),
+    Metric("tokens_recited", tokens_recited, needs="template.scoring=recite"),
 ]
 """In the order of the columns of metrics.csv."""
 

@@ -34,8 +34,8 @@ class Continuation:
 class Rule(ABC):
     """How continuations are scored under a template."""
 
-    first_token_only = False
-    """Whether nothing after the first token counts: then a teacher-forced forward decides every row."""
+    forced = False
+    """Whether a teacher-forced forward decides every row: nothing after the first wrong token counts."""
 
     def __init__(self, template: Template):
         self.template, self.end = template, template.end
@@ -95,7 +95,7 @@ class Prefix(Rule):
 class Token(Rule):
     """The first token is an accepted answer; the label is one token, and so must be any other answer that counts."""
 
-    first_token_only = True
+    forced = True
 
     def check(self, example: Example, row: Row) -> None:
         if len(row.label) != 1:
@@ -117,7 +117,33 @@ class Token(Rule):
         return written.lm.decode(written.tokens[:1])
 
 
-RULES: dict[Scoring, type[Rule]] = {Scoring.line: Line, Scoring.prefix: Prefix, Scoring.token: Token}
+class Recite(Rule):
+    """What is written begins with the label's tokens, all of them; they may be a label's first (task.label_length).
+
+    What is shown as written ends with the first wrong token.
+    """
+
+    forced = True
+
+    def check(self, example: Example, row: Row) -> None:
+        """It can score any label; further accepted answers do not count."""
+
+    def is_correct(self, written: Continuation, example: Example, row: Row) -> bool:
+        return written.tokens[: len(row.label)] == row.label.tolist()
+
+    def may_become_correct(self, written: Continuation, example: Example) -> bool:
+        return False
+
+    def is_whole(self, written: Continuation) -> bool:
+        return False
+
+
+RULES: dict[Scoring, type[Rule]] = {
+    Scoring.line: Line,
+    Scoring.prefix: Prefix,
+    Scoring.token: Token,
+    Scoring.recite: Recite,
+}
 
 
 def rule_of(template: Template) -> Rule:

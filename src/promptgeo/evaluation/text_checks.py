@@ -37,7 +37,7 @@ def check_texts(lm: LM, task: Task, limit: int, examples: Sequence[Example], row
     """
     if not examples:
         return
-    key = (task.fingerprint, repr(task.template), limit, examples[0].id, len(examples))
+    key = (task.fingerprint, task.label_length, repr(task.template), limit, examples[0].id, len(examples))
     passed = _passed.setdefault(lm, set())
     if key in passed:
         return

@@ -20,7 +20,10 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
 
     rates = _listed(number_text(run.lr) for run in runs if run.lr is not None) or "—"
     libraries = dict.fromkeys(name for info in infos for name in info.get("versions", {}))
-    on_test = [config for config in configs if _at(config, ("task", "split", "stop_on_test"))]
+    learned = [config for config in configs if _at(config, ("task", "split", "kind")) == "all"]
+    by_heart = f"{len(learned)} of {len(runs)} runs are scored on the examples that they were trained on "
+    by_heart += "(task.split.kind=all): their scores say what was learned by heart, and nothing of other examples"
+    on_test = [c for c in configs if c not in learned and _at(c, ("task", "split", "stop_on_test"))]
     selected = f"{len(on_test)} of {len(runs)} runs chose their best prompt, and when to stop, on the test rows "
     selected += "(task.split.stop_on_test): their best accuracies are selected on the test set, and too high"
     return {
@@ -41,6 +44,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
             f"dropout {'on' if 'True' in each('training', 'dropout') else 'off'}"
         ),
         **({"Selection on the test set": selected} if on_test else {}),
+        **({"Nothing held out": by_heart} if learned else {}),
         "Versions": ", ".join(f"{name} {each('versions', name, of=infos)}" for name in libraries),
     }
 

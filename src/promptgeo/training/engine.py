@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptgeo.config.paths import stamps
+from promptgeo.config.schema import EarlyStopping
 from promptgeo.errors import UserError
 from promptgeo.model.memory import keep_freed_memory
 from promptgeo.runs.folder import TRAINING_STATE, DamagedRun, Run
@@ -157,7 +158,7 @@ def train_cells(cells: Sequence[Cell], report: Report) -> dict[str, str]:
             for pack in todo:
                 workload = Workload(pack)
                 for p in pack:
-                    early = "early stopping" if p.config.training.early_stopping.patience is not None else ""
+                    early = "early stopping" if p.config.training.early_stopping != EarlyStopping() else ""
                     early = early or ("halving" if p.cell.rivals is not None else "")
                     report("planned", p.total_steps, early, work=workload.ahead(p))
             for pack in todo:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from promptgeo.config.schema import to_dict
 from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy, most_frequent_label
-from promptgeo.evaluation.metrics import METRICS, confusion
+from promptgeo.evaluation.metrics import HEADLINE, METRICS, confusion
 from promptgeo.runs.folder import STATE, DamagedRun, Trained, write_atomically
 from promptgeo.training.continuing import kept_state
 from promptgeo.training.plan import Plan
@@ -139,15 +139,16 @@ class RunState:
         if not np.isfinite(loss):
             self.status = "diverged"
         elif split == "validation":
-            self._keep_best(loss, prompt_Pd)
+            self._keep_best(loss, values[HEADLINE], prompt_Pd)
 
-    def _keep_best(self, loss: float, prompt_Pd: Tensor) -> None:
+    def _keep_best(self, loss: float, accuracy: float, prompt_Pd: Tensor) -> None:
         patience = self.plan.config.training.early_stopping.patience
         if loss < self.best_loss:
             self.best_loss, self.best, self.epochs_without_gain = loss, copy_of(prompt_Pd), 0
         else:
             self.epochs_without_gain += self.plan.config.evaluation.validation_epochs
-        if patience is not None and self.epochs_without_gain >= patience:
+        enough = self.plan.config.training.early_stopping.accuracy
+        if (patience is not None and self.epochs_without_gain >= patience) or (enough and accuracy >= enough):
             self.status = "completed"
 
     def validation_loss(self) -> float | None:
