@@ -487,6 +487,14 @@ def test_a_shared_direction_is_found():
     assert numbers(result)["recovery.prompt"].value == pytest.approx(own["injected"].mean() / own["accuracy"].mean())
 
 
+def test_vectors_that_are_alike_by_too_little_are_not_the_same(without_figures):
+    """Surely more alike than those of different tasks, and surely by less than a cosine of .1."""
+    result = said(planted(0, tasks=6, shared=0.06, width=4000))
+    number, claim = numbers(result)["cosine.prompt.demonstrations"], claims(result)[SAME_AS["demonstrations"]]
+    assert 0 < number.low < number.high < 0.1 and number.p < 0.05
+    assert claim.outcome is Outcome.fails and "it must lie above +0.10" in claim.evidence
+
+
 def test_directions_that_every_task_has_are_no_tasks_own(without_figures):
     """Cosines of one task's vectors are high, and so are those of different tasks'."""
     result = said(planted(1, shared=0.0, common=3.0, does=0.06))
