@@ -152,7 +152,7 @@ OPTIONS = {
     "explanation": "random=3 others=4 words=2 permutations=50 draws=50",
     "prompt_length": "draws=50",
     "in_context": "shots=2 sets=2 max_examples=4",
-    "mechanism": "shots=2 sets=2 examples=6 validation=6 max_examples=4 layers=2 scales=[1,2]",
+    "mechanism": "shots=2 sets=2 examples=6 validation=6 max_examples=4 layers=2 scales=[1,2] least=0.01",
     "init_vs_task": "permutations=200 redraws=50",
     "mean_distances": "sample=50 draws=100",
     "mean_prompts": "",

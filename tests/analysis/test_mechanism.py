@@ -336,25 +336,36 @@ def test_a_random_vector_is_as_long_as_the_vector_at_each_layer():
 
 
 def test_a_share_is_the_ratio_of_gains_with_runs_left_out_and_examples_drawn():
+    """Here the gain varies, not the part: by runs, then by examples."""
     generator = np.random.default_rng(0)
     evaluation_set = EvaluationSet(a_task(), 4, 6)
-    draws = {name: generator.random((4, 6)) < rate for name, rate in (("part", 0.5), ("whole", 0.9), ("none", 0.2))}
-    runs = [(n,) for n in range(4)]
-    part, whole = (Scored(list(draws[name]), [evaluation_set] * 4, runs) for name in ("part", "whole"))
-    none = Scored([draws["none"][0]], [evaluation_set], [()])
-    found = Bootstrap(seed=3).share(part, whole, none)
-    start = draws["none"][0].mean()
+    object.__setattr__(evaluation_set.task, "test", [Example(k, f"{k}", "x") for k in range(400)])
+
+    def scored(rates):
+        rows = [generator.random(400) < rate for rate in rates]
+        return rows, Scored(rows, [evaluation_set] * len(rates), [(n,) for n in range(len(rates))])
+
+    (parts, part), (wholes, whole) = scored([0.4] * 4), scored([0.5, 0.95, 0.9, 0.55])
+    none = Scored([generator.random(400) < 0.1], [evaluation_set], [()])
+    found, start = Bootstrap(seed=3).share(part, whole, none), none.mean
 
     def share(those):
-        a, b = (draws[name][those].mean() for name in ("part", "whole"))
+        a, b = (np.mean([rows[n] for n in those]) for rows in (parts, wholes))
         return (a - start) / (b - start)
 
     assert found.value == pytest.approx(share(range(4))) and found.runs == 4
     without = np.array([share([n for n in range(4) if n != k]) for k in range(4)])
     half = t_quantile(0.975, 3) * np.sqrt(3 / 4 * ((without - without.mean()) ** 2).sum())
     low, high = found.interval
-    assert low < found.value - half and high > found.value + half
-    assert found.at(0.99)[0] < low
+    assert half > 0.2 and found.value - 1.5 * half < low < found.value - half
+    assert found.value + half < high < found.value + 1.5 * half and found.at(0.99)[0] < low
+    (one, part), (other, whole) = scored([0.28]), scored([0.3])
+    alone = Bootstrap(seed=3).share(part, whole, none)
+    drawn = generator.integers(0, 400, (2000, 400))
+    a, b, c = (rows[0][drawn].mean(1) for rows in (one, other, none.correct_S))
+    low, high = alone.interval  # of one run: over examples alone
+    spread = 1.96 * np.std((a - c) / (b - c))
+    assert 0.85 * spread < alone.value - low < 1.3 * spread and 0.85 * spread < high - alone.value < 1.3 * spread
     nothing = Bootstrap(seed=3).share(part, none, none)
     assert not np.isfinite(nothing.value) and nothing.interval == (-np.inf, np.inf)
 
@@ -476,6 +487,14 @@ def test_a_shared_direction_is_found():
     assert numbers(result)["recovery.prompt"].value == pytest.approx(own["injected"].mean() / own["accuracy"].mean())
 
 
+def test_vectors_that_are_alike_by_too_little_are_not_the_same(without_figures):
+    """Surely more alike than those of different tasks, and surely by less than a cosine of .1."""
+    result = said(planted(0, tasks=6, shared=0.06, width=4000))
+    number, claim = numbers(result)["cosine.prompt.demonstrations"], claims(result)[SAME_AS["demonstrations"]]
+    assert 0 < number.low < number.high < 0.1 and number.p < 0.05
+    assert claim.outcome is Outcome.fails and "it must lie above +0.10" in claim.evidence
+
+
 def test_directions_that_every_task_has_are_no_tasks_own(without_figures):
     """Cosines of one task's vectors are high, and so are those of different tasks'."""
     result = said(planted(1, shared=0.0, common=3.0, does=0.06))
@@ -533,7 +552,8 @@ def test_vectors_that_do_no_more_than_another_tasks_are_no_prompt(without_figure
     assert claims(said(made))[VECTOR].outcome is not Outcome.holds
     for way in made.of("prompt"):
         way.injection.right["other"] = np.ones_like(way.injection.right["own"])
-    assert claims(said(made))[VECTOR].outcome is Outcome.fails
+    claim = claims(said(made))[VECTOR]
+    assert claim.outcome is Outcome.fails and claim.p == 1  # by the control that is not beaten, not by the other
 
 
 @pytest.mark.long

@@ -532,7 +532,7 @@ def test_help_shows_this_command_lines_options_and_keys(cli):
     Path("mine/task/my_task.yaml").write_text((ROOT / "conf/task/custom.yaml").read_text())
     page = cli("--help", "--config-dir", "mine", "task=plus_two", "-m", "seed=0,1").out
     choices, _, keys = page.partition("== Keys (key=value) ==")
-    assert "plus_two.csv" in keys and "\ntemplate: bare, chat, input_label, study3\n" in choices
+    assert "plus_two.csv" in keys and "\ntemplate: bare, chat, input_label, recite, study3\n" in choices
     task = next(line for line in choices.splitlines() if line.startswith("task: "))
     assert ", my_task, " in task and ", plus_one, " in task
     assert "\nanalysis: " not in choices  # those are promptgeo-analyze's

@@ -145,7 +145,7 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are composition, "),
+        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are capacity, composition, "),
         (["quickstart"], "no such study"),
         (["init_vs_task", "-m"], "-m: key=value is needed"),
         (["init_vs_task", "sweep=quickstart"], "the sweep of a study is its own"),

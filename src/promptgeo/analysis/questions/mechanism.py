@@ -46,7 +46,7 @@ SAME_AS = {"demonstrations": "same_as_demonstrations", "instruction": "same_as_i
 """The claim that soft prompts move states as another way does."""
 VECTOR = "soft_prompt_is_a_vector"
 MATTERS = 0.1
-"""An accuracy, or a cosine, that certainly lies by less above its control would not matter."""
+"""An accuracy, or a cosine, that lies by less above its control does not matter."""
 
 
 @question(lm=True, claims=(VECTOR, *SAME_AS.values()))
@@ -309,7 +309,7 @@ def _alike_sentence(pair: tuple[str, str], found: Alike, tasks: int) -> str:
 
 
 def _same_claim(made: Measured, found: tuple[Alike, list[int], Number] | None, kind: str, least: float) -> Claim:
-    """Soft prompts and another way move the state the same way, more than those of different tasks do."""
+    """Soft prompts and another way move the state the same way, more than those of different tasks do, by MATTERS."""
     pair = ("prompt", kind)
     both = (
         len(found[1]) if found else len({way.task for way in made.of("prompt")} & {way.task for way in made.of(kind)})
@@ -327,8 +327,8 @@ def _same_claim(made: Measured, found: tuple[Alike, list[int], Number] | None, k
     return decided(
         SAME_AS[kind],
         interval,
-        _alike_sentence(pair, each, len(tasks)),
-        margin=MATTERS,
+        f"{_alike_sentence(pair, each, len(tasks))} To be called the same way, it must lie above {MATTERS:+.2f}.",
+        threshold=MATTERS,
         p=each.p,
         premises=[premise],
         needs="more tasks",
