@@ -74,12 +74,14 @@ def describe(
 
     Hidden states at the prompt's tokens at one layer are written over as many placeholders of `target` at another; what
     the model writes then, greedily, up to a |, a colon or a new line, is a text s (describing.py; layer 0: what the
-    embeddings come to). Numbers `<measure>.<task>`, and `<measure>.all` over runs: `plug_in`, (acc(s as the prompt) - acc(none)) / (acc(P) - acc(none)), by exact match on test examples; acc(P) is the
-    mean of the task's runs, and tasks where the difference is below .1 are left out. Only the text of one pair of
-    layers is scored: the one with the best accuracy as a prompt, then the lowest loss, on `chosen_on` validation
-    examples (of a task without: training examples). `label_words`, the share of the labels of training examples that a
-    text names, and `rouge`, ROUGE-1 F with what task.text and task.description say (the larger): of both the maximum
-    over pairs of layers. No test example is part of a choice.
+    embeddings come to). Numbers `<measure>.<task>`, and `<measure>.all` over runs:
+
+    `plug_in`, (acc(s as the prompt) - acc(none)) / (acc(P) - acc(none)), by exact match on test examples. acc(P) is the
+    mean of the task's runs; tasks where it is not .1 above acc(none) are left out. Only the text of one pair of layers
+    is scored: the one with the best accuracy as a prompt, then the lowest loss, on `chosen_on` validation examples (of
+    a task without: training examples). `label_words`, the share of the labels of training examples that a text names,
+    and `rouge`, ROUGE-1 F with task.text or task.description (the larger): of both the maximum over pairs of layers.
+    No test example is part of a choice.
 
     `<measure>.<null>.<task>`: the same, choice and all, of P0s (`initial`), of a random prompt with the norms of each
     run's rows (`random`), and of the prompts of other tasks and the same init on this task (`others`).
