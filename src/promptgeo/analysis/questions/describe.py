@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
-from promptgeo.analysis.deciding import Premise, decided, for_all, learned
+from promptgeo.analysis.deciding import LEVEL, Premise, decided, for_all, learned
 from promptgeo.analysis.describing import (
     Pair,
     as_prompt,
@@ -31,7 +31,15 @@ from promptgeo.analysis.describing import (
 from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
 from promptgeo.analysis.groups import names_of
 from promptgeo.analysis.question import question
-from promptgeo.analysis.resampling import cell_orders_within, exchangeable, permutation_p, sign_flip_p, t_mean
+from promptgeo.analysis.resampling import (
+    STILL,
+    cell_orders_within,
+    exchangeable,
+    permutation_p,
+    sign_flip_p,
+    t_mean,
+    varies,
+)
 from promptgeo.analysis.result import Claim, Finding, Number, Result
 from promptgeo.analysis.scoring import Answers, EvaluationSet, answers, evaluation_sets, sampled_examples
 from promptgeo.errors import UserError
@@ -47,10 +55,12 @@ NULLS = {
 }
 """What else is put into words, in words."""
 MEASURES = {
-    "plug_in": "of what trained prompts gain over no prompt",
-    "label_words": "of a task's label words named",
-    "rouge": "ROUGE-1 with a task's own description",
+    "plug_in": ("do", "of what the prompts gain over no prompt"),
+    "label_words": ("name", "of their tasks' label words"),
+    "rouge": ("have", "ROUGE-1 with their tasks' own descriptions"),
 }
+"""What descriptions do, and of what, in words."""
+AXES = {"plug_in": "share of the prompts' gain over no prompt", "label_words": "share of label words named"}
 CLAIMS = {"description_does_the_job": "plug_in", "describes_label_words": "label_words"}
 """Claim -> what it is about."""
 MATTERS = {"plug_in": 0.1, "label_words": 0.02}
@@ -333,7 +343,8 @@ def _answer(result: Result, found: Measured, table: pd.DataFrame, permutations: 
             "description does of it cannot be told."
         )
     compared = {measure: _compare(result, found, measure, permutations, seed) for measure in MEASURES}
-    premises = learned(table)
+    # A job is what prompts gain over no prompt; the most frequent label counts as one, for nulls too can say it.
+    premises = learned(table.drop(columns="majority", errors="ignore"))
     for claim, measure in CLAIMS.items():
         result.claims.append(_claim(claim, measure, compared[measure], premises))
     result.tables["descriptions"] = _table(found, table)
@@ -371,14 +382,11 @@ def _compare(result: Result, found: Measured, measure: str, permutations: int, s
         null_N = found.null(null, measure)
         both = known & np.isfinite(null_N)
         if not both.any():
-            result.omissions.append(
-                f"describe: {MEASURES[measure]}: there are no runs of other tasks and the same init."
-            )
+            result.omissions.append(f"describe: {measure}: there are no runs of other tasks and the same init.")
             continue
         null_mean = _numbers(result, found, f"{measure}.{null}", null_N)
         difference_N = (own_N - null_N)[both]
-        leave_outs = LeaveOuts(found.init_N[both], found.task_N[both])
-        value, error = leave_outs.mean(difference_N, np.ones(len(difference_N)))
+        value, error = _over_runs(found, difference_N, both)
         ends = error.interval(value) if error else (None, None)
         if null == "others":
             p = _exchanged_p(found, measure, both, permutations, seed)
@@ -397,10 +405,18 @@ def _numbers(result: Result, found: Measured, name: str, values_N: np.ndarray) -
     known = np.isfinite(values_N)
     for t, task in enumerate(found.tasks):
         if (here := values_N[(found.task_N == t) & known]).size:
-            result.number(f"{name}.{task}", here.mean(), len(here), "runs", *t_mean(here))
-    value, error = LeaveOuts(found.init_N[known], found.task_N[known]).mean(values_N[known], np.ones(known.sum()))
+            ends = t_mean(here) if varies(here) else (None, None)
+            result.number(f"{name}.{task}", here.mean(), len(here), "runs", *ends)
+    value, error = _over_runs(found, values_N[known], known)
     low, high = error.interval(value) if error else (None, None)
     return result.number(f"{name}.all", value, int(known.sum()), "runs", low, high)
+
+
+def _over_runs(found: Measured, values_N: np.ndarray, those_N: np.ndarray) -> tuple[float, Error | None]:
+    """(a mean over these runs, its error): none where runs are too few, or all alike: of others that says nothing."""
+    leave_outs = LeaveOuts(found.init_N[those_N], found.task_N[those_N])
+    value, error = leave_outs.mean(values_N, np.ones(len(values_N)))
+    return value, error if error is not None and error.standard > STILL else None
 
 
 def _exchanged_p(found: Measured, measure: str, those_N: np.ndarray, permutations: int, seed: int) -> float | None:
@@ -420,15 +436,13 @@ def _exchanged_p(found: Measured, measure: str, those_N: np.ndarray, permutation
 def _finding(difference: Difference, measure: str, found: Measured, both: np.ndarray) -> Finding:
     tasks, inits = (len(set(levels[both])) for levels in (found.task_N, found.init_N))
     number = difference.number
-    certain = (number.p or 0.0) < 0.05 and (number.low is None or number.low > 0 or number.value < 0)
     verdict = "not detectably more or less than"
-    if certain and (number.high is None or number.value > 0 or number.high < 0):
+    if (number.p is None or number.p < LEVEL) and (number.low is None or number.low > 0 or number.interval[1] < 0):
         verdict = "more than" if number.value > 0 else "less than"
-    said = {"plug_in": "do", "label_words": "name", "rouge": "reach a"}[measure]
-    share = f"{difference.mean.value:.2f}"
+    said, of = MEASURES[measure]
     return Finding.of(
         number,
-        f"Descriptions of trained prompts {said} {share} {MEASURES[measure]}, {verdict} those of "
+        f"Descriptions of trained prompts {said} {difference.mean.value:.2f} {of}, {verdict} those of "
         f"{NULLS[difference.null]}, chosen likewise ({difference.null_mean.value:.2f}): {difference.words} "
         f"(n = {number.n} runs, {tasks} tasks, {inits} inits).",
     )
@@ -436,31 +450,29 @@ def _finding(difference: Difference, measure: str, found: Measured, both: np.nda
 
 def _claim(name: str, measure: str, differences: Sequence[Difference], premises: Sequence[Premise]) -> Claim:
     """That descriptions exceed every null."""
-    if len(differences) < len(NULLS):
-        words = "Not every null can be compared."
-        premise = Premise(False, "trained prompts gain something, on two tasks or more of an init", "such prompts")
-        return decided(name, None, words, premises=[*premises, premise])
+    told = " ".join(f"By {NULLS[each.null]} {each.null_mean.value:.2f}: {each.words}." for each in differences)
+    if differences:
+        verb, of = MEASURES[measure]
+        told = f"Descriptions {verb} {differences[0].mean.value:.2f} {of} (n = {differences[0].number.n} runs). {told}"
+    compared = Premise(
+        len(differences) == len(NULLS),
+        "trained prompts gain something, in two tasks or more of an init",
+        "prompts of two tasks or more from one init that learned them",
+    )
+    if not all(premise.met for premise in (*premises, compared)):
+        return decided(name, None, told or "Nothing is compared.", premises=[*premises, compared])
     made = []
     for each in differences:
-        interval = None
+        interval, needs = None, "runs whose descriptions differ, of three inits or tasks"
         if each.error is not None:
             # One of several nulls is enough for it to fail.
             value, level = each.number.value, 1 - 0.05 / len(differences)
             interval = each.error.interval(value)[0], each.error.interval(value, level)[1]
-        made.append(
-            decided(
-                name,
-                interval,
-                f"{each.mean.value:.2f} {MEASURES[measure]}, {each.null_mean.value:.2f} by {NULLS[each.null]}: "
-                f"{each.words} (n = {each.number.n} runs).",
-                margin=MATTERS[measure],
-                p=each.number.p if each.number.value > 0 else 1.0,
-                premises=premises,
-                needs="more tasks and inits",
-                quantity=each.number.quantity,
-            )
-        )
-    return for_all(made)
+            needs = "more tasks and inits"
+        p = each.number.p if each.number.value > 0 else 1.0
+        about = each.number.quantity
+        made.append(decided(name, interval, "", margin=MATTERS[measure], p=p, needs=needs, quantity=about))
+    return replace(for_all(made), evidence=told)
 
 
 # Table and figure.
@@ -514,7 +526,7 @@ def _figure(found: Measured, result: Result) -> str:
                 drawn = [numbers[f"{measure}{tail}.{found.tasks[t]}"] for t in there]
                 places = np.array(there) + 0.2 * (k - 1.5)
                 estimates(axis, places, drawn, behind, color=colours[k], across=0.12, sideways=True, label=words)
-            axis.set(yticks=np.arange(len(found.tasks)), xlabel=f"share {MEASURES[measure]}")
+            axis.set(yticks=np.arange(len(found.tasks)), xlabel=AXES[measure])
             axis.set_yticklabels(found.tasks)
         axes[0, 0].set_ylabel("task")
         axes[0, 0].invert_yaxis()
