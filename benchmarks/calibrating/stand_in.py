@@ -13,7 +13,7 @@ Shapes: N prompts, P prompt tokens, M label positions, d width, V vocabulary, U 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ UNLIKELY = -8.0
 """Logit of a token that is neither the label nor one of the two wrong answers."""
 PART = 2048
 """Rows of one batch."""
+NAMELESS = {f"t{i}": i for i in range(480, TOKENS)}
+"""Tokens that stand for no word of any task, by what is written for them: what a patched prompt is read as."""
 WRONG = (" 999", " nothing")
 """What is written where the answer is wrong: a number or a word."""
 
@@ -56,7 +58,7 @@ class StandIn:
 
     name, fingerprint = "stand-in", "stand-in"
     device, dtype = torch.device("cpu"), torch.float32
-    width, layers, parameters, weight_bytes = WIDTH, 1, 1, 1
+    width, layers, parameters, weight_bytes = WIDTH, 2, 1, 1
     max_tokens, bytes_per_position, bytes_per_label = 2**20, 1, 1
     vocabulary_size = token_limit = TOKENS
     max_positions = None
@@ -93,6 +95,8 @@ class StandIn:
         return [self._id(piece) for piece in re.findall(r" ?[^\W_]+|\s|[^\w\s]|_", text)]
 
     def _id(self, piece: str) -> int:
+        if piece.lstrip() in NAMELESS:
+            return NAMELESS[piece.lstrip()]
         if piece not in self._ids:
             if len(self._texts) == TOKENS:
                 raise ValueError(f"more than {TOKENS} tokens: fewer examples, or more TOKENS")
@@ -190,7 +194,14 @@ class StandIn:
         finished: Callable[[int, list[int]], bool] = lambda i, tokens: False,
         begun: Sequence[list[int]] | None = None,
     ) -> list[list[int]]:
-        """The likeliest first token, the rest of the label where that is its first, and the end of a line."""
+        """The likeliest first token, the rest of the label where that is its first, and the end of a line.
+
+        Under a patch: the nameless tokens nearest to what stands at the row's prompt tokens, by cosine.
+        """
+        if self._patch is not None:
+            return [
+                self._read(self._patch[i, -1 - row.ids[row.ids < 0]]) for i, row in zip(prompt_of, rows, strict=True)
+            ]
         first = self._first_tokens(prompts_NPd, rows, prompt_of)
         written = []
         for i, row in enumerate(rows):
@@ -203,6 +214,33 @@ class StandIn:
                     break
             written.append(tokens)
         return written
+
+    _patch: Tensor | None = None
+
+    def hidden(
+        self,
+        prompts_NPd: Tensor,
+        rows: Sequence[Row],
+        prompt_of: Sequence[int],
+        layers: Sequence[int],
+        positions: Sequence[Sequence[int]],
+    ) -> list[Tensor]:
+        """At prompt tokens alone: layer 0 has their embeddings, layer 1 these in reversed order of coordinates."""
+        own = [prompts_NPd[n, -1 - row.ids[list(at)]] for n, row, at in zip(prompt_of, rows, positions, strict=True)]
+        return [torch.stack(own).flip(-1) if layer else torch.stack(own) for layer in layers]
+
+    @contextmanager
+    def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
+        self._patch = states_NPD.flip(-1) if layer else states_NPD
+        try:
+            yield
+        finally:
+            self._patch = None
+
+    def _read(self, vectors_Pd: Tensor) -> list[int]:
+        words_Wd = self.embeddings_Vd[list(NAMELESS.values())]
+        words_Wd = words_Wd / words_Wd.norm(dim=1, keepdim=True)
+        return [TOKENS - len(NAMELESS) + int(k) for k in (vectors_Pd @ words_Wd.T).argmax(1)]
 
     def _first_tokens(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> list[int]:
         first: list[int] = []
