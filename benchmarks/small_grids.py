@@ -147,6 +147,7 @@ OPTIONS = {
     "convexity": "mixtures=9 pairs=2 steps=5 controls=3 resolution=3 max_examples=6 draws=50",
     "curves": "draws=50",
     "decoding": "permutations=50",
+    "describe": "layers=2 max_new_tokens=4 chosen_on=3 max_examples=4 permutations=50",
     "dimension": "radii_of=2 directions=2 dimensions=[1,16] subspaces=2 steps=6 batch_size=4 max_examples=6 nulls=50 "
     "draws=50",
     "explanation": "random=3 others=4 words=2 permutations=50 draws=50",
@@ -178,7 +179,7 @@ QUESTIONS = {
     ),
     "scored": (
         ("runs=outputs/study", "where=task in ['plus_one', 'country_capital']"),
-        "transplant convexity bezier token_operations speaking_probes dimension in_context mechanism",
+        "transplant convexity bezier token_operations speaking_probes dimension in_context mechanism describe",
     ),
     "composed": (("runs=outputs/study", "where=seed == 0"), "composition"),
     "coupled": (("runs=outputs/coupled",), "orthogonal dimension similarity convexity bezier"),

@@ -48,6 +48,7 @@ FEW = {
     "composition": ("all alike", "failed trainings", "planted"),
     "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
     "waywardness": ("all alike", "failed trainings", "planted", "pulled for nothing", "pulled away"),
+    "describe": ("all alike", "strangers", "wells", "planted"),
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "semantics": ("all alike", "untrained", "planted"),
     "transfer": ("all alike", "failed trainings", "strangers", "kin", "helping"),

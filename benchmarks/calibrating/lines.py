@@ -60,6 +60,8 @@ TESTS = (
     Test("matched", r".*\.(equal_accuracy|equal_distance|end)\..*", "rate", exact=True),
     Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
+    Test("describe", r"difference\.plug_in\..*", "read"),
+    Test("describe", r"difference\..*", "words", planted=False),
     Test("transfer", r"spearman\..*", "kin", planted=False),  # of the claim's likeness the power is that of the claim
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
     Test("stochasticity", r"cv\.signs(\..*)?", "groups"),
@@ -166,7 +168,14 @@ def _readable(scenario: Scenario, of: str) -> bool | None:
     return True if scenario.name == "pulled for nothing" else None
 
 
+def _read(scenario: Scenario, of: str) -> bool | None:
+    """Must not hold where no word that lies near a prompt does its job."""
+    return False if "read" in scenario.absent(of) else True if scenario.name == "planted" else None
+
+
 CLAIMS: dict[str, Truth] = {
+    "description_does_the_job": _read,
+    "describes_label_words": lambda scenario, of: False,
     "reads_as_any_text": _readable,
     "soft_prompt_is_a_vector": _without("vector", ("planted",)),
     "init_matters": _without("init", ("study 3",)),

@@ -236,12 +236,14 @@ class Skills:
     def absent(self, of: str) -> set[str]:
         """skill: no kind of prompt does better than another; words: none says more of anything; way: trainings move in
         no direction of their own; inits_differ: one learns more or faster than another; kin: no task's prompts do
-        another's better for lying nearer to it; vector: no state that is added does what a prompt does."""
+        another's better for lying nearer to it; vector: no state that is added does what a prompt does; read: no word
+        that lies near a prompt does its job."""
         effects = {
             "skill": self.level is None,
             "vector": self.level is None and self.hears,
             "way": bool(self.way),
             "kin": bool(self.kin),
+            "read": self.level is None and not self.wells,
         }
         return {"words", "inits_differ"} | {effect for effect, there in effects.items() if not there}
 
@@ -375,7 +377,7 @@ SKILLS = (
     Skills("untrained", level=-2.0, way=0.0, seeds=3),
     Skills("planted", level=None, flip=0.3, seeds=3),
     Skills("wells", level=None, flip=0.3, wells=True, seeds=3),
-    Skills("strangers", level=None, flip=0.3, wells=True, bottom=-0.7, whim=0.7, only=("transfer",)),
+    Skills("strangers", level=None, flip=0.3, wells=True, bottom=-0.7, whim=0.7, only=("transfer", "describe")),
     Skills("kin", level=None, flip=0.3, kin=3, bottom=-2.0, only=("transfer",)),
     Skills("helping", level=None, flip=0.3, kin=3, shift=4.0, bottom=-1.0, only=("transfer",)),
     Skills("deaf", level=None, flip=0.3, seeds=3, hears=False, only=("mechanism",)),
@@ -401,6 +403,7 @@ GRIDS: dict[str, str] = {
     "explanation": "explanation",
     "orthogonal": "orthogonal",
     "transfer": "transfer",
+    "describe": "transfer",
     "waywardness": "wayward",
 }
 """Analysis -> which runs it needs."""

@@ -30,6 +30,8 @@ UNLIKELY = -8.0
 """Logit of a token that is neither the label nor one of the two wrong answers."""
 PART = 2048
 """Rows of one batch."""
+NAMELESS = {f"t{i}": i for i in range(480, TOKENS)}
+"""Tokens that stand for no word of any task, by what is written for them: what a patched prompt is read as."""
 WRONG = (" 999", " nothing")
 """What is written where the answer is wrong: a number or a word."""
 
@@ -98,6 +100,8 @@ class StandIn:
         return [self._id(piece) for piece in re.findall(r" ?[^\W_]+|\s|[^\w\s]|_", text)]
 
     def _id(self, piece: str) -> int:
+        if piece.lstrip() in NAMELESS:
+            return NAMELESS[piece.lstrip()]
         if piece not in self._ids:
             if len(self._texts) == TOKENS:
                 raise ValueError(f"more than {TOKENS} tokens: fewer examples, or more TOKENS")
@@ -200,7 +204,14 @@ class StandIn:
         finished: Callable[[int, list[int]], bool] = lambda i, tokens: False,
         begun: Sequence[list[int]] | None = None,
     ) -> list[list[int]]:
-        """The likeliest first token, the rest of the label where that is its first, and the end of a line."""
+        """The likeliest first token, the rest of the label where that is its first, and the end of a line.
+
+        Under a patch: the nameless tokens nearest to what stands at the row's prompt tokens, by cosine.
+        """
+        if self._patch is not None:
+            return [
+                self._read(self._patch[i, -1 - row.ids[row.ids < 0]]) for i, row in zip(prompt_of, rows, strict=True)
+            ]
         first = self._first_tokens(prompts_NPd, rows, prompt_of)
         written = []
         for i, row in enumerate(rows):
@@ -213,6 +224,13 @@ class StandIn:
                     break
             written.append(tokens)
         return written
+
+    _patch: Tensor | None = None
+
+    def _read(self, vectors_Pd: Tensor) -> list[int]:
+        words_Wd = self.embeddings_Vd[list(NAMELESS.values())]
+        words_Wd = words_Wd / words_Wd.norm(dim=1, keepdim=True)
+        return [TOKENS - len(NAMELESS) + int(k) for k in (vectors_Pd @ words_Wd.T).argmax(1)]
 
     def _first_tokens(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> list[int]:
         first: list[int] = []
@@ -234,7 +252,16 @@ class StandIn:
         layers: Sequence[int],
         positions: Sequence[Sequence[int]],
     ) -> list[Tensor]:
-        """At every place the mean token of the row's prompt; 0 without one."""
+        """At prompt tokens their embeddings (layer 0) or these in reversed order of coordinates (others).
+
+        At places of a text, in every layer, the mean token of the row's prompt; 0 without one.
+        """
+        at_prompt = all((row.ids[list(at)] < 0).all() for row, at in zip(rows, positions, strict=True))
+        if at_prompt:
+            own = [
+                prompts_NPd[n, -1 - row.ids[list(at)]] for n, row, at in zip(prompt_of, rows, positions, strict=True)
+            ]
+            return [torch.stack(own).flip(-1) if layer else torch.stack(own) for layer in layers]
         mean_Nd = prompts_NPd.mean(1) if prompts_NPd.shape[1] else prompts_NPd.sum(1)
         states_BQd = mean_Nd[list(prompt_of)][:, None].expand(-1, len(positions[0]), -1)
         return [states_BQd.float() for _ in layers]
@@ -244,12 +271,15 @@ class StandIn:
 
     @contextmanager
     def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
-        """As label_logits says."""
-        self._added_NPd = states_NPD
+        """Added: as label_logits says. In the place of prompt tokens: as write says."""
+        if add:
+            self._added_NPd = states_NPD
+        else:
+            self._patch = states_NPD.flip(-1) if layer else states_NPD
         try:
             yield
         finally:
-            self._added_NPd = None
+            self._added_NPd = self._patch = None
 
     def dropout(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -132,6 +132,8 @@ class Answers(NamedTuple):
     """[E] bool: whether the true label is the likeliest; None where the evaluation set has no label set."""
     label_losses_EL: np.ndarray | None = None
     """[E, L] float64: the labels' losses as they are compared, in nats; None likewise."""
+    losses_E: np.ndarray | None = None
+    """[E] float64: of the true label, summed over its tokens, in nats."""
 
 
 def answers(
@@ -158,8 +160,9 @@ def answers(
         for s, (content, _) in enumerate(block):
             texts_E = evaluation.outputs[s] if evaluation.outputs else []
             labels = (evaluation.label_correct, evaluation.compared_losses)
-            of_labels = [None if values is None else values[s] for values in labels]
-            scored[evaluation_set, content] = Answers(evaluation.correct[s], texts_E, *of_labels)
+            chosen_E, losses_EL = (None if values is None else values[s] for values in labels)
+            right_E, losses_E = evaluation.correct[s], evaluation.losses[s]
+            scored[evaluation_set, content] = Answers(right_E, texts_E, chosen_E, losses_EL, losses_E)
     return [scored[key] for key in keys_S]
 
 
