@@ -196,26 +196,27 @@ def test_the_same_seed_says_the_same_and_what_cannot_be_is_one_line(result, runs
 # What is said, of measured runs of which the truth is known.
 
 
-def measured(
-    own: float, other: float, tasks: int = 4, inits: int = 4, gap: float = 0.8, noise: float = 0.02
-) -> Measured:
-    """Texts do `own` of the job for their own task, `other` for all others; nulls likewise `other`."""
+def measured(own, other, tasks=4, inits=4, gap=0.8, noise=0.02, text=0.5) -> Measured:
+    """Texts do `own` of the job for their own task, `other` for all others; nulls likewise; tasks' own ones `text`."""
     generator = np.random.default_rng(0)
     task_N, init_N = np.repeat(np.arange(tasks), inits), np.tile([f"i{k}" for k in range(inits)], tasks)
     none, best = 0.1, 0.1 + gap
 
     def chosen(share: float) -> Chosen:
         value = share + noise * generator.normal()
-        return Chosen(Pair(3, 3), "a text", none + value * (best - none), max(value, 0) / 2, max(value, 0) / 3, "a")
+        accuracy, loss = none + value * (best - none), 9 - 4 * value
+        return Chosen(0, "a text", accuracy, loss, max(value, 0) / 2, max(value, 0) / 3, "a")
 
     return Measured(
         [f"task{t}" for t in range(tasks)],
         task_N,
         init_N,
-        np.full(len(task_N), best),
-        np.full(tasks, none),
+        np.tile([best, 5.0], (len(task_N), 1)),
+        np.tile([none, 9.0], (tasks, 1)),
         [[chosen(own if t == mine else other) for t in range(tasks)] for mine in task_N],
         {"initial": [chosen(other) for _ in task_N], "random": [chosen(other) for _ in task_N]},
+        [chosen(text) for _ in range(tasks)],
+        [Pair(3, 3)],
         pd.DataFrame(),
     )
 
@@ -223,7 +224,7 @@ def measured(
 def answered(found: Measured) -> tuple[Result, dict]:
     result = Result()
     count = len(found.task_N)
-    table = pd.DataFrame({"accuracy_final": found.prompt_N, "accuracy_none": [0.1] * count, "seed": [0] * count})
+    table = pd.DataFrame({"accuracy_final": found.prompt_N2[:, 0], "accuracy_none": [0.1] * count, "seed": [0] * count})
     module._answer(result, found, table, 500, 0)
     return result, {claim.name: claim for claim in result.claims}
 
@@ -241,7 +242,8 @@ def test_texts_that_do_the_job_are_told_from_those_that_do_no_more_than_others()
     for null in ("initial", "random", "others"):
         assert value(result, f"difference.plug_in.{null}") == pytest.approx(0.7, abs=0.03)
         assert value(result, f"plug_in.{null}.task0") == pytest.approx(0.2, abs=0.05)
-    assert len(result.findings) == 9 and "more than those of" in result.findings[0].sentence
+    assert value(result, "plug_in_loss.all") == pytest.approx(0.9, abs=0.02)
+    assert len(result.findings) == 12 and "more than those of" in result.findings[0].sentence
     assert set(result.tables["descriptions"]) >= {"text", "plug_in", "null", "label_words", "rouge"}
     _, claims = answered(measured(own=0.2, other=0.2))
     assert claims["description_does_the_job"].outcome is Outcome.fails
@@ -271,10 +273,18 @@ def test_where_prompts_gain_little_nothing_is_said_of_the_job():
     result, claims = answered(measured(own=0.9, other=0.1, gap=0.09))
     assert claims["description_does_the_job"].outcome is Outcome.undecidable
     assert any("gain less than 0.1 over no prompt" in each for each in result.omissions)
-    assert not [each for each in result.numbers if each.quantity.startswith("plug_in")]
+    assert not [each for each in result.numbers if each.quantity.startswith("plug_in.")]
     assert result.tables["descriptions"]["plug_in"].isna().all()
     result, _ = answered(measured(own=0.9, other=0.1, gap=0.11))
     assert value(result, "plug_in.all") == pytest.approx(0.9, abs=0.02)
+
+
+def test_where_no_text_does_the_job_none_could_be_told_to():
+    result, claims = answered(measured(own=0.9, other=0.2, text=0.0))
+    assert claims["description_does_the_job"].outcome is Outcome.undecidable
+    assert "the tasks' own texts do something of the job (" in claims["description_does_the_job"].evidence
+    assert claims["describes_label_words"].outcome is Outcome.holds
+    assert value(result, "plug_in.own_text.all") == pytest.approx(0.0, abs=0.05)
 
 
 def test_one_task_has_no_others_and_no_claim():

@@ -47,7 +47,8 @@ from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 
 LEAST_GAP = 0.1
-"""Where trained prompts solve fewer examples more than no prompt, there is no job that a text could do."""
+"""Where trained prompts solve fewer examples more than no prompt, or take fewer nats off the loss, there is no job that
+a text could do."""
 NULLS = {
     "initial": "P0s",
     "random": "random prompts of equal norms",
@@ -56,11 +57,17 @@ NULLS = {
 """What else is put into words, in words."""
 MEASURES = {
     "plug_in": ("do", "of what the prompts gain over no prompt"),
+    "plug_in_loss": ("do", "of what the prompts take off the loss without a prompt"),
     "label_words": ("name", "of their tasks' label words"),
     "rouge": ("have", "ROUGE-1 with their tasks' own descriptions"),
 }
 """What descriptions do, and of what, in words."""
-AXES = {"plug_in": "share of the prompts' gain over no prompt", "label_words": "share of label words named"}
+AXES = {
+    "plug_in": "share of the accuracy gained",
+    "plug_in_loss": "share of the loss taken off",
+    "label_words": "share of label words named",
+}
+"""What the figure shows, and its axes' names."""
 CLAIMS = {"description_does_the_job": "plug_in", "describes_label_words": "label_words"}
 """Claim -> what it is about."""
 MATTERS = {"plug_in": 0.1, "label_words": 0.02}
@@ -92,6 +99,10 @@ def describe(
     a task without: training examples). `label_words`, the share of the labels of training examples that a text names,
     and `rouge`, ROUGE-1 F with task.text or task.description (the larger): of both the maximum over pairs of layers.
     No test example is part of a choice.
+
+    `plug_in_loss`, the same of the loss of a label (nats, summed over its tokens): (loss(none) - loss(s)) /
+    (loss(none) - loss(P)). `plug_in.own_text` and `plug_in_loss.own_text`: of task.text or task.description, the better
+    one likewise: what a text can do at all, and a premise of `description_does_the_job`.
 
     `<measure>.<null>.<task>`: the same, choice and all, of P0s (`initial`), of a random prompt with the norms of each
     run's rows (`random`), and of the prompts of other tasks and the same init on this task (`others`).
@@ -136,13 +147,17 @@ def describe(
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was made of one prompt for one task: a text, and the measures of it or of the best over pairs of layers."""
+    """What was made of one prompt for one task: a text, and the measures of it or of the best of all its texts."""
 
-    pair: Pair
+    place: int
+    """Of the text among those of its prompt: the number of a pair of layers."""
     text: str
     accuracy: float
     """Of the text as the prompt, on test examples."""
+    loss: float
+    """Likewise, of a label, in nats."""
     label_words: float
+    """The largest of all texts; so is rouge."""
     rouge: float
     naming: str
     """The text that names the most label words."""
@@ -150,33 +165,39 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Everything that is known of the runs' texts. Arrays are NaN where nothing was asked."""
+    """Everything that is known of the runs' texts. NaN where nothing was asked."""
 
     tasks: list[str]
     task_N: np.ndarray
     """[N] int64."""
     init_N: np.ndarray
     """[N], names."""
-    prompt_N: np.ndarray
-    """[N] float64: the trained prompts' accuracies."""
-    none_T: np.ndarray
-    """[T] float64: no prompt's."""
+    prompt_N2: np.ndarray
+    """[N, 2] float64: the trained prompts' accuracies and losses."""
+    none_T2: np.ndarray
+    """[T, 2] float64: likewise, no prompt's."""
     trained_NT: list[list[Chosen]]
     """Of each run for each task."""
     nulls_N: Mapping[str, list[Chosen]]
     """initial and random, for each run's own task."""
+    own_text_T: list[Chosen | None]
+    """Of what a task's config says that it is."""
+    pairs: Sequence[Pair]
     texts: pd.DataFrame
 
     @cached_property
-    def gap_T(self) -> np.ndarray:
-        """[T] float64: what trained prompts gain; NaN below LEAST_GAP."""
-        gain_T = np.array([self.prompt_N[self.task_N == t].mean() for t in range(len(self.tasks))]) - self.none_T
-        return np.where(gain_T < LEAST_GAP, np.nan, gain_T)
+    def gap_T2(self) -> np.ndarray:
+        """[T, 2] float64: accuracy that trained prompts gain, and loss that they take off; NaN below LEAST_GAP."""
+        means_T2 = np.array([self.prompt_N2[self.task_N == t].mean(0) for t in range(len(self.tasks))])
+        gap_T2 = (means_T2 - self.none_T2) * np.array([1.0, -1.0])
+        return np.where(gap_T2 < LEAST_GAP, np.nan, gap_T2)
 
     def value(self, chosen: Chosen, t: int, measure: str) -> float:
         """Of one text for task t."""
         if measure == "plug_in":
-            return float((chosen.accuracy - self.none_T[t]) / self.gap_T[t])
+            return float((chosen.accuracy - self.none_T2[t, 0]) / self.gap_T2[t, 0])
+        if measure == "plug_in_loss":
+            return float((self.none_T2[t, 1] - chosen.loss) / self.gap_T2[t, 1])
         return float(getattr(chosen, measure))
 
     def values(self, measure: str) -> np.ndarray:
@@ -198,6 +219,11 @@ class Measured:
             others = values_NT[(self.init_N == init) & (self.task_N != t), t]
             means.append(others.mean() if len(others) else np.nan)
         return np.array(means)
+
+    def own_text(self, measure: str) -> np.ndarray:
+        """[T] float64: of each task's own text; NaN for a task without."""
+        of_T = enumerate(self.own_text_T)
+        return np.array([np.nan if one is None else self.value(one, t, measure) for t, one in of_T])
 
 
 def _held(evaluation_set: EvaluationSet, count: int, seed: int) -> EvaluationSet:
@@ -244,19 +270,25 @@ def _measured(
     uses += [(k, int(task_N[k % n])) for k in range(n, 3 * n)]
     tried = _tried(lm, texts, uses, [held[each] for each in sets_T])
     about_T = [(label_words(each.task.train), references(runs, sets_N.index(each))) for each in sets_T]
-    made = _chosen(lm, texts, uses, tried, asked[0], sets_T, about_T)
+    made = _chosen(lm, texts, uses, tried, sets_T, about_T)
     nothing = np.zeros((0, lm.width), np.float32)
     own = answers(lm, [*prompts[:n], *[nothing] * len(sets_T)], [*sets_N, *sets_T])
-    accuracies = np.array([each.correct_E.mean() for each in own])
+    scores = np.array([_score(each) for each in own])
+    said_T = [said for _, said in about_T]
+    told = [(t, t) for t, said in enumerate(said_T) if said]
+    tried_told = _tried(lm, said_T, told, [held[each] for each in sets_T])
+    own_texts = dict(zip(told, _chosen(lm, said_T, told, tried_told, sets_T, about_T), strict=True))
     count = n * len(sets_T)
     return Measured(
         names_of(runs, [np.flatnonzero(task_N == t).tolist() for t in range(len(sets_T))]),
         task_N,
         runs.table["init"].to_numpy(),
-        accuracies[:n],
-        accuracies[n:],
+        scores[:n],
+        scores[n:],
         [made[k : k + len(sets_T)] for k in range(0, count, len(sets_T))],
         {"initial": made[count : count + n], "random": made[count + n :]},
+        [own_texts.get((t, t)) for t in range(len(sets_T))],
+        asked[0],
         _texts_table(texts[:n], task_N, tried, asked[0], about_T),
     )
 
@@ -264,19 +296,20 @@ def _measured(
 def _tried(
     lm: LM, texts_S: Sequence[Sequence[str]], uses: Sequence[tuple[int, int]], held_T: Sequence[EvaluationSet]
 ) -> dict[tuple[int, int], list[tuple[float, float]]]:
-    """For each use (prompt, task): of each of its texts (accuracy, -loss) on the examples by which layers are chosen.
+    """For each use (prompt, task): of each of its texts (accuracy, loss) on the examples by which layers are chosen.
 
     Prompts hardly differ in texts where nothing is read: each is tried once.
     """
     wanted = list(dict.fromkeys((text, t) for prompt, t in uses for text in texts_S[prompt]))
     scored = answers(lm, [as_prompt(lm, text) for text, _ in wanted], [held_T[t] for _, t in wanted])
-    of_text = {key: _on_held(each) for key, each in zip(wanted, scored, strict=True)}
+    of_text = {key: _score(each) for key, each in zip(wanted, scored, strict=True)}
     return {(prompt, t): [of_text[text, t] for text in texts_S[prompt]] for prompt, t in uses}
 
 
-def _on_held(answered: Answers) -> tuple[float, float]:
+def _score(answered: Answers) -> tuple[float, float]:
+    """(accuracy, mean loss of a label in nats; infinite where it is not a number)."""
     loss = float("inf") if answered.losses_E is None else float(answered.losses_E.mean())
-    return float(answered.correct_E.mean()), -loss if np.isfinite(loss) else -float("inf")
+    return float(answered.correct_E.mean()), loss if np.isfinite(loss) else float("inf")
 
 
 About = tuple[set[str], list[str]]
@@ -288,12 +321,12 @@ def _chosen(
     texts_S: Sequence[Sequence[str]],
     uses: Sequence[tuple[int, int]],
     tried: Mapping[tuple[int, int], Sequence[tuple[float, float]]],
-    pairs: Sequence[Pair],
     sets_T: Sequence[EvaluationSet],
     about_T: Sequence[About],
 ) -> list[Chosen]:
     """Of each use the text that did best where it was tried, scored on test examples."""
-    best = [max(range(len(pairs)), key=tried[use].__getitem__) for use in uses]  # of equal ones the first
+    ranks = [[(-accuracy, loss) for accuracy, loss in tried[use]] for use in uses]
+    best = [of_use.index(min(of_use)) for of_use in ranks]  # of equal ones the first
     chosen = [texts_S[prompt][k] for (prompt, _), k in zip(uses, best, strict=True)]
     solved = answers(lm, [as_prompt(lm, text) for text in chosen], [sets_T[t] for _, t in uses])
     made = []
@@ -302,8 +335,7 @@ def _chosen(
         named = [named_share(text, words) for text in texts_S[prompt]]
         rouge = max(rouge_1(text, said) for text in texts_S[prompt]) if said else float("nan")
         naming = texts_S[prompt][int(np.argmax(named))] if any(named) else ""
-        accuracy = float(right.correct_E.mean())
-        made.append(Chosen(pairs[k], texts_S[prompt][k], accuracy, max(named), rouge, naming))
+        made.append(Chosen(k, texts_S[prompt][k], *_score(right), max(named), rouge, naming))
     return made
 
 
@@ -337,7 +369,7 @@ def _texts_table(
 
 def _answer(result: Result, found: Measured, table: pd.DataFrame, permutations: int, seed: int) -> None:
     """Adds all that the measured runs say."""
-    if small := [task for task, gap in zip(found.tasks, found.gap_T, strict=True) if np.isnan(gap)]:
+    if small := [task for task, gap in zip(found.tasks, found.gap_T2[:, 0], strict=True) if np.isnan(gap)]:
         result.omissions.append(
             f"describe: {', '.join(small)}: trained prompts gain less than {LEAST_GAP:g} over no prompt: what a "
             "description does of it cannot be told."
@@ -345,11 +377,33 @@ def _answer(result: Result, found: Measured, table: pd.DataFrame, permutations: 
     compared = {measure: _compare(result, found, measure, permutations, seed) for measure in MEASURES}
     # A job is what prompts gain over no prompt; the most frequent label counts as one, for nulls too can say it.
     premises = learned(table.drop(columns="majority", errors="ignore"))
+    able = {"plug_in": _able(result, found)}
     for claim, measure in CLAIMS.items():
-        result.claims.append(_claim(claim, measure, compared[measure], premises))
+        more = [able[measure]] if measure in able else []
+        result.claims.append(_claim(claim, measure, compared[measure], [*premises, *more]))
     result.tables["descriptions"] = _table(found, table)
     result.tables["texts"] = found.texts
     result.figures["descriptions"] = _figure(found, result)
+
+
+def _able(result: Result, found: Measured) -> Premise:
+    """Adds what tasks' own texts do. That they do something: of a model that follows no text none can do the job."""
+    shares: dict[str, Number] = {}
+    for measure in ("plug_in", "plug_in_loss"):
+        own_T = found.own_text(measure)
+        for task, value in zip(found.tasks, own_T, strict=True):
+            if np.isfinite(value):
+                result.number(f"{measure}.own_text.{task}", value, 1, "texts")
+        if (known := own_T[np.isfinite(own_T)]).size:
+            ends = t_mean(known) if varies(known) else (None, None)
+            shares[measure] = result.number(f"{measure}.own_text.all", known.mean(), len(known), "texts", *ends)
+    share = shares.get("plug_in")
+    told = "there are none" if share is None else f"{share.value:.2f} of it, n = {share.n} tasks"
+    return Premise(
+        share is not None and share.value >= MATTERS["plug_in"],
+        f"in the prompt's place, the tasks' own texts do something of the job ({told})",
+        "a model that does a task which it is told, and tasks with a text",
+    )
 
 
 @dataclass(frozen=True)
@@ -387,13 +441,13 @@ def _compare(result: Result, found: Measured, measure: str, permutations: int, s
         null_mean = _numbers(result, found, f"{measure}.{null}", null_N)
         difference_N = (own_N - null_N)[both]
         value, error = _over_runs(found, difference_N, both)
-        ends = error.interval(value) if error else (None, None)
+        low, high = error.interval(value) if error else (None, None)
         if null == "others":
             p = _exchanged_p(found, measure, both, permutations, seed)
         else:
             cells_N = pd.factorize(pd.MultiIndex.from_arrays([found.init_N[both], found.task_N[both]]))[0]
             p = sign_flip_p(difference_N, cells_N, permutations, seed)
-        number = result.number(f"difference.{measure}.{null}", value, int(both.sum()), "runs", *ends, p)
+        number = result.number(f"difference.{measure}.{null}", value, int(both.sum()), "runs", low, high, p)
         made.append(Difference(null, number, error, mean, null_mean))
         if p is not None or error is not None:
             result.findings.append(_finding(made[-1], measure, found, both))
@@ -491,15 +545,19 @@ def _table(found: Measured, table: pd.DataFrame) -> pd.DataFrame:
                 "task": found.tasks[t],
                 "init": found.init_N[n],
                 "seed": table["seed"].iloc[n],
-                "source_layer": chosen.pair.source,
-                "target_layer": chosen.pair.target,
+                "source_layer": found.pairs[chosen.place].source,
+                "target_layer": found.pairs[chosen.place].target,
                 "text": chosen.text,
                 "label_words": chosen.label_words,
                 "text_label_words": chosen.naming,
                 "rouge": chosen.rouge,
                 "accuracy_text": chosen.accuracy,
-                "accuracy": found.prompt_N[n],
-                "accuracy_none": found.none_T[t],
+                "accuracy": found.prompt_N2[n, 0],
+                "accuracy_none": found.none_T2[t, 0],
+                "loss_text": chosen.loss,
+                "loss": found.prompt_N2[n, 1],
+                "loss_none": found.none_T2[t, 1],
+                "plug_in_loss": found.value(chosen, int(t), "plug_in_loss"),
                 "plug_in": found.value(chosen, int(t), "plug_in"),
                 **nulls,
                 "null": max((value for value in nulls.values() if np.isfinite(value)), default=float("nan")),
@@ -509,12 +567,12 @@ def _table(found: Measured, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figure(found: Measured, result: Result) -> str:
-    """A row per task, a panel per measure that a claim is about: trained prompts beside the nulls."""
+    """A row per task, a panel per measure: trained prompts beside the nulls."""
     numbers = {each.quantity: each for each in result.numbers}
     kinds = {"": "trained prompts", **{f".{null}": words for null, words in NULLS.items()}}
     colours = (COLOURS[0], COLOURS[1], COLOURS[2], NEUTRAL)
-    shown = [measure for measure in CLAIMS.values() if f"{measure}.all" in numbers] or ["label_words"]
-    with panels(1, len(shown), height=1.3 + 0.55 * len(found.tasks), width=3.8 * len(shown), sharey=True) as (
+    shown = [measure for measure in AXES if f"{measure}.all" in numbers]  # label words always are
+    with panels(1, len(shown), height=1.3 + 0.55 * len(found.tasks), width=1.4 + 2.6 * len(shown), sharey=True) as (
         figure,
         axes,
     ):
