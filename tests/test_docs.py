@@ -31,7 +31,7 @@ LEAVES = {
     "model": ("howto_named/my_model-*/run.json", ""),
     "analysis": ("howto_analysis/analysis/length/result.json", "Prompt tokens are"),
     "study": ("my_study/report.html", "report: outputs/my_study/report.html"),
-    "metric": ("howto_metric/*/metrics.csv", "macro_f1,worst_loss"),
+    "metric": ("howto_metric/*/metrics.csv", "tokens_recited,worst_loss"),
     "logger": ("howto_logger/*.log", "step 2, test: loss"),
     "tutorial": ("adhoc/analysis/curves/result.json", "The trained prompts solve"),
 }
