@@ -14,7 +14,9 @@ import torch
 
 import reference
 from peft_side import Peft
+from promptgeo.analysis.describing import Pair, as_prompt, descriptions
 from promptgeo.config.compose import compose
+from promptgeo.config.compose_analyze import analysis_file
 from promptgeo.data.tasks import load_task
 from promptgeo.evaluation.evaluate import evaluate
 from promptgeo.model.frozen_lm import FrozenLM
@@ -172,3 +174,25 @@ def test_hidden_states_and_patches_are_plain_transformers(lm):
                     continue
                 assert (ours[layer][k] - wanted_QD).abs().max() < 1e-5 * theirs[layer].abs().max()
     assert (patched[lm.layers][:, 1] - states[lm.layers][:, 1]).abs().max() > 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("present_past", "Write the past of the word"), ("country_capital", "Write the capital of the country")],
+)
+def test_a_texts_own_states_are_read_back_as_that_text(lm, name, text):
+    """describe, of a prompt that is a text, layers 3 to 9 into 1 to 6: what is read does what the text does.
+
+    By loss: by exact match neither does anything, for the model follows no instruction.
+    """
+    target, pairs = analysis_file("describe")["target"], [Pair(s, t) for s in (3, 6, 9) for t in (1, 3, 6)]
+    config = compose([f"model.name_or_path={FOLDER}", f"task={name}", "task.split.max_test=12"])
+    task = load_task(config.task, config.template)
+    (texts,) = descriptions(lm, [as_prompt(lm, text)], [task], pairs, target, 8)
+    assert text == texts[pairs.index(Pair(3, 3))]
+    prompts = [np.zeros((0, lm.width), np.float32), *(as_prompt(lm, each) for each in [text, *texts])]
+    losses = [float(evaluate(lm, prompt_Pd[None], task).losses.mean()) for prompt_Pd in prompts]
+    shares = [(losses[0] - loss) / (losses[0] - losses[1]) for loss in losses[2:]]
+    assert abs(losses[0] - losses[1]) > 0.1
+    assert shares[pairs.index(Pair(3, 3))] == pytest.approx(1.0)

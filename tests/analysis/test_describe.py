@@ -167,7 +167,8 @@ def test_layers_are_chosen_by_validation_and_scored_on_test(result, runs, plans)
     for row in table.itertuples():
         of_run = texts[texts["run"] == row.run]
         chosen = of_run[(of_run.source_layer == row.source_layer) & (of_run.target_layer == row.target_layer)].iloc[0]
-        assert chosen.text == row.text and chosen.accuracy_chosen_on == of_run.accuracy_chosen_on.max()
+        best = of_run[of_run.accuracy_chosen_on == of_run.accuracy_chosen_on.max()]
+        assert chosen.text == row.text and chosen.loss_chosen_on == best.loss_chosen_on.min()
         assert row.label_words == of_run.label_words.max() and row.rouge == pytest.approx(of_run.rouge.max())
     task = module.evaluation_sets(runs, "t", 4, 0)[0]
     held = module._held(task, 3, 0)

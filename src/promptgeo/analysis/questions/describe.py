@@ -346,7 +346,7 @@ def _texts_table(
     pairs: Sequence[Pair],
     about_T: Sequence[About],
 ) -> pd.DataFrame:
-    """A row per run and pair of layers. accuracy_chosen_on: of the examples by which layers are chosen."""
+    """A row per run and pair of layers. <score>_chosen_on: of the examples by which layers are chosen."""
     return pd.DataFrame(
         [
             {
@@ -357,9 +357,10 @@ def _texts_table(
                 "label_words": named_share(text, about_T[t][0]),
                 "rouge": rouge_1(text, about_T[t][1]) if about_T[t][1] else float("nan"),
                 "accuracy_chosen_on": accuracy,
+                "loss_chosen_on": loss,
             }
             for n, t in enumerate(task_N)
-            for pair, text, (accuracy, _) in zip(pairs, texts_N[n], tried[n, int(t)], strict=True)
+            for pair, text, (accuracy, loss) in zip(pairs, texts_N[n], tried[n, int(t)], strict=True)
         ]
     )
 
@@ -586,6 +587,7 @@ def _figure(found: Measured, result: Result) -> str:
                 estimates(axis, places, drawn, behind, color=colours[k], across=0.12, sideways=True, label=words)
             axis.set(yticks=np.arange(len(found.tasks)), xlabel=AXES[measure])
             axis.set_yticklabels(found.tasks)
+            axis.locator_params(axis="x", nbins=4)
         axes[0, 0].set_ylabel("task")
         axes[0, 0].invert_yaxis()
         handles, labels = axes[0, 0].get_legend_handles_labels()
