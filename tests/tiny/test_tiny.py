@@ -52,7 +52,7 @@ def test_every_bundled_task_has_a_line_in_the_card_that_reaches_its_bars():
         for p in (Path(__file__).parents[2] / "conf" / "task").glob("*.yaml")
         if compose([f"task={p.stem}"]).task.source.kind is SourceKind.bundled
     }
-    # plus_k is scored with copies of the prompt, which do not occur in its pretraining; a text to recite was never read.
+    # plus_k is scored with copies of the prompt, which do not occur in its pretraining; nor do the texts of recite.
     assert set(accuracies) == bundled - {"plus_k", "recite"}
     for task, (none, initial, other, four, one) in accuracies.items():
         assert max(none, initial, other) <= 0.6, task
