@@ -156,6 +156,12 @@ def test_of_texts_that_are_all_held_the_capacity_is_a_bound_without_an_interval(
     assert (held.value, held.low) == (32.0, None) and "holds at least 32.0 tokens" in result.findings[0].sentence
 
 
+def test_of_texts_that_are_all_held_up_to_one_length_there_is_no_interval_of_it():
+    result = said(study({"a": 40.0}, {"a": 4.0}, spread=0.01))
+    held = number(result, "capacity.a.k1")
+    assert (held.value, held.low) == (8.0, None) and "holds 8.0 tokens" in result.findings[0].sentence
+
+
 @pytest.mark.parametrize("limit", [10_000.0, 1.0])
 def test_a_capacity_beyond_the_lengths_decides_nothing(limit):
     (claim,) = said(study({"a": limit, "b": limit}, {"a": 4.0, "b": 8.0})).claims
