@@ -288,8 +288,8 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
         return result.number(what, float(values_T.mean()), len(values_T), "texts", *ends)
 
     longest = max(point.length for points in of_text.values() for point in points)
-    if (capacity_T >= longest).all():  # nothing is known of how they differ beyond
-        held = result.number(f"capacity.{name}", float(longest), len(capacity_T), "texts")
+    if len(set(capacity_T.tolist())) == 1:  # the lengths are too few to say how texts differ
+        held = result.number(f"capacity.{name}", float(capacity_T[0]), len(capacity_T), "texts")
     else:
         held = add(f"capacity.{name}", capacity_T, 0.0, float(longest))
     _add_capacity_of_mean(name, of_text, result, seed)
