@@ -62,6 +62,8 @@ MEASURES = {
     "rouge": ("have", "ROUGE-1 with their tasks' own descriptions"),
 }
 """What descriptions do, and of what, in words."""
+SHARES = ("label_words", "rouge")
+"""Measures that lie from 0 to 1: so do their intervals."""
 AXES = {
     "plug_in": "share of the accuracy gained",
     "plug_in_loss": "share of the loss taken off",
@@ -458,13 +460,18 @@ def _compare(result: Result, found: Measured, measure: str, permutations: int, s
 def _numbers(result: Result, found: Measured, name: str, values_N: np.ndarray) -> Number:
     """Adds a mean for each task, and for all of them: returned."""
     known = np.isfinite(values_N)
+    least, most = (0.0, 1.0) if name.startswith(SHARES) else (-np.inf, np.inf)
     for t, task in enumerate(found.tasks):
         if (here := values_N[(found.task_N == t) & known]).size:
-            ends = t_mean(here) if varies(here) else (None, None)
-            result.number(f"{name}.{task}", here.mean(), len(here), "runs", *ends)
+            low, high = t_mean(here) if varies(here) else (None, None)
+            if low is not None and high is not None:
+                low, high = max(low, least), min(high, most)
+            result.number(f"{name}.{task}", here.mean(), len(here), "runs", low, high)
     value, error = _over_runs(found, values_N[known], known)
-    low, high = error.interval(value) if error else (None, None)
-    return result.number(f"{name}.all", value, int(known.sum()), "runs", low, high)
+    if error is None:
+        return result.number(f"{name}.all", value, int(known.sum()), "runs")
+    low, high = error.interval(value)
+    return result.number(f"{name}.all", value, int(known.sum()), "runs", max(low, least), min(high, most))
 
 
 def _over_runs(found: Measured, values_N: np.ndarray, those_N: np.ndarray) -> tuple[float, Error | None]:
@@ -491,9 +498,11 @@ def _exchanged_p(found: Measured, measure: str, those_N: np.ndarray, permutation
 def _finding(difference: Difference, measure: str, found: Measured, both: np.ndarray) -> Finding:
     tasks, inits = (len(set(levels[both])) for levels in (found.task_N, found.init_N))
     number = difference.number
+    sure = number.low is None or number.low > 0 or number.interval[1] < 0
     verdict = "not detectably more or less than"
-    if (number.p is None or number.p < LEVEL) and (number.low is None or number.low > 0 or number.interval[1] < 0):
-        verdict = "more than" if number.value > 0 else "less than"
+    if number.p is None or number.p < LEVEL:
+        # p is of these tasks and inits, the interval of others.
+        verdict = f"{'more' if number.value > 0 else 'less'} {'' if sure else '(in these tasks and inits) '}than"
     said, of = MEASURES[measure]
     return Finding.of(
         number,
