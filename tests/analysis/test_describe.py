@@ -179,6 +179,15 @@ def test_layers_are_chosen_by_validation_and_scored_on_test(result, runs, plans)
     assert row.accuracy_text == pytest.approx(scored.accuracy[0])
 
 
+def test_the_best_text_is_of_the_highest_accuracy_then_of_the_lowest_loss(runs, plans):
+    examples = module.evaluation_sets(runs, "t", 4, 0)[0]
+    texts, about = [["a", "b", "c", "d"]], [({"b"}, ["d"])]
+    tried = {(0, 0): [(0.1, 1.0), (0.4, 9.0), (0.4, 8.0), (0.4, 8.0)]}
+    (chosen,) = module._chosen(plans[0].lm, texts, [(0, 0)], tried, [examples], about)
+    assert (chosen.place, chosen.text) == (2, "c")
+    assert (chosen.label_words, chosen.naming, chosen.rouge) == (1.0, "b", 1.0)  # the largest of all texts
+
+
 def test_without_validation_layers_are_chosen_on_training_examples(runs, plans):
     import dataclasses
 
@@ -292,6 +301,20 @@ def test_one_task_has_no_others_and_no_claim():
     result, claims = answered(measured(own=0.9, other=0.1, tasks=1))
     assert {claim.outcome for claim in claims.values()} == {Outcome.undecidable}
     assert any("no runs of other tasks" in each for each in result.omissions)
+    assert all("in two tasks or more of an init" in claim.evidence for claim in claims.values())
+
+
+def test_descriptions_that_are_all_alike_have_no_interval_and_decide_nothing():
+    result, claims = answered(measured(own=0.2, other=0.2, noise=0.0))
+    assert claims["description_does_the_job"].outcome is Outcome.undecidable
+    assert all(each.low is None for each in result.numbers if each.quantity.startswith("plug_in."))
+    assert all(each.low is None for each in result.numbers if each.quantity.startswith("difference."))
+
+
+def test_intervals_of_shares_end_at_0_and_1():
+    result, _ = answered(measured(own=0.05, other=0.0, noise=0.05))
+    shares = [each for each in result.numbers if each.quantity.startswith(("label_words", "rouge"))]
+    assert any(each.low == 0.0 for each in shares) and min(each.low for each in shares if each.low is not None) == 0.0
 
 
 def test_the_figure_shows_every_null_beside_the_runs(result):
