@@ -269,14 +269,12 @@ def test_texts_that_do_any_job_are_not_of_their_task():
     assert claims["description_does_the_job"].outcome is Outcome.fails
 
 
-def test_the_p_of_other_tasks_is_of_all_ways_to_deal_tasks_within_inits():
-    """Two tasks, one init: 2 ways, so p is .5 at least; 4 x 4: texts that are their task's reach the least p."""
-    few, _ = answered(measured(own=0.9, other=0.1, tasks=2, inits=1))
-    (number,) = (each for each in few.numbers if each.quantity == "difference.plug_in.others")
-    assert number.p == pytest.approx(0.5, abs=0.1)
-    many, _ = answered(measured(own=0.9, other=0.1))
-    (number,) = (each for each in many.numbers if each.quantity == "difference.plug_in.others")
-    assert number.p == pytest.approx(1 / 501, abs=1e-3)
+@pytest.mark.parametrize(("tasks", "least"), [(2, 1 / 2), (4, 1 / 24), (5, 1 / 120)])
+def test_the_p_of_other_tasks_is_of_all_orders_of_whole_tasks(tasks, least):
+    """However many inits there are: a task's prompts may be described alike from any."""
+    result, _ = answered(measured(own=0.9, other=0.1, tasks=tasks))
+    (number,) = (each for each in result.numbers if each.quantity == "difference.plug_in.others")
+    assert number.p == pytest.approx(least)
 
 
 def test_where_prompts_gain_little_nothing_is_said_of_the_job():
