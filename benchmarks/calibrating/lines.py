@@ -98,7 +98,7 @@ REASONS = {
     r"neighbours \| (nearest_word|prompts_have_neighbours)": "about the stand-in's vocabulary, which is random",
     r"stochasticity \| published\..*": "of the study's own table, which no run decides",
     r"stochasticity \| cv\.random.*": "the range of a null distribution, not an interval of these runs",
-    r"describe \| plug_in(_loss)?(\.(initial|random|others))?\.\*": "over its runs on these test examples: each draw's are others",
+    r"describe \| plug_in(_loss)?(\.(initial|random|others))?\.\*": "over runs, on these test examples",
     r"transfer \| gain\..*": "of these two tasks, and each draw's are others: a difference as mean_prompts has them",
     r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
 }

@@ -135,7 +135,7 @@ def test_a_template_with_the_input_first_and_a_target_that_does_not_fit_are_refu
 def test_label_words_are_whole_words_of_any_case():
     words = {"paris", "new york", "no"}
     assert named_share("PARIS and New York, not Parisian", words) == pytest.approx(2 / 3)
-    assert named_share("Parisian nothing", words) == 0.0 and named_share("no.", set()) == 0.0
+    assert named_share("Parisian piano", words) == 0.0 and named_share("no.", set()) == 0.0
 
 
 def test_label_words_are_those_of_training(plans):
