@@ -60,7 +60,7 @@ TESTS = (
     Test("matched", r".*\.(equal_accuracy|equal_distance|end)\..*", "rate", exact=True),
     Test("neighbours", r"Whether every task has most of its prompt neighbours in itse.*", "where"),
     Test("similarity", r"same_task.*|Tokens of one task's trained prompts.*", "task"),
-    Test("describe", r"difference\.plug_in\..*", "read"),
+    Test("describe", r"difference\.plug_in(_loss)?\..*", "read"),
     Test("describe", r"difference\..*", "words", planted=False),
     Test("transfer", r"spearman\..*", "kin", planted=False),  # of the claim's likeness the power is that of the claim
     Test("dimension", r"participation\.(null\.|ratio\.)?delta\..*", "way"),
@@ -101,6 +101,7 @@ REASONS = {
     r"neighbours \| (nearest_word|prompts_have_neighbours)": "about the stand-in's vocabulary, which is random",
     r"stochasticity \| published\..*": "of the study's own table, which no run decides",
     r"stochasticity \| cv\.random.*": "the range of a null distribution, not an interval of these runs",
+    r"describe \| plug_in(_loss)?(\.(initial|random|others))?\.\*": "over runs, on these test examples",
     r"transfer \| gain\..*": "of these two tasks, and each draw's are others: a difference as mean_prompts has them",
     r"similarity \| some_orthogonal": "any prompts of high dimension have some: there is no null",
 }
