@@ -48,7 +48,7 @@ FEW = {
     "composition": ("all alike", "failed trainings", "planted"),
     "stochasticity": ("unequal", "own P0s", "six tasks", "harder move", "equidistant", "groups"),
     "waywardness": ("all alike", "failed trainings", "planted", "pulled for nothing", "pulled away"),
-    "describe": ("all alike", "strangers", "wells", "planted"),
+    "describe": ("strangers", "wells", "planted"),  # of prompts that gain nothing there is no share
     "token_operations": ("all alike", "ceiling", "failed trainings", "planted", "wells"),
     "semantics": ("all alike", "untrained", "planted"),
     "transfer": ("all alike", "failed trainings", "strangers", "kin", "helping"),

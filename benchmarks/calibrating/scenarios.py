@@ -411,7 +411,7 @@ GIVEN_EXAMPLES = {"explanation", "speaking_probes", "dimension"}
 """Analyses whose intervals are of other runs on these questions, words and examples: they are the same in all draws."""
 GIVEN_RUNS = {"bezier", "orthogonal"}
 """Analyses whose intervals are of these prompts on other test examples: they are the same in all draws."""
-DRAWN_TASKS = {"transfer"}
+DRAWN_TASKS = {"transfer", "describe"}
 """Analyses whose intervals are of other tasks too: their directions are drawn anew."""
 ONE_PAIR = {"bezier"}
 """Of them, those that choose among pairs: there is a single one."""
