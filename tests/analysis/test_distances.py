@@ -247,6 +247,38 @@ def test_whole_cells_change_places_within_an_init():
     assert cell_orders(planted(inits=3, tasks=1).table, "init", "task", 9, seed=0) is None
 
 
+def p_by_loops(runs: RunTable, metric: str, factor: str, draws: int) -> float:
+    """Two-sided p of how much closer another run of one task (or init) lies than one of another task and init."""
+    table, toks = runs.table, every_token(runs)
+    runs_N = [[row["vector"] for row in toks if row["run"] == n] for n in range(len(table))]
+    apart_NN = [[np.mean([distance(u, v, metric) for u, v in itertools.product(a, b)]) for b in runs_N] for a in runs_N]
+
+    def gain(order: np.ndarray) -> float:
+        near, far = [], []
+        for i, j in itertools.permutations(range(len(table)), 2):
+            same = {f: table[f].iloc[i] == table[f].iloc[j] for f in ("init", "task")}
+            if not any(same.values()):
+                far.append(apart_NN[order[i]][order[j]])
+            elif same[factor] and not all(same.values()):
+                near.append(apart_NN[order[i]][order[j]])
+        return np.mean(far) - np.mean(near)
+
+    null = [gain(order) for order in cell_orders(table, "init" if factor == "task" else "task", factor, draws, seed=3)]
+    observed = gain(np.arange(len(table)))
+    above, below = (1 + sum(np.array(sign) * (np.array(null) - observed) >= -1e-12) for sign in (1, -1))
+    return min(1.0, 2 * min(above, below) / (1 + len(null)))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("factor", ["task", "init"])
+def test_the_p_of_a_gain_is_that_of_loops_over_runs_whose_cells_change_places(metric, factor):
+    """Sums over cells stand for the pairs of their runs; one cell has a run less."""
+    runs = planted(inits=3, tasks=4, init=0.1, task=0.1, seeds=2).query("not (init == 'i1' and task == 't2' and seed == 1)")
+    found = mean_distances(runs, of=Of.prompt, metrics=[metric], vocabulary=None, draws=100, seed=3)
+    name = f"difference.{factor}_gain" if metric == "cosine" else f"{metric}.difference.{factor}_gain"
+    assert number(found, name).p == pytest.approx(p_by_loops(runs, metric, factor, 100))
+
+
 OUTCOMES = {  # what is planted; how many inits and tasks; the claim that the same init lies closer
     "init": ({"init": 1.0}, 6, "holds"),
     "task": ({"task": 1.0}, 6, "does not hold"),

@@ -105,13 +105,14 @@ def mean_l2_distances(prompts_NPd: np.ndarray) -> np.ndarray:
     """
     n, length, width = prompts_NPd.shape
     x_Kd = prompts_NPd.reshape(-1, width).astype(np.float64)
-    squared_K, turned_dK = (x_Kd**2).sum(1), np.ascontiguousarray(-2 * x_Kd.T)
+    squared_K1, one_K1 = (x_Kd**2).sum(1, keepdims=True), np.ones((len(x_Kd), 1))
+    # |x|^2 + |y|^2 - 2 x y as one product.
+    left_Kw = np.hstack([x_Kd, squared_K1, one_K1])
+    right_wK = np.ascontiguousarray(np.hstack([-2 * x_Kd, one_K1, squared_K1]).T)
     means_NN = np.empty((n, n))
-    for start in range(0, n, block := max(64 // length, 1)):
+    for start in range(0, n, block := max(128 // length, 1)):
         first, last = start * length, min(start + block, n) * length
-        distances = x_Kd[first:last] @ turned_dK[:, first:]
-        distances += squared_K[first:last, None]
-        distances += squared_K[first:]
+        distances = left_Kw[first:last] @ right_wK[:, first:]
         np.fill_diagonal(distances, 0.0)
         np.sqrt(np.maximum(distances, 0.0, out=distances), out=distances)
         by_run = distances.reshape(-1, length, distances.shape[1]).sum(1).reshape(-1, n - start, length).sum(2)

@@ -404,9 +404,23 @@ class _Gain:
         if orders_BN is None:
             return None
         distances_NN = _run_distances(points.vectors_Kd.reshape(points.runs, points.length, -1), self.metric)
-        null_B = np.array([self.of(distances_NN[np.ix_(order, order)]) for order in orders_BN])
+        # Whole cells change places and a mask has all pairs of two cells or none: sums over cells are enough.
+        cell_N = table.groupby(["init", "task"], sort=False).ngroup().to_numpy()
+        first_C = np.unique(cell_N, return_index=True)[1]
+        own_NC = (cell_N[:, None] == np.arange(len(first_C))).astype(np.float64)
+        sums_CC, of_cells = own_NC.T @ distances_NN @ own_NC, np.ix_(first_C, first_C)
+
+        def mean(cell: Any, place_C: np.ndarray) -> float:
+            mask_NN = self.masks[cell]
+            return float(sums_CC[np.ix_(place_C, place_C)][mask_NN[of_cells]].sum() / mask_NN.sum())
+
+        def gain(order_N: np.ndarray) -> float:
+            place_C = cell_N[order_N[first_C]]
+            return mean(self.contrast.second, place_C) - mean(self.contrast.first, place_C)
+
+        null_B = np.array([gain(order_N) for order_N in orders_BN])
         least = least_p(table, OTHER[self.contrast.exchanged], self.contrast.exchanged)
-        return max(permutation_p(self.of(distances_NN), null_B, "two-sided"), least)
+        return max(permutation_p(gain(np.arange(len(table))), null_B, "two-sided"), least)
 
 
 def _run_distances(prompts_NPd: np.ndarray, metric: str) -> np.ndarray:
