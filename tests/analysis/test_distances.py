@@ -273,7 +273,9 @@ def p_by_loops(runs: RunTable, metric: str, factor: str, draws: int) -> float:
 @pytest.mark.parametrize("factor", ["task", "init"])
 def test_the_p_of_a_gain_is_that_of_loops_over_runs_whose_cells_change_places(metric, factor):
     """Sums over cells stand for the pairs of their runs; one cell has a run less."""
-    runs = planted(inits=3, tasks=4, init=0.1, task=0.1, seeds=2).query("not (init == 'i1' and task == 't2' and seed == 1)")
+    runs = planted(inits=3, tasks=4, init=0.1, task=0.1, seeds=2).query(
+        "not (init == 'i1' and task == 't2' and seed == 1)"
+    )
     found = mean_distances(runs, of=Of.prompt, metrics=[metric], vocabulary=None, draws=100, seed=3)
     name = f"difference.{factor}_gain" if metric == "cosine" else f"{metric}.difference.{factor}_gain"
     assert number(found, name).p == pytest.approx(p_by_loops(runs, metric, factor, 100))

@@ -403,11 +403,8 @@ def test_a_command_says_what_it_will_decide_and_what_is_left(cli, model, capsys)
 
 
 @pytest.mark.long
-def test_a_third_of_the_steps_finds_a_rate_as_good_as_the_best_of_all(tmp_path):
-    """On the embedded model, three tasks: final validation loss within 10 %, or .02 nats, of the full grid's lowest.
-
-    Its losses come near 0, where 10 % is less than one example decides, and that on another processor.
-    """
+def test_a_third_of_the_steps_finds_a_rate_within_two_hundredths_of_a_nat_of_the_best(tmp_path):
+    """On the embedded model, three tasks. Not within 10 %, as was wanted: losses near 0 (benchmarks/README.md)."""
     line = (
         "task=country_capital,present_past,plus_two",
         "task.split.validation=0.2",
@@ -431,8 +428,7 @@ def test_a_third_of_the_steps_finds_a_rate_as_good_as_the_best_of_all(tmp_path):
         }
         steps = {name: sum(run.info["results"]["steps"] for run in runs) for name, runs in ran.items()}
         assert (len(final["full"]), len(final["halved"])) == (9, 1)
-        lowest = min(final["full"])
-        assert final["halved"][0] <= max(1.1 * lowest, lowest + 0.02), (task, final)
+        assert final["halved"][0] <= min(final["full"]) + 0.02, (task, final)
         assert steps["halved"] == 9 * 6 + 3 * 12 + 36 and 3 * steps["halved"] <= steps["full"] == 9 * 54
 
 
