@@ -119,6 +119,7 @@ def _untrained(runs: RunTable, task: str) -> Scored | None:
 
 
 def _of(scored: Scored, task: str) -> Scored:
+    """Of one task; logged examples know its name alone."""
     return scored.on(*[each for each in scored.sets if str(each.task) == task])
 
 
