@@ -17,8 +17,8 @@ from promptgeo.training.packs import default_slots, memory_per_run, packs
 from promptgeo.training.plan import Plan, plan_all
 from promptgeo.training.progress import SCORED, STEP, WRITTEN, Workload, work
 
-TIMED = 8
-"""Runs of a tick that is timed on a CPU, at most: more fill its cores no better, and 16 take 140 MB more."""
+TIMED = 6
+"""Runs of a tick that is timed on a CPU, at most: more fill two cores no better, and 16 take 170 MB more."""
 
 SAMPLE = 32
 """Examples that an evaluation is timed on, at most."""
