@@ -127,6 +127,17 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(three_tasks, tmp_path, monkey
     assert np.isfinite(Run.load(plan.folder).prompt("final")).all()
 
 
+def test_generate_writes_the_predictions_of_every_test_row(lm, tmp_path):
+    plan = reference.make_plan(FOLDER, tmp_path, "task=present_past", *SMALL, "task.split.max_test=40")
+    run = reference.trained(plan)
+    for which in ("none", "initial", "final"):
+        rows = [row for row in run.predictions if row["prompt"] == which]
+        assert len(rows) == 40
+        assert run.generate([row["input"] for row in rows], which, lm=lm) == [row["output"] for row in rows]
+    row = rows[7]
+    assert run.generate(row["input"], lm=lm) == row["output"]  # alone as among others
+
+
 def test_peft_says_with_an_exported_prompt_what_promptgeo_says(lm, three_tasks, tmp_path):
     for k, plan in enumerate(three_tasks[0]):
         run, out = Run.load(plan.folder), tmp_path / str(k)
