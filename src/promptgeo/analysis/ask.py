@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptgeo.analysis.figures import titled
+from promptgeo.analysis.kept_scores import forget, keeping
 from promptgeo.analysis.materials import Materials
 from promptgeo.analysis.own_code import OwnCode
 from promptgeo.analysis.question import UndeclaredClaim
@@ -112,7 +113,10 @@ class _Command:
         self.notify(f"{name} ({place}) ...")
         try:
             require_writable(self.out, "out")  # before what may take hours
-            results = self._results(analysis, variants)
+            with keeping(folder, key, anew=self.config.overwrite) as before:
+                if before:
+                    self.notify(f"{name}: goes on where it was stopped (overwrite=true scores all prompts again)")
+                results = self._results(analysis, variants)
         except UserError as error:
             return self._refused(name, str(error).removeprefix(f"{name}: "))
         except Exception as error:  # an analysis that fails costs none of the others
@@ -132,6 +136,7 @@ class _Command:
             return self._refused(name, str(error))
         except OSError as error:
             return self._refused(name, f"cannot be stored: {refusal(error)}; the same command makes it again")
+        forget(folder)
         for omission in stored.info["omissions"]:
             self.notify(f"{name}: {omission.removeprefix(f'{name}: ')}")
         self.notify(f"{name}: {seconds} s, {folder}/")

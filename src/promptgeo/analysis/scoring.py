@@ -5,6 +5,7 @@ Prompts are scored on the runs' own test examples. Intervals are over runs and o
 Shapes: N runs, P prompt tokens, d width, E test examples of a task, S scored prompts, B bootstrap draws.
 """
 
+import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,8 +13,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
+from promptgeo.analysis.kept_scores import kept
 from promptgeo.analysis.progress import progress
 from promptgeo.analysis.resampling import (
     STILL,
@@ -28,13 +31,13 @@ from promptgeo.analysis.resampling import (
 from promptgeo.analysis.result import Number, Result
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
-from promptgeo.evaluation.evaluate import Evaluation, evaluate
+from promptgeo.evaluation.evaluate import Evaluation, evaluate, joined
 from promptgeo.model.interface import LM
 from promptgeo.runs.table import RunTable
 from promptgeo.runs.task import task_of
 
 BLOCK = 32
-"""Prompts that are scored between two moves of the progress bar."""
+"""Prompts that are scored between two moves of the progress bar, and kept together."""
 
 LEAST_RUNS = 3
 """Independent runs from which on an interval over them speaks for other runs. Of two, where half of all trainings fail,
@@ -64,7 +67,17 @@ class EvaluationSet:
 
     def evaluate(self, lm: LM, prompts_SPd: np.ndarray | Tensor, outputs: bool = False) -> Evaluation:
         """The scores of prompts [S, P, d] on these examples; outputs: also what the model writes."""
-        return evaluate(lm, prompts_SPd, self.task, max_new_tokens=self.max_new_tokens, outputs=outputs)
+        rows = [[e.id, e.input, e.label, e.repeat, *e.accepted] for e in self.task.test]
+        of = json.dumps([rows, self.task.labels, self.max_new_tokens, outputs]).encode()
+        blocks = torch.as_tensor(prompts_SPd, dtype=torch.float32).split(BLOCK)
+        return joined([self._scores(lm, block, of, outputs) for block in progress(blocks, "scoring prompts")])
+
+    def _scores(self, lm: LM, prompts_SPd: Tensor, of: bytes, outputs: bool) -> Evaluation:
+        """The scores of a block of prompts. of: says on what, so that scores that were kept are found again."""
+        what = (of, str(prompts_SPd.shape).encode(), prompts_SPd.cpu().numpy().tobytes())
+        return kept(
+            what, lambda: evaluate(lm, prompts_SPd, self.task, max_new_tokens=self.max_new_tokens, outputs=outputs)
+        )
 
 
 def evaluation_sets(
@@ -149,15 +162,10 @@ def answers(
         prompt_Pd = np.asarray(prompt_Pd, dtype=np.float32)
         keys_S.append((evaluation_set, prompt_Pd.tobytes()))
         together.setdefault((evaluation_set, len(prompt_Pd)), {}).setdefault(prompt_Pd.tobytes(), prompt_Pd)
-    blocks = [
-        (evaluation_set, list(different.items())[k : k + BLOCK])
-        for (evaluation_set, _), different in together.items()
-        for k in range(0, len(different), BLOCK)
-    ]
     scored: dict[tuple[EvaluationSet, bytes], Answers] = {}
-    for evaluation_set, block in progress(blocks, "scoring prompts"):
-        evaluation = evaluation_set.evaluate(lm, np.stack([prompt_Pd for _, prompt_Pd in block]), outputs)
-        for s, (content, _) in enumerate(block):
+    for (evaluation_set, _), different in progress(list(together.items()), "tasks"):
+        evaluation = evaluation_set.evaluate(lm, np.stack(list(different.values())), outputs)
+        for s, content in enumerate(different):
             texts_E = evaluation.outputs[s] if evaluation.outputs else []
             labels = (evaluation.label_correct, evaluation.compared_losses)
             chosen_E, losses_EL = (None if values is None else values[s] for values in labels)

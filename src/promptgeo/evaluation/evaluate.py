@@ -9,7 +9,8 @@ Shapes: N prompts, P prompt tokens, d width, E examples, L labels of a label set
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -109,6 +110,22 @@ class Evaluation:
     def label_correct(self) -> np.ndarray | None:
         """[N, E] bool: whether the true label is the likeliest of the label set; None without one."""
         return None if self.label_choices is None else self.label_choices == self.labels
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The scores of all prompts of evaluations on the same examples, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    first, of_examples = parts[0], ("tokens", "labels")
+    values = {each.name: [getattr(part, each.name) for part in parts] for each in fields(Evaluation)}
+    outputs = values.pop("outputs")
+    arrays = {
+        name: of_parts[0] if name in of_examples or of_parts[0] is None else np.concatenate(of_parts)
+        for name, of_parts in values.items()
+    }
+    return Evaluation(
+        **arrays, outputs=None if first.outputs is None else [texts for each in outputs for texts in each]
+    )
 
 
 @torch.no_grad()
