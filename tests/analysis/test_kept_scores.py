@@ -108,13 +108,23 @@ def test_other_options_and_overwrite_score_anew(scored, runs, tmp_path):
     assert not list((tmp_path / "b").glob(".*"))
 
 
-def test_a_disk_that_takes_no_scores_stops_no_analysis(scored, runs, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("there", ["a file", "a link", "nothing"])
+def test_a_place_that_takes_no_scores_stops_no_analysis(there, scored, runs, tmp_path, monkeypatch, caplog):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept_scores, "write_atomically", full)
-    assert ask(runs, tmp_path).stored is not None
-    assert "scores cannot be kept" in caplog.text
+    place, elsewhere = tmp_path / "out/.convexity.scored", tmp_path / "elsewhere"
+    place.parent.mkdir()
+    elsewhere.mkdir()
+    if there == "a file":
+        place.write_text("mine")
+    elif there == "a link":
+        place.symlink_to(elsewhere)
+    else:
+        monkeypatch.setattr(kept_scores, "write_atomically", full)
+    assert ask(runs, tmp_path / "out").stored is not None
+    assert caplog.text.count("scores cannot be kept") == (there != "a link")  # once, not for every block
+    assert not list(elsewhere.iterdir())
 
 
 def test_joined_parts_are_the_whole(gpt2):

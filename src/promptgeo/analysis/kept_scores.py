@@ -37,6 +37,8 @@ class KeptScores:
     folder: Path
     asked: int = 0
     """How many scores the analysis has asked for so far."""
+    refused: bool = False
+    """Whether the disk would not take any."""
 
 
 _of_this_analysis: ContextVar[KeptScores | None] = ContextVar("kept scores", default=None)
@@ -77,11 +79,12 @@ def kept(what: tuple[bytes, ...], score: Callable[[], Evaluation]) -> Evaluation
         return before
     start = time.perf_counter()
     made = score()
-    if time.perf_counter() - start >= SECONDS:
+    if time.perf_counter() - start >= SECONDS and not scores.refused:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, _written(made))
         except OSError as error:  # the analysis can go on without
+            scores.refused = True
             log.warning("scores cannot be kept, so that a stopped analysis starts anew: %s", refusal(error))
     return made
 
