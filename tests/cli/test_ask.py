@@ -171,7 +171,7 @@ def test_where_nothing_can_be_asked_a_line_says_so(run, ask, tmp_path):
     assert "required: RUN;" in ask().err
 
 
-def test_help_shows_four_examples(ask):
+def test_help_shows_three_examples(ask):
     shown = ask("--help")
     assert shown.status == 0
-    assert sum(line.startswith("    promptgeo-runs ask ") for line in shown.out.splitlines()) == 4
+    assert sum(line.startswith("    promptgeo-runs ask ") for line in shown.out.splitlines()) == 3

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 HELP = """\
 Ask the prompts of finished runs: what does the model write after an input?
 
-    promptgeo-runs ask outputs/adhoc/tiny-country_capital-cat-s0-1b2c3d4e France Japan
-    promptgeo-runs ask RUN France --which initial --top 5
+    promptgeo-runs ask outputs/adhoc/tiny-country_capital-cat-s0-1b2c3d4e France Japan --top 5
     promptgeo-runs ask outputs/quickstart France --where "seed == 0"
     promptgeo-runs ask RUN --sample 3 --temperature 0.7 < inputs.txt
 
