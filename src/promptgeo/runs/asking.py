@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from promptgeo.data.tasks import Task
     from promptgeo.evaluation.generate import Input
     from promptgeo.model.interface import LM
-    from promptgeo.runs.folder import Run
 
 
 class Askable:
@@ -104,7 +103,7 @@ class Askable:
 
 
 def generate_of(
-    runs: "Sequence[Run]", inputs: "Input | Sequence[Input]", which: str | int, lm: "LM", **options: Any
+    runs: Sequence[Askable], inputs: "Input | Sequence[Input]", which: str | int, lm: "LM", **options: Any
 ) -> list[Any]:
     """For each of several runs of one model what Run.generate returns; runs whose inputs are written alike together."""
     from promptgeo.evaluation.generate import generate
@@ -113,7 +112,7 @@ def generate_of(
 
 
 def next_tokens_of(
-    runs: "Sequence[Run]", inputs: "Input | Sequence[Input]", which: str | int, lm: "LM", k: int
+    runs: Sequence[Askable], inputs: "Input | Sequence[Input]", which: str | int, lm: "LM", k: int
 ) -> list[Any]:
     """For each of several runs of one model what Run.next_tokens returns. See `generate_of`."""
     from promptgeo.evaluation.generate import next_tokens
@@ -121,7 +120,7 @@ def next_tokens_of(
     return _of_all(runs, which, lambda prompts_NPd, writing: next_tokens(lm, prompts_NPd, inputs, writing, k))
 
 
-def _of_all(runs: "Sequence[Run]", which: str | int, of: "Callable[[np.ndarray, Task], list[Any]]") -> list[Any]:
+def _of_all(runs: Sequence[Askable], which: str | int, of: "Callable[[np.ndarray, Task], list[Any]]") -> list[Any]:
     """What `of` finds for each run: it is given the prompts [N, P, d] of runs of one length and one writing."""
     prompts_R = [run._asked(which) for run in runs]
     alike: dict[tuple[int, str], list[int]] = {}
