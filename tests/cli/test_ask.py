@@ -1,6 +1,7 @@
 """promptgeo-runs ask: the command prints what run.generate writes, of one run or several; bad input: status 2."""
 
 import io
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import promptgeo as pg
 from promptgeo.cli import runs as runs_cli
 from promptgeo.config.paths import EMBEDDED_MODEL
+from promptgeo.runs.folder import own_digest
 
 SHORT = ("training.max_steps=20", "evaluation.every=end", "device=cpu", "precision=fp32")
 
@@ -161,6 +163,23 @@ def test_of_several_runs_those_that_cannot_be_asked_are_left_out_which_is_said(s
     assert asked.err.startswith("promptgeo: left out: ") and sweep[0].folder.name in asked.err
     nothing = ask(tmp_path, "France", "--which", "99")
     assert (nothing.status, nothing.out) == (2, "") and "has no checkpoint of step 99" in nothing.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fingerprints": {"model": "another"}}, "on different models; choose some with --where \"model == '...'\""),
+        ({"precision": "bf16"}, "in different precisions (bf16, fp32); name runs of one of them"),
+    ],
+)
+def test_runs_that_no_one_model_fits_are_not_asked_together(run, ask, tmp_path, changes, said):
+    for name in ("a", "b"):
+        shutil.copytree(run.folder, tmp_path / name / run.folder.name)
+    info = json.loads((run.folder / "run.json").read_text()) | changes
+    changed = json.dumps(info | {"sha256": own_digest(info)})
+    (tmp_path / "b" / run.folder.name / "run.json").write_text(changed)
+    asked = ask(tmp_path, "France")
+    assert (asked.status, asked.out) == (2, "") and said in asked.err and asked.err.count("\n") == 1
 
 
 def test_where_nothing_can_be_asked_a_line_says_so(run, ask, tmp_path):
