@@ -32,6 +32,10 @@ autodoc_typehints_description_target = "documented"
 html_theme = "furo"
 html_title = "promptgeo"
 html_show_sphinx = False
+html_show_copyright = False  # the licence is in the repository: a year and a holder would stand alone here
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+default_role = "code"  # what docstrings have between backticks
 html_copy_source = False
 
 

@@ -35,7 +35,7 @@ os.chdir(tempfile.mkdtemp())
 # %% [markdown]
 # `report.html` is one page with all of it. The same as Markdown, of which this is the beginning: the question, the
 # answer and the claims, each with what was published and what these runs say. Where they cannot say, the table does
-# not guess.
+# not guess, whatever the interval is: it names what it would take.
 
 # %% language="bash"
 # promptgeo-report outputs/init_vs_task --to md
@@ -48,6 +48,17 @@ from IPython.display import SVG, Markdown, display
 report = Path("outputs/init_vs_task/report.md").read_text()
 beginning, _, _ = report.partition("\n## What was run")
 lines = [line for line in beginning.splitlines() if not line.startswith("![")]  # its figure follows below
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# What each verdict rests on stands further down, under "Evidence": the test that decides, with its numbers, and of a
+# claim that cannot be decided the premise that is not met.
+
+# %%
+_, _, evidence = report.partition("\n## Evidence\n")
+evidence, _, _ = evidence.partition("\n## Provenance")
+decides = ("  - Trained prompts:", "  - Trained prompts, corrected:")
+lines = [line for line in evidence.splitlines() if line.startswith(("- ", *decides)) and "not tested" not in line]
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]

@@ -336,6 +336,19 @@ def test_the_claim_on_inits_has_three_outcomes(what):
     assert ("3 inits and 3 tasks" in claim.needs) == (what == "few")
 
 
+def test_where_the_same_task_may_lie_closer_only_by_how_far_tasks_move_the_claim_says_so():
+    """Its interval lies beyond 0, and without these words no reader would know why the claim does not fail by it."""
+    runs = planted(inits=6, tasks=6, width=400, seed=1, task=1.0)
+    (known,) = mean_distances(runs, metrics=["cosine"], draws=199).claims
+    assert known.outcome == "does not hold" and "Premise" not in known.evidence
+    bare = RunTable.from_arrays(runs.prompts(), runs.table)
+    (unknown,) = mean_distances(bare, metrics=["cosine"], draws=199).claims
+    assert unknown.outcome == "not decidable" and unknown.p == known.p
+    assert unknown.needs == "tasks that move their prompts equally far (training.max_steps) from a P0 that is known"
+    unmet = "Premise not met: the same task lies closer than how far tasks move their prompts brings it."
+    assert unknown.evidence == f"{known.evidence} {unmet}"
+
+
 def test_the_claim_needs_prompts_that_learned_their_task():
     runs = planted(inits=6, tasks=6, init=1.0, seed=1)
     for trained, outcome in ((0.9, "holds"), (0.1, "not decidable")):

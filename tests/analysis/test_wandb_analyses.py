@@ -10,6 +10,7 @@ from promptgeo.analysis import wandb_analyses
 from promptgeo.analysis.result import read
 from promptgeo.config.compose_analyze import compose_analyze
 from promptgeo.errors import UserError
+from promptgeo.runs import wandb_run
 from wandb_records import records_below, summary_of, table_of
 
 OFFLINE = ("logger=wandb", "wandb.mode=offline", "wandb.project=mine")
@@ -72,6 +73,17 @@ def test_a_process_that_goes_to_another_folder_logs_there(cli, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert cli(*MINE, "of=prompt", *OFFLINE).status == 0
     assert len(records_below(Path("runs"))) == 2
+
+
+@pytest.mark.long
+def test_whoever_asked_for_a_key_elsewhere_logs_where_it_is_now(cli, monkeypatch, tmp_path):  # noqa: F811
+    """promptgeo-dashboard asks; and asking starts W&B's process."""
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "elsewhere")
+        wandb_run.has_key()
+    assert cli(*MINE, "of=delta", *OFFLINE).status == 0
+    assert len(records_below(Path("runs"))) == 1
 
 
 @pytest.mark.long

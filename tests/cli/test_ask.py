@@ -1,6 +1,7 @@
-"""promptgeo-runs ask: the command prints what run.generate writes; bad input is one line and status 2."""
+"""promptgeo-runs ask: the command prints what run.generate writes, of one run or several; bad input: status 2."""
 
 import io
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import promptgeo as pg
 from promptgeo.cli import runs as runs_cli
 from promptgeo.config.paths import EMBEDDED_MODEL
+from promptgeo.runs.folder import own_digest
 
 SHORT = ("training.max_steps=20", "evaluation.every=end", "device=cpu", "precision=fp32")
 
@@ -107,14 +109,85 @@ def test_bad_input_is_one_line_and_status_2(run, ask, arguments, said):
     assert (outcome.status, outcome.out) == (2, "") and said in outcome.err and outcome.err.count("\n") == 1
 
 
-def test_a_folder_of_several_runs_names_them_and_one_without_runs_says_so(run, cb, ask, tmp_path):
-    for each in (run, cb):
-        shutil.copytree(each.folder, tmp_path / "both" / each.folder.name)
-    several = ask(tmp_path / "both", "France")
-    assert several.status == 2 and "2 runs lie there; name one: " in several.err and cb.folder.name in several.err
+@pytest.fixture(scope="module")
+def sweep(run, tmp_path_factory) -> list[pg.Run]:
+    """Four runs of one folder: two tasks by two seeds; the first is `run`."""
+    outputs = tmp_path_factory.mktemp("sweep")
+    shutil.copytree(run.folder, outputs / "adhoc" / run.folder.name)
+    for task, seed in (("country_capital", 1), ("present_past", 0), ("present_past", 1)):
+        pg.train(*SHORT, f"outputs={outputs}", f"task={task}", f"seed={seed}")
+    return pg.load_runs(outputs).runs
+
+
+def test_several_runs_answer_below_one_another_each_beside_what_tells_it_apart(sweep, ask):
+    inputs = ["France", "walk"]
+    names = [("country_capital", "0"), ("country_capital", "1"), ("present_past", "0"), ("present_past", "1")]
+    rows = ["  task             seed"]
+    for text in inputs:
+        written = [run.generate(text).strip() for run in sweep]
+        rows += [text, *(f"  {task:15}  {seed:4}  {w}" for (task, seed), w in zip(names, written, strict=True))]
+    folder = sweep[0].folder.parent
+    asked = ask(folder, *inputs)
+    assert (asked.status, asked.out.splitlines(), asked.err) == (0, rows, "")
+    assert ask(folder, lines="France\nwalk\n").out == ask(*(run.folder for run in sweep), *inputs).out == asked.out
+    chosen = [f"  {names[r][0]:15}  {sweep[r].generate('France').strip()}" for r in (1, 3)]
+    only = ask(folder, "France", "--where", "seed == 1", "--status", "completed")
+    assert only.out.splitlines() == ["  task", "France", *chosen]
+    typed = ask(folder, lines="France\n", terminal=True)
+    assert typed.out.splitlines() == [rows[0], *rows[2:6]]
+
+
+def test_samples_and_next_tokens_of_several_runs_stand_beneath_each(sweep, ask):
+    shown = ask(sweep[1].folder, sweep[3].folder, "Peru", "--sample", 2, "--temperature", 2, "--top", 1)
+    rows = ["  task", "Peru"]
+    for run, task in ((sweep[1], "country_capital"), (sweep[3], "present_past")):
+        first, second = (text.strip().replace("\n", "\\n") for text in run.generate("Peru", samples=2, temperature=2.0))
+        (token,) = run.next_tokens("Peru", k=1)
+        blank = " " * 19
+        rows += [f"  {task:15}  {first}", blank + second, f"{blank}  {token.probability:.4f}  {token.text!r}"]
+    assert shown.out.splitlines() == [row.rstrip() for row in rows]
+
+
+def test_runs_that_no_key_tells_apart_are_named_by_their_folders(run, ask, tmp_path):
+    folders = [shutil.copytree(run.folder, tmp_path / name / run.folder.name) for name in ("a", "b")]
+    answer = run.generate("France").strip()
+    assert ask(tmp_path, "France").out.splitlines()[2:] == [f"  {folder}  {answer}" for folder in folders]
+
+
+def test_of_several_runs_those_that_cannot_be_asked_are_left_out_which_is_said(sweep, ask, tmp_path):
+    for run in sweep[:3]:
+        shutil.copytree(run.folder, tmp_path / run.folder.name)
+    (tmp_path / sweep[0].folder.name / "prompts.safetensors").write_bytes(b"")
+    asked = ask(tmp_path, "France")
+    assert asked.status == 0 and len(asked.out.splitlines()) == 4
+    assert asked.err.startswith("promptgeo: left out: ") and sweep[0].folder.name in asked.err
+    nothing = ask(tmp_path, "France", "--which", "99")
+    assert (nothing.status, nothing.out) == (2, "") and "has no checkpoint of step 99" in nothing.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fingerprints": {"model": "another"}}, "on different models; choose some with --where \"model == '...'\""),
+        ({"precision": "bf16"}, "in different precisions (bf16, fp32); name runs of one of them"),
+    ],
+)
+def test_runs_that_no_one_model_fits_are_not_asked_together(run, ask, tmp_path, changes, said):
+    for name in ("a", "b"):
+        shutil.copytree(run.folder, tmp_path / name / run.folder.name)
+    info = json.loads((run.folder / "run.json").read_text()) | changes
+    changed = json.dumps(info | {"sha256": own_digest(info)})
+    (tmp_path / "b" / run.folder.name / "run.json").write_text(changed)
+    asked = ask(tmp_path, "France")
+    assert (asked.status, asked.out) == (2, "") and said in asked.err and asked.err.count("\n") == 1
+
+
+def test_where_nothing_can_be_asked_a_line_says_so(run, ask, tmp_path):
+    assert "no run of these is chosen" in ask(run.folder, "France", "--where", "seed == 7").err
     (tmp_path / "empty").mkdir()
     assert "no finished run lies there" in ask(tmp_path / "empty", "France").err
     assert "no such folder" in ask(tmp_path / "nothing", "France").err
+    assert "required: RUN;" in ask().err
 
 
 def test_help_shows_three_examples(ask):

@@ -113,10 +113,16 @@ def test_the_help_of_every_command_has_three_examples(main, arguments, command, 
 def test_promptgeo_alone_lists_the_commands(capsys):
     page = shown(commands.main, capsys)
     assert all(f"\n  {name} " in page for name in SCRIPTS if name != "promptgeo")
-    with pytest.raises(SystemExit) as stop:
-        commands.main(["trian"])
-    refused = capsys.readouterr()
-    assert (stop.value.code, refused.out) == (2, "") and refused.err.count("\n") == 1
+    refusals = {
+        "trian": "promptgeo: trian: no such command; nearest: train (each is written promptgeo-<name>)\n",
+        "train": "promptgeo: train: that command is written promptgeo-train\n",
+        "--trian": "promptgeo: unrecognized arguments: --trian; see promptgeo --help\n",
+    }
+    for word, said in refusals.items():
+        with pytest.raises(SystemExit) as stop:
+            commands.main([word])
+        refused = capsys.readouterr()
+        assert (stop.value.code, refused.out, refused.err) == (2, "", said)
     module = subprocess.run([sys.executable, "-m", "promptgeo"], capture_output=True, text=True, timeout=60)
     assert module.stdout == page
 

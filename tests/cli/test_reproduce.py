@@ -147,6 +147,8 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
     [
         (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are capacity, composition, "),
         (["quickstart"], "no such study"),
+        (["model=tiny"], "model=tiny: the name of a study comes first"),
+        (["--preview"], "--preview: the name of a study comes first"),
         (["init_vs_task", "-m"], "-m: key=value is needed"),
         (["init_vs_task", "sweep=quickstart"], "the sweep of a study is its own"),
         (["init_vs_task", "trainin.epochs=1"], "trainin.epochs: no such key; nearest: training.epochs"),

@@ -178,6 +178,28 @@ def test_a_wrong_choice_is_one_line_and_status_2(runs, grid, arguments, said):
     assert (outcome.status, outcome.out) == (2, "") and said in outcome.err and outcome.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["verfy"], "verfy: no such folder and no such subcommand; nearest: verify"),
+        (["verfy", "out"], "verfy: no such folder and no such subcommand; nearest: verify"),
+        (["list", "out"], "list: no such folder and no such subcommand; one of verify, json, "),
+        (["elsewhere"], "elsewhere: no such folder"),
+    ],
+)
+def test_a_first_word_that_is_no_folder_and_no_subcommand_is_named(runs, grid, arguments, said):
+    outcome = runs(*arguments)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"promptgeo: {said}") and outcome.err.count("\n") == 1
+
+
+def test_help_names_every_subcommand_and_every_status_can_be_chosen(runs, grid):
+    page = runs("--help").out
+    assert all(f"\n  {name} " in page and name in page.splitlines()[1] for name in runs_cli.COMMANDS)
+    changed(grid["whole"], status="stopped")  # by grid.halving
+    assert grid["whole"].name in runs("out", "--status", "stopped").out
+
+
 def test_json_has_an_object_for_every_folder_as_an_array_or_as_lines(runs, grid):
     rows = json.loads(runs("json", "out", "--sort", "seed").out)
     assert [(row.get("seed"), row["status"]) for row in rows] == [

@@ -95,3 +95,11 @@ def test_commands_print_odd_names_as_they_are(tmp_path):
     assert asked.returncode == 0, asked.stderr
     for done in (trained, listed, asked):
         assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_command_whose_reader_has_read_enough_ends_without_a_word():
+    code = "from promptgeo.config.terminal import say\nwhile True: say('a line')"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert (process.wait(30), process.stderr.read()) == (141, b"")

@@ -46,7 +46,28 @@ def test_markdown_says_what_the_page_says_and_every_link_is_a_file(make):
         "0.5 [0.4, 0.6]",
     ]
     links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links.pop(links.index("#evidence")) and "\n## Evidence\n" in text
     assert len(links) == 9 and all((made.folder / link).is_file() for link in links)
+
+
+def test_what_would_decide_an_open_claim_and_a_p_without_an_interval_stand_in_the_table_of_claims(make):
+    made = make()
+    result = test_report.distances("corrected", "prompt")
+    result.claims = [Claim("closer", Outcome.undecidable, "Seen.", 0.3, "six runs, or two", "table1.mean")]
+    variants = [({"of": "prompt", "convention": "corrected"}, result)]
+    info = {"options": {}, "runs": 3, "seconds": 1.0}
+    stored = store(made.folder / "analysis" / "open", "open", "k", info, variants)
+    material = replace(made.material, stored=[stored], study=replace(made.material.study, analyses={"open": {}}))
+    (row,) = re.findall(r"^\| The closer claim.*", markdown.render(material), re.MULTILINE)
+    assert cells(row)[1] == "not decidable; it would take six runs, or two"
+    assert cells(row)[-2:] == ["0.535, p \\< .0001", "400 pairs"] or cells(row)[-2:] == [
+        "0.535, p < .0001",
+        "400 pairs",
+    ]
+    claim, verdict, *_, corrected, _ = [" ".join(c.split()) for c in Page(page.render(material)).rows[1]]
+    assert claim == "The closer claim. Table 1, mean it would take six runs, or two"
+    assert (verdict, corrected) == ("not decidable", "0.535 p < .0001")
+    assert "& 0.535, p $<$ .0001 &" in latex.render(material, {})["claims.tex"]
 
 
 def test_a_figures_caption_is_its_own_title_in_every_format(make):

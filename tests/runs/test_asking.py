@@ -6,10 +6,12 @@ import torch
 
 import promptgeo as pg
 import reference
+from promptgeo import UserError
 from promptgeo.config.paths import EMBEDDED_MODEL
 from promptgeo.evaluation.rules import Continuation, rule_of
 from promptgeo.model.choosing import Sampling
 from promptgeo.runs.task import task_of
+from promptgeo.runs.writing import writing_of
 
 SHORT = ("training.max_steps=3", "evaluation.every=end", "device=cpu", "precision=fp32")
 WAYS = {
@@ -218,3 +220,13 @@ def test_another_model_than_the_runs_own_is_refused(run, gpt2):
         run.load_model(gpt2.name)
     with pytest.raises(pg.UserError, match=r"prompts have shape \[1, 4, 256\]; \[N, P, 32\] is needed"):
         run.generate("France", lm=gpt2)
+
+
+def test_a_run_that_was_trained_elsewhere_says_how_its_prompt_can_be_asked():
+    info = {"config": {"task": {"name": "their's"}, "template": {"name": "unknown"}}}
+    with pytest.raises(UserError) as refused:
+        writing_of(info, "out/run")
+    assert str(refused.value) == (
+        "out/run: was trained elsewhere; template and inputs of its task their's are not known; in Python "
+        """pg.generate(lm, run.prompt(), inputs, pg.task("their's")) asks with a task's own"""
+    )

@@ -14,6 +14,7 @@ from test_cli import SMALL, cli, model, runs_below  # noqa: F401 - fixtures
 import promptgeo as pg
 from promptgeo.runs import wandb_run
 from promptgeo.runs.wandb_run import unsent
+from promptgeo.training import projector
 from promptgeo.training.run_state import RunState
 from wandb_records import records_below, summary_of, table_of
 
@@ -246,6 +247,58 @@ def _projector_shows(runs: list[pg.Run]) -> None:
         assert {(row["task"], row["init"], row["seed"]) for row in rows} == {
             (run.info["config"]["task"]["name"], run.info["config"]["init"]["name"], "4")
         }
+    (embedding,) = json.loads(served("/info", run="."))["embeddings"]  # of the whole sweep
+    said = {"run": ".", "name": embedding["tensorName"]}
+    points = np.frombuffer(served("/tensor", **said), dtype=np.float32).reshape(-1, runs[0].prompt().shape[1])
+    runs = sorted(runs, key=lambda run: run.folder.name)
+    assert embedding["tensorShape"] == list(points.shape)
+    assert np.array_equal(points, np.concatenate([run.prompt(int(run.tensors["steps"][-1])) for run in runs]))
+    header, *rows = served("/metadata", **said).decode().splitlines()
+    rows = [dict(zip(header.split("\t"), row.split("\t"), strict=True)) for row in rows]
+    assert [(row["run"], row["position"]) for row in rows] == [(r.folder.name, str(p)) for r in runs for p in range(4)]
+    assert {row["init"] for row in rows} == {"cat", "normal", "dog"} and len({row["token"] for row in rows}) > 3
+
+
+def of_runs(folder: Path, runs: dict[str, tuple[str, int]], steps: tuple[int, ...] = (0, 8)) -> None:
+    """The projector's files of runs with two prompt tokens at each step; runs: name -> (model, width)."""
+    for k, (name, (model_name, width)) in enumerate(runs.items()):
+        place = folder / name / "projector"
+        place.mkdir(parents=True)
+        points = [(step, p) for step in steps for p in range(2)]
+        said = [f"word{k}\t{step}\t{p}\t0.5\ttask\tcat\t{k}\t{model_name}" for step, p in points]
+        numbers = ["\t".join([f"{k}.{step}{p}"] * width) for step, p in points]
+        (place / "metadata.tsv").write_text("\n".join(["\t".join(projector.COLUMNS), *said]) + "\n")
+        (place / "tensors.tsv").write_text("\n".join(numbers) + "\n")
+
+
+def test_the_projector_of_a_sweep_has_the_last_prompts_of_each_models_runs(tmp_path, monkeypatch, caplog):
+    of_runs(tmp_path, {"b-s1": ("gpt2", 3), "a-s0": ("gpt2", 3), "c-s0": ("tiny", 2), "d-s0": ("tiny", 2)})
+    cut = tmp_path / "d-s0/projector/tensors.tsv"
+    cut.write_text(cut.read_text().partition("\n")[0])
+    projector.write_of_all(tmp_path)
+    said = (tmp_path / "projector_config.pbtxt").read_text()
+    assert 'tensor_name: "prompt tokens, all runs, gpt2"' in said and "tensor_shape: 4\n  tensor_shape: 3" in said
+    header, *rows = [line.split("\t") for line in (tmp_path / "projector/metadata_0.tsv").read_text().splitlines()]
+    assert header == [*projector.COLUMNS, "run"]
+    assert [(row[0], row[1], row[2], row[-1]) for row in rows] == [
+        ("word1", "8", "0", "a-s0"),
+        ("word1", "8", "1", "a-s0"),
+        ("word0", "8", "0", "b-s1"),
+        ("word0", "8", "1", "b-s1"),
+    ]
+    numbers = np.loadtxt(tmp_path / "projector/tensors_0.tsv", delimiter="\t")
+    assert np.array_equal(numbers, np.array([[1.80], [1.81], [0.80], [0.81]]).repeat(3, axis=1))
+    assert (tmp_path / "projector/tensors_1.tsv").read_text() == "2.80\t2.80\n2.81\t2.81\n"
+    assert "d-s0/projector/metadata.tsv: is of another version, or cut" in caplog.text
+    monkeypatch.setattr(projector, "MOST", 3)  # of a large sweep few runs are shown, which their name says
+    projector.write_of_all(tmp_path)
+    assert 'tensor_name: "prompt tokens, 1 of 2 runs, gpt2"' in (tmp_path / "projector_config.pbtxt").read_text()
+    assert len((tmp_path / "projector/tensors_0.tsv").read_text().splitlines()) == 2
+
+
+def test_a_folder_without_runs_has_no_projector(tmp_path):
+    projector.write_of_all(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_logger_that_fails_costs_no_run(cli, model, monkeypatch):  # noqa: F811

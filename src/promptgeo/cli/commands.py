@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from promptgeo.cli.completion import complete, script
-from promptgeo.config.explain import OneLineParser
+from promptgeo.config.explain import OneLineParser, nearest
 from promptgeo.config.terminal import say
+from promptgeo.errors import UserError
 from promptgeo.training.interruption import exit_statuses
 
 HELP = """\
@@ -28,6 +30,8 @@ Each has a --help. Three to begin with:
 
 Tab completes them all in a bash that was told: eval "$(promptgeo completion)"
 """
+COMMANDS = ("train", "analyze", "report", "reproduce", "runs", "dashboard")
+"""Each a command of its own, promptgeo-<name>."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     what = "prints what turns tab completion on, for bash to evaluate"
     parser.add_argument("command", nargs="?", metavar="completion", choices=["completion"], help=what)
     complete(parser)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     with exit_statuses("give the command again"):
-        given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+        if arguments and not arguments[0].startswith("-") and arguments[0] != "completion":
+            _no_such_command(arguments[0])
+        given = parser.parse_args(arguments)
         say(HELP.rstrip("\n") if given.command is None else script())
+
+
+def _no_such_command(word: str) -> NoReturn:
+    if word in COMMANDS:
+        raise UserError(f"{word}: that command is written promptgeo-{word}")
+    raise UserError(f"{word}: no such command; {nearest(word, COMMANDS)} (each is written promptgeo-<name>)")

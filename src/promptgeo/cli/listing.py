@@ -40,7 +40,8 @@ further commands, each with a --help:
   json     the same list for programs
   retry    train again what failed, diverged or was interrupted
   rm       delete runs
-  ask      ask a trained prompt: what does the model write after an input?
+  ask      ask trained prompts: what does the model write after an input?
+  near     which prompts lie nearest to a word, a sentence or a prompt?
   export   trained prompts as PEFT adapters or files of arrays
   import   prompts that were trained elsewhere become runs
 
@@ -69,7 +70,7 @@ Exit status 1 if any is damaged.
 
 def list_parser() -> OneLineParser:
     parser = _parser("promptgeo-runs", LIST_HELP, LIST_EPILOG)
-    others = "verify|json|retry|rm|ask|export|import"
+    others = "verify|json|retry|rm|ask|near|export|import"
     parser.usage = f"promptgeo-runs [PATH] [--where ...] [--sort ...]\n       promptgeo-runs {others} ..."
     add_sort(parser)
     return parser

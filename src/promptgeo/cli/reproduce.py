@@ -55,6 +55,8 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     from promptgeo.config.compose import compose_grid
     from promptgeo.training.cell import cells_of
 
+    if name.startswith("-") or "=" in name:
+        raise UserError(f"{name}: the name of a study comes first, as in promptgeo-reproduce init_vs_task model=tiny")
     study = load_study(name)
     _check(overrides)
     line = [f"sweep={name}", *_tiny(study, overrides), *overrides]
@@ -234,5 +236,5 @@ def _parser() -> OneLineParser:
 
 
 def _help() -> str:
-    questions = [entry(name, " ".join(load_study(name).question.split())) for name in studies()]
-    return "\n".join([str(__doc__), "Studies:", *questions])
+    asked = {study.name: study.question or study.title for study in map(load_study, studies())}
+    return "\n".join([str(__doc__), "Studies:", *(entry(name, " ".join(text.split())) for name, text in asked.items())])

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from promptgeo.cli import ask, completion, export, listing, near, remove, retry
-from promptgeo.config.explain import OneLineParser
+from promptgeo.config.explain import OneLineParser, nearest
 from promptgeo.config.terminal import say, warn
+from promptgeo.errors import UserError
 from promptgeo.training.interruption import exit_statuses
 
 IMPORT_HELP = """\
@@ -46,9 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complete(os.environ.get("COMP_LINE", "").split())
     with exit_statuses("give the command again"):
         if named is None:
+            _check_word(arguments)
             listing.list_runs(arguments)
         else:
             COMMANDS[named][1](arguments[1:])
+
+
+def _check_word(arguments: Sequence[str]) -> None:
+    """Raises UserError for a first word that is spelt like a subcommand and is no folder."""
+    word = arguments[0] if arguments else ""
+    if word and not word.startswith("-") and not os.path.lexists(os.path.expanduser(word)):
+        said = nearest(word, list(COMMANDS))
+        if said.startswith("nearest") or (len(arguments) > 1 and not arguments[1].startswith("-")):
+            raise UserError(f"{word}: no such folder and no such subcommand; {said}")
 
 
 def _complete(words: list[str]) -> None:

@@ -258,7 +258,7 @@ def help_page(overrides: Sequence[str]) -> str:
         options = {
             group: loader.get_group_options(group, config_name="train", overrides=searchpath) for group in groups()
         }
-        lines = "".join(f"{group}: {', '.join(names)}\n" for group, names in options.items())
+        lines = "".join(f"{entry(f'{group}:', ', '.join(names), 14)}\n" for group, names in options.items())
         values = flatten(cast(dict, OmegaConf.to_container(OmegaConf.masked_copy(composed, _sections(composed)))))
         page = composed.hydra.help.template
     keys_of_a_run = "\n".join(

@@ -4,7 +4,9 @@ Lines, rich's tables, progress bars and log messages each pass here once. Nothin
 """
 
 import logging
+import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,8 +28,17 @@ def visible(text: str) -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a text and a newline. stream: by default standard output."""
-    print(visible(text), file=stream or sys.stdout, flush=True)
+    """Print a text and a newline. stream: by default standard output.
+
+    Whoever reads that, such as head, may have read enough: then the process ends as by SIGPIPE, and says nothing.
+    """
+    try:
+        print(visible(text), file=stream or sys.stdout, flush=True)
+    except BrokenPipeError:
+        if stream is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it is tried again at the end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def warn(text: str) -> None:

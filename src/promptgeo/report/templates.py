@@ -50,6 +50,7 @@ def filled(
         "number": text.number_text,
         "evidence": text.evidence,
         "adjusted": lambda verdict: text.p_text(verdict.p),
+        "p": text.p_text,
         "words": text.words,
         "time": text.duration,
         "upper_first": text.upper_first,

@@ -1,9 +1,10 @@
 """What does a trained prompt write after inputs of the user's own? A run's methods for whoever uses its prompt.
 
-Shapes: P prompt tokens, d width, T positions of an input with its prompt.
+Shapes: R runs, E inputs, N prompts, P prompt tokens, d width, T positions of an input with its prompt.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,3 +100,36 @@ class Askable:
     def _asked(self, which: str | int) -> np.ndarray:
         """[P, d] float32; no token of no prompt."""
         return self.prompt()[:0] if which == "none" else self.prompt(which)
+
+
+def generate_of(
+    runs: Sequence[Askable], inputs: "Input | Sequence[Input]", which: str | int, lm: "LM", **options: Any
+) -> list[Any]:
+    """For each of several runs of one model what Run.generate returns; runs whose inputs are written alike together."""
+    from promptgeo.evaluation.generate import generate
+
+    return _of_all(runs, which, lambda prompts_NPd, writing: generate(lm, prompts_NPd, inputs, writing, **options))
+
+
+def next_tokens_of(
+    runs: Sequence[Askable], inputs: "Input | Sequence[Input]", which: str | int, lm: "LM", k: int
+) -> list[Any]:
+    """For each of several runs of one model what Run.next_tokens returns. See `generate_of`."""
+    from promptgeo.evaluation.generate import next_tokens
+
+    return _of_all(runs, which, lambda prompts_NPd, writing: next_tokens(lm, prompts_NPd, inputs, writing, k))
+
+
+def _of_all(runs: Sequence[Askable], which: str | int, of: "Callable[[np.ndarray, Task], list[Any]]") -> list[Any]:
+    """What `of` finds for each run: it is given the prompts [N, P, d] of runs of one length and one writing."""
+    prompts_R = [run._asked(which) for run in runs]
+    alike: dict[tuple[int, str], list[int]] = {}
+    for r, run in enumerate(runs):
+        config = run.info["config"]
+        how = [config["task"], config["template"], config.get("evaluation", {}).get("max_new_tokens")]
+        alike.setdefault((len(prompts_R[r]), json.dumps(how)), []).append(r)
+    found: dict[int, Any] = {}
+    for group in alike.values():
+        prompts_NPd = np.stack([prompts_R[r] for r in group])
+        found |= zip(group, of(prompts_NPd, runs[group[0]]._writing()), strict=True)
+    return [found[r] for r in range(len(runs))]

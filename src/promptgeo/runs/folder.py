@@ -437,10 +437,10 @@ class Found:
     error: DamagedRun | None
     """What is missing, unreadable or changed."""
     status: str
-    """The run's own (completed, diverged, failed, imported); unfinished: it has no run.json yet; or damaged."""
+    """The run's own (`Run.status`); unfinished: it has no run.json yet; or damaged."""
 
 
-STATUSES = ("completed", "diverged", "failed", "imported", "unfinished", "damaged")
+STATUSES = ("completed", "diverged", "failed", "stopped", "imported", "unfinished", "damaged")
 STATE = "state/state.safetensors"
 """What an unfinished run resumes from."""
 DIGITS = re.compile(r"-s\d+-([0-9a-f]{8})$")

@@ -46,7 +46,7 @@ def model_of(
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
-    lm = FrozenLM.load(name, revision=revision, precision=_precision(infos, precision), device=device)
+    lm = FrozenLM.load(name, revision=revision, precision=_precision(infos, precision, key), device=device)
     if _values(infos, _fingerprint) - {lm.fingerprint}:
         raise UserError(
             f"model {name} is not the one that these runs were trained on (its content differs); "
@@ -63,7 +63,7 @@ def model_of(
 def _name(infos: Sequence[Info], model: str | None, key: str) -> tuple[str, str | None]:
     """Name or folder, and revision."""
     if len(_values(infos, _fingerprint)) > 1:
-        raise UserError("these runs were trained on different models; choose some with where=\"model == '...'\"")
+        raise UserError(f"these runs were trained on different models; choose some with {_where(key)}")
     if model is not None:
         return model, None
     configs = [info["config"]["model"] for info in infos]
@@ -73,20 +73,23 @@ def _name(infos: Sequence[Info], model: str | None, key: str) -> tuple[str, str 
     if len(models) > 1:
         names = ", ".join(sorted({name for name, _ in models}))
         raise UserError(
-            f"these runs have different models ({names}); choose some with where=\"model == '...'\", "
-            f"or name it with {key}..."
+            f"these runs have different models ({names}); choose some with {_where(key)}, or name it with {key}..."
         )
     return models.pop()
 
 
-def _precision(infos: Sequence[Info], precision: str) -> str:
+def _where(key: str) -> str:
+    """The condition, as whoever names a model with this key writes it."""
+    return f"{'--where ' if key.startswith('--') else 'where='}\"model == '...'\""
+
+
+def _precision(infos: Sequence[Info], precision: str, key: str) -> str:
     if precision != "auto":
         return precision
     precisions = sorted(_values(infos, lambda info: info.get("precision")))
     if len(precisions) > 1:
-        raise UserError(
-            f"these runs were trained in different precisions ({', '.join(precisions)}); choose one with precision=..."
-        )
+        way = "name runs of one of them" if key.startswith("--") else "choose one with precision=..."
+        raise UserError(f"these runs were trained in different precisions ({', '.join(precisions)}); {way}")
     return precisions[0] if precisions else "auto"
 
 

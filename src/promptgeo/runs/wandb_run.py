@@ -137,6 +137,7 @@ def has_key() -> bool:
     import wandb
     from wandb.sdk.lib.wbauth import read_netrc_auth
 
+    _begin_here(os.getcwd())  # asking starts it
     settings = wandb.setup().settings
     return bool(settings.api_key or read_netrc_auth(host=settings.base_url))
 

@@ -52,7 +52,12 @@ def writing_of(info: dict[str, Any], folder: str) -> Task:
 
     Raises UserError where the run was trained elsewhere.
     """
-    config, template = task_config_of(info, f"{folder}: was trained elsewhere; template and inputs")
+    name = info["config"]["task"]["name"]
+    how = f"pg.generate(lm, run.prompt(), inputs, pg.task({name!r})) asks with a task's own"
+    try:
+        config, template = task_config_of(info, f"{folder}: was trained elsewhere; template and inputs")
+    except UserError as error:
+        raise UserError(f"{error}; in Python {how}") from error
     template = replace(template, max_new_tokens=info["config"]["evaluation"]["max_new_tokens"])
     limit = config.max_input_tokens
     return Task(config.name, [], [], [], template, config.labels, limit, source=config.source)

@@ -20,7 +20,7 @@ from promptgeo.training.coupling import check_complete, together
 from promptgeo.training.devices import train_on_devices
 from promptgeo.training.interruption import Interrupted, interruptible
 from promptgeo.training.lock import HELD, claimed
-from promptgeo.training.loggers import RunLoggers
+from promptgeo.training.loggers import RunLoggers, show_together
 from promptgeo.training.packs import default_slots, packs
 from promptgeo.training.plan import Plan, plan_all, require_folder_free
 from promptgeo.training.progress import Report, Reporter, SweepView, Workload, silent
@@ -66,6 +66,8 @@ def train_all(cells: Sequence[Cell], train: Callable[[Sequence[Cell]], dict[str,
             "%d of %d runs are complete already: skipped (overwrite=true trains again)", len(skipped), len(distinct)
         )
     errors = (train or _train)(list(todo.values())) if todo else {}
+    if todo:
+        show_together(cells[0].config, cells[0].folder.parent)
     outcomes = {i: Outcome(run.folder, run, skipped=True) for i, run in skipped.items()}
     for i, cell in todo.items():
         error = errors.get(i)

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from promptgeo.config.schema import RunConfig, loggers, to_dict
@@ -43,6 +44,10 @@ class Logger(ABC):
     @abstractmethod
     def finish(self, ended: Ended | None) -> None:
         """ended: None where training stopped before the run ended."""
+
+    @classmethod  # noqa: B027 - a logger may have nothing to say of all runs
+    def together(cls, folder: Path) -> None:
+        """What is shown of all runs of a folder, outputs/<name>, once a command has trained some of them."""
 
 
 class Wandb(Logger):
@@ -120,7 +125,7 @@ class TensorBoard(Logger):
 
     def finish(self, ended: Ended | None) -> None:
         """The run's figures, and its prompt tokens as points of TensorBoard's projector."""
-        from promptgeo.training import pictures
+        from promptgeo.training import pictures, projector
 
         try:
             if ended is not None:
@@ -128,12 +133,19 @@ class TensorBoard(Logger):
                     with draw(ended) as figure:
                         if figure is not None:
                             self.writer.add_figure(name, figure, ended.trained.results["steps"], close=False)
-                pictures.write_projector(self.folder, ended)
+                projector.write_of_run(self.folder, ended)
         finally:
             self.writer.close()
             host = f".{socket.gethostname()}."
             for file in self.folder.glob(f"*{glob.escape(host)}*"):
                 file.rename(self.folder / file.name.replace(host, ".", 1))  # TensorBoard would have it in the name
+
+    @classmethod
+    def together(cls, folder: Path) -> None:
+        """The prompt tokens of all runs, as points of one projector."""
+        from promptgeo.training import projector
+
+        projector.write_of_all(folder / "tensorboard")
 
 
 LOGGERS: list[type[Logger]] = [TensorBoard, Wandb]
@@ -149,6 +161,13 @@ def check_loggers(config: RunConfig) -> None:
     for logger in _chosen(config):
         if importlib.util.find_spec(logger.package) is None:
             raise UserError(f"logger={logger.name}: needs its package: pip install {logger.package}")
+
+
+def show_together(config: RunConfig, folder: Path) -> None:
+    """What the loggers of a command show of all runs of its folder, outputs/<name>."""
+    for kind in _chosen(config):
+        with _warned(kind.name):
+            kind.together(folder)
 
 
 class RunLoggers(Callback):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.crossed import Error, LeaveOuts
-from promptgeo.analysis.deciding import LEVEL, decided, learned
+from promptgeo.analysis.deciding import LEVEL, Premise, decided, learned
 from promptgeo.analysis.figures import COLOURS, estimates, panels, svg
 from promptgeo.analysis.geometry.distance_means import PairMean, PairSums, Within, mean_of_means, pair_mean
 from promptgeo.analysis.geometry.how_far import NO_P0, OTHER, Control, Moved, cell_orders, least_p, too_few
@@ -436,18 +436,21 @@ def _claims(compared: Sequence[_Compared], findings: Mapping[str, Finding], runs
     by_name = {each.contrast.name: each for each in compared}
     if (each := by_name.get("init_closer")) is None:
         return []
-    evidence = findings["init_closer"].sentence
-    low, high = each.number.interval
-    both = each.error.factors == 2
-    needs = "more inits and tasks" if both else "at least 3 inits and 3 tasks"
-    gain = by_name.get(CONTROLLED)
-    if high < 0 and gain is not None and not gain.beyond_how_far:
+    evidence, about = findings["init_closer"].sentence, each.number
+    both, gain = each.error.factors == 2, by_name.get(CONTROLLED)
+    premises = learned(runs.table)
+    if not both:
+        words = "the interval is one over other inits and over other tasks"
+        premises.append(Premise(False, words, "at least 3 inits and 3 tasks"))
+    if about.interval[1] < 0 and gain is not None:
         # The same task may lie closer only since some tasks hardly move their prompts.
-        both, needs = False, "tasks that move their prompts equally far (training.max_steps), and P0"
-    interval = (low, high) if both else None
-    about, premises = each.number, learned(runs.table)
+        p = f" (p = {gain.control.p:.2g})" if gain.control else ""
+        words = f"the same task lies closer than how far tasks move their prompts brings it{p}"
+        needs = "tasks that move their prompts equally far (training.max_steps) from a P0 that is known"
+        premises.append(Premise(gain.beyond_how_far, words, needs))
+    needs, quantity = "more inits and tasks", about.quantity
     return [
-        decided("init_closer", interval, evidence, p=about.p, premises=premises, needs=needs, quantity=about.quantity)
+        decided("init_closer", about.interval, evidence, p=about.p, premises=premises, needs=needs, quantity=quantity)
     ]
 
 
