@@ -16,6 +16,8 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
 
     def each(*path: str, of: Sequence[dict[str, Any]] = configs) -> str:
         values = [_at(tree, path) for tree in of]
+        if all(isinstance(value, int | float) for value in values):
+            values = sorted(values)
         return _listed(number_text(v) if isinstance(v, float) else v for v in values if v is not None) or "—"
 
     rates = _listed(number_text(run.lr) for run in runs if run.lr is not None) or "—"

@@ -68,6 +68,8 @@ GLOSSARY = {
 
 
 _NUMBERED = re.compile(r"([a-zA-Z])\.(\d)")
+_COUNTED = {"P": "token", "k": "vector", "L": "text token", "s": "step"}
+"""Parts that are a letter and a count: P5 of a prompt of 5 tokens."""
 
 
 def in_words(quantity: str) -> str:
@@ -77,7 +79,13 @@ def in_words(quantity: str) -> str:
     """
     parts = re.split(r"\.(?!\d)", quantity) if quantity else []
     words = (GLOSSARY.get(part, part.replace("_", " ")) for part in parts)
-    return ", ".join(re.sub(r"^table(\d)$", r"Table \1", _NUMBERED.sub(r"\1 \2", each)) for each in words)
+    return ", ".join(re.sub(r"^table(\d)$", r"Table \1", _NUMBERED.sub(r"\1 \2", _counted(each))) for each in words)
+
+
+def _counted(part: str) -> str:
+    """P5 -> 5 tokens"""
+    found = re.fullmatch(r"([PkLs])(\d+)", part)
+    return f"{found[2]} {_COUNTED[found[1]]}{'s' * (found[2] != '1')}" if found else part
 
 
 def upper_first(sentence: str) -> str:
