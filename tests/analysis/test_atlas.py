@@ -175,8 +175,8 @@ def test_planted_clusters_are_found_with_what_they_share(result):
     init, task = number(result, "clusters.init"), number(result, "clusters.task")
     assert init.value == pytest.approx(1) and init.p < 0.02 and task.value == 0 and task.p == 1
     sentences = [each.sentence for each in result.findings]
-    assert any(each.startswith("Clusters go with the init (Cramer's V 1.00") for each in sentences)
-    assert any(each.startswith("Clusters do not detectably go with the task") for each in sentences)
+    assert any(each.startswith("Clusters go with the init more than where runs exchange it: ") for each in sentences)
+    assert any(each.startswith("Clusters go with the task not detectably more than") for each in sentences)
 
 
 def test_what_a_single_cluster_shares_has_a_p_where_enough_cells_can_change_places():
@@ -196,6 +196,17 @@ def test_what_clusters_by_another_factor_or_by_chance_is_hardly_ever_a_share():
         of_cell = np.tile(pd.factorize(generator.integers(0, 3, 16))[0], 3)
         said += [any(each.p < 0.05 for each in those) for those in shares(of_cell, table, 199, draw)]
     assert (said <= 15).all(), said  # of 150 at .05, more than 15 in one study of 200
+
+
+def test_clusters_that_are_cells_go_with_a_factor_no_more_than_by_chance():
+    """Each cell lies alone: Cramer's V of either factor is 1, and is 1 however its levels change places."""
+    cells = pd.DataFrame([(f"t{t}", f"i{i}") for t in range(4) for i in range(4)] * 3, columns=["task", "init"])
+    associations, _ = shares(np.tile(np.arange(16), 3), cells, 199, 0)
+    assert [each.p for each in associations] == [1.0, 1.0] and {each.v for each in associations} == {1.0}
+    assert all((each.chance_B == 1).all() and len(each.chance_B) == 199 for each in associations)
+    noise = np.tile(np.random.default_rng(0).integers(0, 4, 16), 3)
+    for each in shares(noise, cells, 199, 0)[0]:
+        assert 0.1 < each.chance_B.mean() < 0.9 and each.chance_B.std() > 0
 
 
 def test_runs_of_one_factor_alone_exchange_it_and_a_grid_too_small_is_described_only():

@@ -77,9 +77,9 @@ def atlas(
     """Lays prompts out in the plane and says what the plane keeps, which prompts are near, and what clusters share.
 
     Numbers `trustworthiness` and `recall` (k = 20, fewer where there are few prompts) and the same `.other_runs`, each
-    with `.chance`: whole runs at each other's places. `clusters.<factor>`: Cramer's V of clusters and a factor;
-    `cluster.<c>.<factor>`: the share of the cluster's runs that have the level by which it stands out; the p of either
-    kind are adjusted for each other (Holm). Intervals leave out whole runs.
+    with `.chance`: whole runs at each other's places. `clusters.<factor>`: Cramer's V of clusters and a factor, and its
+    `.chance`: runs have exchanged the factor's level; `cluster.<c>.<factor>`: the share of the cluster's runs that have
+    the level by which it stands out; the p of either kind are adjusted for each other (Holm). Intervals leave out runs.
 
     Args:
         checkpoints: also the prompts that each run kept while it trained.
@@ -254,13 +254,19 @@ def _report_clusters(result: Result, finals: pd.DataFrame, cluster_N: np.ndarray
         result.omissions.append("atlas: no part of the map is so dense that its runs make a cluster (cluster_size).")
     for each in associations:
         v = result.number(f"clusters.{each.factor}", each.v, each.runs, "runs in clusters", p=each.p)
-        if v.p is not None:
-            what = NAMED.get(each.factor, each.factor)
-            sentence = f"{'Clusters go' if v.p < LEVEL else 'Clusters do not detectably go'} with the {what}"
-            said_of = (
-                f" (Cramer's V {v.value:.2f}, p = {v.p:.2g}, adjusted for all factors; n = {v.n} runs in clusters)."
+        if v.p is not None and each.chance_B is not None:
+            interval = percentile_interval(each.chance_B)
+            unit = "exchanges of runs"
+            chance = result.number(
+                f"clusters.{each.factor}.chance", each.chance_B.mean(), permutations, unit, *interval
             )
-            result.findings.append(Finding.of(v, sentence + said_of))
+            what = NAMED.get(each.factor, each.factor)
+            how = "more than" if v.p < LEVEL else "not detectably more than"
+            sentence = (
+                f"Clusters go with the {what} {how} where runs exchange it: Cramer's V {v.value:.2f}, "
+                f"{chance.value:.2f} there (p = {v.p:.2g}, adjusted for all factors; n = {v.n} runs in clusters)."
+            )
+            result.findings.append(Finding.of(v, sentence))
     numbers = {
         share: result.number(
             f"cluster.{share.cluster}.{share.factor}", share.inside, share.runs, "runs of the cluster", p=share.p
