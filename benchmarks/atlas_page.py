@@ -105,7 +105,7 @@ def frame_intervals(page: str, size: str) -> dict[str, list[float]]:
     if browser is None:
         raise SystemExit("Chromium or Chrome is needed on the PATH")
     before, policy, rest = page.partition('<meta http-equiv="Content-Security-Policy"')
-    moving = before + rest.partition(">")[2].replace("resize();\npaint();\n", f"resize();\npaint();\n{DRAG}")
+    moving = before + rest.partition(">")[2].replace("paint();\nresize();\n", f"paint();\nresize();\n{DRAG}")
     assert policy and DRAG in moving
     with tempfile.TemporaryDirectory(prefix="promptgeo-") as folder:
         place = Path(folder) / "page.html"

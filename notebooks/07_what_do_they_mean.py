@@ -148,9 +148,9 @@ say(capacity)
 display(SVG(capacity.figures["length"]))
 
 # %% [markdown]
-# *How to read it:* where the curves bend the vector is full, and what is held is a lower bound at these few steps. If
-# information is the limit, both kinds of text end at the same bits, whatever their tokens. Three texts of at most 16
-# tokens cannot say that of `tiny`, and `tiny` says nothing of a larger model.
+# *How to read it:* where the share of right tokens leaves 1 the vector is full, and what it holds is a lower bound at
+# these few steps. If information is the limit, both kinds of text end at the same bits, whatever their tokens. Three
+# texts of at most 16 tokens cannot say that of `tiny`, and `tiny` says nothing of a larger model.
 #
 # Each of these but `transfer` and `atlas` is a whole study: `promptgeo-reproduce describe`, `mechanism`, `capacity`.
 # What a real model said to some of them lies in docs/results/.

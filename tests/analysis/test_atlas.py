@@ -261,7 +261,15 @@ def test_five_thousand_prompts_stay_below_5_mb(runs):
     table = pd.DataFrame({"run": [f"tiny-country_capital-cat-s{r}-0123abcd" for r in run], "task": "t", "init": "i"})
     table = table.assign(seed=run, lr=0.1, step=0, accuracy=0.123, cluster=run % 9, x=generator.random(5000), y=0.5)
     words = pd.DataFrame({"word": [f" word{i}" for i in generator.integers(0, 4096, 50_000)]})
-    assert 1e6 < len(page(Map("Atlas", ("So.",), table, run, *near, words)).encode()) < 5e6
+    assert 1e6 < len(page(Map("Atlas", ("So.",), "much", table, run, *near, words)).encode()) < 5e6
+
+
+def test_levels_are_listed_by_size_and_no_cluster_last(runs):
+    from promptgeo.analysis.atlas_page import _levels
+
+    assert _levels(pd.Series([3, -1, 0, 3, 10])) == (["0", "3", "10", "-1"], [1, 3, 0, 1, 2])
+    assert _levels(pd.Series([0.3, None, 0.01])) == (["0.01", "0.3", "not known"], [1, 2, 0])
+    assert _levels(pd.Series(["b", "a", "b"])) == (["b", "a"], [0, 1, 0])
 
 
 def hostile() -> tuple[RunTable, Vocabulary]:
@@ -289,8 +297,62 @@ def test_hostile_names_are_inert_in_a_browser(tmp_path):
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
     dom = subprocess.run([*line, place.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "<title>Atlas of prompts</title>" in dom, "the page's own script ran, and no other"
-    assert "12 prompts of 12 runs" in dom and "<img" not in dom
+    assert "12 prompts of 12 runs: the map keeps" in dom and "<img" not in dom
     assert "&lt;/script&gt;&lt;script&gt;" in dom, "the name is shown in the legend as it is"
+
+
+def told(page: str, script: str, tmp_path: Path, *options: str) -> list:
+    """What a script says that runs behind the page's own; the page's policy would not let it."""
+    before, policy, rest = page.partition('<meta http-equiv="Content-Security-Policy"')
+    last = "paint();\nresize();\n"
+    assert policy and last in rest
+    place = tmp_path / "page.html"
+    told = f"setTimeout(() => {{ document.title = JSON.stringify((() => {{ {script} }})()); }}, 500);\n"
+    place.write_text(before + rest.partition(">")[2].replace(last, last + told))
+    browser = next(filter(None, map(shutil.which, BROWSERS)))
+    line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    line += ["--virtual-time-budget=3000", *options, place.as_uri()]
+    dom = subprocess.run(line, capture_output=True, text=True, timeout=120).stdout
+    (said,) = re.findall("<title>(.*?)</title>", dom)
+    return json.loads(said)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="needs Chromium")
+@pytest.mark.long
+def test_what_is_searched_for_stands_out_and_a_map_seen_whole_stays_whole(result, tmp_path):
+    """Points that are not searched for are drawn faintly; a narrower window shows all points, and at once."""
+    script = """
+    const ink = () => {  // of the drawn points of each task: how far from the page's white, at the darkest
+      const far = new Array(3).fill(0);
+      for (let i = 0; i < K; i++) {
+        if (!last[i]) continue;
+        const [x, y] = [X[i] * scale + left, Y[i] * scale + top_].map((v) => Math.round(v * dense));
+        const [r, g, b] = pen.getImageData(x, y, 1, 1).data;
+        const n = data.factors.task.of[RUN[i]];
+        far[n] = Math.max(far[n], 765 - r - g - b);
+      }
+      return far;
+    };
+    at("paths").checked = false; stale = true; draw();
+    const plain = ink();
+    at("search").value = "t1"; search(); draw();
+    const sought = ink();
+    at("search").value = ""; search(); draw();
+    at("search").value = "none such"; search(); draw();
+    const none = [ink(), at("hits").textContent];
+    at("search").value = "  "; search(); draw();
+    const again = [ink(), at("hits").textContent];
+    view.style.flex = "none"; view.style.width = "200px"; view.style.height = "150px";
+    resize();
+    const inside = [...X].every((x, i) => x * scale + left >= 0 && x * scale + left <= wide
+      && Y[i] * scale + top_ >= 0 && Y[i] * scale + top_ <= high);
+    return [plain, sought, none, again, wide, inside, [...pen.getImageData(0, 0, 1, 1).data]];
+    """
+    plain, sought, none, again, wide, inside, corner = told(result.pages["atlas"], script, tmp_path)
+    assert min(plain) > 250 and again[0] == plain and again[1] == ""
+    assert sought[1] > 250 and max(sought[0], sought[2]) < 100
+    assert max(none[0]) < 100 and none[1] == "0 prompts by name, 0 with such a nearest word"
+    assert wide == 200 and inside and corner == [255, 255, 255, 255], "no black frame"
 
 
 def test_the_same_seed_gives_the_same_bytes(runs, result):
@@ -389,6 +451,30 @@ def test_runs_of_several_folders_rates_and_lengths_lie_on_one_map_and_the_report
     with pytest.raises(UserError, match=r"atlas\.html: its SHA-256 is not the one"):
         read(tmp_path / "a/analysis/atlas")
     assert alone.stored is not None
+
+
+def test_from_run_folders_to_files_neighbours_are_those_of_brute_force(tmp_path):
+    """The CSV and the page both say what comes of the run folders' own tensors, sorted one by one."""
+    place = folder_of(tmp_path / "a")
+    analysed(place, out=tmp_path / "out")
+    points = pd.read_csv(tmp_path / "out/atlas/points.csv")
+    rows = pd.read_csv(tmp_path / "out/atlas/neighbours.csv")
+    (data,) = re.findall(r'id="data">(.*?)</script>', (tmp_path / "out/atlas/atlas.html").read_text(), re.DOTALL)
+    page = json.loads(data)
+    by_name = {run.folder.name: run for run in pg.load_runs(place).runs}
+    mean = [by_name[run].prompt(int(step)).astype(float).mean(0) for run, step in points[["run", "step"]].to_numpy()]
+    assert len(mean) == 24 and [page["names"][run] for run in page["run"]] == points["run"].tolist()
+    for point, one in enumerate(mean):
+        far = [1 - one @ other / np.sqrt((one @ one) * (other @ other)) for other in mean]
+        for among, own in enumerate((points.index == point, points["run"] == points["run"][point])):
+            expected = sorted(np.flatnonzero(~own), key=far.__getitem__)[: page["k"]]
+            kept = rows[(rows["point"] == point) & (rows["among"] == ("all", "other runs")[among])]
+            assert len(kept) == page["k"] == 11 and kept["neighbour"].tolist() == expected
+            np.testing.assert_allclose(kept["distance"], [far[i] for i in expected], atol=1e-6)
+            shown = slice(point * page["k"], (point + 1) * page["k"])
+            assert page["near"][among]["of"][shown] == expected
+            far_shown = np.array(page["near"][among]["far"][shown]) * page["unit"]
+            np.testing.assert_allclose(far_shown, kept["distance"], atol=page["unit"])
 
 
 def test_another_model_has_a_map_of_its_own_and_an_import_without_one_joins_the_one_it_fits(tmp_path):

@@ -118,9 +118,10 @@ def atlas(
     words = _words(result, points, vocabulary)
     if words is not None:
         result.tables["words"] = words
-    result.figures["atlas"] = _figure(table.iloc[points.final_N], plane)
+    result.figures["atlas"] = _figure(table.iloc[points.final_N], plane, prompt)
     said = tuple(finding.sentence for finding in result.findings)
-    result.pages["atlas"] = page(Map("Atlas of prompts", said, table, points.run_K, *near, words))
+    shown = Map("Atlas of prompts", said, _keeps(result, k), table, points.run_K, *near, words)
+    result.pages["atlas"] = page(shown)
     return result
 
 
@@ -239,6 +240,12 @@ def _quality_finding(quality: _Quality, other_runs: bool, k: int, plane: str, ru
     )
 
 
+def _keeps(result: Result, k: int) -> str:
+    recall = {each.quantity: each.value for each in result.numbers if each.quantity.startswith("recall")}
+    others = f", {recall['recall.other_runs']:.0%} of those of other runs" if "recall.other_runs" in recall else ""
+    return f"the map keeps {recall['recall']:.0%} of the {k} nearest prompts{others}"
+
+
 # What clusters share.
 
 
@@ -341,11 +348,12 @@ def _words(result: Result, points: PromptPoints, vocabulary: Vocabulary | None) 
     )
 
 
-def _figure(finals: pd.DataFrame, plane: str) -> str:
+def _figure(finals: pd.DataFrame, plane: str, prompt: str) -> str:
     """The final prompts, by init on the left and by task on the right."""
     with panels(1, 2, height=3.4) as (figure, axes):
         for axis, factor in zip(axes[0], ("init", "task"), strict=True):
             levels_at(axis, finals[["x", "y"]].to_numpy(), finals[factor])
             axis.set_title(f"by {factor}", fontsize=9)
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=7, markerscale=1.6)
-        return svg(figure, f"{PLANES[plane]} of whole prompts, each run's final one a point; places have no unit")
+        what = "mean tokens" if prompt == "mean" else "whole prompts"
+        return svg(figure, f"{PLANES[plane]} of {what}, each run's final one a point; places have no unit")
