@@ -298,6 +298,8 @@ def test_hostile_names_are_inert_in_a_browser(tmp_path):
     dom = subprocess.run([*line, place.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "<title>Atlas of prompts</title>" in dom, "the page's own script ran, and no other"
     assert "12 prompts of 12 runs: the map keeps" in dom and "<img" not in dom
+    shown = told(place.read_text(), "return ['paths', 'map', 'tip'].map((id) => at(id).checkVisibility());", tmp_path)
+    assert shown == [False, True, False], "no run has a path to show or to hide"
     assert "&lt;/script&gt;&lt;script&gt;" in dom, "the name is shown in the legend as it is"
 
 
@@ -380,6 +382,34 @@ def test_the_same_seed_gives_the_same_bytes(runs, result):
 def test_what_cannot_be_asked_is_one_line(runs, options, says):
     with pytest.raises(UserError, match=says):
         atlas(runs, vocabulary=None, **options)
+
+
+def test_a_prompt_of_zeros_has_no_direction_and_is_named(runs):
+    final = runs.arrays["final"].copy()
+    final[3] = 0
+    some = RunTable(runs.table, None, {"final": final})
+    with pytest.raises(UserError, match=r"the prompt of run 3 is zero and has no direction; take l2 distances"):
+        atlas(some, vocabulary=None)
+    assert len(atlas(some, vocabulary=None, distance="l2", plane="pca", permutations=19).tables["points"]) == 36
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_directions_are_the_same_at_any_scale(runs, scale):
+    """Squares of such numbers are beyond float32."""
+    plain, scaled = (
+        atlas(
+            RunTable(runs.table, None, {"final": (runs.arrays["final"] * by).astype(np.float32)}),
+            vocabulary=vocabulary(),
+            plane="pca",
+            permutations=19,
+        )
+        for by in (1.0, scale)
+    )
+    for name, column in (("neighbours", "neighbour"), ("words", "word")):
+        assert plain.tables[name][column].equals(scaled.tables[name][column])
+    np.testing.assert_allclose(
+        plain.tables["points"][["x", "y"]].abs(), scaled.tables["points"][["x", "y"]].abs(), atol=1e-4
+    )
 
 
 def test_too_many_points_lose_checkpoints_first_and_then_runs(runs):
@@ -512,6 +542,22 @@ def test_near_finds_the_prompts_nearest_to_a_run_and_to_an_array(tmp_path, capsy
         with pytest.raises(SystemExit) as stop:
             main(["near", *arguments])
         assert stop.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "to", [np.zeros((0, 8)), np.full((3, 8), np.nan), np.ones((2, 2, 8)), np.float32(3), ["a"], None]
+)
+def test_near_what_is_no_prompt_is_one_line(tmp_path, to):
+    with pytest.raises(UserError, match="to= must be a text, a Run, or a prompt: finite numbers"):
+        pg.nearest_prompts(folder_of(tmp_path / "a"), to)
+
+
+def test_near_a_run_that_lies_alone_has_no_other_runs(tmp_path):
+    write_run(tmp_path / "a/run0", header("plus_one", "cat", 0), prompts_of(0, 8))
+    (run,) = pg.load_runs(tmp_path / "a").runs
+    assert len(pg.nearest_prompts(tmp_path / "a", run, top=50)) == 2, "no more than there are"
+    with pytest.raises(UserError, match="near: no prompt of another run lies there"):
+        pg.nearest_prompts(tmp_path / "a", run, other_runs=True)
 
 
 @pytest.mark.long

@@ -172,7 +172,8 @@ def _compared(points: PromptPoints, distance: Distance) -> np.ndarray:
     """[K, D] float32: vectors whose Euclidean distances order as the chosen distances do."""
     if distance is Distance.l2:
         return points.vectors_KD
-    return points.vectors_KD / np.linalg.norm(points.vectors_KD, axis=1, keepdims=True)
+    vectors_KD = points.vectors_KD.astype(np.float64)  # whose squares may be beyond float32
+    return (vectors_KD / np.linalg.norm(vectors_KD, axis=1, keepdims=True)).astype(np.float32)
 
 
 # What the plane keeps.
@@ -334,9 +335,10 @@ def _words(result: Result, points: PromptPoints, vocabulary: Vocabulary | None) 
         )
         return None
     require_width(vocabulary, points.means_Kd)
-    norms_K = np.linalg.norm(points.means_Kd, axis=1, keepdims=True)
+    means_Kd = points.means_Kd.astype(np.float64)
+    norms_K = np.linalg.norm(means_Kd, axis=1, keepdims=True)
     with said_when_slow("looking for the words nearest to each prompt"):
-        found = vocabulary.near(points.means_Kd / np.where(norms_K > 0, norms_K, 1.0), nearest=WORDS)
+        found = vocabulary.near((means_Kd / np.where(norms_K > 0, norms_K, 1.0)).astype(np.float32), nearest=WORDS)
     size, k = found.nearest_Kk.shape
     return pd.DataFrame(
         {
