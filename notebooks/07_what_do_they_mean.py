@@ -29,7 +29,7 @@ os.chdir(tempfile.mkdtemp())
 # %% language="bash"
 # promptgeo-train name=meaning task=country_capital,landmark_country,present_past,singular_plural init=cat,book,house \
 #   training.max_steps=24 training.checkpoints=4 evaluation.every=end \
-#   task.split.max_train=96 task.split.max_test=16 task.split.validation=0.2 -m
+#   task.split.max_train=96 task.split.max_test=12 task.split.validation=0.2 -m
 
 # %%
 from IPython.display import SVG, display
@@ -57,7 +57,7 @@ def say(stored, about=""):
 # the model then says in the prompt's place. It does so with untrained, random and other tasks' prompts too.
 
 # %%
-described = ask("describe", "layers=3", "max_new_tokens=8", "chosen_on=4", "max_examples=null")
+described = ask("describe", "layers=2", "max_new_tokens=8", "chosen_on=4", "max_examples=null")
 say(described, "gain over no prompt")
 display(SVG(described.figures["descriptions"]))
 
@@ -77,7 +77,7 @@ described.tables["texts"]["text"].fillna("(nothing)").value_counts().rename("tim
 # `mechanism` takes what a prompt adds to the state of an input's last token, and adds it to inputs without a prompt.
 
 # %%
-options = ("layers=3", "scales=[1.0,2.0]", "sets=2", "examples=12", "validation=8", "max_examples=null")
+options = ("layers=3", "scales=[2.0]", "sets=2", "examples=12", "validation=8", "max_examples=null")
 mechanism = ask("mechanism", *options)
 say(mechanism)
 display(SVG(mechanism.figures["recovery"]))
