@@ -6,7 +6,6 @@ that drags the map with pointer events, one for each frame, and writes the inter
 
 import argparse
 import json
-import platform
 import re
 import resource
 import shutil
@@ -20,10 +19,12 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
-from promptgeo.analysis.questions.atlas import atlas
+from promptgeo.analysis.questions.atlas import NEAREST, atlas
 from promptgeo.analysis.result import Result
 from promptgeo.report.pdf import BROWSERS, OPTIONS
 from promptgeo.runs.table import RunTable
+
+from peft_recipe import environment  # isort: skip
 
 WIDTH, LENGTH, TASKS, INITS = 256, 4, 10, 5
 """tiny's width; tokens of a prompt."""
@@ -85,33 +86,43 @@ def synthetic(runs: int, checkpoints: int) -> tuple[RunTable, Vocabulary]:
 
 
 def same_as_brute_force(runs: RunTable, result: Result, some: int = 200) -> bool:
-    """Of some points, whether their nearest prompts are those of all distances, sorted."""
+    """Of some points, whether their nearest prompts, of all and of other runs, are those of all distances, sorted."""
+    table = result.tables["neighbours"]
+    run_K = np.repeat(np.arange(len(runs)), [len(path_CPd) - 1 for path_CPd in runs.arrays["trajectory"]])
     mean_Kd = np.concatenate([path_CPd[1:].mean(1) for path_CPd in runs.arrays["trajectory"]]).astype(np.float64)
     unit_Kd = mean_Kd / np.linalg.norm(mean_Kd, axis=1, keepdims=True)
-    table = result.tables["neighbours"]
-    table = table[table["among"] == "all"]
-    for point in np.random.default_rng(0).choice(len(unit_Kd), some, replace=False):
-        cosine_K = unit_Kd @ unit_Kd[point]
-        cosine_K[point] = -2
-        nearest = table.loc[table["point"] == point, "neighbour"].to_numpy()
-        if not np.array_equal(np.argsort(-cosine_K, kind="stable")[: len(nearest)], nearest):
-            return False
+    for point in np.random.default_rng(0).choice(len(unit_Kd), min(some, len(unit_Kd)), replace=False):
+        cosine_K, own_K = unit_Kd @ unit_Kd[point], np.arange(len(unit_Kd)) == point
+        for among, left_out_K in (("all", own_K), ("other runs", run_K == run_K[point])):
+            nearest = table[(table["point"] == point) & (table["among"] == among)]["neighbour"].to_numpy()
+            order_K = np.argsort(np.where(left_out_K, np.inf, -cosine_K), kind="stable")
+            if len(nearest) != NEAREST or not np.array_equal(order_K[:NEAREST], nearest):
+                return False
     return True
+
+
+def browser() -> str:
+    """Raises SystemExit without one."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise SystemExit("Chromium or Chrome is needed on the PATH")
+    return found
+
+
+def browser_version() -> str:
+    return subprocess.run([browser(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def frame_intervals(page: str, size: str) -> dict[str, list[float]]:
     """Milliseconds between frames, of each drag. Raises SystemExit without a browser."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise SystemExit("Chromium or Chrome is needed on the PATH")
     before, policy, rest = page.partition('<meta http-equiv="Content-Security-Policy"')
-    moving = before + rest.partition(">")[2].replace("resize();\npaint();\n", f"resize();\npaint();\n{DRAG}")
+    moving = before + rest.partition(">")[2].replace("paint();\nresize();\n", f"paint();\nresize();\n{DRAG}")
     assert policy and DRAG in moving
     with tempfile.TemporaryDirectory(prefix="promptgeo-") as folder:
         place = Path(folder) / "page.html"
         place.write_text(moving, encoding="utf-8")
         own = (f"--user-data-dir={folder}/profile", f"--window-size={size}", "--enable-logging=stderr")
-        line = [browser, *ALONE, *own, "--remote-debugging-port=0", place.as_uri()]  # the port keeps it open
+        line = [browser(), *ALONE, *own, "--remote-debugging-port=0", place.as_uri()]  # the port keeps it open
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         late = threading.Timer(LONGEST, process.terminate)
         late.start()
@@ -155,8 +166,8 @@ def main() -> None:
         "median_ms": {name: round(float(np.median(those)), 1) for name, those in intervals.items()},
         "p95_ms": {name: round(float(np.percentile(those, 95)), 1) for name, those in intervals.items()},
         "window": given.window,
-        "machine": f"{platform.machine()}, headless Chromium without a GPU",
-    }
+        "browser": browser_version() + ", headless, without a GPU",
+    } | environment("cpu")
     text = json.dumps(said, indent=1)
     if given.out:
         given.out.write_text(text + "\n", encoding="utf-8")

@@ -175,8 +175,8 @@ def test_planted_clusters_are_found_with_what_they_share(result):
     init, task = number(result, "clusters.init"), number(result, "clusters.task")
     assert init.value == pytest.approx(1) and init.p < 0.02 and task.value == 0 and task.p == 1
     sentences = [each.sentence for each in result.findings]
-    assert any(each.startswith("Clusters go with the init (Cramer's V 1.00") for each in sentences)
-    assert any(each.startswith("Clusters do not detectably go with the task") for each in sentences)
+    assert any(each.startswith("Clusters go with the init more than where runs exchange it: ") for each in sentences)
+    assert any(each.startswith("Clusters go with the task not detectably more than") for each in sentences)
 
 
 def test_what_a_single_cluster_shares_has_a_p_where_enough_cells_can_change_places():
@@ -196,6 +196,17 @@ def test_what_clusters_by_another_factor_or_by_chance_is_hardly_ever_a_share():
         of_cell = np.tile(pd.factorize(generator.integers(0, 3, 16))[0], 3)
         said += [any(each.p < 0.05 for each in those) for those in shares(of_cell, table, 199, draw)]
     assert (said <= 15).all(), said  # of 150 at .05, more than 15 in one study of 200
+
+
+def test_clusters_that_are_cells_go_with_a_factor_no_more_than_by_chance():
+    """Each cell lies alone: Cramer's V of either factor is 1, and is 1 however its levels change places."""
+    cells = pd.DataFrame([(f"t{t}", f"i{i}") for t in range(4) for i in range(4)] * 3, columns=["task", "init"])
+    associations, _ = shares(np.tile(np.arange(16), 3), cells, 199, 0)
+    assert [each.p for each in associations] == [1.0, 1.0] and {each.v for each in associations} == {1.0}
+    assert all((each.chance_B == 1).all() and len(each.chance_B) == 199 for each in associations)
+    noise = np.tile(np.random.default_rng(0).integers(0, 4, 16), 3)
+    for each in shares(noise, cells, 199, 0)[0]:
+        assert 0.1 < each.chance_B.mean() < 0.9 and each.chance_B.std() > 0
 
 
 def test_runs_of_one_factor_alone_exchange_it_and_a_grid_too_small_is_described_only():
@@ -250,7 +261,15 @@ def test_five_thousand_prompts_stay_below_5_mb(runs):
     table = pd.DataFrame({"run": [f"tiny-country_capital-cat-s{r}-0123abcd" for r in run], "task": "t", "init": "i"})
     table = table.assign(seed=run, lr=0.1, step=0, accuracy=0.123, cluster=run % 9, x=generator.random(5000), y=0.5)
     words = pd.DataFrame({"word": [f" word{i}" for i in generator.integers(0, 4096, 50_000)]})
-    assert 1e6 < len(page(Map("Atlas", ("So.",), table, run, *near, words)).encode()) < 5e6
+    assert 1e6 < len(page(Map("Atlas", ("So.",), "much", table, run, *near, words)).encode()) < 5e6
+
+
+def test_levels_are_listed_by_size_and_no_cluster_last(runs):
+    from promptgeo.analysis.atlas_page import _levels
+
+    assert _levels(pd.Series([3, -1, 0, 3, 10])) == (["0", "3", "10", "-1"], [1, 3, 0, 1, 2])
+    assert _levels(pd.Series([0.3, None, 0.01])) == (["0.01", "0.3", "not known"], [1, 2, 0])
+    assert _levels(pd.Series(["b", "a", "b"])) == (["b", "a"], [0, 1, 0])
 
 
 def hostile() -> tuple[RunTable, Vocabulary]:
@@ -278,8 +297,64 @@ def test_hostile_names_are_inert_in_a_browser(tmp_path):
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
     dom = subprocess.run([*line, place.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "<title>Atlas of prompts</title>" in dom, "the page's own script ran, and no other"
-    assert "12 prompts of 12 runs" in dom and "<img" not in dom
+    assert "12 prompts of 12 runs: the map keeps" in dom and "<img" not in dom
+    shown = told(place.read_text(), "return ['paths', 'map', 'tip'].map((id) => at(id).checkVisibility());", tmp_path)
+    assert shown == [False, True, False], "no run has a path to show or to hide"
     assert "&lt;/script&gt;&lt;script&gt;" in dom, "the name is shown in the legend as it is"
+
+
+def told(page: str, script: str, tmp_path: Path, *options: str) -> list:
+    """What a script says that runs behind the page's own; the page's policy would not let it."""
+    before, policy, rest = page.partition('<meta http-equiv="Content-Security-Policy"')
+    last = "paint();\nresize();\n"
+    assert policy and last in rest
+    place = tmp_path / "page.html"
+    told = f"setTimeout(() => {{ document.title = JSON.stringify((() => {{ {script} }})()); }}, 500);\n"
+    place.write_text(before + rest.partition(">")[2].replace(last, last + told))
+    browser = next(filter(None, map(shutil.which, BROWSERS)))
+    line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    line += ["--virtual-time-budget=3000", *options, place.as_uri()]
+    dom = subprocess.run(line, capture_output=True, text=True, timeout=120).stdout
+    (said,) = re.findall("<title>(.*?)</title>", dom)
+    return json.loads(said)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="needs Chromium")
+@pytest.mark.long
+def test_what_is_searched_for_stands_out_and_a_map_seen_whole_stays_whole(result, tmp_path):
+    """Points that are not searched for are drawn faintly; a narrower window shows all points, and at once."""
+    script = """
+    const ink = () => {  // of the drawn points of each task: how far from the page's white, at the darkest
+      const far = new Array(3).fill(0);
+      for (let i = 0; i < K; i++) {
+        if (!last[i]) continue;
+        const [x, y] = [X[i] * scale + left, Y[i] * scale + top_].map((v) => Math.round(v * dense));
+        const [r, g, b] = pen.getImageData(x, y, 1, 1).data;
+        const n = data.factors.task.of[RUN[i]];
+        far[n] = Math.max(far[n], 765 - r - g - b);
+      }
+      return far;
+    };
+    at("paths").checked = false; stale = true; draw();
+    const plain = ink();
+    at("search").value = "t1"; search(); draw();
+    const sought = ink();
+    at("search").value = ""; search(); draw();
+    at("search").value = "none such"; search(); draw();
+    const none = [ink(), at("hits").textContent];
+    at("search").value = "  "; search(); draw();
+    const again = [ink(), at("hits").textContent];
+    view.style.flex = "none"; view.style.width = "200px"; view.style.height = "150px";
+    resize();
+    const inside = [...X].every((x, i) => x * scale + left >= 0 && x * scale + left <= wide
+      && Y[i] * scale + top_ >= 0 && Y[i] * scale + top_ <= high);
+    return [plain, sought, none, again, wide, inside, [...pen.getImageData(0, 0, 1, 1).data]];
+    """
+    plain, sought, none, again, wide, inside, corner = told(result.pages["atlas"], script, tmp_path)
+    assert min(plain) > 250 and again[0] == plain and again[1] == ""
+    assert sought[1] > 250 and max(sought[0], sought[2]) < 100
+    assert max(none[0]) < 100 and none[1] == "0 prompts by name, 0 with such a nearest word"
+    assert wide == 200 and inside and corner == [255, 255, 255, 255], "no black frame"
 
 
 def test_the_same_seed_gives_the_same_bytes(runs, result):
@@ -307,6 +382,34 @@ def test_the_same_seed_gives_the_same_bytes(runs, result):
 def test_what_cannot_be_asked_is_one_line(runs, options, says):
     with pytest.raises(UserError, match=says):
         atlas(runs, vocabulary=None, **options)
+
+
+def test_a_prompt_of_zeros_has_no_direction_and_is_named(runs):
+    final = runs.arrays["final"].copy()
+    final[3] = 0
+    some = RunTable(runs.table, None, {"final": final})
+    with pytest.raises(UserError, match=r"the prompt of run 3 is zero and has no direction; take l2 distances"):
+        atlas(some, vocabulary=None)
+    assert len(atlas(some, vocabulary=None, distance="l2", plane="pca", permutations=19).tables["points"]) == 36
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_directions_are_the_same_at_any_scale(runs, scale):
+    """Squares of such numbers are beyond float32."""
+    plain, scaled = (
+        atlas(
+            RunTable(runs.table, None, {"final": (runs.arrays["final"] * by).astype(np.float32)}),
+            vocabulary=vocabulary(),
+            plane="pca",
+            permutations=19,
+        )
+        for by in (1.0, scale)
+    )
+    for name, column in (("neighbours", "neighbour"), ("words", "word")):
+        assert plain.tables[name][column].equals(scaled.tables[name][column])
+    np.testing.assert_allclose(
+        plain.tables["points"][["x", "y"]].abs(), scaled.tables["points"][["x", "y"]].abs(), atol=1e-4
+    )
 
 
 def test_too_many_points_lose_checkpoints_first_and_then_runs(runs):
@@ -380,6 +483,30 @@ def test_runs_of_several_folders_rates_and_lengths_lie_on_one_map_and_the_report
     assert alone.stored is not None
 
 
+def test_from_run_folders_to_files_neighbours_are_those_of_brute_force(tmp_path):
+    """The CSV and the page both say what comes of the run folders' own tensors, sorted one by one."""
+    place = folder_of(tmp_path / "a")
+    analysed(place, out=tmp_path / "out")
+    points = pd.read_csv(tmp_path / "out/atlas/points.csv")
+    rows = pd.read_csv(tmp_path / "out/atlas/neighbours.csv")
+    (data,) = re.findall(r'id="data">(.*?)</script>', (tmp_path / "out/atlas/atlas.html").read_text(), re.DOTALL)
+    page = json.loads(data)
+    by_name = {run.folder.name: run for run in pg.load_runs(place).runs}
+    mean = [by_name[run].prompt(int(step)).astype(float).mean(0) for run, step in points[["run", "step"]].to_numpy()]
+    assert len(mean) == 24 and [page["names"][run] for run in page["run"]] == points["run"].tolist()
+    for point, one in enumerate(mean):
+        far = [1 - one @ other / np.sqrt((one @ one) * (other @ other)) for other in mean]
+        for among, own in enumerate((points.index == point, points["run"] == points["run"][point])):
+            expected = sorted(np.flatnonzero(~own), key=far.__getitem__)[: page["k"]]
+            kept = rows[(rows["point"] == point) & (rows["among"] == ("all", "other runs")[among])]
+            assert len(kept) == page["k"] == 11 and kept["neighbour"].tolist() == expected
+            np.testing.assert_allclose(kept["distance"], [far[i] for i in expected], atol=1e-6)
+            shown = slice(point * page["k"], (point + 1) * page["k"])
+            assert page["near"][among]["of"][shown] == expected
+            far_shown = np.array(page["near"][among]["far"][shown]) * page["unit"]
+            np.testing.assert_allclose(far_shown, kept["distance"], atol=page["unit"])
+
+
 def test_another_model_has_a_map_of_its_own_and_an_import_without_one_joins_the_one_it_fits(tmp_path):
     one, unknown = folder_of(tmp_path / "one"), folder_of(tmp_path / "unknown", fingerprint=None)
     other = folder_of(tmp_path / "other", width=6, fingerprint="sha256:bb")
@@ -415,6 +542,22 @@ def test_near_finds_the_prompts_nearest_to_a_run_and_to_an_array(tmp_path, capsy
         with pytest.raises(SystemExit) as stop:
             main(["near", *arguments])
         assert stop.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "to", [np.zeros((0, 8)), np.full((3, 8), np.nan), np.ones((2, 2, 8)), np.float32(3), ["a"], None]
+)
+def test_near_what_is_no_prompt_is_one_line(tmp_path, to):
+    with pytest.raises(UserError, match="to= must be a text, a Run, or a prompt: finite numbers"):
+        pg.nearest_prompts(folder_of(tmp_path / "a"), to)
+
+
+def test_near_a_run_that_lies_alone_has_no_other_runs(tmp_path):
+    write_run(tmp_path / "a/run0", header("plus_one", "cat", 0), prompts_of(0, 8))
+    (run,) = pg.load_runs(tmp_path / "a").runs
+    assert len(pg.nearest_prompts(tmp_path / "a", run, top=50)) == 2, "no more than there are"
+    with pytest.raises(UserError, match="near: no prompt of another run lies there"):
+        pg.nearest_prompts(tmp_path / "a", run, other_runs=True)
 
 
 @pytest.mark.long

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from promptgeo.analysis.figures import COLOURS, DARK
+from promptgeo.analysis.geometry.clusters import NONE
 from promptgeo.analysis.geometry.nearest import Nearest
 from promptgeo.config.terminal import visible
 
@@ -33,6 +34,8 @@ class Map:
     title: str
     said: tuple[str, ...]
     """Sentences above the map: what it keeps."""
+    keeps: str
+    """The same in a few words, which are always seen."""
     points: pd.DataFrame
     """K rows: run, task, init, ..., step, x, y, cluster, accuracy."""
     run_K: np.ndarray
@@ -72,12 +75,13 @@ def _data(shown: Map) -> dict[str, Any]:
     final_N = np.flatnonzero(np.diff(run_K, append=-1) != 0)
     corner, far = table[["x", "y"]].min(), (table[["x", "y"]].max() - table[["x", "y"]].min()).max() or 1.0
     factors = [c for c in ("task", "init", "lr", "prompt_length", "template", "cluster") if c in table]
-    levels = {factor: pd.factorize(table[factor].iloc[final_N].map(_text)) for factor in factors}
+    levels = {factor: _levels(table[factor].iloc[final_N]) for factor in factors}
     columns = {c: [_text(v) for v in table[c].iloc[final_N]] for c in ("run", "seed") if c in table}
     longest = np.nanmax([np.nanmax(near.distances_Kk, initial=0.0) for near in (shown.nearest, shown.others)]) or 1.0
     return {
         "title": _text(shown.title),
         "said": [_text(sentence) for sentence in shown.said],
+        "keeps": _text(shown.keeps),
         "x": _whole((table["x"] - corner["x"]) / far * SIDE),
         "y": _whole((corner["y"] + (table["y"].max() - corner["y"]) - table["y"]) / far * SIDE),
         "run": run_K.tolist(),
@@ -85,7 +89,7 @@ def _data(shown: Map) -> dict[str, Any]:
         "accuracy": [None if pd.isna(a) else round(float(a), 3) for a in table["accuracy"]],
         "names": columns["run"],
         "seeds": columns.get("seed"),
-        "factors": {factor: {"levels": list(names), "of": codes.tolist()} for factor, (codes, names) in levels.items()},
+        "factors": {factor: {"levels": names, "of": of} for factor, (names, of) in levels.items()},
         "k": shown.nearest.nearest_Kk.shape[1],
         "near": [_neighbours(near, longest) for near in (shown.nearest, shown.others)],
         "unit": float(f"{longest / FINE:.6g}"),
@@ -93,6 +97,15 @@ def _data(shown: Map) -> dict[str, Any]:
         "light": COLOURS,
         "dark": DARK,
     }
+
+
+def _levels(values: pd.Series) -> tuple[list[str], list[int]]:
+    """(the levels of a factor, each run's). Numbers by size, what is none of them last; texts as they come."""
+    sizes = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
+    order = np.argsort(np.where(sizes == NONE, np.nan, sizes), kind="stable")
+    texts = values.map(_text)
+    names = list(dict.fromkeys(texts.iloc[order]))
+    return names, pd.Categorical(texts, names).codes.tolist()
 
 
 def _neighbours(near: Nearest, longest: float) -> dict[str, list[int]]:

@@ -227,7 +227,7 @@ def levels_at(axis: Any, plane_K2: np.ndarray, levels: pd.Series) -> None:
             linestyle="none",
             marker=MARKERS[i // len(COLOURS) % len(MARKERS)],
             color=COLOURS[i % len(COLOURS)],
-            markersize=2.6,
+            markersize=2.6 if len(plane_K2) > MOST_BEHIND else 4.5,
             markeredgewidth=0.3,
             label=str(level),
         )

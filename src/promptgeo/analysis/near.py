@@ -4,6 +4,7 @@ Prompts are compared by their mean tokens, as the atlas does by default.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,7 @@ def nearest_prompts(
     runs, left_out = usable_runs([str(folder) for folder in several], where)
     for line in left_out:
         notify(f"left out: {line}")
+    to = to if isinstance(to, str | Run) else _as_prompt(to)
     group = _of_one_model(runs, to, option)
     if rest := len(runs) - len(group):
         notify(f"left out: {rest} {'run' if rest == 1 else 'runs'} of other models")
@@ -78,7 +80,19 @@ def nearest_prompts(
     if other_runs and isinstance(to, Run):
         own_N = np.array([run.id == to.id for run in group.runs or []])
         searched_K = ~own_N[points.run_K]
+        if not searched_K.any():
+            raise UserError(f"{WHAT}: no prompt of another run lies there")
     return _nearest(points.means_Kd[searched_K], mean_d, points.table[searched_K], Distance(distance), top)
+
+
+def _as_prompt(to: object) -> np.ndarray:
+    """[P, d] or [d] float32. Raises UserError for what is no prompt."""
+    given = np.empty(0, np.float32)
+    with suppress(TypeError, ValueError):
+        given = np.asarray(to, dtype=np.float32)
+    if given.ndim not in (1, 2) or not given.size or not np.isfinite(given).all():
+        raise UserError(f"{WHAT}: to= must be a text, a Run, or a prompt: finite numbers in the shape [P, d] or [d]")
+    return given
 
 
 def _of_one_model(runs: RunTable, to: "str | Run | np.ndarray", option: str) -> RunTable:

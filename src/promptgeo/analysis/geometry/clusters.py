@@ -54,7 +54,7 @@ def clusters_of(points_ND: np.ndarray, least: int) -> np.ndarray:
     return cluster_N
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Association:
     """How far all clusters together go with a factor."""
 
@@ -65,6 +65,9 @@ class Association:
     """In clusters."""
     p: float | None
     """Adjusted for all factors (Holm); None as a Share's."""
+    chance_B: np.ndarray | None
+    """V where runs have exchanged the factor's level, of each permutation: clusters that are cells go with any factor
+    as far as this. None where p is."""
 
 
 def shares(
@@ -93,9 +96,10 @@ def shares(
         squared = sum(_squared(above_L, share_L) for above_L in above)
         runs, ends = int(np.sum(members)), min(len(members), len(levels)) - 1
         if ends:
-            null_B = sum(_squared(null_BL, share_L) for null_BL in null)
-            p = max(permutation_p(float(squared), np.asarray(null_B)), least_p) if null else None
-            associations.append(Association(factor, min(float(np.sqrt(squared / (runs * ends))), 1.0), runs, p))
+            null_B = np.asarray(sum(_squared(null_BL, share_L) for null_BL in null))
+            p = max(permutation_p(float(squared), null_B), least_p) if null else None
+            v, chance_B = (np.minimum(np.sqrt(x / (runs * ends)), 1.0) for x in (squared, null_B))
+            associations.append(Association(factor, float(v), runs, p, chance_B if null else None))
         for cluster, (inside_N, above_L) in enumerate(zip(members, above, strict=True)):
             at = int(above_L.argmax())
             p = max(permutation_p(float(above_L[at]), null[cluster].max(1)), least_p) if null else None

@@ -41,10 +41,14 @@ class PromptPoints:
 
     def require_directions(self, what: str) -> None:
         """Raises UserError for a prompt whose vector is zero: it has no cosine with anything."""
-        norms_K = np.linalg.norm(self.vectors_KD, axis=1)
-        if not norms_K.all():
-            row = self.table.iloc[int(np.argmin(norms_K))]
-            raise UserError(f"{what}: the prompt of {row['run']} at step {row['step']} is zero: it has no direction")
+        some_K = self.vectors_KD.any(axis=1)
+        if not some_K.all():
+            row = self.table.iloc[int(np.argmin(some_K))]
+            at = "" if pd.isna(row["step"]) else f" at step {row['step']}"
+            raise UserError(
+                f"{what}: the prompt of {row['run']}{at} is zero and has no direction; take l2 distances "
+                f"(analysis.{what}.distance=l2)"
+            )
 
 
 def prompt_points(

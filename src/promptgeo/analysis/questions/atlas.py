@@ -77,9 +77,9 @@ def atlas(
     """Lays prompts out in the plane and says what the plane keeps, which prompts are near, and what clusters share.
 
     Numbers `trustworthiness` and `recall` (k = 20, fewer where there are few prompts) and the same `.other_runs`, each
-    with `.chance`: whole runs at each other's places. `clusters.<factor>`: Cramer's V of clusters and a factor;
-    `cluster.<c>.<factor>`: the share of the cluster's runs that have the level by which it stands out; the p of either
-    kind are adjusted for each other (Holm). Intervals leave out whole runs.
+    with `.chance`: whole runs at each other's places. `clusters.<factor>`: Cramer's V of clusters and a factor, and its
+    `.chance`: runs have exchanged the factor's level; `cluster.<c>.<factor>`: the share of the cluster's runs that have
+    the level by which it stands out; the p of either kind are adjusted for each other (Holm). Intervals leave out runs.
 
     Args:
         checkpoints: also the prompts that each run kept while it trained.
@@ -118,9 +118,10 @@ def atlas(
     words = _words(result, points, vocabulary)
     if words is not None:
         result.tables["words"] = words
-    result.figures["atlas"] = _figure(table.iloc[points.final_N], plane)
+    result.figures["atlas"] = _figure(table.iloc[points.final_N], plane, prompt)
     said = tuple(finding.sentence for finding in result.findings)
-    result.pages["atlas"] = page(Map("Atlas of prompts", said, table, points.run_K, *near, words))
+    shown = Map("Atlas of prompts", said, _keeps(result, k), table, points.run_K, *near, words)
+    result.pages["atlas"] = page(shown)
     return result
 
 
@@ -171,7 +172,8 @@ def _compared(points: PromptPoints, distance: Distance) -> np.ndarray:
     """[K, D] float32: vectors whose Euclidean distances order as the chosen distances do."""
     if distance is Distance.l2:
         return points.vectors_KD
-    return points.vectors_KD / np.linalg.norm(points.vectors_KD, axis=1, keepdims=True)
+    vectors_KD = points.vectors_KD.astype(np.float64)  # whose squares may be beyond float32
+    return (vectors_KD / np.linalg.norm(vectors_KD, axis=1, keepdims=True)).astype(np.float32)
 
 
 # What the plane keeps.
@@ -239,6 +241,12 @@ def _quality_finding(quality: _Quality, other_runs: bool, k: int, plane: str, ru
     )
 
 
+def _keeps(result: Result, k: int) -> str:
+    recall = {each.quantity: each.value for each in result.numbers if each.quantity.startswith("recall")}
+    others = f", {recall['recall.other_runs']:.0%} of those of other runs" if "recall.other_runs" in recall else ""
+    return f"the map keeps {recall['recall']:.0%} of the {k} nearest prompts{others}"
+
+
 # What clusters share.
 
 
@@ -254,13 +262,19 @@ def _report_clusters(result: Result, finals: pd.DataFrame, cluster_N: np.ndarray
         result.omissions.append("atlas: no part of the map is so dense that its runs make a cluster (cluster_size).")
     for each in associations:
         v = result.number(f"clusters.{each.factor}", each.v, each.runs, "runs in clusters", p=each.p)
-        if v.p is not None:
-            what = NAMED.get(each.factor, each.factor)
-            sentence = f"{'Clusters go' if v.p < LEVEL else 'Clusters do not detectably go'} with the {what}"
-            said_of = (
-                f" (Cramer's V {v.value:.2f}, p = {v.p:.2g}, adjusted for all factors; n = {v.n} runs in clusters)."
+        if v.p is not None and each.chance_B is not None:
+            interval = percentile_interval(each.chance_B)
+            unit = "exchanges of runs"
+            chance = result.number(
+                f"clusters.{each.factor}.chance", each.chance_B.mean(), permutations, unit, *interval
             )
-            result.findings.append(Finding.of(v, sentence + said_of))
+            what = NAMED.get(each.factor, each.factor)
+            how = "more than" if v.p < LEVEL else "not detectably more than"
+            sentence = (
+                f"Clusters go with the {what} {how} where runs exchange it: Cramer's V {v.value:.2f}, "
+                f"{chance.value:.2f} there (p = {v.p:.2g}, adjusted for all factors; n = {v.n} runs in clusters)."
+            )
+            result.findings.append(Finding.of(v, sentence))
     numbers = {
         share: result.number(
             f"cluster.{share.cluster}.{share.factor}", share.inside, share.runs, "runs of the cluster", p=share.p
@@ -321,9 +335,10 @@ def _words(result: Result, points: PromptPoints, vocabulary: Vocabulary | None) 
         )
         return None
     require_width(vocabulary, points.means_Kd)
-    norms_K = np.linalg.norm(points.means_Kd, axis=1, keepdims=True)
+    means_Kd = points.means_Kd.astype(np.float64)
+    norms_K = np.linalg.norm(means_Kd, axis=1, keepdims=True)
     with said_when_slow("looking for the words nearest to each prompt"):
-        found = vocabulary.near(points.means_Kd / np.where(norms_K > 0, norms_K, 1.0), nearest=WORDS)
+        found = vocabulary.near((means_Kd / np.where(norms_K > 0, norms_K, 1.0)).astype(np.float32), nearest=WORDS)
     size, k = found.nearest_Kk.shape
     return pd.DataFrame(
         {
@@ -335,11 +350,12 @@ def _words(result: Result, points: PromptPoints, vocabulary: Vocabulary | None) 
     )
 
 
-def _figure(finals: pd.DataFrame, plane: str) -> str:
+def _figure(finals: pd.DataFrame, plane: str, prompt: str) -> str:
     """The final prompts, by init on the left and by task on the right."""
     with panels(1, 2, height=3.4) as (figure, axes):
         for axis, factor in zip(axes[0], ("init", "task"), strict=True):
             levels_at(axis, finals[["x", "y"]].to_numpy(), finals[factor])
             axis.set_title(f"by {factor}", fontsize=9)
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=7, markerscale=1.6)
-        return svg(figure, f"{PLANES[plane]} of whole prompts, each run's final one a point; places have no unit")
+        what = "mean tokens" if prompt == "mean" else "whole prompts"
+        return svg(figure, f"{PLANES[plane]} of {what}, each run's final one a point; places have no unit")

@@ -581,7 +581,7 @@ def _forest_figure(predicted: Predictions) -> str:
         axis.set(xlim=(-1.05, 1.05), xlabel="rank correlation with the gain over P0", yticks=range(len(names)))
         axis.set_yticklabels([WORDS[name] for name in names], fontsize=7)
         axis.invert_yaxis()
-        axis.legend(fontsize=7, loc="lower left")
+        axis.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return svg(figure, "Which likeness of two tasks goes with transfer, with 95 % intervals")
 
 
