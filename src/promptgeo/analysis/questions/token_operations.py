@@ -76,6 +76,17 @@ WORDS = {
     "initial_sum": "the sum of P0's tokens",
 }
 """Kinds of prompts, in findings; see _words for the others."""
+SHORT = {
+    "trained": "the trained prompt",
+    "order": "another order",
+    "sum": "sum of its tokens",
+    "delta_sum": "P0 token + sum of deltas",
+    "random_sum": "P0 token + random",
+    "initial": "P0",
+    "initial_sum": "sum of P0's tokens",
+    "none": "no prompt",
+}
+"""Kinds of prompts, in the figure; see _short for the others."""
 
 
 @question(
@@ -472,6 +483,14 @@ def _words(kind: Kind) -> str:
     return WORDS[kind.what]
 
 
+def _short(kind: Kind) -> str:
+    if kind.what == "repeat":
+        return f"one token, {kind.count} times"
+    if kind.what == "subset":
+        return "one of its tokens" if kind.count == 1 else f"{kind.count} of its tokens"
+    return SHORT[kind.what]
+
+
 def _verb(kind: Kind) -> str:
     several = kind.what == "order" or (kind.what == "subset" and kind.count != 1)
     return "solve" if several else "solves"
@@ -646,7 +665,7 @@ def _figure(reports: list[_Report], scores: list[dict[Kind, _Scores]]) -> str:
                 numbers = [report.numeric[kind] for kind in own]
                 style |= {"marker": "s", "label": "output is a number"}
                 estimates(axis, places - 0.14, numbers, numeric_S, color=COLOURS[2], **style)
-            labels = [str(kind) for kind in own]
+            labels = [_short(kind) for kind in own]
             axis.set(title=report.group.name, xlim=(-0.04, 1.04), yticks=places, yticklabels=labels)
         with_numbers = [axis for axis, report in zip(axes, reports, strict=True) if report.group.numbers]
         handles = (with_numbers or axes)[0].get_legend_handles_labels()
