@@ -1,4 +1,4 @@
-"""Do texts of a figure lie on each other? Tick labels of one axis, titles of neighbouring panels."""
+"""Do texts of a figure lie on each other? Tick labels of one axis, titles of panels and names of their axes."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ def overlapping(figure: Figure) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what no font has, and of layouts: svg() says the same of itself
         figure.draw_without_rendering()
-    titles = [axes.title for axes in figure.axes if axes.get_visible() and axes.title.get_text()]
-    pairs = [*combinations(titles, 2)]
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    names = [text for axes in shown for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    pairs = [*combinations([text for text in names if text.get_text() and text.get_visible()], 2)]
     for axes in figure.axes:
         if axes.get_visible():
             pairs += [pair for axis in (axes.xaxis, axes.yaxis) for pair in pairwise(_shown_labels(axis))]

@@ -136,6 +136,18 @@ def test_texts_that_lie_on_each_other_are_found():
         for axis in axes.flat:
             axis.set_title("a title that is wider than its panel")
         assert len(overlapping(figure)) == 1
+    with panels(1, 2, width=3.0) as (figure, axes):
+        for axis in axes.flat:
+            axis.set_xlabel("a name that is wider than its panel")
+        assert len(overlapping(figure)) == 1
+
+
+def test_long_names_of_axes_beside_each_other_do_not_meet():
+    for n in (2, 3, 4):
+        with small_multiples(n, x="t along the edge (0 and 1: trained prompts; grey: extrapolation)") as (figure, axes):
+            for axis in axes:
+                axis.set(yticks=[0, 1], yticklabels=["vertex, displaced", "mixtures of P0s"])
+            assert overlapping(figure) == []
 
 
 def behind(axis) -> list:

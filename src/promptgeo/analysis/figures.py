@@ -138,7 +138,8 @@ def small_multiples(
         for axis in axes.flat[n:]:
             axis.set_visible(False)
         for axis in axes.flat[n - columns : n]:
-            axis.set_xlabel(x)
+            # Beside each other names must not meet; a fifth of a panel's width is its neighbour's tick labels.
+            axis.set_xlabel(textwrap.fill(x, int(LETTERS * 0.8 * figure.get_figwidth() / columns)))
             axis.tick_params(labelbottom=True)  # below may be an empty place
         for axis in axes[:, 0]:
             axis.set_ylabel(y)
