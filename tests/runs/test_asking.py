@@ -230,3 +230,14 @@ def test_a_run_that_was_trained_elsewhere_says_how_its_prompt_can_be_asked():
         "out/run: was trained elsewhere; template and inputs of its task their's are not known; in Python "
         """pg.generate(lm, run.prompt(), inputs, pg.task("their's")) asks with a task's own"""
     )
+
+
+def test_what_is_no_model_or_no_prompt_is_named(run, lm):
+    task = task_of(run)
+    with pytest.raises(pg.UserError, match=r"lm='tiny': a model is needed, as pg.FrozenLM.load\('tiny'\) returns it"):
+        pg.generate("tiny", run.prompt(), "France", task)
+    for ask in (pg.generate, pg.next_tokens):
+        with pytest.raises(pg.UserError, match=r"an array \[N, P, 256\] is needed, not a Run; a run's is run.prompt"):
+            ask(lm, run, "France", task)
+    with pytest.raises(pg.UserError, match="not a NoneType"):
+        pg.evaluate(lm, None, task)

@@ -200,8 +200,16 @@ def evaluate(
 
 
 def as_prompts(lm: LM, prompts_NPd: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """[N, P, d] float32 on the model's device. Raises UserError where the shape does not fit the model."""
-    prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
+    """[N, P, d] float32 on the model's device. Raises UserError for what is no model or no such array."""
+    if isinstance(lm, str):
+        raise UserError(f"lm={lm!r}: a model is needed, as pg.FrozenLM.load({lm!r}) returns it")
+    try:
+        prompts_NPd = torch.as_tensor(prompts_NPd, dtype=torch.float32).to(lm.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = type(prompts_NPd).__name__
+        raise UserError(
+            f"prompts: an array [N, P, {lm.width}] is needed, not a {given}; a run's is run.prompt()"
+        ) from error
     if prompts_NPd.ndim != 3 or prompts_NPd.shape[2] != lm.width:
         raise UserError(f"prompts have shape {list(prompts_NPd.shape)}; [N, P, {lm.width}] is needed for this model")
     return prompts_NPd

@@ -162,7 +162,8 @@ def _sampling(
 
 def _listed(lm: LM, prompts: Prompts, inputs: Input | Sequence[Input]) -> tuple[torch.Tensor, list[Input]]:
     """The prompts as [N, P, d], the inputs as a list."""
-    prompts_NPd = as_prompts(lm, prompts[None] if prompts.ndim == 2 else prompts)
+    one = getattr(prompts, "ndim", 0) == 2
+    prompts_NPd = as_prompts(lm, prompts[None] if one else prompts)
     return prompts_NPd, [inputs] if isinstance(inputs, str | Mapping) else list(inputs)
 
 
