@@ -30,3 +30,5 @@ def test_lengths_of_prompts_are_told_in_order(tmp_path):
     cells = [cell_of(compose([*small, f"prompt.length={n}", f"outputs={tmp_path}"])) for n in (20, 3, 10)]
     runs = [Run.load(outcome.run.folder) for outcome in train_all(cells)]
     assert facts(runs)["Prompt length"] == "3, 10, 20 tokens"
+    (alone,) = train_all([cell_of(compose([*small, "prompt.length=1", f"outputs={tmp_path}"]))])
+    assert facts([alone.run])["Prompt length"] == "1 token"

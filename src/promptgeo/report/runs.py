@@ -21,6 +21,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
         return _listed(number_text(v) if isinstance(v, float) else v for v in values if v is not None) or "—"
 
     rates = _listed(number_text(run.lr) for run in runs if run.lr is not None) or "—"
+    lengths = each("results", "prompt_length", of=infos)
     libraries = dict.fromkeys(name for info in infos for name in info.get("versions", {}))
     learned = [config for config in configs if _at(config, ("task", "split", "kind")) == "all"]
     by_heart = f"{len(learned)} of {len(runs)} runs are scored on the examples that they were trained on "
@@ -35,7 +36,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
         "Inits": each("init", "name"),
         "Tasks": each("task", "name"),
         "Seeds": each("seed"),
-        "Prompt length": f"{each('results', 'prompt_length', of=infos)} tokens",
+        "Prompt length": lengths + (" token" if lengths == "1" else " tokens"),
         "Template": f"{each('template', 'name')}: " + _listed(repr(c["template"].get("text", "")) for c in configs),
         "Optimiser": (
             f"{each('optimizer', 'name')}, learning rate {rates}, "
