@@ -17,7 +17,7 @@ Shapes: N runs, S scored prompts, P prompt tokens, d width, E test examples of a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ SHORT = {
     "initial_sum": "sum of P0's tokens",
     "none": "no prompt",
 }
-"""Kinds of prompts, in the figure; see _short for the others."""
+"""The same in the figure, where room is short."""
 
 
 @question(
@@ -475,20 +475,12 @@ def _report_repeats(
         result.findings.append(Finding.of(difference.number, sentence))
 
 
-def _words(kind: Kind) -> str:
+def _words(kind: Kind, others: Mapping[str, str] = WORDS) -> str:
     if kind.what == "repeat":
         return f"one of its tokens, {kind.count} times"
     if kind.what == "subset":
         return "one of its tokens" if kind.count == 1 else f"{kind.count} of its tokens"
-    return WORDS[kind.what]
-
-
-def _short(kind: Kind) -> str:
-    if kind.what == "repeat":
-        return f"one token, {kind.count} times"
-    if kind.what == "subset":
-        return "one of its tokens" if kind.count == 1 else f"{kind.count} of its tokens"
-    return SHORT[kind.what]
+    return others[kind.what]
 
 
 def _verb(kind: Kind) -> str:
@@ -665,7 +657,7 @@ def _figure(reports: list[_Report], scores: list[dict[Kind, _Scores]]) -> str:
                 numbers = [report.numeric[kind] for kind in own]
                 style |= {"marker": "s", "label": "output is a number"}
                 estimates(axis, places - 0.14, numbers, numeric_S, color=COLOURS[2], **style)
-            labels = [_short(kind) for kind in own]
+            labels = [_words(kind, SHORT) for kind in own]
             axis.set(title=report.group.name, xlim=(-0.04, 1.04), yticks=places, yticklabels=labels)
         with_numbers = [axis for axis, report in zip(axes, reports, strict=True) if report.group.numbers]
         handles = (with_numbers or axes)[0].get_legend_handles_labels()
