@@ -1,12 +1,13 @@
 """An analysis that scores prompts for hours and is stopped goes on where it was, and comes to the same results."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 import promptgeo as pg
 from promptgeo.analysis import kept_scores, scoring
+from promptgeo.analysis.scoring import EvaluationSet
 from promptgeo.evaluation import evaluate as evaluation
 
 OPTIONS = {"mixtures": 40, "controls": 4, "pairs": 1, "steps": 4, "resolution": 0, "max_examples": 6, "draws": 20}
@@ -125,6 +126,18 @@ def test_a_place_that_takes_no_scores_stops_no_analysis(there, scored, runs, tmp
     assert ask(runs, tmp_path / "out").stored is not None
     assert caplog.text.count("scores cannot be kept") == (there != "a link")  # once, not for every block
     assert not list(elsewhere.iterdir())
+
+
+def test_scores_of_other_prompts_or_examples_are_not_taken_for_these(scored, gpt2, tmp_path):
+    """Should an analysis ask in another order than before it was stopped."""
+    task = pg.task("plus_one", "task.split.max_test=4")
+    one, other = (EvaluationSet(replace(task, test=task.test[part]), 4, 4) for part in (slice(2), slice(2, 4)))
+    prompt_1Pd = np.zeros((1, 2, gpt2.width), np.float32)
+    asked = [(one, prompt_1Pd), (other, prompt_1Pd), (one, prompt_1Pd + 1), (one, prompt_1Pd)]
+    for count, (examples, prompts_1Pd) in enumerate([*asked, asked[0]]):
+        with kept_scores.keeping(tmp_path / "analysis", "key") as before:
+            examples.evaluate(gpt2, prompts_1Pd)
+        assert len(scored.blocks) == before + (count < 3) == min(count + 1, 3)
 
 
 def test_joined_parts_are_the_whole(gpt2):
