@@ -25,8 +25,6 @@ NAMES = [
     "fp32",
     "Study 2",
     "study 1",
-    "+1",
-    "+2",
     "et al. 2022",
     "et al. 2021",
     "et al. 2024",
