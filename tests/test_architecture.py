@@ -124,6 +124,12 @@ def test_long_functions_say_why():
                 assert "# Long because" in body, f"{module}.{node.name}: {node.end_lineno - node.lineno + 1} lines"
 
 
+def test_no_two_test_files_share_a_name():
+    """pytest imports them all by their bare names and collects nothing from the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_formatter_is_left_out_at_most_five_times():
     skips = [
         line

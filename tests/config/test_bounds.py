@@ -225,7 +225,7 @@ DEEP = ["logger", "task.labels", "study.a", "hydra.verbose"]
 
 
 @pytest.mark.parametrize("key", DEEP)
-@pytest.mark.parametrize("levels", [DEEPEST + 1, 400, 20_000])
+@pytest.mark.parametrize("levels", [DEEPEST + 1, 400, 5_000])
 def test_a_value_that_is_nested_deeply_is_named(key, levels):
     with pytest.raises(UserError, match=rf"^{key}: lists and sections are nested over 30 levels deep$"):
         compose([f"{'+' if key == 'study.a' else ''}{key}={nested(levels)}".removeprefix("+")])
