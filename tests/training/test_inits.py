@@ -289,7 +289,8 @@ def test_a_run_is_the_prompt_that_it_trained(gpt2, tmp_path, caplog):
     assert said(gpt2, "run", 4, path=path) == f"init.path={path} is 3 tokens, but prompt.length=4; set prompt.length=3"
     assert (
         said(gpt2, "run", None, path=str(tmp_path))
-        == f"init.path={tmp_path}: {tmp_path}: no finished run lies here (no run.json)"
+        == f"init.path={tmp_path}: {tmp_path}: no finished run lies here (no run.json); "
+        f"2 below it: name one of them, such as {other}"
     )
     (tmp_path / "run" / "prompts.safetensors").write_bytes(b"")
     assert "prompts.safetensors: its SHA-256 is not the one in run.json" in said(gpt2, "run", None, path=path)

@@ -193,6 +193,12 @@ class DamagedRun(UserError):
     """A run folder whose files are missing, unreadable or not what run.json says."""
 
 
+def _below(folder: Path) -> str:
+    """Where finished runs lie that were perhaps meant: a folder of runs is easily given for one."""
+    runs = sorted(path.parent for path in (*folder.glob("*/run.json"), *folder.glob("*/*/run.json")))
+    return f"; {len(runs)} below it: name one of them, such as {runs[0]}" if runs else ""
+
+
 def _read_info(path: Path, verify: bool) -> dict[str, Any]:
     """What run.json says, every field that a table of runs is made of among it. Raises DamagedRun for anything else."""
     try:
@@ -200,7 +206,7 @@ def _read_info(path: Path, verify: bool) -> dict[str, Any]:
         json.dumps(info, ensure_ascii=False).encode()  # half of a character, written as an escape, cannot be shown
         digest = own_digest(info) if isinstance(info, dict) else None
     except FileNotFoundError as error:
-        raise DamagedRun(f"{path.parent}: no finished run lies here (no {path.name})") from error
+        raise DamagedRun(f"{path.parent}: no finished run lies here (no {path.name}){_below(path.parent)}") from error
     except (ValueError, RecursionError, OSError) as error:
         raise DamagedRun(f"{path}: cannot be read: {error}") from error
     if not isinstance(info, dict):
