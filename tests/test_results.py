@@ -195,17 +195,14 @@ def test_a_pages_grid_names_every_file_beside_it_and_the_page_its_commands(page)
     _, fence, _ = (pages.HERE / page / "README.md").read_text(encoding="utf-8").split("\n```\n")
     shown = [shlex.split(line) for line in fence.replace("\\\n", "").splitlines()][:-1]
     run = make.commands(page, tiny=False, model="MODEL", data="DATA", outputs="outputs")
-    assert shown == [["python", *(word for word in command[1:] if word != "outputs=outputs")] for command in run]
+    assert shown == [["python", "-m", *(word for word in command if word != "outputs=outputs")] for command in run]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", [path.parent.name for path in TEMPLATES if "tiny" in make.grid_of(path.parent.name)])
 def test_a_pages_commands_make_all_that_it_reads(page, tmp_path):
     """Cut down, on the embedded model: files of the same columns, but for a number's values."""
-    arguments = [page, "--tiny", "--into", tmp_path, "--outputs", tmp_path / "outputs"]
-    script = [sys.executable, pages.HERE / "make.py", *arguments]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    make.make(page, tmp_path / page, True, model=make.TINY, data="", outputs=tmp_path / "outputs")
     for path in (tmp_path / page).iterdir():
         if path.suffix == ".csv":
             first, ours = (

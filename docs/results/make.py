@@ -11,9 +11,10 @@ its files only show that all is still made that a page reads.
 """
 
 import argparse
+import multiprocessing
+import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,19 @@ from promptgeo.runs.table import load_runs
 from promptgeo.tiny import PATH as TINY
 
 GRID = "grid.yaml"
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Each command has a process of its own, forked from one that has loaded the libraries: most of a short command."""
+PROCESSES.set_forkserver_preload(
+    [
+        "promptgeo.training.engine",
+        "promptgeo.training.tuning",
+        "promptgeo.analysis.ask",
+        "promptgeo.model.loading",
+        "transformers.models.gemma3.modeling_gemma3",
+        "transformers.models.gpt2.modeling_gpt2",
+        "matplotlib.figure",
+    ]
+)
 
 
 def grid_of(page: str) -> dict[str, Any]:
@@ -39,8 +53,22 @@ def commands(page: str, tiny: bool, **places: Path | str) -> list[list[str]]:
         words = [word.format(**places) for word in shlex.split(line)]
         if words[0] == "train":
             words += [f"outputs={places['outputs']}", *(shlex.split(grid["tiny"]) if tiny else ())]
-        made.append([sys.executable, "-m", f"promptgeo.{words[0]}", *words[1:]])
+        made.append([f"promptgeo.{words[0]}", *words[1:]])
     return made
+
+
+def run(command: list[str]) -> None:
+    """What python -m <command> does. Raises SystemExit with its status where it fails."""
+    process = PROCESSES.Process(target=_run_module, args=(command,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f"python -m {shlex.join(command)}: exit status {process.exitcode}")
+
+
+def _run_module(command: list[str]) -> None:
+    sys.argv = list(command)
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
 
 
 def keep(page: str, outputs: Path, into: Path) -> None:
@@ -55,10 +83,10 @@ def keep(page: str, outputs: Path, into: Path) -> None:
 
 
 def make(page: str, into: Path, tiny: bool, **places: Path | str) -> None:
-    """Runs a page's commands and keeps its files. Raises CalledProcessError where a command fails."""
+    """Runs a page's commands and keeps its files. Raises SystemExit where a command fails."""
     for command in commands(page, tiny, **places):
-        print(f"{page}: {shlex.join(command[2:])}", flush=True)
-        subprocess.run(command, check=True)
+        print(f"{page}: {shlex.join(command)}", flush=True)
+        run(command)
     keep(page, Path(places["outputs"]), into)
 
 
