@@ -1,4 +1,4 @@
-"""The command promptgeo-dashboard: a workspace and a report in W&B, of the runs that logger=wandb has sent there.
+"""A workspace and a report in W&B of runs that logger=wandb sent there: promptgeo-dashboard.
 
     promptgeo-dashboard outputs/quickstart                # saved in W&B, or without a key as JSON
     promptgeo-dashboard outputs/quickstart --offline      # outputs/quickstart/dashboard/workspace.json and report.json

@@ -1,4 +1,4 @@
-"""The command promptgeo-report, also python -m promptgeo.report: a page of finished runs and of what was analysed.
+"""A page of finished runs and of what was analysed: promptgeo-report, also python -m promptgeo.report.
 
     promptgeo-report outputs/quickstart                  # writes outputs/quickstart/report.html
     promptgeo-report outputs/quickstart --to pdf         # or md; latex: a folder of tables and figures for a paper
