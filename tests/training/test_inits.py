@@ -136,6 +136,14 @@ def test_normal_has_the_tables_mean_and_the_scale_of_its_covariance(unlike):
         assert drawn_eigenvalues[-1] / drawn_eigenvalues[0] < 1.6  # isotropic
 
 
+def test_the_table_is_read_once_for_all_normal_prompts(unlike, monkeypatch):
+    """Its covariance is seconds of a large vocabulary, for every run of a grid."""
+    vars(unlike).pop("embedding_normal", None)
+    reads = []
+    monkeypatch.setattr(unlike, "vocabulary", lambda: reads.append(1) or type(unlike).vocabulary(unlike))
+    assert not torch.equal(make(unlike, "normal", 2, seed=0), make(unlike, "normal", 2, seed=1)) and len(reads) == 1
+
+
 def test_uniform_fills_its_interval_and_no_more(unlike):
     for scale in (0.5, 2.0):
         drawn = make(unlike, "uniform", 4000, scale=scale)

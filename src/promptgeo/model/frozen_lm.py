@@ -239,6 +239,12 @@ class FrozenLM:
         count = self.vocabulary_size * self.width
         return (squares / count - (total / count) ** 2) ** 0.5
 
+    @cached_property
+    def embedding_normal(self) -> tuple[Tensor, Tensor]:
+        """([d], scalar), fp32: the embeddings' mean, and the root of their covariance's mean eigenvalue."""
+        table_Vd = self.vocabulary()
+        return table_Vd.mean(0), table_Vd.var(0).mean().sqrt()
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` alone: no special token is added."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

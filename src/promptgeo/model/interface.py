@@ -63,6 +63,10 @@ class LM(TextModel, Protocol):
     def embedding_scale(self) -> float:
         """Standard deviation of all entries of the vocabulary's embeddings: the unit of a prompt's coordinates."""
 
+    @property
+    def embedding_normal(self) -> tuple[Tensor, Tensor]:
+        """([d], scalar), fp32: the embeddings' mean, and the root of their covariance's mean eigenvalue."""
+
     # What its memory holds
 
     @property

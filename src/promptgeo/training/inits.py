@@ -114,11 +114,9 @@ def normal(material: Material) -> Tensor:
 
     Its variance is init.scale^2 times the mean eigenvalue of the table's covariance.
     """
-    length = material.length
-    table_Vd = material.lm.vocabulary()
-    deviation = table_Vd.var(0).mean().sqrt()
-    noise_Pd = torch.randn(length, material.lm.width, generator=material.generator)
-    return table_Vd.mean(0) + material.init.scale * deviation * noise_Pd
+    mean_d, deviation = material.lm.embedding_normal
+    noise_Pd = torch.randn(material.length, material.lm.width, generator=material.generator)
+    return mean_d + material.init.scale * deviation * noise_Pd
 
 
 def uniform(material: Material) -> Tensor:

@@ -113,7 +113,7 @@ def speaking_probes(
             raise UserError(f"probes.{name}={text!r}: a probe is about the prompt alone; it has no {{input}}")
     result = Result()
     prompts = _prompts(runs, seed, result)
-    spoken = _next_tokens(lm, prompts, probes, min(top_k, len(lm.vocabulary())))
+    spoken = _next_tokens(lm, prompts, probes, min(top_k, lm.vocabulary_size))
     sample = _Sample.of(runs, prompts, permutations, seed)
     _note_power(sample, "other_task" in prompts, result)
     shares = _report_words(spoken, [_words(lm, run) for run in runs.runs], sample, top_k, result)
@@ -191,7 +191,7 @@ def _next_tokens(lm: LM, prompts: dict[str, np.ndarray], probes: Mapping[str, st
     entropy_WNT = np.empty((len(kinds), n, len(probes)))
     pairs = [("trained", control) for control in kinds[1:]] + ([("p0", "random")] if "p0" in kinds else [])
     divergences = {pair: np.empty((n, len(probes))) for pair in pairs}
-    size = max(CHUNK // (len(lm.vocabulary()) * len(kinds)), 1)
+    size = max(CHUNK // (lm.vocabulary_size * len(kinds)), 1)
     for (t, (name, text)), a in progress(list(product(enumerate(probes.items()), range(len(parts)))), "probing"):
         part = slice(None) if a == 0 else slice(a - 1, a)
         row = probe_row(lm, name, text, length if a == 0 else 1)
