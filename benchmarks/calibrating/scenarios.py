@@ -320,7 +320,7 @@ class Recited(Skills):
     only: tuple[str, ...] = ("capacity",)
     bits: tuple[float, float] = (60.0, 60.0)
     per_token: tuple[float, float] = (4.0, 8.0)
-    """Of the two kinds."""
+    """Of the two kinds; a text's own lie about that."""
     varies: float = 0.15
     """Standard deviation over texts of the logarithm of what is held."""
 
@@ -334,9 +334,14 @@ class Recited(Skills):
             for kind, bits in zip(RECITED, self.bits, strict=True)
             for text in range(TEXTS)
         }
+        each_token = {
+            (kind, text): bits * np.exp(0.1 * generator.normal())
+            for kind, bits in zip(RECITED, self.per_token, strict=True)
+            for text in range(TEXTS)
+        }
         for info in recited_infos():
             source, length = info["config"]["task"]["source"], info["config"]["task"]["label_length"]
-            each = self.per_token[RECITED.index(source["label"])]
+            each = each_token[source["label"], source["row"]]
             right = min(held[source["label"], source["row"]] / (length * each), 1.0)
             prompt_Pd = generator.normal(size=(1, WIDTH)).astype(np.float32)
             run, none = _run(info, prompt_Pd, prompt_Pd), each * np.log(2)
@@ -364,7 +369,7 @@ def recited_infos() -> list[dict[str, Any]]:
         _info(*recite, f"task.source.label={kind}", f"task.source.row={text}", f"task.label_length={length}")
         for kind in RECITED
         for text in range(TEXTS)
-        for length in (4, 8, 16, 32)
+        for length in (4, 6, 8, 12, 16, 24)
     ]
 
 

@@ -3,6 +3,7 @@
 Planted runs of known shares stand in for trained ones. Shapes: T texts.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from math import log
 from types import SimpleNamespace
@@ -24,6 +25,8 @@ from promptgeo.training.cell import cells_of
 from promptgeo.training.engine import train_all
 
 LENGTHS = (4, 8, 16, 32)
+CLOSE = tuple(range(4, 33))
+"""Lengths of which a text's capacity lies between two that are neighbours."""
 
 
 def number(result: Result, quantity: str) -> Number:
@@ -46,14 +49,20 @@ def _run(budget: int, losses: tuple[float, ...]) -> SimpleNamespace:
 
 
 def study(
-    limits: dict[str, float], per_token: dict[str, float], texts: int = 8, spread: float = 0.1, seed: int = 0, **options
+    limits: dict[str, float],
+    per_token: dict[str, float],
+    texts: int = 8,
+    spread: float = 0.1,
+    seed: int = 0,
+    lengths: Sequence[int] = LENGTHS,
+    **options,
 ) -> list[_Point]:
     """Vectors that hold `limits` bits of a kind's texts, give or take, each of whose tokens has `per_token` bits."""
     generator, made = np.random.default_rng(seed), []
     for kind, limit in limits.items():
         for text in range(texts):
             own = limit * float(np.exp(spread * generator.normal()))
-            for length in LENGTHS:
+            for length in lengths:
                 held = min(length * per_token[kind], own)
                 right = held / (length * per_token[kind])
                 made.append(point(kind, text, length, right, held, **options))
@@ -127,7 +136,8 @@ def test_runs_with_more_steps_are_set_beside_the_same_texts_with_fewer():
 
 
 def test_information_that_is_the_same_where_lengths_are_not_holds():
-    result = said(study({"real": 60.0, "random_words": 60.0}, {"real": 4.0, "random_words": 8.0}, spread=0.05))
+    limits, per_token = {"real": 60.0, "random_words": 60.0}, {"real": 4.0, "random_words": 8.0}
+    result = said(study(limits, per_token, spread=0.05, lengths=CLOSE))
     (claim,) = result.claims
     assert claim.outcome is Outcome.holds
     information, tokens = (number(result, f"ratio.{of}.real.random_words.k1") for of in ("information", "capacity"))
@@ -140,8 +150,38 @@ def test_lengths_that_are_the_same_where_information_is_not_fail_the_claim():
 
 
 def test_where_neither_differs_the_claim_fails_for_the_length_is_constant_too():
-    (claim,) = said(study({"a": 60.0, "b": 60.0}, {"a": 5.0, "b": 5.0}, spread=0.05)).claims
+    (claim,) = said(study({"a": 60.0, "b": 60.0}, {"a": 5.0, "b": 5.0}, spread=0.05, lengths=CLOSE)).claims
     assert claim.outcome is Outcome.fails and "The lengths are the same too" in claim.evidence
+
+
+@pytest.mark.parametrize("per_token", [(4.0, 8.0), (5.0, 5.0)])
+def test_lengths_that_lie_far_apart_do_not_say_whether_kinds_differ_in_length(per_token):
+    (claim,) = said(study({"a": 60.0, "b": 60.0}, dict(zip("ab", per_token, strict=True)), spread=0.05)).claims
+    assert claim.outcome is Outcome.undecidable and claim.needs.startswith("lengths that lie closer")
+
+
+def test_a_capacity_lies_between_what_is_held_and_the_next_length_that_was_tried():
+    """Texts of a hold 16 and not 32, of b 8 and not 16: from 16 to 8 times 2 to 1; without spread nothing is added."""
+    result = said(study({"a": 80.0, "b": 80.0}, {"a": 4.0, "b": 8.0}, spread=1e-9))
+    ratio, mean = number(result, "ratio.capacity.a.b.k1"), number(result, "capacity_mean.a.k1")
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2.0, 16 / 16, 32 / 8))
+    assert (mean.value, mean.low, mean.high) == (16.0, 16.0, 32.0)
+    assert number(result, "bits.a.k1.L4").low is None  # all texts have 16 bits: nothing says how they vary
+    all_held = said(study({"a": 80.0, "b": 1000.0}, {"a": 4.0, "b": 8.0}))
+    assert not [each for each in all_held.numbers if each.quantity.startswith("ratio.capacity")]
+    assert number(all_held, "capacity_mean.b.k1").low is None
+
+
+def test_the_ratio_of_lengths_holds_the_truth_in_most_draws():
+    limits, per_token, draws, held = {"a": 60.0, "b": 60.0}, {"a": 4.0, "b": 8.0}, 200, 0
+    for seed in range(draws):
+        result, of_text = Result(), {}
+        for each in study(limits, per_token, 6, 0.2, seed, lengths=(4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 40)):
+            of_text.setdefault((each.kind, 1), {}).setdefault(each.text, []).append(each)
+        _ratios({key: _answer(*key, own, result, 0) for key, own in of_text.items()}, 1, result)
+        ratio = number(result, "ratio.capacity.a.b.k1")
+        held += ratio.low <= 2.0 <= ratio.high  # of texts of any length: twice as many tokens of half as many bits
+    assert held >= 0.95 * draws
 
 
 def test_few_texts_whose_bits_vary_decide_nothing():

@@ -76,7 +76,9 @@ def capacity(runs: RunTable, *, lm: LM, margin: float = 0.25, texts: int = 5, se
     All are lower bounds at the runs' number of steps. Of a run that ended with all tokens right, and of any other, the
     better of its last and its lowest-loss vectors counts. Intervals are over texts: bootstrap draws of them, Student's
     t (of capacity_mean: percentiles; of shares: no narrower than of a count of so many). Of ratios: a jackknife of the
-    logarithm, by the texts' numbers, for a shuffled text is made of a real one.
+    logarithm, by the texts' numbers, for a shuffled text is made of a real one. A text's capacity lies between the
+    longest length that is held and the next that was tried: the intervals of ratio.capacity and of capacity_mean hold
+    both.
 
     Args:
         margin: by how much two kinds may differ and count as the same.
@@ -250,6 +252,8 @@ class _Answer:
     k: int
     of_text: Texts
     capacity_T: np.ndarray
+    next_T: np.ndarray
+    """The shortest length that was tried beyond; infinite where all are held. A text's capacity lies between."""
     information_T: np.ndarray
     """In bits, for each vector."""
     capacity: Number
@@ -277,6 +281,12 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
     """Adds the numbers of one kind and k."""
     name = f"{kind}.k{k}"
     capacity_T = np.array([most_held(points) for points in of_text.values()], dtype=np.float64)
+    next_T = np.array(
+        [
+            min((point.length for point in points if point.length > held), default=np.inf)
+            for held, points in zip(capacity_T, of_text.values(), strict=True)
+        ]
+    )
     bits_T = np.array([max(point.bits for point in points) / k for points in of_text.values()])
     gain_T = np.array([max(point.gain for point in points) for points in of_text.values()])
 
@@ -295,7 +305,7 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
     _add_capacity_of_mean(name, of_text, result, seed)
     add(f"gain.{name}", gain_T)
     information = add(f"information.{name}", bits_T)
-    answer = _Answer(kind, k, of_text, capacity_T, bits_T, held, information, {}, {}, _within(of_text))
+    answer = _Answer(kind, k, of_text, capacity_T, next_T, bits_T, held, information, {}, {}, _within(of_text))
     for length in answer.lengths:
         points = answer.at(length)
         for what in ("right", "right_none", "right_other"):
@@ -311,7 +321,7 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
                 if what == "right":
                     answer.right[length] = number
         bits = np.array([point.bits for point in points]) / k
-        ends = t_mean(bits)
+        ends = t_mean(bits) if len(set(bits.tolist())) > 1 else (None, None)
         answer.bits[length] = result.number(f"bits.{name}.L{length}", float(bits.mean()), len(points), "texts", *ends)
     return answer
 
@@ -321,7 +331,10 @@ def _within(of_text: Texts) -> int:
 
 
 def _add_capacity_of_mean(name: str, of_text: Texts, result: Result, seed: int) -> None:
-    """The largest length at which the mean over texts is HELD: of lengths that every text has."""
+    """The largest length at which the mean over texts is HELD: of lengths that every text has.
+
+    Its interval ends with the next length that was tried: what lies between is not known. At the longest it has none.
+    """
     common = set.intersection(*({point.length for point in points} for points in of_text.values()))
     lengths = sorted(common)
     if not lengths or len(of_text) < 2:
@@ -333,7 +346,9 @@ def _add_capacity_of_mean(name: str, of_text: Texts, result: Result, seed: int) 
     means_BL = np.concatenate([right_TL.mean(0)[None], weights_BT @ right_TL])
     largest_B = (np.array(lengths, dtype=np.float64) * (means_BL >= HELD)).max(1)
     low, high = percentile_interval(largest_B[1:], method="nearest")
-    result.number(f"capacity_mean.{name}", float(largest_B[0]), len(of_text), "texts", low, high)
+    beyond = [length for length in lengths if length > high]
+    ends = (low, float(beyond[0])) if beyond else (None, None)
+    result.number(f"capacity_mean.{name}", float(largest_B[0]), len(of_text), "texts", *ends)
 
 
 def _tell(answer: _Answer, result: Result) -> None:
@@ -438,14 +453,16 @@ class _Ratio(NamedTuple):
     pair: tuple[str, str]
     k: int
     log: float
-    error: float
-    """Of the logarithm."""
+    ends: tuple[float, float]
+    """Of the logarithm: what it may be for these texts; the same twice where that is known."""
+    errors: tuple[float, float]
+    """Of the ends, over texts."""
     texts: int
 
     def at(self, level: float) -> tuple[float, float]:
         """Interval of the logarithm."""
-        half = t_quantile((1 + level) / 2, self.texts - 1) * self.error
-        return self.log - half, self.log + half
+        t = t_quantile((1 + level) / 2, self.texts - 1)
+        return self.ends[0] - t * self.errors[0], self.ends[1] + t * self.errors[1]
 
     def size_at(self, level: float) -> tuple[float, float]:
         """Interval of the logarithm without its sign."""
@@ -464,18 +481,25 @@ def _ratios(answers: dict[tuple[str, int], _Answer], k: int, result: Result) -> 
         common = [text for text in one.of_text if text in other.of_text]
         if len(common) < 2:
             continue
-        for of in ("information", "capacity"):
+        for of, beyond in (("information", "information"), ("capacity", "next")):
             first, second = (_of_texts(answer, f"{of}_T", common) for answer in (one, other))
-            if min((first.sum() - first).min(), (second.sum() - second).min()) <= 0:
+            longer = [_of_texts(answer, f"{beyond}_T", common) for answer in (one, other)]
+            if min((each.sum() - each).min() for each in (first, second)) <= 0 or not np.isfinite(longer).all():
                 continue
-            without_T = np.log(first.sum() - first) - np.log(second.sum() - second)
-            value, error = log(first.sum() / second.sum()), jackknife_error(without_T)
-            ratio = _Ratio(of, (one.kind, other.kind), k, value, error, len(common))
+            (least, least_error), (most, most_error) = _log_ratio(first, longer[1]), _log_ratio(longer[0], second)
+            value, ends, errors = _log_ratio(first, second)[0], (least, most), (least_error, most_error)
+            ratio = _Ratio(of, (one.kind, other.kind), k, value, ends, errors, len(common))
             low, high = np.exp(ratio.at(0.95))
             name = f"ratio.{of}.{one.kind}.{other.kind}.k{k}"
             result.number(name, float(np.exp(value)), len(common), "texts", float(low), float(high))
             ratios.append(ratio)
     return ratios
+
+
+def _log_ratio(first_T: np.ndarray, second_T: np.ndarray) -> tuple[float, float]:
+    """The logarithm of the ratio of two means over the same texts, and its error over texts."""
+    without_T = np.log(first_T.sum() - first_T) - np.log(second_T.sum() - second_T)
+    return log(first_T.sum() / second_T.sum()), jackknife_error(without_T)
 
 
 def _of_texts(answer: _Answer, name: str, texts: Sequence[int]) -> np.ndarray:
@@ -529,7 +553,8 @@ def _lengths_differ(ratios: Sequence[_Ratio], margin: float) -> Claim:
         return Claim(CLAIM, Outcome.holds, evidence)
     if ratios and all(ratio.size_at(1 - LEVEL)[1] < limit for ratio in ratios):
         return Claim(CLAIM, Outcome.fails, f"The lengths are the same too: {evidence}")
-    return Claim(CLAIM, Outcome.undecidable, evidence, needs="more texts (task.source.row)")
+    needs = "lengths that lie closer (task.label_length) or more texts (task.source.row)"
+    return Claim(CLAIM, Outcome.undecidable, evidence, needs=needs)
 
 
 def _words(ratio: _Ratio) -> str:
@@ -570,7 +595,8 @@ def _figure(answers: dict[tuple[str, int], _Answer]) -> str:
             axes[0, column].axhline(HELD, color=NEUTRAL, linewidth=0.6, linestyle=":")
             axes[0, column].set(title=f"k = {k} vector{'s' if k > 1 else ''}", xticks=range(len(lengths)))
             axes[1, column].set(xlabel="length of the text, tokens")
-            axes[1, column].set_xticklabels([str(length) for length in lengths])
+            named = -(-len(lengths) // 8)  # of many lengths the names would lie on each other
+            axes[1, column].set_xticklabels([str(n) if i % named == 0 else "" for i, n in enumerate(lengths)])
         axes[0, 0].set_ylabel("share of tokens right")
         axes[1, 0].set_ylabel("information, bits per vector")
         handles, labels = axes[0, 0].get_legend_handles_labels()
