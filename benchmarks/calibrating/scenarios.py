@@ -346,7 +346,8 @@ class Recited(Skills):
             prompt_Pd = generator.normal(size=(1, WIDTH)).astype(np.float32)
             run, none = _run(info, prompt_Pd, prompt_Pd), each * np.log(2)
             shares = {"none": 0.0, "initial": 0.0, "final": right, "best": right}
-            loss = {which: none * (1 - share) for which, share in shares.items()}
+            noise = float(np.exp(0.05 * generator.normal()))
+            loss = {which: none * (1 - share) * (noise if share else 1.0) for which, share in shares.items()}
             run.info["results"] = {"split": "validation", "n": 1, "steps": 400, "prompt_length": 1, "loss": loss}
             run.info["results"] |= {name: shares for name in ("accuracy", "tokens_right", "tokens_recited")}
             ends = [

@@ -165,11 +165,10 @@ def test_a_capacity_lies_between_what_is_held_and_the_next_length_that_was_tried
     result = said(study({"a": 80.0, "b": 80.0}, {"a": 4.0, "b": 8.0}, spread=1e-9))
     ratio, mean = number(result, "ratio.capacity.a.b.k1"), number(result, "capacity_mean.a.k1")
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2.0, 16 / 16, 32 / 8))
-    assert (mean.value, mean.low, mean.high) == (16.0, 16.0, 32.0)
+    assert (mean.value, mean.low) == (16.0, None)
     assert number(result, "bits.a.k1.L4").low is None  # all texts have 16 bits: nothing says how they vary
     all_held = said(study({"a": 80.0, "b": 1000.0}, {"a": 4.0, "b": 8.0}))
     assert not [each for each in all_held.numbers if each.quantity.startswith("ratio.capacity")]
-    assert number(all_held, "capacity_mean.b.k1").low is None
 
 
 def test_the_ratio_of_lengths_holds_the_truth_in_most_draws():
@@ -196,10 +195,11 @@ def test_of_texts_that_are_all_held_the_capacity_is_a_bound_without_an_interval(
     assert (held.value, held.low) == (32.0, None) and "holds at least 32.0 tokens" in result.findings[0].sentence
 
 
-def test_of_texts_that_are_all_held_up_to_one_length_there_is_no_interval_of_it():
+def test_of_texts_that_are_all_held_up_to_one_length_the_next_is_the_other_end():
     result = said(study({"a": 40.0}, {"a": 4.0}, spread=0.01))
     held = number(result, "capacity.a.k1")
-    assert (held.value, held.low) == (8.0, None) and "holds 8.0 tokens" in result.findings[0].sentence
+    assert (held.value, held.low, held.high) == (8.0, 8.0, 16.0)
+    assert "holds 8.0 (8.0 to 16.0) tokens" in result.findings[0].sentence
 
 
 @pytest.mark.parametrize("limit", [10_000.0, 1.0])
@@ -252,7 +252,7 @@ def test_its_intervals_hold_the_truth_in_most_draws(texts):
             if one.low is not None:  # texts that are all held up to one length have none
                 told[name] += 1
                 held[name] += one.low <= truth <= one.high
-    assert min(told.values()) > 0.9 * draws
+    assert min(told[name] for name in truths if name != "capacity.a.k1") > 0.9 * draws  # some texts hold all
     assert min(held[name] / told[name] for name in truths) > 0.9, held
 
 

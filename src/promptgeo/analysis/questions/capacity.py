@@ -33,8 +33,6 @@ from promptgeo.analysis.question import question
 from promptgeo.analysis.resampling import (
     drawn_means,
     jackknife_error,
-    percentile_interval,
-    run_weights,
     t_interval,
     t_mean,
     t_quantile,
@@ -75,10 +73,9 @@ def capacity(runs: RunTable, *, lm: LM, margin: float = 0.25, texts: int = 5, se
 
     All are lower bounds at the runs' number of steps. Of a run that ended with all tokens right, and of any other, the
     better of its last and its lowest-loss vectors counts. Intervals are over texts: bootstrap draws of them, Student's
-    t (of capacity_mean: percentiles; of shares: no narrower than of a count of so many). Of ratios: a jackknife of the
+    t (of shares: no narrower than of a count of so many; capacity_mean has none). Of ratios: a jackknife of the
     logarithm, by the texts' numbers, for a shuffled text is made of a real one. A text's capacity lies between the
-    longest length that is held and the next that was tried: the intervals of ratio.capacity and of capacity_mean hold
-    both.
+    longest length that is held and the next that was tried: the intervals of capacity and of ratio.capacity hold both.
 
     Args:
         margin: by how much two kinds may differ and count as the same.
@@ -298,11 +295,9 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
         return result.number(what, float(values_T.mean()), len(values_T), "texts", *ends)
 
     longest = max(point.length for points in of_text.values() for point in points)
-    if len(set(capacity_T.tolist())) == 1:  # the lengths are too few to say how texts differ
-        held = result.number(f"capacity.{name}", float(capacity_T[0]), len(capacity_T), "texts")
-    else:
-        held = add(f"capacity.{name}", capacity_T, 0.0, float(longest))
-    _add_capacity_of_mean(name, of_text, result, seed)
+    ends = _held_ends(capacity_T, next_T, float(longest), seed)
+    held = result.number(f"capacity.{name}", float(capacity_T.mean()), len(capacity_T), "texts", *ends)
+    _add_capacity_of_mean(name, of_text, result)
     add(f"gain.{name}", gain_T)
     information = add(f"information.{name}", bits_T)
     answer = _Answer(kind, k, of_text, capacity_T, next_T, bits_T, held, information, {}, {}, _within(of_text))
@@ -330,10 +325,26 @@ def _within(of_text: Texts) -> int:
     return sum(points[0].right >= HELD > points[-1].right for points in of_text.values())
 
 
-def _add_capacity_of_mean(name: str, of_text: Texts, result: Result, seed: int) -> None:
+def _held_ends(
+    capacity_T: np.ndarray, next_T: np.ndarray, longest: float, seed: int
+) -> tuple[float | None, float | None]:
+    """From the least that the mean of what is held may be to the most of the next lengths; None where some hold all."""
+    if len(capacity_T) < 2 or not np.isfinite(next_T).all():
+        return None, None
+
+    def ends(values_T: np.ndarray) -> tuple[float, float]:
+        mean = float(values_T.mean())
+        if len(set(values_T.tolist())) == 1:
+            return mean, mean
+        return t_interval(mean, drawn_means(values_T, DRAWS, seed), len(values_T), 0.0, longest)
+
+    return ends(capacity_T)[0], ends(next_T)[1]
+
+
+def _add_capacity_of_mean(name: str, of_text: Texts, result: Result) -> None:
     """The largest length at which the mean over texts is HELD: of lengths that every text has.
 
-    Its interval ends with the next length that was tried: what lies between is not known. At the longest it has none.
+    Without an interval: one text decides it, and draws of few texts hold it too seldom.
     """
     common = set.intersection(*({point.length for point in points} for points in of_text.values()))
     lengths = sorted(common)
@@ -342,13 +353,8 @@ def _add_capacity_of_mean(name: str, of_text: Texts, result: Result, seed: int) 
     right_TL = np.array(
         [[point.right for point in points if point.length in common] for points in of_text.values()], dtype=np.float64
     )
-    weights_BT = run_weights(len(of_text), DRAWS, seed) / len(of_text)
-    means_BL = np.concatenate([right_TL.mean(0)[None], weights_BT @ right_TL])
-    largest_B = (np.array(lengths, dtype=np.float64) * (means_BL >= HELD)).max(1)
-    low, high = percentile_interval(largest_B[1:], method="nearest")
-    beyond = [length for length in lengths if length > high]
-    ends = (low, float(beyond[0])) if beyond else (None, None)
-    result.number(f"capacity_mean.{name}", float(largest_B[0]), len(of_text), "texts", *ends)
+    held = [length for length, right in zip(lengths, right_TL.mean(0), strict=True) if right >= HELD]
+    result.number(f"capacity_mean.{name}", float(max(held, default=0)), len(of_text), "texts")
 
 
 def _tell(answer: _Answer, result: Result) -> None:
