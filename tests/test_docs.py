@@ -128,6 +128,9 @@ def test_a_page_can_be_followed_word_for_word(page, clone):
     scripts = blocks(page, "bash")
     assert scripts
     said = give("\n".join(scripts), clone)
+    if python := blocks(page, "python"):
+        (clone / "page.py").write_text("\n".join(python), encoding="utf-8")
+        give("python page.py", clone)
     file, text = LEAVES[page.stem]
     assert list(clone.glob(f"outputs/{file}"))
     assert text in said

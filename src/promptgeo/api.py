@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgeo.config.compose import assignment, compose, literal
+from promptgeo.config.paths import own_choices
 from promptgeo.config.schema import RunConfig
 from promptgeo.config.validate import validate
 from promptgeo.data.tasks import Task, load_task
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from promptgeo.analysis.ask import Answer
 
 
-def train(*overrides: str, **choices: Any) -> Run:
+def train(*overrides: str, config_dir: str | Path | None = None, **choices: Any) -> Run:
     """Train one run, or read it if it is complete.
 
     It takes what `python -m promptgeo.train` takes and writes the same folder. A finished run is read, not trained
@@ -28,6 +29,7 @@ def train(*overrides: str, **choices: Any) -> Run:
 
     Args:
         overrides: texts as on the command line: "training.epochs=5", "model=gpt2".
+        config_dir: a folder of your own with task/<name>.yaml, init/<name>.yaml, ...
         choices: the same as keyword arguments: task="country_capital", seed=0. A key with dots is written as an
             override, or passed as `**{"training.epochs": 5}`.
 
@@ -35,27 +37,28 @@ def train(*overrides: str, **choices: Any) -> Run:
     Raises UserError for whatever the user must mend, before anything is written; promptgeo.errors.RunFailed where
     training failed.
     """
-    (outcome,) = train_all([cell_of(_config(overrides, choices))])
+    (outcome,) = train_all([cell_of(_config(overrides, choices, config_dir))])
     if outcome.error is not None or outcome.run is None:
         raise RunFailed(outcome.error)
     return outcome.run
 
 
-def task(name: str, *overrides: str, **choices: Any) -> Task:
+def task(name: str, *overrides: str, config_dir: str | Path | None = None, **choices: Any) -> Task:
     """Load a task: its examples, split into train, validation and test, and the template they are written in.
 
         task = pg.task("country_capital")
         task = pg.task("custom", "task.source.path=my.csv", template="study3")
 
     Args:
-        name: a task of conf/task/.
+        name: a task of conf/task/, or of your own folder.
         overrides: texts as on the command line: "task.split.seed=1".
+        config_dir: a folder of your own with task/<name>.yaml, template/<name>.yaml.
         choices: the same as keyword arguments: template="study3" (default: input_label).
 
     Returns the task; `train`, `validation` and `test` are lists of examples.
     Raises UserError for a wrong key, and for data that cannot be read.
     """
-    config = _config(overrides, {"task": name, **choices})
+    config = _config(overrides, {"task": name, **choices}, config_dir)
     validate(config)
     return load_task(config.task, with_turns_written_out(config.template, config.model))
 
@@ -96,5 +99,6 @@ def _without_paths(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _config(overrides: tuple[str, ...], choices: dict[str, Any]) -> RunConfig:
-    return compose([*(assignment(key, value) for key, value in choices.items()), *overrides])
+def _config(overrides: tuple[str, ...], choices: dict[str, Any], config_dir: str | Path | None) -> RunConfig:
+    chosen = [assignment(key, value) for key, value in choices.items()]
+    return compose([*chosen, *overrides, *own_choices(config_dir)])

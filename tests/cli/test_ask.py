@@ -187,6 +187,9 @@ def test_where_nothing_can_be_asked_a_line_says_so(run, ask, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no finished run lies there" in ask(tmp_path / "empty", "France").err
     assert "no such folder" in ask(tmp_path / "nothing", "France").err
+    assert ask(run.folder).err == "promptgeo: there is no input: none was given, and standard input is empty\n"
+    wrong = ask(run.folder, "France", "--which", "P0")
+    assert wrong.status == 2 and wrong.err.strip().endswith("; none asks without a prompt")
     assert "required: RUN;" in ask().err
 
 

@@ -146,6 +146,25 @@ def test_a_sweep_of_ones_own_is_a_grid_under_its_own_name(cli, model):
     assert outcome.out.rstrip().endswith("results: outputs/pair/")
 
 
+def test_choices_of_ones_own_are_found_from_python_as_from_the_command_line(cli, model, tmp_path, monkeypatch):
+    mine = tmp_path / "it's [mine], a=b"
+    (mine / "task").mkdir(parents=True)
+    (tmp_path / "pairs.csv").write_text("in,out\n" + "".join(f"{n},{n + 1}\n" for n in range(20, 60)))
+    (mine / "task" / "next_number.yaml").write_text(
+        "name: next_number\nversion: 1\nsource:\n  kind: file\n"
+        f"  path: {tmp_path / 'pairs.csv'}\n  input: in\n  label: out\nsplit:\n  validation: 0.2\n"
+    )
+    assert len(pg.task("next_number", config_dir=mine).train) == 25
+    run = pg.train(*model, *SMALL, task="next_number", config_dir=mine)
+    assert run.info["config"]["task"]["name"] == "next_number"
+    again = cli(*model, *SMALL, "task=next_number", "--config-dir", str(mine))
+    assert "complete" in again.out, again.err
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pg.task("next_number", config_dir=f"~/{mine.name}").name == "next_number"
+    with pytest.raises(pg.UserError, match="absent: no such folder"):
+        pg.train(task="next_number", config_dir="absent")
+
+
 def test_a_file_of_ones_own_may_change_keys_of_several_groups(cli, model):
     folder = Path("mine/experiment")
     folder.mkdir(parents=True)

@@ -161,6 +161,10 @@ def test_the_listing_is_filtered_and_sorted(runs, grid):
     shown = runs("out", "--sort", "optimizer.lr", "--where", "task == 'plus_two' and seed > 0").out
     assert names(shown) == ascending[:0:-1]  # the other's rate is given in another unit
     assert shown.splitlines()[0].split()[-1] == "optimizer.lr"
+    # What is sorted by can be asked for too.
+    assert names(runs("out", "--where", "test_accuracy > 0.5").out) == [ascending[1]]
+    assert names(runs("out", "--where", "`training.max_steps` > 0 and test_accuracy < 0.5").out) == [ascending[0]]
+    assert runs("out", "--where", "seed == 1").out.splitlines()[-1] == "1 run, 0 damaged"
 
 
 @pytest.mark.parametrize(
@@ -330,7 +334,7 @@ def test_rm_asks_and_deletes_nothing_without_a_yes(runs, grid):
     before = below(grid["whole"].parent)
     asked = runs("rm", "out", "--status", "failed", typed="\n")
     assert asked.status == 0 and asked.out.endswith("nothing was deleted\n")
-    assert f"  failed     out/grid/{grid['failed'].name}\n" in asked.out and "(1 runs, " in asked.out
+    assert f"  failed     out/grid/{grid['failed'].name}\n" in asked.out and "(1 run, " in asked.out
     nobody = runs("rm", "out", "--status", "failed")
     assert nobody.status == 2 and "there is nobody to ask: --yes deletes them" in nobody.err
     which = runs("rm", "out", "--yes")

@@ -11,6 +11,7 @@ import sklearn.metrics
 
 from promptgeo.config.schema import Scoring, Template
 from promptgeo.data.tasks import Example, Task
+from promptgeo.evaluation import metrics
 from promptgeo.evaluation.evaluate import Evaluation, majority_accuracy
 from promptgeo.evaluation.metrics import HEADLINE, METRICS, confusion
 from promptgeo.evaluation.rules import RULES
@@ -54,6 +55,20 @@ def test_of_losses_that_are_nan_no_label_is_the_likeliest_and_none_is_right():
     assert confusion(broken).sum((1, 2)).tolist() == [2, 0]
     values = {name: broken.metrics[name].tolist() for name in ("label_accuracy", "balanced_accuracy", "macro_f1")}
     assert values == {name: [pytest.approx(2 / 3), 0.0] for name in values}
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (lambda scores: scores.losses[7], "metric own: IndexError: index 7 is out of bounds"),
+        (lambda scores: scores.losses, r"metric own: gives shape \(2, 3\), and \(2,\) is needed"),
+        (lambda scores: 0.5, r"metric own: gives shape \(\), and \(2,\) is needed"),
+    ],
+)
+def test_a_metric_that_fails_or_gives_no_number_of_each_prompt_is_named(monkeypatch, of, said):
+    monkeypatch.setattr(metrics, "METRICS", [*METRICS, metrics.Metric("own", of)])
+    with pytest.raises(RuntimeError, match=said):
+        _ = scores(None).metrics
 
 
 def test_a_metric_that_the_task_does_not_support_is_left_out():

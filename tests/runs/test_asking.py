@@ -222,13 +222,20 @@ def test_another_model_than_the_runs_own_is_refused(run, gpt2):
         run.generate("France", lm=gpt2)
 
 
-def test_a_run_that_was_trained_elsewhere_says_how_its_prompt_can_be_asked():
-    info = {"config": {"task": {"name": "their's"}, "template": {"name": "unknown"}}}
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("their's", """pg.task("their's", config_dir=<folder of task/their's.yaml>)"""),
+        ("plus_one", "pg.task('plus_one')"),
+    ],
+)
+def test_a_run_that_was_trained_elsewhere_says_how_its_prompt_can_be_asked(name, task):
+    info = {"config": {"task": {"name": name}, "template": {"name": "unknown"}}}
     with pytest.raises(UserError) as refused:
         writing_of(info, "out/run")
     assert str(refused.value) == (
-        "out/run: was trained elsewhere; template and inputs of its task their's are not known; in Python "
-        """pg.generate(lm, run.prompt(), inputs, pg.task("their's")) asks with a task's own"""
+        f"out/run: was trained elsewhere; template and inputs of its task {name} are not known; in Python "
+        f"pg.generate(lm, run.prompt(), inputs, {task}) asks with a task's own"
     )
 
 

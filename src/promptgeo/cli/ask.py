@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from promptgeo.cli.choosing import add_choice, chosen
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.schema import FIELD, flatten
-from promptgeo.config.terminal import say, visible, warn
+from promptgeo.config.terminal import counted, say, visible, warn
 from promptgeo.config.varying import named, varying
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.errors import UserError
@@ -54,6 +54,8 @@ def ask(arguments: Sequence[str]) -> None:
                 warn(f"promptgeo: {error}")
     elif lines := list(_lines()):
         session.answer(lines, named=len(session.runs) > 1)
+    else:
+        warn("promptgeo: there is no input: none was given, and standard input is empty")
 
 
 def ask_parser() -> OneLineParser:
@@ -137,7 +139,8 @@ class _Session:
         from promptgeo.runs.asking import generate_of, next_tokens_of
 
         inputs = [self._input(text) for text in texts]
-        with said_when_slow(f"writing after {len(texts)} inputs with {len(self.runs)} prompts"):
+        asked = f"{counted(len(texts), 'input')} with {counted(len(self.runs), 'prompt')}"
+        with said_when_slow(f"writing after {asked}"):
             written_RE = generate_of(self.runs, inputs, self.which, self.lm, **self.options)
             tokens_RE = next_tokens_of(self.runs, inputs, self.which, self.lm, self.top) if self.top is not None else []
         for e, text in enumerate(texts):

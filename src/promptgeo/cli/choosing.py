@@ -72,7 +72,11 @@ def chosen(
     known = [each for each in found if each.run]
     unknown = [each for each in found if not each.run]
     try:
-        table = table_of([each.run for each in known if each.run]).table
+        runs = [each.run for each in known if each.run]
+        table = table_of(runs).table
+        for name in {key for run in runs for key in _values(run) if key in where} - {*table.columns}:
+            values = (value_of(run, name) for run in runs)
+            table[name] = [v if isinstance(v, str | int | float | None) else str(v) for v in values]
         holds = [known[row] for row in rows_where(table, where)] if known else []
     except UserError as error:
         raise UserError(f"--where {error}") from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptgeo.config.explain import OneLineParser
-from promptgeo.config.terminal import say, warn
+from promptgeo.config.terminal import counted, say, warn
 from promptgeo.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def export(arguments: Sequence[str]) -> None:
         hub = require_hub()
         write_export(planned, given.out)
         say(f"on the hub: {upload(hub, given.out, given.push_to_hub)} (private: make it public on its page)")
-    say(f"{len(planned.runs)} prompts lie in {given.out}/")
+    say(f"{counted(len(planned.runs), 'prompt')} {'lie' if len(planned.runs) > 1 else 'lies'} in {given.out}/")
     files = given.out if planned.alone else f"{given.out}/*{'/' if given.to == 'peft' else f'.{given.to}'}"
     say(f"they come back with: promptgeo-runs import {files} --table {given.out}/table.csv --out outputs/<name>")
 

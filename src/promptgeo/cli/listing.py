@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from promptgeo.cli.choosing import SHORT, add_choice, add_sort, chosen, in_order, parsed, value_of
 from promptgeo.config.explain import OneLineParser
 from promptgeo.config.paths import as_text
-from promptgeo.config.terminal import console, say, visible
+from promptgeo.config.terminal import console, counted, say, visible
 from promptgeo.evaluation.metrics import HEADLINE
 from promptgeo.runs.folder import DamagedRun, Found, Run, find_folders
 from promptgeo.training.queue import standing, table_of_jobs
@@ -107,7 +107,7 @@ def list_runs(arguments: Sequence[str]) -> None:
     begun = sum(each.status == "unfinished" and not each.error for each in found)
     completed = whole and all(each.status == "completed" for each in whole)
     unfinished = f", {begun} unfinished" if begun else ""
-    say(f"{len(whole)} runs{', all completed' if completed else ''}{unfinished}, {len(damaged)} damaged")
+    say(f"{counted(len(whole), 'run')}{', all completed' if completed else ''}{unfinished}, {len(damaged)} damaged")
     if jobs := _jobs(Path(given.path)):
         console().print(jobs)
     _tell(damaged)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptgeo.cli.choosing import add_choice, chosen, parsed
 from promptgeo.config.explain import OneLineParser
-from promptgeo.config.terminal import say, warn
+from promptgeo.config.terminal import counted, say, warn
 from promptgeo.errors import UserError
 from promptgeo.runs.folder import Found, find_folders
 from promptgeo.runs.removing import foreign, remove, size_of
@@ -21,7 +21,7 @@ Delete runs: a run's own folder, or those at or below a folder that --where or -
   promptgeo-runs rm outputs --where "task == 'plus_two' and seed < 2" --yes
 
 It says which, and asks. A folder with a file or a link that promptgeo did not write is refused, no link is followed,
-and a run that a command is training is left. Analyses, reports and what W&B or TensorBoard wrote are not deleted.
+and a run that a command is training is left. Analyses, reports and what loggers wrote are not deleted.
 """
 
 
@@ -69,7 +69,9 @@ def _found(given: argparse.Namespace) -> list[Found]:
         if alone and Path(path).expanduser().is_symlink():
             raise UserError(f"{path}: is a link; name the run's folder itself")
         if not alone and given.where is None and given.status is None:
-            raise UserError(f"{path}: is a folder of {len(below)} runs, not a run's own: which? --where or --status")
+            raise UserError(
+                f"{path}: is a folder of {counted(len(below), 'run')}, not a run's own: which? --where or --status"
+            )
         for each in below:
             found.setdefault(each.folder.resolve(), each)
     return list(found.values())
@@ -77,11 +79,13 @@ def _found(given: argparse.Namespace) -> list[Found]:
 
 def _agreed(found: Sequence[Found]) -> bool:
     if not sys.stdin.isatty():
-        raise UserError(f"{len(found)} runs would be deleted, and there is nobody to ask: --yes deletes them")
+        raise UserError(
+            f"{counted(len(found), 'run')} would be deleted, and there is nobody to ask: --yes deletes them"
+        )
     for each in found:
         say(f"  {each.status:10} {each.folder}")
     size = sum(size_of(each.folder) for each in found)
-    say(f"delete {'these' if len(found) > 1 else 'this'} ({len(found)} runs, {size / 1e6:,.1f} MB)? [y/N]")
+    say(f"delete {'these' if len(found) > 1 else 'this'} ({counted(len(found), 'run')}, {size / 1e6:,.1f} MB)? [y/N]")
     if sys.stdin.readline().strip().lower() in ("y", "yes"):
         return True
     say("nothing was deleted")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from promptgeo.cli.completion import complete, words_of
 from promptgeo.config.compose_analyze import AnalyzeConfig, analysis_file, available
 from promptgeo.config.explain import OneLineParser, entry
-from promptgeo.config.terminal import say, show_log, warn
+from promptgeo.config.terminal import counted, say, show_log, warn
 from promptgeo.errors import UserError
 from promptgeo.report.study import Study, load_study, studies
 from promptgeo.training.interruption import exit_statuses
@@ -63,7 +63,7 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     configs = compose_grid(line)
     settings = _settings(study)
     folder = Path(configs[0].outputs) / configs[0].name
-    with _step(f"1/3 training {len(configs)} runs of {name}"):
+    with _step(f"1/3 training {counted(len(configs), 'run')} of {name}"):
         cells = cells_of(configs)
         status = _train(line, cells, folder)
     if configs[0].preview:

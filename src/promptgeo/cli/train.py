@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from promptgeo.cli.completion import answer_shell
 from promptgeo.config import compose
 from promptgeo.config.explain import OneLineParser, config_errors, in_one_line, show_full_errors
-from promptgeo.config.paths import conf_dir, require_own_choices, stamps
+from promptgeo.config.paths import conf_dir, own_choices, stamps
 from promptgeo.config.schema import Grid
-from promptgeo.config.terminal import Formatter, console, say, warn
+from promptgeo.config.terminal import Formatter, console, counted, say, warn
 from promptgeo.errors import RunFailed, UserError
 from promptgeo.training.cell import Cell, cell_of, cells_of, require_one_folder_each, titled
 from promptgeo.training.interruption import exit_statuses
@@ -66,7 +66,7 @@ def train(arguments: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(arguments)  # keys may stand before and after any option
     options.overrides = compose.with_own_model(options.overrides)
     if options.help:
-        say(compose.help_page([*options.overrides, *_searchpath(options)]))
+        say(compose.help_page([*options.overrides, *own_choices(options.config_dir)]))
         return 0
     if options.shell_completion:
         answer_shell("train", options.overrides)
@@ -197,7 +197,7 @@ def _checked(options: argparse.Namespace, jobs: Jobs) -> list[Cell] | None:
     """
     if options.hydra_help or options.info:
         return None
-    searchpath = _searchpath(options)
+    searchpath = own_choices(options.config_dir)
     if options.config_name or options.config_path:
         raise UserError(
             "--config-name, --config-path: promptgeo has one config, train; keys of your own file are given with "
@@ -276,14 +276,6 @@ def _cluster(launcher: compose.Launcher, folder: Path) -> "Engine | None":
     return None
 
 
-def _searchpath(options: argparse.Namespace) -> list[str]:
-    """The folder of --config-dir as an override."""
-    if not options.config_dir:
-        return []
-    require_own_choices(options.config_dir)
-    return [f"hydra.searchpath=[file://{options.config_dir}]"]
-
-
 def _require_one_folder(configs: "Sequence[RunConfig]") -> None:
     for key in ("outputs", "name"):
         if len(values := list(dict.fromkeys(getattr(config, key) for config in configs))) > 1:
@@ -312,7 +304,9 @@ def _complete(cells: Sequence[Cell], jobs: Jobs) -> bool:
         return False
     jobs.outcomes |= {run.id: Outcome(run.folder, run, skipped=True) for run in runs}
     stopped = sum(run.status == "stopped" for run in runs)
-    count = f"{len(runs)} of {len(runs)} runs" + (f", {stopped} of them stopped by grid.halving" if stopped else "")
+    count = f"{len(runs)} of {counted(len(runs), 'run')}" + (
+        f", {stopped} of them stopped by grid.halving" if stopped else ""
+    )
     warn(f"promptgeo: complete already: {count}, skipped (overwrite=true trains again)")
     return True
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from promptgeo.config.explain import config_errors, nearest
 from promptgeo.config.interpolation import require_bounded
-from promptgeo.config.paths import conf_dir, require_own_choices
+from promptgeo.config.paths import conf_dir, own_choices
 from promptgeo.config.schema import Device, Precision, Wandb, texts
 from promptgeo.config.spelling import parsed, register
 from promptgeo.config.validate import require, require_wandb
@@ -85,10 +85,7 @@ def compose_analyze(overrides: Sequence[str], config_dir: str | Path | None = No
     config_dir: a folder whose analysis/<name>.yaml are found beside those of conf/. Raises UserError for a key or an
     analysis that does not exist, a value that cannot be read, and a config_dir as require_own_choices does.
     """
-    searchpath = []
-    if config_dir is not None:
-        require_own_choices(config_dir)
-        searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    searchpath = own_choices(config_dir)
     with composer():
         checked = [_checked(line, searchpath) for line in overrides]
         # Hydra would look for the model in the group of that name, which is training's.

@@ -27,12 +27,24 @@ def conf_dir() -> str:
     return str(packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf")
 
 
+def own_choices(folder: str | Path | None) -> list[str]:
+    """The override with which Hydra finds the choices of --config-dir beside promptgeo's own; without a folder, none.
+
+    Raises UserError as require_own_choices does.
+    """
+    if not folder:
+        return []
+    require_own_choices(folder)
+    place = os.path.abspath(Path(folder).expanduser()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{place}']"]
+
+
 def require_own_choices(folder: str | Path) -> None:
     """Raises UserError where --config-dir is no folder, or has a choice whose name promptgeo's own has.
 
     Hydra would take promptgeo's without a word.
     """
-    own = Path(folder)
+    own = Path(folder).expanduser()
     if not own.is_dir():
         raise UserError(f"--config-dir {folder}: no such folder")
     if own.resolve() == Path(conf_dir()).resolve():

@@ -27,6 +27,11 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], text)
 
 
+def counted(n: int, word: str) -> str:
+    """1 run, 2 runs."""
+    return f"{n:,} {word}{'s' if n != 1 else ''}"
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a text and a newline. stream: by default standard output.
 

@@ -21,6 +21,7 @@ from promptgeo.data.row import Row
 from promptgeo.data.tasks import Example, Task
 from promptgeo.errors import UserError
 from promptgeo.evaluation import metrics
+from promptgeo.evaluation.metrics import Metric
 from promptgeo.evaluation.rules import Continuation, check_scoring, rule_of
 from promptgeo.model.attention import KeyValueCache
 from promptgeo.model.batching import Batch, cut_back, sum_by_row
@@ -88,8 +89,18 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, np.ndarray]:
         """Every metric that the task supports: name -> [N] float64."""
-        values = {metric.name: metric.of(self) for metric in metrics.METRICS}
+        values = {metric.name: self._measured(metric) for metric in metrics.METRICS}
         return {name: values_N for name, values_N in values.items() if values_N is not None}
+
+    def _measured(self, metric: Metric) -> np.ndarray | None:
+        """Raises RuntimeError, which names the metric, where it fails or gives no number of each prompt."""
+        try:
+            values_N = metric.of(self)
+        except Exception as error:  # whatever a metric of the user's own raises
+            raise RuntimeError(f"metric {metric.name}: {type(error).__name__}: {error}") from error
+        if values_N is not None and np.shape(values_N) != (size := self.correct.shape[:1]):
+            raise RuntimeError(f"metric {metric.name}: gives shape {np.shape(values_N)}, and {size} is needed")
+        return values_N
 
     @property
     def accuracy(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from promptgeo.config.schema import flatten
+from promptgeo.config.terminal import counted
 from promptgeo.report.text import number_text
 from promptgeo.runs.folder import Run
 
@@ -57,7 +58,7 @@ def run_lines(runs: Sequence[Run]) -> list[str]:
     told = facts(runs)
     names = {"Tasks": "task", "Inits": "init", "Seeds": "seed"}
     counts = {word: len(told[key].split(", ")) for key, word in names.items() if told[key] != "—"}
-    axes = " x ".join(_counted(n, word) for word, n in counts.items())
+    axes = " x ".join(counted(n, word) for word, n in counts.items())
     varied = _varied([run.info["config"] for run in runs]) if math.prod(counts.values()) != len(runs) else ""
     return [
         f"{told['Model']}, frozen; prompts of {told['Prompt length']}",
@@ -75,10 +76,6 @@ def _varied(configs: Sequence[dict[str, Any]]) -> str:
     own = ("task.", "init.", "seed", "prompt.length", "template.")
     keys = [key for key in flat[0] if not key.startswith(own) and len({str(each.get(key)) for each in flat}) > 1]
     return f", which differ in {', '.join(keys)} too" if keys else ""
-
-
-def _counted(n: int, word: str) -> str:
-    return f"{n} {word}{'s' if n != 1 else ''}"
 
 
 def tasks(runs: Sequence[Run]) -> list[dict[str, str]]:

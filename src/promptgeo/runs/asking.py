@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptgeo.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -99,7 +101,12 @@ class Askable:
 
     def _asked(self, which: str | int) -> np.ndarray:
         """[P, d] float32; no token of no prompt."""
-        return self.prompt()[:0] if which == "none" else self.prompt(which)
+        if which == "none":
+            return self.prompt()[:0]
+        try:
+            return self.prompt(which)
+        except UserError as error:
+            raise UserError(f"{error}; none asks without a prompt") from error
 
 
 def generate_of(

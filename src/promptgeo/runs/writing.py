@@ -1,12 +1,14 @@
 """What was a run's config, and how were its inputs written? Typed again from its folder; no data are read."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from promptgeo.config import schema
 from promptgeo.config.explain import config_errors
+from promptgeo.config.paths import conf_dir
 from promptgeo.config.schema import Bos, LabelTokens, RunConfig, Template
 from promptgeo.data.tasks import Task
 from promptgeo.errors import UserError
@@ -53,7 +55,9 @@ def writing_of(info: dict[str, Any], folder: str) -> Task:
     Raises UserError where the run was trained elsewhere.
     """
     name = info["config"]["task"]["name"]
-    how = f"pg.generate(lm, run.prompt(), inputs, pg.task({name!r})) asks with a task's own"
+    bundled = (Path(conf_dir()) / "task" / f"{name}.yaml").is_file()
+    task = f"pg.task({name!r})" if bundled else f"pg.task({name!r}, config_dir=<folder of task/{name}.yaml>)"
+    how = f"pg.generate(lm, run.prompt(), inputs, {task}) asks with a task's own"
     try:
         config, template = task_config_of(info, f"{folder}: was trained elsewhere; template and inputs")
     except UserError as error:
