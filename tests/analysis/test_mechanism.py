@@ -558,8 +558,8 @@ def test_vectors_that_do_no_more_than_another_tasks_are_no_prompt(without_figure
 
 @pytest.mark.long
 def test_p_and_claims_are_wrong_no_more_often_than_they_say(without_figures):
-    """300 draws of four tasks whose ways share no task's direction: p <= .05 in 1 of 24 of them."""
-    draws, rejected, held, vectors, covered = 300, [], [], 0, 0
+    """150 draws of four tasks whose ways share no task's direction: p <= .05 in 1 of 24 of them."""
+    draws, rejected, held, vectors, covered = 150, [], [], 0, 0
     for seed in range(draws):
         result = said(planted(seed, shared=0.0, does=0.1, common=1.0), seed)
         found = numbers(result)

@@ -242,6 +242,7 @@ NEEDS = {
     ("init", "file"): ["init.path=p.npy"],
     ("init", "run"): ["init.path=outputs/x/y"],
     ("task", "custom"): ["task.source.path=my.csv"],
+    ("sweep", "capacity"): ["task.source.row=0,1"],  # composing 504 runs takes half a minute
     ("model", "custom"): ["model.name_or_path=org/my-model"],
 }
 RUNS = {"quickstart": 9, "learning_rate": 27, "length": 12}  # with one seed
