@@ -96,6 +96,7 @@ def test_numbers_are_means_over_texts_of_what_each_text_says():
     assert number(result, "capacity.real.k2").value == (8 + 4) / 2
     assert number(result, "capacity_mean.real.k2").value == 4  # (1 + .875) / 2 < .99 at 8
     assert number(result, "information.real.k2").value == (100 / 2 + 98 / 2) / 2  # of each vector
+    assert number(result, "information_held.real.k2").value == (80 / 2 + 44 / 2) / 2  # of 8 tokens and of 4
     assert number(result, "gain.real.k2").value == pytest.approx((0.875 * 8 + 0.75 * 8) / 2)
     assert number(result, "right.real.k2.L8").value == 0.9375
     assert number(result, "still_rising.real.k2").value == pytest.approx((90 / 100 - 1 + 98 / 90 - 1) / 2)
@@ -142,6 +143,20 @@ def test_information_that_is_the_same_where_lengths_are_not_holds():
     assert claim.outcome is Outcome.holds
     information, tokens = (number(result, f"ratio.{of}.real.random_words.k1") for of in ("information", "capacity"))
     assert 1 / 1.25 < information.low <= information.high < 1.25 < tokens.low
+
+
+@pytest.mark.parametrize(("more", "outcome"), [(0.0, Outcome.holds), (0.2, Outcome.holds), (0.3, Outcome.undecidable)])
+def test_bits_that_still_rise_at_the_longest_length_decide_nothing(more, outcome):
+    limits, per_token = {"real": 60.0, "random_words": 60.0}, {"real": 4.0, "random_words": 8.0}
+    made = study(limits, per_token, spread=0.05, lengths=CLOSE)
+    for each in [each for each in made if each.length < 32]:
+        object.__setattr__(each, "bits", each.bits / (1 + more))  # of the longest more, by so much
+    result = said(made)
+    (claim,) = result.claims
+    assert claim.outcome is outcome
+    assert number(result, "still_rising.real.k1").value == pytest.approx(more)
+    if outcome is Outcome.undecidable:
+        assert "bits of real with k = 1 rise by 30%" in claim.evidence and claim.needs.startswith("longer texts")
 
 
 def test_lengths_that_are_the_same_where_information_is_not_fail_the_claim():

@@ -8,11 +8,12 @@ This is memorising: the text that is scored is the one that is trained on.
 Numbers, of each kind of text (the column that it is from) and k: `capacity.<kind>.k<k>`, the most tokens of a text that
 are held, mean over texts; `capacity_mean.<...>`, the most at which the mean A over texts is .99; `gain.<...>`, the most
 tokens that are right with m and wrong without; `information.<...>`, the most bits L (CE_0 - CE_m) / ln 2, for each
-vector. By length: `right.<kind>.k<k>.L<L>` (A), `right_none.<...>` without m, `right_other.<...>` with the vectors of
-another text of its kind. `ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means.
-`still_falling.<...>`: of the shortest texts that are not held, the share by which the loss fell in the last fifth of
-the steps; `still_rising.<...>`: by how much bits rise from the last but one length to the longest.
-`longer.<...>.s<steps>`: by how much capacity rises with more steps. Table `texts`: a row per run.
+vector; `information_held.<...>`, those of the longest part that is held. By length: `right.<kind>.k<k>.L<L>` (A),
+`right_none.<...>` without m, `right_other.<...>` with the vectors of another text of its kind.
+`ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means. `still_falling.<...>`: of the
+shortest texts that are not held, the share by which the loss fell in the last fifth of the steps; `still_rising.<...>`:
+by how much bits rise from the last but one length to the longest. `longer.<...>.s<steps>`: by how much capacity rises
+with more steps. Table `texts`: a row per run.
 
 Shapes: T texts, P prompt tokens, d width.
 """
@@ -68,8 +69,9 @@ def capacity(runs: RunTable, *, lm: LM, margin: float = 0.25, texts: int = 5, se
     The claim `information_constant`: the information that k vectors hold, not the length of the text, is the same for
     every kind of text. It holds where every two kinds' ratio of information certainly lies within 1 + `margin` either
     way, and some two kinds' ratio of lengths certainly does not. It fails where a ratio of information certainly lies
-    outside, or every ratio of lengths within. Premise: of each kind and k, `texts` texts are held at the shortest
-    length and not at the longest, or their capacity is not known.
+    outside, or every ratio of lengths within. Premises, of each kind and k: `texts` texts are held at the shortest
+    length and not at the longest, or their capacity is not known; and bits certainly rise by less than `margin` from
+    the last length but one to the longest, or longer texts may hold more.
 
     All are lower bounds at the runs' number of steps. Of a run that ended with all tokens right, and of any other, the
     better of its last and its lowest-loss vectors counts. Intervals are over texts: bootstrap draws of them, Student's
@@ -238,6 +240,12 @@ def most_held(points: Sequence[_Point]) -> int:
     return max((point.length for point in points if point.right >= HELD), default=0)
 
 
+def _bits_held(points: Sequence[_Point]) -> float:
+    """Bits of the longest part of a text that is held; 0 where none is."""
+    held = [point for point in points if point.right >= HELD]
+    return max(held, key=lambda point: point.length).bits if held else 0.0
+
+
 # Numbers.
 
 
@@ -260,6 +268,8 @@ class _Answer:
     bits: dict[int, Number]
     within: int
     """Texts that are held at their shortest length and not at their longest."""
+    rise: Number | None
+    """By how much bits rise from the last but one length to the longest: what longer texts may add."""
 
     @property
     def words(self) -> str:
@@ -285,6 +295,7 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
         ]
     )
     bits_T = np.array([max(point.bits for point in points) / k for points in of_text.values()])
+    held_T = np.array([_bits_held(points) / k for points in of_text.values()])
     gain_T = np.array([max(point.gain for point in points) for points in of_text.values()])
 
     def add(what: str, values_T: np.ndarray, least: float | None = None, most: float | None = None) -> Number:
@@ -300,7 +311,9 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
     _add_capacity_of_mean(name, of_text, result)
     add(f"gain.{name}", gain_T)
     information = add(f"information.{name}", bits_T)
-    answer = _Answer(kind, k, of_text, capacity_T, next_T, bits_T, held, information, {}, {}, _within(of_text))
+    add(f"information_held.{name}", held_T)
+    rise = _rise(name, of_text, result)
+    answer = _Answer(kind, k, of_text, capacity_T, next_T, bits_T, held, information, {}, {}, _within(of_text), rise)
     for length in answer.lengths:
         points = answer.at(length)
         for what in ("right", "right_none", "right_other"):
@@ -323,6 +336,19 @@ def _answer(kind: str, k: int, of_text: Texts, result: Result, seed: int) -> _An
 
 def _within(of_text: Texts) -> int:
     return sum(points[0].right >= HELD > points[-1].right for points in of_text.values())
+
+
+def _rise(name: str, of_text: Texts, result: Result) -> Number | None:
+    """Adds by how much bits rise from the last but one length to the longest."""
+    lengths = sorted({point.length for points in of_text.values() for point in points})
+    if len(lengths) < 2:
+        return None
+    bits = {(text, point.length): point.bits for text, points in of_text.items() for point in points}
+    pairs = [(bits.get((text, lengths[-1])), bits.get((text, lengths[-2]), 0.0)) for text in of_text]
+    rises = np.array([last / before - 1 for last, before in pairs if last is not None and before > 0])
+    if len(rises) < 2:
+        return None
+    return result.number(f"still_rising.{name}", float(rises.mean()), len(rises), "texts", *t_mean(rises))
 
 
 def _held_ends(
@@ -377,24 +403,12 @@ def _tell(answer: _Answer, result: Result) -> None:
         number = result.number(name, float(known.mean()), len(known), "texts", *t_mean(known))
         sentence += f". The loss of the shortest that are not held fell by {number.value:.0%} in the last fifth of "
         sentence += f"{_first_failures(answer.of_text)[0].steps} steps: a lower bound"
-    if (rise := _rise(answer, result)) is not None:
+    if (rise := answer.rise) is not None:
         sentence += f". Bits still rose by {rise.value:.0%}{_ends_in_percent(rise)} "
         sentence += f"from {answer.lengths[-2]} tokens to {longest}"
     surest = held if held.low is not None else bits
     if surest.low is not None:
         result.findings.append(Finding.of(surest, f"{sentence}."))
-
-
-def _rise(answer: _Answer, result: Result) -> Number | None:
-    """By how much bits rise from the last but one length to the longest: what longer texts may add."""
-    if len(answer.lengths) < 2:
-        return None
-    last, before = ({point.text: point.bits for point in answer.at(length)} for length in answer.lengths[:-3:-1])
-    rises = np.array([last[text] / before[text] - 1 for text in last if before.get(text, 0.0) > 0])
-    if len(rises) < 2:
-        return None
-    name = f"still_rising.{answer.kind}.k{answer.k}"
-    return result.number(name, float(rises.mean()), len(rises), "texts", *t_mean(rises))
 
 
 def _ends_in_percent(number: Number) -> str:
@@ -529,6 +543,7 @@ def _claim(answers: dict[tuple[str, int], _Answer], ratios: Sequence[_Ratio], ma
         )
         for answer in answers.values()
     ]
+    premises += [_levelled(answer, margin) for answer in answers.values()]
     evidence = _listed(of["information"])
     if not all(premise.met for premise in premises):
         return decided(CLAIM, None, evidence, premises=premises)
@@ -536,6 +551,17 @@ def _claim(answers: dict[tuple[str, int], _Answer], ratios: Sequence[_Ratio], ma
     if same.outcome is not Outcome.holds:
         return same
     return for_all([same, _lengths_differ(of["capacity"], margin)])
+
+
+def _levelled(answer: _Answer, margin: float) -> Premise:
+    """That bits have stopped rising with the length."""
+    rise, of = answer.rise, f"bits of {answer.words} with k = {answer.k}"
+    words, high = f"{of} are not known of two lengths", None
+    if rise is not None:
+        high = rise.high
+        words = f"{of} rise by {rise.value:.0%}{_ends_in_percent(rise)} from {answer.lengths[-2]} tokens to "
+        words += f"{answer.lengths[-1]} (certainly less than {margin:.0%} is needed)"
+    return Premise(high is not None and high < margin, words, "longer texts (task.label_length), or more of them")
 
 
 def _listed(ratios: Sequence[_Ratio]) -> str:
