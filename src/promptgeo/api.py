@@ -99,6 +99,6 @@ def _without_paths(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _config(overrides: tuple[str, ...], choices: dict[str, Any], config_dir: str | Path | None) -> RunConfig:
+def _config(overrides: tuple[str, ...], choices: dict[str, Any], config_dir: str | Path | None = None) -> RunConfig:
     chosen = [assignment(key, value) for key, value in choices.items()]
     return compose([*chosen, *overrides, *own_choices(config_dir)])

@@ -182,6 +182,7 @@ def test_a_prompt_that_only_knows_what_was_trained_is_recognized(runs, tiny, mon
         assert value(result, f"{kind}.plus_k.seen") == pytest.approx(np.mean(values[:3]))
         assert value(result, f"{kind}.plus_k.unseen") == 0
     assert [value(result, f"read_as.plus_k.{k}.3") for k in range(1, 6)] == [0, 0, 1, 1, 1]
+    assert [value(result, f"once_as_one.plus_k.{k}") for k in range(1, 6)] == [1] * 5
     assert value(result, "difference.unseen_seen.plus_k") == -1
     sentences = [f.sentence for f in result.findings]
     assert "for k = 4 and 5, which were not trained, worse than 100.0%" in sentences[0]

@@ -89,10 +89,13 @@ class PackedLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         self.jobs.train_batch(initial_job_idx, len(job_overrides))
-        return [self._run(index, overrides) for index, overrides in enumerate(job_overrides, initial_job_idx)]
+        from promptgeo.config.composing import Jobs
 
-    def _run(self, index: int, overrides: Sequence[str]) -> JobReturn:
-        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        configs = Jobs(self.hydra_context.config_loader, self.config)
+        each = enumerate(job_overrides, initial_job_idx)
+        return [self._run(index, configs.config(overrides)) for index, overrides in each]
+
+    def _run(self, index: int, job: DictConfig) -> JobReturn:
         with open_dict(job):
             job.hydra.job.id = index
             job.hydra.job.num = index

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from promptgeo.config import spelling
+from promptgeo.config.composing import hydra_config
 from promptgeo.config.explain import config_errors, entry, unknown_key, unknown_option
 from promptgeo.config.grid import MOST_RUNS, count, drawn, grid_of, jobs_of
 from promptgeo.config.interpolation import require_bounded
@@ -163,7 +164,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     with composer():
         checked = _checked(overrides)
         _require_single(checked)
-        config = to_run_config(hydra_compose("train", [o.input_line for o in checked]))
+        config = to_run_config(hydra_config([o.input_line for o in checked]))
         _require_no_zip(config.grid)
         return config
 
@@ -313,7 +314,7 @@ class _Grid:
 
     def _compose(self, job: Sequence[str]) -> RunConfig:
         if (key := tuple(job)) not in self._composed:
-            self._composed[key] = _as_written(hydra_compose("train", list(job)))
+            self._composed[key] = _as_written(hydra_config(job))
         return self._composed[key]
 
     def _value(self, index: int, option: str) -> Any:
@@ -353,9 +354,9 @@ class _Grid:
         return (OmegaConf.select(self._empty, key),)
 
     def _is_confined(self, key: str, job: Sequence[str]) -> bool:
-        composed = hydra_compose("train", list(job))
-        whole = self._composed[tuple(job)] = _as_written(composed)
-        raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
+        config = hydra_config(job)
+        whole = self._composed[tuple(job)] = _as_written(config)
+        raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         if "${" in str(raw[key.partition(".")[0]]):
             return False
         interpolated = re.findall(r"\$\{([^:}]*)", str(raw))

@@ -12,7 +12,8 @@ distribution from the one for itself; `js.among.<input>`, between two of those i
 p of js.own.random and js.own.other: is the own prompt further from the rest than one of the random (other) inputs is?
 Which of a run's inputs is its own is exchanged within each run, one-sided. p of js.own.p0: against js.random.p0, signs
 of runs flipped, which takes 6 runs. Intervals are Student's t over runs, near 0 and 1, and where each run says yes or
-no, as wide as Clopper and Pearson's; one run alone has none, but for shares of its inputs.
+no, as wide as Clopper and Pearson's; one run alone has none, but for shares of its inputs. That of `accuracy` is never
+narrower than Wilson's over the test inputs, which all runs share.
 
 Shapes: N explaining runs, S inputs of one, P prompt tokens of it, Q tokens of an input, d width, V vocabulary, B draws.
 """
@@ -38,6 +39,7 @@ from promptgeo.analysis.resampling import (
     sign_flip_p,
     sign_flips_needed,
     t_mean,
+    wilson,
 )
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.config.schema import Template
@@ -307,6 +309,8 @@ def _report_accuracy(explaining: list[Run], task: str, result: Result) -> None:
     rows = [run.row() for run in explaining]
     accuracy_N = np.array([row["accuracy_final"] for row in rows], dtype=float)
     low, high = _share_interval(accuracy_N, rows[0]["n"], of_examples=True)
+    of_examples = wilson(round(accuracy_N.mean() * rows[0]["n"]), rows[0]["n"])
+    low, high = min(low, of_examples[0]), max(high, of_examples[1])
     accuracy = result.number("accuracy", accuracy_N.mean(), len(rows), "runs", low, high)
     sentence = (
         f"The tokens of task {task} explain {accuracy.value:.1%} of their test inputs correctly "

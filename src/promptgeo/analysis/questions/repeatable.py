@@ -80,7 +80,8 @@ def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws
     `.seen`, `.unseen`, means over the k that were trained and those that were not. Kinds: `trained`; and as controls, k
     copies each, `initial` (its P0s), `once` (prompts of a task whose labels are those of k = 1, trained on one copy
     only), `other_task` (any other task's prompts), `unprompted`. `read_as.<task>.<k>.<j>`: how often k copies of the
-    trained prompt give the label of j copies. `difference.unseen_seen.<task>`, and on unseen k
+    trained prompt give the label of j copies; `once_as_one.<task>.<k>`: how often those of one trained on one copy only
+    give the label of one. `difference.unseen_seen.<task>`, and on unseen k
     `difference.<control>.<task>`, and `difference.read_as.<task>.<k>.<j>.<i>` of the two most frequent readings.
 
     Table `accuracies`: one row per prompt and k, with Wilson's interval over the E examples. Intervals of means are
@@ -114,6 +115,10 @@ def repeatable(runs: RunTable, *, lm: LM, max_examples: int | None = None, draws
         _report_controls(result, scored, accuracies, held_out, bootstrap)
         readings = _readings(lm, runs, [n for n in range(len(runs)) if sets_N[n] is own], held_out, scored["trained"])
         read_as = _report_readings(result, readings, held_out, bootstrap)
+        if "once" in scored:
+            members = sorted({n for (n,) in scored["once"].runs_S})
+            for (k, _), part in _readings(lm, runs, members, held_out, scored["once"], [1]).items():
+                add_mean(result, f"once_as_one.{held_out.name}.{k}", part, bootstrap)
         if "once" in scored and {1, 2} <= set(held_out.set_k):
             start = score_kinds(lm, _initial_once(runs, scored["once"], held_out), tasks_equal=True)["initial"]
             initial = add_mean(result, f"once_initial.{held_out.name}.1", start, bootstrap)
@@ -243,14 +248,14 @@ def _labels_of_one_copy(task: Task, repeated: Task) -> bool:
 
 
 def _readings(
-    lm: LM, runs: RunTable, members: list[int], held_out: _HeldOut, trained: Scored
+    lm: LM, runs: RunTable, members: list[int], held_out: _HeldOut, trained: Scored, among: list[int] | None = None
 ) -> dict[tuple[int, int], Scored]:
-    """The trained prompts' scores with k copies on the labels of j copies, by (k, j).
+    """The trained prompts' scores with k copies on the labels of j copies, by (k, j); among: only these j.
 
     Examples whose two labels are the same are left out.
     """
     final_NPd = runs.prompts()
-    copies = sorted({j for _, j in held_out.labels})
+    copies = among or sorted({j for _, j in held_out.labels})
     other_labels = {
         (k, j): _evaluation_set(with_k, _relabelled(with_k.task.test, j, held_out.labels), with_k.of)
         for k, with_k in held_out.set_k.items()
@@ -263,7 +268,7 @@ def _readings(
         if evaluation_set.n
         for n in members
     ]
-    as_meant = {(k, k): held_out.part(trained, [k]) for k in held_out.set_k}
+    as_meant = {(k, k): held_out.part(trained, [k]) for k in held_out.set_k if k in copies}
     return dict(sorted((as_meant | score_kinds(lm, prompts)).items()))
 
 

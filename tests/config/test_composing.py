@@ -1,0 +1,60 @@
+"""A line of overrides comes to what Hydra makes of it, although choices of groups are composed once."""
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from promptgeo.config import composing
+from promptgeo.config.compose import compose, composer
+from promptgeo.config.composing import Jobs, hydra_config
+
+LINES = [
+    ["model=tiny", "task=plus_one", "seed=3"],
+    ["seed=4", "model=tiny", "task=plus_one", "training.epochs=7", "optimizer.lr=null"],
+    ["task.source.path=x.csv", "task=custom", "model=gpt2"],
+    ["sweep=capacity", "task.source.row=2", "task.label_length=9", "task.labels=[a,b]"],
+    ["init=word", "init.text=tree", "template.end='\\n'"],
+    ["hydra/launcher=basic", "hydra.job.chdir=true", "name=$x", "seed=1"],
+    ["+experiment=none", "seed=1"],
+    ["~seed"],
+    ["training={epochs:3}", "training.epochs=5"],
+    ["training.epochs=5", "training={epochs:3}"],
+]
+
+
+def what(made):
+    """What a function returns, or the kind of its error and what it says."""
+    try:
+        config = made()
+    except Exception as error:
+        return type(error), str(error)
+    return OmegaConf.to_yaml(config), OmegaConf.is_struct(config), OmegaConf.is_readonly(config)
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_a_line_comes_to_what_hydra_makes_of_it(line):
+    with composer():
+        loader = GlobalHydra.instance().config_loader()
+        master = hydra_compose("train", ["hydra.mode=MULTIRUN", "hydra.sweep.dir=x"], return_hydra_config=True)
+        jobs = Jobs(loader, master)
+        for _ in range(2):  # composed, and from what was kept
+            assert what(lambda: hydra_config(line)) == what(lambda: hydra_compose("train", line))
+            assert what(lambda: jobs.config(line)) == what(lambda: loader.load_sweep_config(master, line))
+
+
+def test_lines_that_choose_the_same_are_composed_once_and_do_not_share_what_they_give(monkeypatch):
+    calls = []
+    monkeypatch.setattr(composing, "hydra_compose", lambda *line: calls.append(line) or hydra_compose(*line))
+    composing._of_choices.cache_clear()
+    made = [compose(["task=plus_two", f"seed={seed}", f"training.epochs={seed + 1}"]) for seed in range(3)]
+    assert [(c.seed, c.training.epochs, c.task.name) for c in made] == [(k, k + 1, "plus_two") for k in range(3)]
+    assert compose(["task=plus_two"]).seed == 0 and len(calls) == 1
+
+
+def test_a_file_of_ones_own_is_read_each_time(tmp_path):
+    (tmp_path / "task").mkdir()
+    own = tmp_path / "task" / "mine.yaml"
+    for description in ("one", "two"):
+        own.write_text(f"name: mine\ndescription: {description}\nversion: 1\nsource:\n  kind: file\n  path: p.csv\n")
+        assert compose(["task=mine", f"hydra.searchpath=[file://{tmp_path}]"]).task.description == description
