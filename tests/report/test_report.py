@@ -494,7 +494,7 @@ def test_what_one_claim_would_take_is_not_enough_for_several(tmp_path):
     claims = [Claim("a", Outcome.undecidable, "maybe.", p=0.1, needs="6 inits")]
     claims += [Claim("b", Outcome.holds, "seen.", p=0.01)]
     said = " ".join(claims_page(tmp_path, claims, ["a", "b"]).sections["evidence"].split())
-    assert "It would take 6 inits, or more: its p is adjusted for 2 claims." in said
+    assert "It would take 6 inits (its p is adjusted for 2 claims)." in said
 
 
 def test_a_published_number_of_one_length_stands_beside_ours_which_does_not_name_it():
@@ -554,11 +554,15 @@ def test_a_folder_without_runs_or_results_is_refused_in_a_line(tmp_path, capsys)
 
 
 def test_what_was_run_says_what_else_runs_differ_in():
-    def run(seed: int, patience: int | None) -> SimpleNamespace:
-        config = {"seed": seed, "task": {"name": "t"}, "init": {"name": "i"}, "training": {"patience": patience}} | {
-            "template": {"name": "bare"}
-        }
-        return SimpleNamespace(info={"config": config, "results": {}}, lr=None)
+    def run(seed: int, patience: int | None, length: int = 4, lr: float | None = None) -> SimpleNamespace:
+        config = {
+            "seed": seed,
+            "prompt": {"length": length},
+            "task": {"name": "t"},
+            "init": {"name": "i"},
+            "training": {"patience": patience},
+        } | {"template": {"name": "bare"}}
+        return SimpleNamespace(info={"config": config, "results": {}}, lr=lr)
 
     def line(*runs: SimpleNamespace) -> str:
         return run_lines(runs)[1]
@@ -567,6 +571,10 @@ def test_what_was_run_says_what_else_runs_differ_in():
     assert line(*(run(seed, p) for seed in (0, 1) for p in (None, 5))) == (
         "4 runs: 1 task x 1 init x 2 seeds, which differ in training.patience too"
     )
+    of_each = [run(seed, None, length, lr) for seed in (0, 1) for length in (1, 5, 20) for lr in (0.1, 0.3)]
+    assert line(*of_each) == "12 runs: 1 task x 1 init x 2 seeds x 3 lengths x 2 learning rates"
+    # Each seed has a length of its own: that is no axis of the grid.
+    assert line(run(0, None, 1), run(1, None, 5)) == "2 runs: 1 task x 1 init x 2 seeds"
 
 
 def test_a_page_that_cannot_be_written_is_a_line_and_status_1(make, monkeypatch, capsys):

@@ -117,7 +117,7 @@ def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
             needs = f"more runs: with {len(family)} claims tested, p = {p:.2g} (Holm)"
             verdict = replace(verdict, outcome=Outcome.undecidable, needs=needs)
         elif p is not None and verdict.outcome == Outcome.undecidable and verdict.needs and len(family) > 1:
-            verdict = replace(verdict, needs=f"{verdict.needs}, or more: its p is adjusted for {len(family)} claims")
+            verdict = replace(verdict, needs=f"{verdict.needs} (its p is adjusted for {len(family)} claims)")
         made.append(replace(verdict, p=None if (verdict.name, verdict.group) in unmet else p))
     return made
 

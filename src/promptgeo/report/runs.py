@@ -58,8 +58,16 @@ def run_lines(runs: Sequence[Run]) -> list[str]:
     told = facts(runs)
     names = {"Tasks": "task", "Inits": "init", "Seeds": "seed"}
     counts = {word: len(told[key].split(", ")) for key, word in names.items() if told[key] != "—"}
+    configs = [run.info["config"] for run in runs]
+    others = {
+        "length": len({str(each.get("prompt", {}).get("length")) for each in configs}),
+        "learning rate": len({run.lr for run in runs}),
+    }
+    for word, n in others.items():
+        if 1 < n <= len(runs) / math.prod(counts.values()):
+            counts[word] = n
     axes = " x ".join(counted(n, word) for word, n in counts.items())
-    varied = _varied([run.info["config"] for run in runs]) if math.prod(counts.values()) != len(runs) else ""
+    varied = _varied(configs) if math.prod(counts.values()) != len(runs) else ""
     return [
         f"{told['Model']}, frozen; prompts of {told['Prompt length']}",
         f"{told['Runs']} runs: {axes}{varied}",
