@@ -156,7 +156,7 @@ def test_bits_that_still_rise_at_the_longest_length_decide_nothing(more, outcome
     assert claim.outcome is outcome
     assert number(result, "still_rising.real.k1").value == pytest.approx(more)
     if outcome is Outcome.undecidable:
-        assert "bits of real with k = 1 rise by 30%" in claim.evidence and claim.needs.startswith("longer texts")
+        assert "bits of real with k = 1 change by +30%" in claim.evidence and claim.needs.startswith("longer texts")
 
 
 def test_lengths_that_are_the_same_where_information_is_not_fail_the_claim():

@@ -24,8 +24,9 @@ from promptgeo.report.contents import Material
 from promptgeo.report.inline import inline_svg
 from promptgeo.report.page import render
 from promptgeo.report.runs import run_lines, training_length
+from promptgeo.report.section import Figure
 from promptgeo.report.study import Published, Study, StudyClaim, load_study, study_of
-from promptgeo.report.text import in_words
+from promptgeo.report.text import in_words, spelt
 from promptgeo.runs.folder import Run, write_run
 
 VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
@@ -200,7 +201,7 @@ def test_another_result_makes_another_page(make):
 def test_the_first_screen_has_question_answer_and_claims(make):
     def said(**changes) -> tuple[str, list[list[str]]]:
         html = make(**changes).html
-        head = html[html.index("<header>") : html.index("</header>")]
+        head = html[html.index("<header") : html.index("</header>")]
         rows = [[" ".join(cell.split()) for cell in row] for row in Page(html).rows]
         return " ".join(re.sub(r"<[^>]+>", " ", head).split()), rows
 
@@ -233,7 +234,7 @@ def test_the_answer_says_what_most_of_the_undecided_claims_need(tmp_path):
         (sentence,) = answer(verdicts(Study("s", "?", "S", {"words": {}}), [stored_claims(tmp_path, claims)]), [])
         return sentence.removeprefix("Not decidable by these runs: ")
 
-    learned = ("prompts that learned cb, rte, more runs", "prompts that learned cb, rte", "more runs")
+    learned = ("prompts that learned cb, rte; more runs", "prompts that learned cb, rte", "more runs")
     assert said(*learned) == "“a”; “b”; “c”. 2 of the 3 need prompts that learned cb, rte."
     assert said(*learned[:2]) == "“a”; “b”. All need prompts that learned cb, rte."
     assert said("more runs") == "“a”. It needs more runs."
@@ -575,6 +576,18 @@ def test_what_was_run_says_what_else_runs_differ_in():
     assert line(*of_each) == "12 runs: 1 task x 1 init x 2 seeds x 3 lengths x 2 learning rates"
     # Each seed has a length of its own: that is no axis of the grid.
     assert line(run(0, None, 1), run(1, None, 5)) == "2 runs: 1 task x 1 init x 2 seeds"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "null"), (True, "true"), ("", ""), (" a", "' a'"), ("a\nb", "'a\\nb'"), (0.5, "0.5")]
+)
+def test_a_settings_value_is_told_as_it_is_written(value, text):
+    assert spelt(value) == text
+
+
+@pytest.mark.parametrize(("size", "wide"), [("500 200", True), ("440 200", False), ("200 500", False)])
+def test_a_figure_much_wider_than_high_has_the_whole_width(size, wide):
+    assert Figure(f'<svg viewBox="0 0 {size}"/>', "", "", "").wide is wide
 
 
 def test_a_page_that_cannot_be_written_is_a_line_and_status_1(make, monkeypatch, capsys):

@@ -60,7 +60,7 @@ def decided(
     failing = [premise for premise in premises if not premise.met]
     if failing:
         words = "; ".join(premise.words for premise in failing)
-        needed = ", ".join(dict.fromkeys(premise.needs for premise in failing))
+        needed = "; ".join(dict.fromkeys(premise.needs for premise in failing))
         return Claim(name, Outcome.undecidable, f"{evidence} Premise not met: {words}.", p, needed, quantity)
     low, high = interval if interval is not None else (-float("inf"), float("inf"))
     # Sums of the same numbers may differ in their last bits, which lie above nothing.

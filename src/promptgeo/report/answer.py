@@ -50,7 +50,7 @@ def _lacking(undecided: Sequence[Verdict]) -> str:
         return ""
     if len(undecided) == 1:
         return f" It needs {needed[0]}."
-    counts = {needs: sum(f"{other}, ".startswith(f"{needs}, ") for other in needed) for needs in needed}
+    counts = {needs: sum(f"{other}; ".startswith(f"{needs}; ") for other in needed) for needs in needed}
     needs, count = max(counts.items(), key=lambda item: item[1])
     of = "All" if count == len(undecided) else f"{count} of the {len(undecided)}"
     return f" {of} need {needs}." if count > 1 else ""

@@ -8,7 +8,7 @@ from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.resampling import holm
 from promptgeo.analysis.result import Outcome
 from promptgeo.report.study import Published, Study
-from promptgeo.report.text import variant_text
+from promptgeo.report.text import in_words, variant_text
 
 if TYPE_CHECKING:
     from promptgeo.analysis.result import Stored
@@ -75,11 +75,11 @@ def verdicts(study: Study, stored: "Sequence[Stored]") -> list[Verdict]:
 def _verdict(study: Study, name: str, group: str, tests: list[dict[str, Any]]) -> Verdict:
     deciding = [claim for claim in tests if _decides(claim)]
     own = study.claims.get(name)
-    words, place, published = (own.words, own.place, own.published) if own else (name, "", "")
+    words, place, published = (own.words, own.place, own.published) if own else (in_words(name), "", "")
     outcome = _together([claim["outcome"] for claim in deciding])
     # It holds where every test of it does: the largest p is that of all of them (Berger 1982).
     p = max((claim["p"] for claim in deciding if claim["p"] is not None), default=None)
-    needs = ", ".join(dict.fromkeys(claim["needs"] for claim in deciding if claim["needs"]))
+    needs = "; ".join(dict.fromkeys(claim["needs"] for claim in deciding if claim["needs"]))
     confirmatory = name in study.confirmatory
     return Verdict(
         name, words, place, published, group, outcome, confirmatory, p if confirmatory else None, needs, tests

@@ -47,7 +47,12 @@ class Contents:
     @cached_property
     def study(self) -> Study:
         lengths = {run.info["config"].get("prompt", {}).get("length") for run in self.material.runs}
-        return replace(self.material.study, length=lengths.pop() if len(lengths) == 1 else None)
+        study = replace(self.material.study, length=lengths.pop() if len(lengths) == 1 else None)
+        if study.title != study.name or not self.material.stored:
+            return study
+        # A sweep that is no study asks what its first analysis asks.
+        about = Section(self.material.stored[0], study).about
+        return replace(study, question=about.partition("?")[0] + "?" if "?" in about else "")
 
     @cached_property
     def verdicts(self) -> list[Verdict]:

@@ -21,7 +21,7 @@ def facts(runs: Sequence[Run]) -> dict[str, str]:
             values = sorted(values)
         return _listed(number_text(v) if isinstance(v, float) else v for v in values if v is not None) or "—"
 
-    rates = _listed(number_text(run.lr) for run in runs if run.lr is not None) or "—"
+    rates = _listed(map(number_text, sorted(run.lr for run in runs if run.lr is not None))) or "—"
     lengths = each("results", "prompt_length", of=infos)
     libraries = dict.fromkeys(name for info in infos for name in info.get("versions", {}))
     learned = [config for config in configs if _at(config, ("task", "split", "kind")) == "all"]

@@ -1,5 +1,6 @@
 """What does the page show of one analysis? Its numbers beside the published ones, its figures, its tables."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,12 @@ class Figure:
     path: str
     """Of the file, relative to the page."""
     analysis: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether half a page would make its letters too small: it is more than twice as wide as high."""
+        size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', self.svg)
+        return size is not None and float(size[1]) > 2.2 * float(size[2])
 
 
 @dataclass(frozen=True)

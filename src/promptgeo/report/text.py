@@ -100,5 +100,9 @@ def duration(seconds: float) -> str:
 
 def spelt(value: object) -> str:
     """A setting's value as text, in quotes where spaces at its ends would not be seen."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     text = str(value)
+    if "\n" in text:
+        return repr(text)
     return f"'{text}'" if text != text.strip() else text

@@ -404,8 +404,8 @@ def _tell(answer: _Answer, result: Result) -> None:
         sentence += f". The loss of the shortest that are not held fell by {number.value:.0%} in the last fifth of "
         sentence += f"{_first_failures(answer.of_text)[0].steps} steps: a lower bound"
     if (rise := answer.rise) is not None:
-        sentence += f". Bits still rose by {rise.value:.0%}{_ends_in_percent(rise)} "
-        sentence += f"from {answer.lengths[-2]} tokens to {longest}"
+        sentence += f". From {answer.lengths[-2]} tokens to {longest} bits changed by {rise.value:+.0%}"
+        sentence += _ends_in_percent(rise)
     surest = held if held.low is not None else bits
     if surest.low is not None:
         result.findings.append(Finding.of(surest, f"{sentence}."))
@@ -539,7 +539,7 @@ def _claim(answers: dict[tuple[str, int], _Answer], ratios: Sequence[_Ratio], ma
             answer.within >= texts,
             f"of {answer.words} with k = {answer.k}, {answer.within} of {len(answer.of_text)} texts are held at the "
             f"shortest length and not at the longest ({texts} are needed)",
-            "shorter or longer texts (task.label_length), or more of them (task.source.row)",
+            "texts that are shorter or longer (task.label_length), or more of them (task.source.row)",
         )
         for answer in answers.values()
     ]
@@ -559,9 +559,9 @@ def _levelled(answer: _Answer, margin: float) -> Premise:
     words, high = f"{of} are not known of two lengths", None
     if rise is not None:
         high = rise.high
-        words = f"{of} rise by {rise.value:.0%}{_ends_in_percent(rise)} from {answer.lengths[-2]} tokens to "
+        words = f"{of} change by {rise.value:+.0%}{_ends_in_percent(rise)} from {answer.lengths[-2]} tokens to "
         words += f"{answer.lengths[-1]} (certainly less than {margin:.0%} is needed)"
-    return Premise(high is not None and high < margin, words, "longer texts (task.label_length), or more of them")
+    return Premise(high is not None and high < margin, words, "longer texts, whose bits rise no more")
 
 
 def _listed(ratios: Sequence[_Ratio]) -> str:
