@@ -25,6 +25,7 @@ NAMES = [
     "fp32",
     "Study 2",
     "study 1",
+    "et al. 2018",
     "et al. 2022",
     "et al. 2021",
     "et al. 2024",
