@@ -209,7 +209,7 @@ def test_equal_tokens_have_no_order_and_one_of_them_is_enough(solved, plan, tmp_
         planted(solved, tmp_path / "noise", (noise.repeat(2, 0), np.concatenate([noise, noise * -1]))), lm=plan.lm
     )
     assert {each.outcome for each in token.claims} == {Outcome.undecidable}
-    assert claim(token, "repeats_fail").needs.startswith("3 runs or more, prompts that solve the task as P0 does not")
+    assert claim(token, "repeats_fail").needs.startswith("3 runs or more; prompts that solve the task as P0 does not")
     assert "test examples; an interval over test examples, for this run alone)" in token.findings[0].sentence
 
 
@@ -277,7 +277,7 @@ def test_nothing_is_claimed_of_prompts_that_solve_nothing(marked, plan, pretende
     assert {each.name for each in operations.claims} == set(declaration(token_operations).claims)
     for each in operations.claims:
         assert each.outcome is Outcome.undecidable
-        assert each.needs.startswith("prompts that solve the task as P0 does not, prompts that solve the task as no")
+        assert each.needs.startswith("prompts that solve the task as P0 does not; prompts that solve the task as no")
 
 
 @pytest.mark.parametrize(

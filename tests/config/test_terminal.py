@@ -90,7 +90,7 @@ def test_commands_print_odd_names_as_they_are(tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert "out[/red]/a[b]/" in trained.stdout and visible(ODD) in trained.stdout
     listed = run("cli.runs", "out[/red]", cwd=tmp_path)
-    assert "1 runs, all completed, 0 damaged" in listed.stdout
+    assert "1 run, all completed, 0 damaged" in listed.stdout
     asked = run("analyze", 'runs="out[/red]"', "analysis=[curves]", cwd=tmp_path)
     assert asked.returncode == 0, asked.stderr
     for done in (trained, listed, asked):

@@ -14,6 +14,7 @@ from promptgeo import Run, load_runs
 from promptgeo.cli import runs as runs_cli
 from promptgeo.config.compose import compose
 from promptgeo.config.schema import to_dict
+from promptgeo.config.terminal import counted
 from promptgeo.runs.folder import FILES, LARGEST, DamagedRun, find_runs, write_run
 
 CONFIG = to_dict(compose([]))
@@ -81,7 +82,7 @@ def listed(folders, capsys) -> list[str]:
     except SystemExit as stop:
         assert stop.code == 1 and damaged
     out = capsys.readouterr().out
-    assert "sound " in out and f"{len(runs)} runs, " in out and f"{len(damaged)} damaged" in out
+    assert "sound " in out and f"{counted(len(runs), 'run')}, " in out and f"{len(damaged)} damaged" in out
     return [str(error) for error in damaged]
 
 
@@ -227,4 +228,4 @@ def test_a_folder_may_be_called_anything(folders, capsys, monkeypatch, name):
     (odd / "metrics.csv").write_text("")
     with pytest.raises(SystemExit):
         runs_cli.main(["."])
-    assert "1 runs, all completed, 1 damaged" in capsys.readouterr().out
+    assert "1 run, all completed, 1 damaged" in capsys.readouterr().out
