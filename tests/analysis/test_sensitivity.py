@@ -129,7 +129,7 @@ def test_premises_that_are_not_met_leave_it_undecided():
 
 @pytest.mark.long
 def test_where_only_the_displacement_counts_angle_and_magnitude_are_seldom_told_apart():
-    """Outcomes are drawn with a chance that falls with the displacement; 200 draws."""
+    """Outcomes are drawn with a chance that falls with the displacement; 100 draws."""
     from promptgeo.analysis.resampling import sign_flip_p
 
     generator = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_where_only_the_displacement_counts_angle_and_magnitude_are_seldom_told_
     exact = group()
     exact.prompts = lambda: np.repeat(exact.evaluation_set[None], RUNS, 0) * (1 + 1e-7 * np.arange(RUNS)[:, None, None])
     vocabulary_Vd = generator.normal(size=(50, WIDTH))
-    draws, small = 200, 0
+    draws, small = 100, 0
     for seed in range(draws):
         table = _measured([exact], vocabulary_Vd, RADII, 2, seed, noisy)
         differences_N = _Reactions(list(RADII), table).angle_over_scale("trained", "accuracy")

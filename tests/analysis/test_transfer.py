@@ -150,7 +150,7 @@ def test_what_a_known_likeness_decides_is_found_by_it_and_not_by_the_others():
 
 
 @pytest.mark.parametrize(
-    ("tasks", "draws", "names"), [(6, 40, "a"), pytest.param(8, 120, "abc", marks=pytest.mark.long)]
+    ("tasks", "draws", "names"), [(6, 40, "a"), pytest.param(8, 60, "abc", marks=pytest.mark.long)]
 )
 def test_without_a_likeness_that_counts_p_and_intervals_are_as_rare_as_they_say(tasks, draws, names):
     """Sources and targets differ: 1 and 1 beside a noise of .5 of single pairs."""

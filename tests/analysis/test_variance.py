@@ -435,10 +435,10 @@ def test_an_interaction_is_found_where_seeds_allow():
 
 @pytest.mark.long
 def test_the_test_for_the_task_is_calibrated_and_a_token_permutation_is_not():
-    """1,000 grids of 6 inits and 4 tasks with strong effects of init, position and run, and none of task."""
+    """500 grids of 6 inits and 4 tasks with strong effects of init, position and run, and none of task."""
     init_N, task_N = (codes.ravel() for codes in np.indices((6, 4)))
     generator, rejected = np.random.default_rng(0), {"runs": 0, "tokens": 0}
-    for draw in range(1000):
+    for draw in range(500):
         init_N1d = 2.0 * generator.normal(size=(6, 1, 8))[init_N]
         vectors_NPd = init_N1d + generator.normal(size=(1, 4, 8)) + generator.normal(size=(24, 1, 8))
         vectors_NPd = vectors_NPd + generator.normal(size=(24, 4, 8))
@@ -448,8 +448,8 @@ def test_the_test_for_the_task_is_calibrated_and_a_token_permutation_is_not():
         task_K, orders_BK = np.repeat(task_N, 4), orders_within(np.repeat(init_N, 4), 99, draw)
         null_B = tokens.r2_permuted(task_K, orders_BK)
         rejected["tokens"] += permutation_p(tokens.r2(task_K), null_B) <= 0.05
-    assert 30 <= rejected["runs"] <= 70, f"{rejected['runs']} of 1000"
-    assert rejected["tokens"] > 200
+    assert 11 <= rejected["runs"] <= 39, f"{rejected['runs']} of 500"  # a twentieth, give or take three deviations
+    assert rejected["tokens"] > 100
 
 
 def test_findings_follow_the_numbers():
