@@ -86,7 +86,7 @@ REASONS = {
     r"convexity \| (violation|lowest)\..*": "of the worst of these trainings, which the worst of others is not near",
     r"dimension \| participation\.(over_)?(p0|vocabulary)\..*": "no scenario's P0s span less than P does",
     # Its demonstrations and instructions do nothing, and its states hold a prompt's mean token alone.
-    r"mechanism \| (cosine\..*|same_as_.*)": "test_mechanism.py: 300 draws of vectors, and planted ones",
+    r"mechanism \| (cosine\..*|same_as_.*)": "test_mechanism.py: 150 draws of vectors, and planted ones",
     r"mechanism \| .*(demonstrations|instruction).*": "of the tasks where the words of this draw help by chance",
     r"sensitivity \| .*": "the stand-in sees no scale alone; planted cases: tests/analysis/test_sensitivity.py",
     r"dimension \| participation\.(null\.|ratio\.)?prompt\..*": "no scenario's P is P0 moved in directions of its kind",
