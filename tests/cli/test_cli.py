@@ -161,8 +161,19 @@ def test_choices_of_ones_own_are_found_from_python_as_from_the_command_line(cli,
     assert "complete" in again.out, again.err
     monkeypatch.setenv("HOME", str(tmp_path))
     assert pg.task("next_number", config_dir=f"~/{mine.name}").name == "next_number"
-    with pytest.raises(pg.UserError, match="absent: no such folder"):
-        pg.train(task="next_number", config_dir="absent")
+    for odd, said in {
+        "absent": "absent: no such folder",
+        "": "--config-dir '': a folder is needed",
+        5: "--config-dir 5: a folder is needed",
+        "~nobody-here/x": "is no place that a file can be at",
+        "x" * 5000: "is no place that a file can be at",
+    }.items():
+        with pytest.raises(pg.UserError, match=re.escape(said)):
+            pg.train(task="next_number", config_dir=odd)
+    with pytest.raises(pg.UserError, match="is given twice, or beside --config-dir"):
+        pg.task("next_number", "hydra.searchpath=[]", config_dir=mine)
+    back = mine.rename(tmp_path / r"a\b")
+    assert pg.task("next_number", config_dir=back).name == "next_number"
 
 
 def test_a_file_of_ones_own_may_change_keys_of_several_groups(cli, model):

@@ -1,5 +1,7 @@
 """A line of overrides comes to what Hydra makes of it, although choices of groups are composed once."""
 
+import shutil
+
 import pytest
 from hydra import compose as hydra_compose
 from hydra.core.global_hydra import GlobalHydra
@@ -8,6 +10,7 @@ from omegaconf import OmegaConf
 from promptgeo.config import composing
 from promptgeo.config.compose import compose, composer
 from promptgeo.config.composing import Jobs, hydra_config
+from promptgeo.config.paths import conf_dir
 
 LINES = [
     ["model=tiny", "task=plus_one", "seed=3"],
@@ -19,6 +22,14 @@ LINES = [
     ["+experiment=none", "seed=1"],
     ["~seed"],
     ["training={epochs:3}", "training.epochs=5"],
+    ["task.split.seed=1", "task.split={seed:2,max_train:3}"],
+    ["task.split={seed:2,max_train:3}", "task.split.seed=1"],
+    ["task.source.path=x", "task.source={path:y}"],
+    ["task.labels=[a,b]", "task.labels.0=c"],
+    ["template.text=choice(a,b)"],
+    ["seed=abc", "hydra.nokey=1"],
+    ["task=plus_one", "seed=abc"],
+    ["hydra.overrides.task=[a]", "task=plus_one"],
     ["training.epochs=5", "training={epochs:3}"],
 ]
 
@@ -50,6 +61,16 @@ def test_lines_that_choose_the_same_are_composed_once_and_do_not_share_what_they
     made = [compose(["task=plus_two", f"seed={seed}", f"training.epochs={seed + 1}"]) for seed in range(3)]
     assert [(c.seed, c.training.epochs, c.task.name) for c in made] == [(k, k + 1, "plus_two") for k in range(3)]
     assert compose(["task=plus_two"]).seed == 0 and len(calls) == 1
+
+
+def test_a_file_of_conf_that_was_edited_is_read_again(tmp_path, monkeypatch):
+    copy = shutil.copytree(conf_dir(), tmp_path / "conf")
+    for module in ("promptgeo.config.composing", "promptgeo.config.compose"):
+        monkeypatch.setattr(f"{module}.conf_dir", lambda: str(copy))
+    sgd = copy / "optimizer" / "sgd.yaml"
+    assert compose(["optimizer=sgd"]).optimizer.momentum == 0.9
+    sgd.write_text(sgd.read_text().replace("momentum: 0.9", "momentum: 0.77"))
+    assert compose(["optimizer=sgd"]).optimizer.momentum == 0.77
 
 
 def test_a_file_of_ones_own_is_read_each_time(tmp_path):

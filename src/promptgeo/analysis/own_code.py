@@ -24,7 +24,7 @@ class OwnCode:
 
     @classmethod
     def of(cls, config_dir: str | Path | None) -> "OwnCode":
-        return cls(None if config_dir is None else Path(os.path.abspath(config_dir)))
+        return cls(None if config_dir is None else Path(os.path.abspath(Path(config_dir).expanduser())))
 
     @property
     def places(self) -> list[Path]:

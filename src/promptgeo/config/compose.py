@@ -405,6 +405,8 @@ def _checked(lines: Sequence[str]) -> list[Override]:
         overrides.append(spelling.parsed(line, parser))
         count(overrides[-1])
     searchpath = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
+    if len(searchpath) > 1:
+        raise UserError("hydra.searchpath: is given twice, or beside --config-dir; name all folders in one list")
     for override in overrides:
         if not override.key_or_group.startswith(("hydra.", "hydra/")):
             _check(override, searchpath)

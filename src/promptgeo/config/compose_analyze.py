@@ -66,7 +66,7 @@ TEXTS = texts(AnalyzeConfig) | {"runs"}
 
 def available(folder: str | Path | None = None) -> list[str]:
     """The analyses that <folder>/analysis/ provides; by default conf/'s."""
-    return sorted(path.stem for path in (Path(folder or conf_dir()) / "analysis").glob("*.yaml"))
+    return sorted(path.stem for path in (Path(folder or conf_dir()).expanduser() / "analysis").glob("*.yaml"))
 
 
 def analysis_file(name: str, folder: str | Path | None = None) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def analysis_file(name: str, folder: str | Path | None = None) -> dict[str, Any]
     It holds options; `_target_`, the function; `_about_` and `_needs_`, which --help prints.
     """
     with config_errors():
-        file = read_yaml(Path(folder or conf_dir()) / "analysis" / f"{name}.yaml")
+        file = read_yaml(Path(folder or conf_dir()).expanduser() / "analysis" / f"{name}.yaml")
         return cast(dict[str, Any], OmegaConf.to_container(file))
 
 

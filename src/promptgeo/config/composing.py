@@ -4,9 +4,12 @@ Composing takes Hydra a seventh of a second, nearly all of it for finding the gr
 choose the same options share that. What else a line gives Hydra itself sets afterwards, here as there.
 """
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
+from glob import glob
 
 from hydra import compose as hydra_compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -20,12 +23,15 @@ from promptgeo.config.schema import keys
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
     """What hydra.compose("train", overrides) returns. Hydra must be initialised; raises what it raises."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    if not _separable(parsed):
-        return hydra_compose("train", list(overrides))
-    made = deepcopy(_of_choices(conf_dir(), tuple(o.input_line or "" for o in parsed if not _is_value(o))))
-    ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if _is_value(o)], made)
-    return made
+    lines = list(overrides)
+    with suppress(Exception):  # what is wrong with a line Hydra itself says
+        parsed = OverridesParser.create().parse_overrides(lines)
+        if _separable(parsed):
+            chosen = tuple(o.input_line or "" for o in parsed if not _is_value(o))
+            made = deepcopy(_of_choices(_stamps(conf_dir()), chosen))
+            ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if _is_value(o)], made)
+            return made
+    return hydra_compose("train", lines)
 
 
 class Jobs:
@@ -38,9 +44,14 @@ class Jobs:
 
     def config(self, overrides: Sequence[str]) -> DictConfig:
         """What loader.load_sweep_config(master, overrides) returns."""
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        if not _separable(parsed):
-            return self.loader.load_sweep_config(self.master, list(overrides))
+        lines = list(overrides)
+        with suppress(Exception):  # as in hydra_config
+            parsed = OverridesParser.create().parse_overrides(lines)
+            if _separable(parsed):
+                return self._made(parsed)
+        return self.loader.load_sweep_config(self.master, lines)
+
+    def _made(self, parsed: Sequence[Override]) -> DictConfig:
         choices = tuple(o.input_line or "" for o in parsed if not _is_value(o))
         if choices not in self._of_choices:
             self._of_choices[choices] = self.loader.load_sweep_config(self.master, list(choices))
@@ -48,6 +59,7 @@ class Jobs:
         OmegaConf.copy_cache(from_config=self.master, to_config=made)
         ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if _is_value(o)], made)
         made.hydra.overrides.task = [o.input_line for o in parsed if not o.is_hydra_override()]
+        made.hydra.runtime.cwd = os.getcwd()
         naming = made.hydra.job.config.override_dirname
         made.hydra.job.override_dirname = get_overrides_dirname(
             [o for o in parsed if not o.is_hydra_override()], naming.exclude_keys, naming.item_sep, naming.kv_sep
@@ -56,10 +68,13 @@ class Jobs:
 
 
 def _separable(overrides: Sequence[Override]) -> bool:
-    """Whether choices may be composed before values are set: there is nothing else, and no file of the user's own."""
-    named = (*groups(), "hydra")
-    return not any(o.key_or_group == "hydra.searchpath" for o in overrides) and all(
-        _is_value(o) or (o.type is OverrideType.CHANGE and o.key_or_group.replace("/", ".").split(".")[0] in named)
+    """Whether choices may be composed before values are set: a line that has nothing else.
+
+    Not so a section or a part of a list (task.split={...}), which is set in its turn; Hydra's own keys, which may read
+    the environment; and files of the user's own.
+    """
+    return not any(o.is_sweep_override() for o in overrides) and all(
+        _is_value(o) or (o.type is OverrideType.CHANGE and (o.key_or_group in groups() or "/" in o.key_or_group))
         for o in overrides
     )
 
@@ -70,6 +85,12 @@ def _is_value(override: Override) -> bool:
     return override.type is OverrideType.CHANGE and override.package is None and key in keys() and key not in groups()
 
 
+def _stamps(conf: str) -> tuple[tuple[str, int, int], ...]:
+    """Place, time and size of every file below conf/: equal unless one was edited."""
+    found = ((path, os.stat(path)) for path in sorted(glob(f"{conf}/**/*.yaml", recursive=True)))
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in found)
+
+
 @lru_cache(maxsize=128)
-def _of_choices(_conf: str, choices: tuple[str, ...]) -> DictConfig:
+def _of_choices(_conf: tuple[tuple[str, int, int], ...], choices: tuple[str, ...]) -> DictConfig:
     return hydra_compose("train", list(choices))

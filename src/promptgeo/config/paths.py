@@ -32,30 +32,39 @@ def own_choices(folder: str | Path | None) -> list[str]:
 
     Raises UserError as require_own_choices does.
     """
-    if not folder:
+    if folder is None:
         return []
-    require_own_choices(folder)
-    place = os.path.abspath(Path(folder).expanduser()).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.searchpath=['file://{place}']"]
+    from hydra.core.override_parser.types import Quote, QuotedString  # --help must not wait for it
+
+    place = f"file://{os.path.abspath(require_own_choices(folder))}"
+    return [f"hydra.searchpath=[{QuotedString(place, Quote.single).with_quotes()}]"]
 
 
-def require_own_choices(folder: str | Path) -> None:
-    """Raises UserError where --config-dir is no folder, or has a choice whose name promptgeo's own has.
+def require_own_choices(folder: str | Path) -> Path:
+    """The folder of --config-dir.
 
-    Hydra would take promptgeo's without a word.
+    Raises UserError where it is no folder that can be read, or has a choice whose name promptgeo's own has: Hydra would
+    take promptgeo's without a word.
     """
-    own = Path(folder).expanduser()
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise UserError(f"--config-dir {folder!r}: a folder is needed")
+    own = user_path(str(folder), "--config-dir")
     if not own.is_dir():
         raise UserError(f"--config-dir {folder}: no such folder")
     if own.resolve() == Path(conf_dir()).resolve():
-        return
+        return own
     for group in (*groups(), "analysis"):
-        for path in sorted((own / group).glob("*.yaml")):
-            if (Path(conf_dir()) / group / path.name).is_file():
+        try:
+            found = sorted(path.name for path in (own / group).glob("*.yaml"))
+        except OSError as error:
+            raise UserError(f"--config-dir {folder}: {group} cannot be read ({error.strerror})") from error
+        for name in found:
+            if (Path(conf_dir()) / group / name).is_file():
                 raise UserError(
-                    f"--config-dir {folder}: {group}/{path.name} has the name of promptgeo's own {group}={path.stem}; "
-                    "give it another name"
+                    f"--config-dir {folder}: {group}/{name} has the name of promptgeo's own "
+                    f"{group}={name.removesuffix('.yaml')}; give it another name"
                 )
+    return own
 
 
 @lru_cache
