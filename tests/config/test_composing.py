@@ -63,6 +63,16 @@ def test_lines_that_choose_the_same_are_composed_once_and_do_not_share_what_they
     assert compose(["task=plus_two"]).seed == 0 and len(calls) == 1
 
 
+def test_no_more_than_so_many_choices_are_kept(monkeypatch):
+    monkeypatch.setattr(composing, "KEPT", 2)
+    with composer():
+        loader = GlobalHydra.instance().config_loader()
+        jobs = Jobs(loader, hydra_compose("train", ["hydra.mode=MULTIRUN"], return_hydra_config=True))
+        inits = ["cat", "dog", "book", "cat"]
+        assert [jobs.config([f"init={init}", "seed=1"]).init.name for init in inits] == inits
+        assert len(jobs._of_choices) <= 2
+
+
 def test_a_file_of_conf_that_was_edited_is_read_again(tmp_path, monkeypatch):
     copy = shutil.copytree(conf_dir(), tmp_path / "conf")
     for module in ("promptgeo.config.composing", "promptgeo.config.compose"):

@@ -20,6 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from promptgeo.config.paths import conf_dir, groups
 from promptgeo.config.schema import keys
 
+KEPT = 64
+"""Choices of groups whose configs are kept, at most."""
+
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
     """What hydra.compose("train", overrides) returns. Hydra must be initialised; raises what it raises."""
@@ -54,6 +57,8 @@ class Jobs:
     def _made(self, parsed: Sequence[Override]) -> DictConfig:
         choices = tuple(o.input_line or "" for o in parsed if not _is_value(o))
         if choices not in self._of_choices:
+            if len(self._of_choices) >= KEPT:  # Hydra's whole configuration each: thousands would fill the memory
+                self._of_choices.clear()
             self._of_choices[choices] = self.loader.load_sweep_config(self.master, list(choices))
         made = deepcopy(self._of_choices[choices])
         OmegaConf.copy_cache(from_config=self.master, to_config=made)
@@ -91,6 +96,6 @@ def _stamps(conf: str) -> tuple[tuple[str, int, int], ...]:
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=KEPT)
 def _of_choices(_conf: tuple[tuple[str, int, int], ...], choices: tuple[str, ...]) -> DictConfig:
     return hydra_compose("train", list(choices))

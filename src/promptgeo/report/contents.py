@@ -48,7 +48,7 @@ class Contents:
     def study(self) -> Study:
         lengths = {run.info["config"].get("prompt", {}).get("length") for run in self.material.runs}
         study = replace(self.material.study, length=lengths.pop() if len(lengths) == 1 else None)
-        if study.title != study.name or not self.material.stored:
+        if study.question or study.title != study.name or not self.material.stored:
             return study
         # A sweep that is no study asks what its first analysis asks.
         about = Section(self.material.stored[0], study).about
