@@ -126,7 +126,7 @@ def test_notes_are_used_and_those_of_a_command_stand_in_it(template):
         ("superglue/rotten_tomatoes_runs", "seed=3", "label_accuracy=0.1", "Seeds: .563, .697, .710, .100."),
         ("superglue/notes", "name=max_input_tokens", "value=256", "Inputs are cut to 256"),
         ("mechanism/numbers", "quantity=recovery.prompt", "low=0.55", "74 % (55 to 83 %)"),
-        ("mechanism/ways", "task=present_past&way=prompt", "layer=10", "| .850 | 10 |"),
+        ("mechanism/ways", "task=present_past&way=prompt", "layer=10", "| .850 | 88 % | 10 |"),
         ("mechanism/injected", "task=landmark_country&way=prompt&vector=own", "injected=0.1", "| .508 | .367 |"),
         ("mechanism/cosines", "layer=17", "same=0.1", "(.21 within tasks"),
         ("wayward/numbers", "quantity=f1.own.g0.01", "value=0.25", "| 0.01 | .250 |"),

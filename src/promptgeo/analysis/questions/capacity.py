@@ -6,8 +6,8 @@ is held from A = .99 on, A being the share of its tokens that are the likeliest 
 This is memorising: the text that is scored is the one that is trained on.
 
 Numbers, of each kind of text (the column that it is from) and k: `capacity.<kind>.k<k>`, the most tokens of a text that
-are held, mean over texts; `capacity_mean.<...>`, the most at which the mean A over texts is .99; `gain.<...>`, the most
-tokens that are right with m and wrong without; `information.<...>`, the most bits L (CE_0 - CE_m) / ln 2, for each
+are held, mean over texts; `capacity_mean.<...>`, the most at which the mean A over texts is .99; `gain.<...>`, tokens
+right with m less those right without, the most at any length; `information.<...>`, the most bits L (CE_0 - CE_m) / ln 2, for each
 vector; `information_held.<...>`, those of the longest part that is held. By length: `right.<kind>.k<k>.L<L>` (A),
 `right_none.<...>` without m, `right_other.<...>` with the vectors of another text of its kind.
 `ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means. `still_falling.<...>`: of the
@@ -139,7 +139,7 @@ class _Point:
 
     @property
     def gain(self) -> float:
-        """Tokens that are right with m and wrong without."""
+        """Tokens that are right with m, less those that are right without."""
         return (self.right - self.right_none) * self.length
 
     @property

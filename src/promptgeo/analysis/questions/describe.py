@@ -424,7 +424,8 @@ class Difference:
     @property
     def words(self) -> str:
         interval = "" if self.number.low is None else f" ({self.number.low:+.2f} to {self.number.high:+.2f})"
-        p = "" if self.number.p is None else f", p = {self.number.p:.2g}"
+        side = ", one-sided" if self.null == "others" else ""  # the others' are two-sided
+        p = "" if self.number.p is None else f", p = {self.number.p:.2g}{side}"
         return f"{self.number.value:+.2f}{interval}{p}"
 
 

@@ -304,7 +304,7 @@ def _alike_sentence(pair: tuple[str, str], found: Alike, tasks: int) -> str:
     return (
         f"What {WAYS[pair[0]]} and {WAYS[pair[1]]} of one task add to the last token's state has a cosine of "
         f"{found.same:.2f}, of different tasks {found.other:.2f}: {found.difference:+.2f}{interval}, "
-        f"p = {found.p:.2g}, tasks exchanged (n = {tasks} tasks, mean over layers)."
+        f"p = {found.p:.2g}, one-sided, tasks exchanged (n = {tasks} tasks, mean over layers)."
     )
 
 
