@@ -7,10 +7,10 @@ This is memorising: the text that is scored is the one that is trained on.
 
 Numbers, of each kind of text (the column that it is from) and k: `capacity.<kind>.k<k>`, the most tokens of a text that
 are held, mean over texts; `capacity_mean.<...>`, the most at which the mean A over texts is .99; `gain.<...>`, tokens
-right with m less those right without, the most at any length; `information.<...>`, the most bits
-L (CE_0 - CE_m) / ln 2, for each vector; `information_held.<...>`, those of the longest part that is held. By length: `right.<kind>.k<k>.L<L>` (A),
-`right_none.<...>` without m, `right_other.<...>` with the vectors of another text of its kind.
-`ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means. `still_falling.<...>`: of the
+right with m less those right without, the most at any length; `information.<...>`, the most bits L (CE_0 - CE_m) / ln
+2, for each vector; `information_held.<...>`, those of the longest part that is held. By length:
+`right.<kind>.k<k>.L<L>` (A), `right_none.<...>` without m, `right_other.<...>` with the vectors of another text of its
+kind. `ratio.information.<kind>.<other>.k<k>` and `ratio.capacity.<...>`: of these means. `still_falling.<...>`: of the
 shortest texts that are not held, the share by which the loss fell in the last fifth of the steps; `still_rising.<...>`:
 by how much bits rise from the last but one length to the longest. `longer.<...>.s<steps>`: by how much capacity rises
 with more steps. Table `texts`: a row per run.
