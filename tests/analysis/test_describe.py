@@ -254,6 +254,8 @@ def test_texts_that_do_the_job_are_told_from_those_that_do_no_more_than_others()
         assert value(result, f"plug_in.{null}.task0") == pytest.approx(0.2, abs=0.05)
     assert value(result, "plug_in_loss.all") == pytest.approx(0.9, abs=0.02)
     assert len(result.findings) == 12 and "more than those of" in result.findings[0].sentence
+    for finding in result.findings:  # tasks are exchanged one-sided, signs two-sided
+        assert ("one-sided" in finding.sentence) == (module.NULLS["others"] in finding.sentence)
     assert set(result.tables["descriptions"]) >= {"text", "plug_in", "null", "label_words", "rouge"}
     _, claims = answered(measured(own=0.2, other=0.2))
     assert claims["description_does_the_job"].outcome is Outcome.fails

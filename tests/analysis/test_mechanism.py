@@ -479,6 +479,7 @@ def test_a_shared_direction_is_found():
     found = claims(result)
     assert {name: each.outcome for name, each in found.items()} == dict.fromkeys([VECTOR, *SAME_AS.values()], "holds")
     assert numbers(result)["cosine.prompt.demonstrations"].p == pytest.approx(1 / 24)
+    assert any("p = 0.042, one-sided, tasks exchanged" in each.sentence for each in result.findings)
     assert numbers(result)["cosine.prompt.demonstrations"].value > 0.3
     assert set(result.figures) == {"recovery", "cosines"}
     table = result.tables["injected"]

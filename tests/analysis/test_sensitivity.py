@@ -129,7 +129,7 @@ def test_premises_that_are_not_met_leave_it_undecided():
 
 @pytest.mark.long
 def test_where_only_the_displacement_counts_angle_and_magnitude_are_seldom_told_apart():
-    """Outcomes are drawn with a chance that falls with the displacement; 100 draws."""
+    """Outcomes are drawn with a chance that falls with the displacement; 40 draws."""
     from promptgeo.analysis.resampling import sign_flip_p
 
     generator = np.random.default_rng(0)
@@ -143,13 +143,13 @@ def test_where_only_the_displacement_counts_angle_and_magnitude_are_seldom_told_
     exact = group()
     exact.prompts = lambda: np.repeat(exact.evaluation_set[None], RUNS, 0) * (1 + 1e-7 * np.arange(RUNS)[:, None, None])
     vocabulary_Vd = generator.normal(size=(50, WIDTH))
-    draws, small = 100, 0
+    draws, small = 40, 0
     for seed in range(draws):
         table = _measured([exact], vocabulary_Vd, RADII, 2, seed, noisy)
         differences_N = _Reactions(list(RADII), table).angle_over_scale("trained", "accuracy")
         assert len(differences_N) == RUNS
         small += sign_flip_p(differences_N) < 0.05
-    assert small / draws <= 0.07
+    assert small <= 5  # of 40 draws; 6 or more have a chance of 1 %
 
 
 def test_a_p0_that_several_tasks_start_from_counts_once():
