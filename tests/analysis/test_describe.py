@@ -54,6 +54,24 @@ def result(runs, plans):
     return describe(runs, lm=plans[0].lm, **OPTIONS)
 
 
+def test_prompts_of_two_lengths_are_not_pooled_and_rows_name_their_runs(result, runs):
+    assert "prompt_length" not in describe.question.factors
+    assert [*result.tables["descriptions"]["id"]] == [run.id for run in runs.runs]
+
+
+def test_fewer_examples_to_choose_by_than_asked_for_are_said(runs, plans):
+    result = describe(runs, lm=plans[0].lm, **{**OPTIONS, "layers": 1, "chosen_on": 1000})
+    held = len(plans[0].task.validation)
+    (said,) = [line for line in result.omissions if "chosen_on=1000" in line]
+    assert f"country_capital ({held})" in said
+
+
+@pytest.mark.parametrize("target", [5, None, "", "abc", "{prompt} {prompt}"])
+def test_a_target_that_is_no_text_with_one_prompt_is_one_line(runs, plans, target):
+    with pytest.raises(UserError, match=r"a text with one \{prompt\} is needed"):
+        describe(runs, lm=plans[0].lm, **{**OPTIONS, "target": target})
+
+
 # Reading and writing.
 
 
@@ -234,7 +252,8 @@ def measured(own, other, tasks=4, inits=4, gap=0.8, noise=0.02, text=0.5) -> Mea
 def answered(found: Measured) -> tuple[Result, dict]:
     result = Result()
     count = len(found.task_N)
-    table = pd.DataFrame({"accuracy_final": found.prompt_N2[:, 0], "accuracy_none": [0.1] * count, "seed": [0] * count})
+    columns = {"id": [f"run{n}" for n in range(count)], "accuracy_none": 0.1, "seed": 0}
+    table = pd.DataFrame({**columns, "accuracy_final": found.prompt_N2[:, 0]})
     module._answer(result, found, table, 500, 0)
     return result, {claim.name: claim for claim in result.claims}
 

@@ -275,6 +275,25 @@ def test_the_analysis_says_what_was_measured(runs, plans, made):
     assert numbers(result)["injected.prompt"].value == pytest.approx(own)
     assert claims(result)[VECTOR].outcome is Outcome.undecidable  # of two runs a task, the premise of independent runs
     assert set(result.tables["ways"]["way"]) == set(mechanism_scores.WAYS)
+    ids = result.tables["injected"].query("way == 'prompt' and vector == 'own'").run
+    assert [*ids] == [run.id for run in runs.runs] and len(set(ids)) == 4
+
+
+def test_settings_that_are_lowered_and_shares_that_are_not_known_are_said(runs):
+    (group, _), omissions = by_task(runs, "mechanism"), []
+    examples, held = (len(part) for part in (group.evaluation_set.task.train, group.evaluation_set.task.validation))
+    mechanism_scores._material(group, 0, replace(OPTIONS, examples=1000, validation=1000), omissions)
+    wanted = [f"over {examples // 2} training inputs, half of all, not 1000", f"on all {held} validation examples, not"]
+    assert [words in said for words, said in zip(wanted, omissions, strict=True)] == [True, True]
+
+
+def test_a_share_of_no_gain_is_said_to_be_unknown(without_figures):
+    made = planted(4)
+    for way in made.of("demonstrations"):
+        way.right_UE[:] = False  # nor does no prompt solve a test example
+    result = said(made)
+    assert "recovery.demonstrations" not in numbers(result)
+    assert any("mechanism: recovery.demonstrations is not known" in line for line in result.omissions)
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,10 @@ def descriptions(
 
     Raises UserError for a target without {prompt} or that the model has no positions for, and as `states` does.
     """
-    if target.count(PROMPT) != 1:
-        raise UserError(f"describe: target={target[:60]!r}: one {PROMPT} is needed, where the placeholders stand")
+    if not isinstance(target, str) or target.count(PROMPT) != 1:
+        raise UserError(
+            f"describe: target={str(target)[:60]!r}: a text with one {PROMPT} is needed, where the placeholders stand"
+        )
     alike: dict[tuple[int, int], list[int]] = {}
     for n, (prompt_Pd, task) in enumerate(zip(prompts_N, task_N, strict=True)):
         alike.setdefault((len(prompt_Pd), id(task)), []).append(n)

@@ -117,6 +117,12 @@ class Way:
     """Over what says nothing, likewise: where there is none, the vector is the difference of two equals."""
     injection: Injection | None = None
     """None where the way does not help by Options.least."""
+    ids: Sequence[str] = ()
+    """Of each unit's run; none of what is no run."""
+
+    def id(self, unit: int) -> str:
+        """Of the unit's run; empty where it is none."""
+        return self.ids[unit] if self.ids else ""
 
     def helps(self, least: float) -> bool:
         """Whether it beats both no prompt and what says nothing by so much."""
@@ -190,6 +196,11 @@ def _material(group: TaskRuns, number: int, options: Options, omissions: list[st
     generator = np.random.default_rng([options.seed, 1])
     order = generator.permutation(len(task.train))
     inputs, rest = np.split(order, [min(options.examples, len(order) // 2)])
+    if len(inputs) < options.examples:
+        omissions.append(
+            f"mechanism: {group.name}: states are means over {len(inputs)} training inputs, half of all, not "
+            f"{options.examples}."
+        )
     if task.validation:
         choosing = [task.validation[i] for i in generator.permutation(len(task.validation))[: options.validation]]
     else:
@@ -198,6 +209,11 @@ def _material(group: TaskRuns, number: int, options: Options, omissions: list[st
         omissions.append(
             f"mechanism: {group.name} has no validation examples: layer and scale are chosen on {len(held)} training "
             "examples (task.split.validation=0.2 keeps some)."
+        )
+    if task.validation and len(choosing) < options.validation:
+        omissions.append(
+            f"mechanism: {group.name}: layer and scale are chosen on all {len(choosing)} validation examples, not "
+            f"{options.validation}."
         )
     if len(rest) < options.shots or not choosing or not len(inputs):
         raise UserError(
@@ -217,9 +233,9 @@ def _ways(lm: LM, material: Material, runs: int, options: Options, omissions: li
     """The ways to say a task. runs: of all tasks, behind which draws are counted."""
     group, number = material.group, material.number
     trained = [run.prompt() for run in group.runs]
-    made = [
-        Way("prompt", number, [(n,) for n in group.members], trained, [[run.prompt("initial")] for run in group.runs])
-    ]
+    initial = [[run.prompt("initial")] for run in group.runs]
+    ids = [run.id for run in group.runs]
+    made = [Way("prompt", number, [(n,) for n in group.members], trained, initial, ids=ids)]
     every = [*material.test.task.test, *material.choosing.task.test, *material.inputs]
     room = room_before(lm, replace(material.test, task=replace(material.test.task, test=every)))
     draws = [_demonstrations(lm, material, shown, s, room) for s, shown in enumerate(material.shown)]

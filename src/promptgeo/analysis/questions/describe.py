@@ -76,7 +76,7 @@ MATTERS = {"plug_in": 0.1, "label_words": 0.02}
 """To exceed the nulls by less would not matter."""
 
 
-@question(lm=True, claims=tuple(CLAIMS), factors=("prompt_length",))
+@question(lm=True, claims=tuple(CLAIMS))
 def describe(
     runs: RunTable,
     *,
@@ -138,6 +138,10 @@ def describe(
         result.omissions.append(
             f"describe: {', '.join(trained_on)}: no validation examples (task.split.validation): the layers are chosen "
             "on training examples."
+        )
+    if few := [f"{each.task.name} ({one.n})" for each, one in held.items() if one.n < chosen_on]:
+        result.omissions.append(
+            f"describe: fewer than chosen_on={chosen_on} examples by which layers are chosen: {', '.join(few)}."
         )
     pairs = layer_pairs(lm.layers, layers)
     found = _measured(lm, runs, sets_N, held, (pairs, target, max_new_tokens), seed)
@@ -556,6 +560,7 @@ def _table(found: Measured, table: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "run": n,
+                "id": table["id"].iloc[n],
                 "task": found.tasks[t],
                 "init": found.init_N[n],
                 "seed": table["seed"].iloc[n],

@@ -229,6 +229,7 @@ def _share(result: Result, name: str, added: Scored, own: Scored, none: Scored, 
     """Adds a recovery."""
     estimate = bootstrap.share(added, own, none)
     if not np.isfinite(estimate.value):  # what helps on the choosing examples may not on these
+        result.omissions.append(f"mechanism: {name} is not known: what it is a share of is no gain on test examples.")
         return Number(name, estimate.value, added.examples, "test examples")
     return result.number(name, estimate.value, added.examples, "test examples", *estimate.interval)
 
@@ -376,6 +377,7 @@ def _layer_table(made: Measured) -> pd.DataFrame:
                     "task": made.names[way.task],
                     "way": way.kind,
                     "unit": u,
+                    "run": way.id(u),
                     "layer": layer,
                     "norm": np.linalg.norm(way.vectors_USD[u, s]),
                     "scale": made.scales[best_S[s]],
@@ -395,6 +397,7 @@ def _injected_table(made: Measured) -> pd.DataFrame:
                 "task": made.names[way.task],
                 "way": way.kind,
                 "unit": u,
+                "run": way.id(u),
                 "vector": vector,
                 "injected": right_UE[u].mean(),
                 "accuracy": way.right_UE[u].mean(),
