@@ -190,7 +190,7 @@ def test_numbers_are_written_as_the_pages_have_them():
 
 @pytest.mark.parametrize("page", [template.parent.name for template in TEMPLATES])
 def test_a_pages_grid_names_every_file_beside_it_and_the_page_its_commands(page):
-    grid, beside = make.grid_of(page), {path.name for path in (pages.HERE / page).iterdir()}
+    grid, beside = pages.grid_of(page), {path.name for path in (pages.HERE / page).iterdir()}
     made = {*grid["files"], *grid.get("runs", {})}
     assert beside == made | {"README.md", "page.md.j2", "grid.yaml", "notes.csv"}
     _, fence, _ = (pages.HERE / page / "README.md").read_text(encoding="utf-8").split("\n```\n")
@@ -200,7 +200,7 @@ def test_a_pages_grid_names_every_file_beside_it_and_the_page_its_commands(page)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", [path.parent.name for path in TEMPLATES if "tiny" in make.grid_of(path.parent.name)])
+@pytest.mark.parametrize("page", [path.parent.name for path in TEMPLATES if "tiny" in pages.grid_of(path.parent.name)])
 def test_a_pages_commands_make_all_that_it_reads(page, tmp_path):
     """Cut down, on the embedded model: files of the same columns, but for a number's values."""
     make.make(page, tmp_path / page, True, model=make.TINY, data="", outputs=tmp_path / "outputs")
@@ -210,7 +210,7 @@ def test_a_pages_commands_make_all_that_it_reads(page, tmp_path):
                 pd.read_csv(file, nrows=0).columns.tolist() for file in (path, pages.HERE / page / path.name)
             )
             assert first == ours, path.name
-    grid = make.grid_of(page)
+    grid = pages.grid_of(page)
     assert {path.name for path in (tmp_path / page).iterdir()} == {*grid["files"], *grid.get("runs", {})}
 
 

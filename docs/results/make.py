@@ -5,9 +5,9 @@
 
 PAGE: folders of docs/results; all, if none is named. --data: where the published data lie (superglue/,
 rotten_tomatoes/); without it pages that need them are left out. grid.yaml has `commands`, in which {model}, {data} and
-{outputs} stand for folders; `files`, a file of the page by its place in {outputs}; `runs`, tables of finished runs;
-and `tiny`, what cuts its trainings down, where that can be. Afterwards the pages are made (pages.py), but with --tiny:
-its files only show that all is still made that a page reads.
+{outputs} stand for folders; `looks_at`, other pages whose trainings come first; `files`, a file of the page by its
+place in {outputs}; `runs`, tables of finished runs; and `tiny`, what cuts its trainings down, where that can be.
+Afterwards the pages are made (pages.py), but with --tiny: its files only show that all is still made that a page reads.
 """
 
 import argparse
@@ -17,9 +17,6 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import pages
 from promptgeo.runs.table import load_runs
@@ -41,18 +38,13 @@ PROCESSES.set_forkserver_preload(
 )
 
 
-def grid_of(page: str) -> dict[str, Any]:
-    """What grid.yaml of a page holds."""
-    return yaml.safe_load((pages.HERE / page / GRID).read_text(encoding="utf-8"))
-
-
 def commands(page: str, tiny: bool, **places: Path | str) -> list[list[str]]:
     """What is run for a page, in this order. places: model, data, outputs."""
-    grid, made = grid_of(page), []
-    for line in grid["commands"]:
+    made = []
+    for line, cut in pages.lines_of(page):
         words = [word.format(**places) for word in shlex.split(line)]
         if words[0] == "train":
-            words += [f"outputs={places['outputs']}", *(shlex.split(grid["tiny"]) if tiny else ())]
+            words += [f"outputs={places['outputs']}", *(shlex.split(cut) if tiny else ())]
         made.append([f"promptgeo.{words[0]}", *words[1:]])
     return made
 
@@ -73,7 +65,7 @@ def _run_module(command: list[str]) -> None:
 
 def keep(page: str, outputs: Path, into: Path) -> None:
     """Copies the files of a page from the folder of its runs."""
-    grid = grid_of(page)
+    grid = pages.grid_of(page)
     into.mkdir(parents=True, exist_ok=True)
     for name, place in grid["files"].items():
         shutil.copyfile(outputs / place, into / name)
@@ -108,10 +100,10 @@ def main() -> None:
         parser.error("--model FOLDER is needed: the pages are about a real model (--tiny: the embedded one)")
     model = TINY if given.tiny else Path(given.model).expanduser()
     for page in given.pages or known:
-        if given.data is None and any("{data}" in line for line in grid_of(page)["commands"]):
+        if given.data is None and any("{data}" in line for line, _ in pages.lines_of(page)):
             print(f"{page}: left out, for it needs --data FOLDER", file=sys.stderr)
             continue
-        if given.tiny and "tiny" not in grid_of(page):
+        if given.tiny and "tiny" not in pages.grid_of(page):
             print(f"{page}: left out, for it has no short form", file=sys.stderr)
             continue
         into = (given.into or pages.HERE) / page

@@ -97,14 +97,13 @@ class Folder:
 
     def commands(self) -> str:
         """What makes the CSVs, from grid.yaml: a line for each command, MODEL and DATA in place of folders."""
-        grid = yaml.safe_load((self.path / "grid.yaml").read_text(encoding="utf-8"))
-        lines = []
-        for line in grid["commands"]:
+        lines, given = [], lines_of(self.path.name, self.path.parent)
+        for line, _ in given:
             verb, *words = shlex.split(line.format(model="MODEL", data="DATA", outputs="outputs"))
             quoted = [f'"{word}"' if "'" in word else shlex.quote(word) for word in words]
             text = " ".join(["python", "-m", f"promptgeo.{verb}", *quoted])
             lines.append(" \\\n  ".join(textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)))
-        data = " --data DATA" if any("{data}" in line for line in grid["commands"]) else ""
+        data = " --data DATA" if any("{data}" in line for line, _ in given) else ""
         return "\n".join([*lines, f"python docs/results/make.py {self.path.name} --model MODEL{data}  # all of these"])
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -113,6 +112,25 @@ class Folder:
             path = self.path / f"{name}.csv"
             self._read[name] = pd.read_csv(path, keep_default_na=False, na_values=[""], **kind)
         return self._read[name]
+
+
+def grid_of(page: str, results: Path = HERE) -> dict[str, Any]:
+    """What grid.yaml of a page holds."""
+    grid: dict[str, Any] = yaml.safe_load((results / page / "grid.yaml").read_text(encoding="utf-8"))
+    return grid
+
+
+def lines_of(page: str, results: Path = HERE) -> list[tuple[str, str]]:
+    """(a command of a page's grid, what cuts it down for the embedded model), in order.
+
+    First the trainings on the real model of the pages that `looks_at` names: their runs are the page's too.
+    """
+    grid, made = grid_of(page, results), []
+    for other in grid.get("looks_at", ()):
+        theirs = grid_of(other, results)
+        trained = [line for line in theirs["commands"] if line.startswith("train") and "{model}" in line]
+        made += [(line, theirs.get("tiny", "")) for line in trained]
+    return made + [(line, grid.get("tiny", "")) for line in grid["commands"]]
 
 
 def selected(table: pd.DataFrame, file: str, **selection: Any) -> pd.DataFrame:

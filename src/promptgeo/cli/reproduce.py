@@ -68,7 +68,8 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
         status = _train(line, cells, folder)
     if configs[0].preview:
         return status
-    with _step(f"2/3 analysing, {len(study.analyses)} analyses"):
+    analyses = f"{len(study.analyses)} {'analysis' if len(study.analyses) == 1 else 'analyses'}"
+    with _step(f"2/3 analysing, {analyses}"):
         answers, left_out = _analyze(study, settings, cells, folder)
     command = " ".join(["python -m promptgeo.reproduce", name, *_shown(overrides)])
     with _step("3/3 the report"):

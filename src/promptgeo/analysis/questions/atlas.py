@@ -112,8 +112,8 @@ def atlas(
     cluster_N = clusters_of(spread_KD[points.final_N], cluster_size)
     table = points.table.assign(point=np.arange(len(points)))[["point", *points.table]]
     table = table.assign(x=plane_K2[:, 0], y=plane_K2[:, 1], cluster=cluster_N[points.run_K])
-    _report_quality(result, points, near, plane_K2, plane, seed)
     _report_clusters(result, table.iloc[points.final_N], cluster_N, permutations, seed)
+    _report_quality(result, points, near, plane_K2, plane, seed)
     result.tables = {"points": table, "neighbours": _neighbour_table(near, points.run_K)} | result.tables
     words = _words(result, points, vocabulary)
     if words is not None:
