@@ -145,7 +145,7 @@ def test_a_stop_keeps_its_status_and_nothing_is_analysed(command, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are capacity, composition, "),
+        (["init_vs_tusk"], "promptgeo: init_vs_tusk: no such study; there are atlas, capacity, composition, "),
         (["quickstart"], "no such study"),
         (["model=tiny"], "model=tiny: the name of a study comes first"),
         (["--preview"], "--preview: the name of a study comes first"),
