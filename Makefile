@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-docs lint results notebooks docs clean
+.PHONY: demo test test-long test-docs test-all lint results notebooks docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m promptgeo.train sweep=quickstart
@@ -17,6 +17,10 @@ test-long: .venv/installed
 
 test-docs: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests/test_notebooks.py tests/test_docs.py
+
+# All of them in one session, as .ci/run does: workers start once, and wait for one another once.
+test-all: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 40
 
 notebooks: .venv/installed
 	$(BIN)/python notebooks/execute.py
