@@ -85,6 +85,21 @@ def no_place_for_it(runs) -> Result:
     return Result()
 
 
+def _in_order(least, most):
+    if least > most:
+        raise UserError(f"analysis.ordered.least={least}: is above most={most}")
+
+
+@question(check=_in_order)
+def ordered(runs, *, most=2, least=1) -> Result:
+    return sizes(runs)
+
+
+@question(check=_in_order)
+def half_ordered(runs, *, least=1) -> Result:
+    return sizes(runs)
+
+
 def no_analysis(table):
     return table
 """
@@ -123,7 +138,7 @@ def trained(k: int, width: int = 3, status: str = "completed", p0: bool = True) 
     )
 
 
-UNDECLARED = ("sizes", "model_needed", "value_needed", "no_place_for_it")
+UNDECLARED = ("sizes", "model_needed", "value_needed", "no_place_for_it", "ordered", "half_ordered")
 GRID = [("plus_one", "cat"), ("plus_one", "dog"), ("plus_two", "cat"), ("plus_two", "dog")]
 
 
@@ -771,6 +786,15 @@ def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
             ["runs=runs", "analysis=[curves]", "analysis.neighbours.seed=3"],
             "analysis.neighbours.seed: analysis neighbours is not chosen; 'analysis=[neighbours]' chooses it",
         ),
+        (["runs=runs", "analysis=[curves,atlas]", "analysis.atlas.distance=L2"], "analysis.atlas.distance=L2: must be"),
+        (["runs=runs", "analysis=[atlas]", "analysis.atlas.plane=umap"], "analysis.atlas.plane=umap: must be tsne or"),
+        (["runs=runs", "analysis=[atlas]", "analysis.atlas.prompt=all"], "analysis.atlas.prompt=all: must be mean or"),
+        (
+            ["runs=runs", "analysis=[atlas]", "analysis.atlas.perplexity=0"],
+            "analysis.atlas.perplexity=0: must be greater than 0",
+        ),
+        (["runs=runs", "analysis=[atlas]", "analysis.atlas.cluster_size=1"], "analysis.atlas.cluster_size=1: must be"),
+        (["runs=runs", "analysis=[atlas]", "analysis.atlas.max_points=4"], "analysis.atlas.max_points=4: must be"),
         (["runs=runs", "analysis=[curves]", "analysis.curves=3"], "analysis.curves=3: options are set one by one"),
         (["runs=runs"], "analysis: name the analyses: 'analysis=["),
         (["analysis=[curves]"], "runs: name the runs' folder, or several: runs=outputs/<name>"),
@@ -824,6 +848,14 @@ def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
             [*MINE[:-1], "analysis=[no_place_for_it]"],
             "analysis.no_place_for_it: its function declares vocabulary (@question(vocabulary=True)) "
             "but has no parameter vocabulary;",
+        ),
+        (
+            [*MINE[:-1], "analysis=[spread,ordered]", "analysis.ordered.least=3"],
+            "analysis.ordered.least=3: is above most=2",
+        ),
+        (
+            [*MINE[:-1], "analysis=[half_ordered]"],
+            "analysis.half_ordered: its check has the parameter most, which is none of its own",
         ),
         (
             [*MINE, "analysis.spread._target_=mypackage.own.getcwd"],

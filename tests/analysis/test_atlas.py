@@ -376,12 +376,19 @@ def test_the_same_seed_gives_the_same_bytes(runs, result):
         ({"plane": "mds"}, r"plane=mds: must be tsne or pca"),
         ({"cluster_size": 1}, "cluster_size=1: must be at least 2"),
         ({"perplexity": 0.0}, "perplexity=0.0: must be greater than 0"),
-        ({"max_points": 3}, "max_points=3 leaves too few"),
+        ({"max_points": 4}, "max_points=4: must be at least 5"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(runs, options, says):
     with pytest.raises(UserError, match=says):
         atlas(runs, vocabulary=None, **options)
+
+
+def test_a_perplexity_that_is_too_large_for_so_few_prompts_is_said_with_the_one_that_is_taken(runs):
+    said = "atlas: t-SNE's perplexity is 11.7, not 30: a third of the other 35 points."
+    for options, expected in (({}, [said]), ({"perplexity": 11.6}, []), ({"plane": "pca"}, [])):
+        omissions = atlas(runs, vocabulary=None, checkpoints=False, permutations=19, **options).omissions
+        assert [each for each in omissions if "perplexity" in each] == expected
 
 
 def test_a_prompt_of_zeros_has_no_direction_and_is_named(runs):

@@ -100,7 +100,8 @@ def test_where_the_plane_shows_nothing_the_sentence_says_so():
     result = projection(RunTable.from_arrays(np.eye(40)[:, None], table), seeds=1)
     assert any("not detectably above the" in f.sentence for f in result.findings)
     assert result.omissions == [
-        "projection: t-SNE at one seed only, so its spread over seeds is not known (seeds=3 says)."
+        "projection: t-SNE's perplexity is 13, not 30: a third of the other 39 points.",
+        "projection: t-SNE at one seed only, so its spread over seeds is not known (seeds=3 says).",
     ]
 
 
@@ -118,7 +119,7 @@ def test_few_tokens_lower_the_perplexity_and_fewer_are_refused():
 
 
 def test_many_tokens_are_drawn_by_whole_runs_and_it_is_named():
-    drawn = projection(made(1.0), max_tokens=31, seeds=2)
+    drawn = projection(made(1.0), max_tokens=31, seeds=2, perplexity=9)
     table = drawn.tables["coordinates"]
     assert len(table) == 30 and (table.groupby("run").size() == 3).all()
     assert drawn.omissions == ["projection: shows 30 of 72 prompt tokens, whole runs drawn by seed 0 (max_tokens=31)."]

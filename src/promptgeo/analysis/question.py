@@ -59,6 +59,9 @@ class Question:
     """Options, beside seeds, whose whole number may be 0."""
     factors: tuple[str, ...] = FACTORS
     """Columns of the run table that it is about. Runs that differ in anything else are answered apart."""
+    check: Callable[..., None] | None = None
+    """Raises UserError for options that cannot be. Its parameters are some of the question's options, by name. It is
+    called before anything is loaded or written; of whoever calls the function itself, by the function."""
 
     @property
     def asks_model(self) -> bool:
@@ -82,6 +85,7 @@ def question(
     claims: Sequence[str] = (),
     zero: Sequence[str] = (),
     factors: Sequence[str] = (),
+    check: Callable[..., None] | None = None,
 ) -> Callable[[Function], Function]:
     """Declares a question function; see Question for what each argument means.
 
@@ -90,7 +94,7 @@ def question(
 
     def declare(function: Function) -> Function:
         about = (*FACTORS, *factors)
-        declared = Question(of, convention, lm, vocabulary, gauge, words, tuple(claims), tuple(zero), about)
+        declared = Question(of, convention, lm, vocabulary, gauge, words, tuple(claims), tuple(zero), about, check)
         setattr(function, ATTRIBUTE, declared)
         return function
 

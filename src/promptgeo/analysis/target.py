@@ -58,7 +58,7 @@ def analysis_of(name: str, settings: Any, allowed: Sequence[str] = (), own: OwnC
 
     allowed: packages, beside promptgeo's own, that the function may lie in. own: whose modules it may lie in too.
     Raises UserError for a target that is not allowed, cannot be imported or is not an analysis, for an option that it
-    does not have or of the wrong kind, and for a parameter that nothing gives.
+    does not have or of the wrong kind or that its own check refuses, and for a parameter that nothing gives.
     """
     if not isinstance(settings, dict):
         raise UserError(f"analysis.{name}={settings}: options are set one by one: analysis.{name}.<option>=<value>")
@@ -127,6 +127,18 @@ def _check_parameters(analysis: Analysis) -> None:
             way = f"declare it with @question({name}=True)" if name in GIVEN else "give the parameter a default"
             option = "" if name in GIVEN else f", or analysis.{analysis.name}.{name}=<value>"
             raise UserError(f"analysis.{analysis.name}: nothing gives its function the parameter {name}; {way}{option}")
+    _ask_its_own_check(analysis, named)
+
+
+def _ask_its_own_check(analysis: Analysis, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """What the question refuses of its options, given or default, it refuses here (Question.check)."""
+    check = analysis.declared.check
+    if check is None:
+        return
+    asked = list(inspect.signature(check).parameters)
+    if unknown := [name for name in asked if name not in parameters]:
+        raise UserError(f"analysis.{analysis.name}: its check has the parameter {unknown[0]}, which is none of its own")
+    check(**{name: analysis.options.get(name, parameters[name].default) for name in asked})
 
 
 def _check_options(analysis: Analysis, parameters: Mapping[str, inspect.Parameter]) -> None:

@@ -14,11 +14,25 @@ def require_perplexity(perplexity: float, question: str) -> None:
         raise UserError(f"analysis.{question}.perplexity={perplexity}: must be greater than 0")
 
 
+def capped_perplexity(perplexity: float, size: int, question: str) -> list[str]:
+    """The omission that says what t-SNE of so many points takes instead of a perplexity that is too large for them."""
+    most = _most_perplexity(size)
+    if perplexity <= most:
+        return []
+    return [
+        f"{question}: t-SNE's perplexity is {most:.3g}, not {perplexity:g}: a third of the other {size - 1:,} points."
+    ]
+
+
+def _most_perplexity(size: int) -> float:
+    return (size - 1) / 3
+
+
 def tsne(distances_KK: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """[K, 2] float64. A random start, so that seeds can differ; the same points for the same seed."""
     from sklearn.manifold import TSNE
 
-    perplexity = min(perplexity, (len(distances_KK) - 1) / 3)
+    perplexity = min(perplexity, _most_perplexity(len(distances_KK)))
     fit = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed)
     return fit.fit_transform(distances_KK).astype(np.float64)
 
@@ -44,7 +58,7 @@ def laid_out(vectors_KD: np.ndarray, perplexity: float, seed: int) -> np.ndarray
     """[K, 2] float64: t-SNE from the plane of PCA, by Euclidean distances; the same points for the same seed."""
     from sklearn.manifold import TSNE
 
-    perplexity = min(perplexity, (len(vectors_KD) - 1) / 3)
+    perplexity = min(perplexity, _most_perplexity(len(vectors_KD)))
     return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors_KD).astype(np.float64)
 
 

@@ -21,7 +21,7 @@ from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.figures import levels_at, panels, svg
 from promptgeo.analysis.geometry.clusters import NONE, Share, clusters_of, shares
 from promptgeo.analysis.geometry.nearest import Distance, Nearest, kept, nearest_points
-from promptgeo.analysis.geometry.planes import laid_out, leading_components, require_perplexity
+from promptgeo.analysis.geometry.planes import capped_perplexity, laid_out, leading_components, require_perplexity
 from promptgeo.analysis.geometry.prompt_points import PromptPoints, prompt_points
 from promptgeo.analysis.geometry.tokens import require_runs
 from promptgeo.analysis.geometry.vocabulary import Vocabulary, require_width
@@ -59,7 +59,21 @@ class _Quality:
     """Of recall; None where runs cannot change places."""
 
 
-@question(words=True, factors=(ALL,))
+def _check(prompt: str, distance: str, plane: str, perplexity: float, cluster_size: int, max_points: int) -> None:
+    require_perplexity(perplexity, "atlas")
+    for key, value, allowed in (
+        ("prompt", prompt, ("mean", "whole")),
+        ("distance", distance, tuple(Distance)),
+        ("plane", plane, tuple(PLANES)),
+    ):
+        if value not in allowed:
+            raise UserError(f"analysis.atlas.{key}={value}: must be {' or '.join(allowed)}")
+    for key, count, least in (("cluster_size", cluster_size, 2), ("max_points", max_points, LEAST_RUNS)):
+        if count < least:
+            raise UserError(f"analysis.atlas.{key}={count}: must be at least {least}")
+
+
+@question(words=True, factors=(ALL,), check=_check)
 def atlas(
     runs: RunTable,
     *,
@@ -96,18 +110,21 @@ def atlas(
     widths, or lengths of whole prompts, differ.
     """
     # Long because its numbers and options are named here.
-    chosen = _checked(prompt, distance, plane, perplexity, cluster_size)
+    _check(prompt, distance, plane, perplexity, cluster_size, max_points)
     require_runs(runs, LEAST_RUNS, "atlas")
     points, omissions = prompt_points(
         runs, "atlas", checkpoints=checkpoints, whole=prompt == "whole", most=max_points, seed=seed
     )
     result = Result(omissions=[*omissions, *_taken_for_known(runs)])
+    chosen = Distance(distance)
     if chosen is Distance.cosine:
         points.require_directions("atlas")
-    k = _count(points, max_points)
+    k = _count(points)
     near = nearest_points(points.vectors_KD, points.run_K, k, chosen, ranks=True, label="distances")
     spread_KD, share = leading_components(_compared(points, chosen), DIMENSIONS, seed)
     result.number("pca.variance", share, spread_KD.shape[1], "principal components")
+    if plane == "tsne":
+        result.omissions += capped_perplexity(perplexity, len(points), "atlas")
     plane_K2 = _tsne(spread_KD, perplexity, seed) if plane == "tsne" else spread_KD[:, :2]
     cluster_N = clusters_of(spread_KD[points.final_N], cluster_size)
     table = points.table.assign(point=np.arange(len(points)))[["point", *points.table]]
@@ -125,26 +142,9 @@ def atlas(
     return result
 
 
-def _checked(prompt: str, distance: str, plane: str, perplexity: float, cluster_size: int) -> Distance:
-    require_perplexity(perplexity, "atlas")
-    for key, value, allowed in (
-        ("prompt", prompt, ("mean", "whole")),
-        ("distance", distance, tuple(Distance)),
-        ("plane", plane, tuple(PLANES)),
-    ):
-        if value not in allowed:
-            raise UserError(f"analysis.atlas.{key}={value}: must be {' or '.join(allowed)}")
-    if cluster_size < 2:
-        raise UserError(f"analysis.atlas.cluster_size={cluster_size}: must be at least 2")
-    return Distance(distance)
-
-
-def _count(points: PromptPoints, max_points: int) -> int:
+def _count(points: PromptPoints) -> int:
     """How many neighbours each prompt is given: of too few prompts, all would be neighbours."""
-    of_run_N = np.bincount(points.run_K)
-    if len(of_run_N) < LEAST_RUNS:
-        raise UserError(f"atlas: needs at least {LEAST_RUNS} runs; max_points={max_points} leaves too few")
-    return min(NEAREST, (len(points) - int(of_run_N.max())) // 2)
+    return min(NEAREST, (len(points) - int(np.bincount(points.run_K).max())) // 2)
 
 
 def _tsne(spread_KD: np.ndarray, perplexity: float, seed: int) -> np.ndarray:

@@ -19,6 +19,7 @@ import pandas as pd
 from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.figures import levels_at, panels, svg
 from promptgeo.analysis.geometry.planes import (
+    capped_perplexity,
     classical_mds,
     neighbour_ranks,
     pca,
@@ -82,6 +83,7 @@ def projection(
     unit_Kd, table = points.unit_Kd[keep_K], points.table[keep_K].reset_index(drop=True)
     if len(unit_Kd) < LEAST_TOKENS:
         raise UserError(f"projection: needs at least {LEAST_TOKENS} prompt tokens; these runs have {len(unit_Kd)}")
+    result.omissions += capped_perplexity(perplexity, len(unit_Kd), "projection")
     distances_KK = cosine_distances(unit_Kd)
     pictures = [tsne(distances_KK, perplexity, seed + s) for s in progress(range(seeds), "t-SNE")]
     planes = {"tsne": pictures[0], "pca": pca(unit_Kd), "mds": classical_mds(distances_KK)}

@@ -30,6 +30,7 @@ from promptgeo.analysis.geometry.alignment import Align, distances
 from promptgeo.analysis.geometry.equidistance import Equidistance, equidistance, together
 from promptgeo.analysis.geometry.gauge import Gauge, quotient
 from promptgeo.analysis.geometry.planes import (
+    capped_perplexity,
     classical_mds,
     neighbour_ranks,
     plane_neighbours,
@@ -565,6 +566,7 @@ def _picture(
     if len(rows) < LEAST_POINTS:
         result.omissions.append(f"{WHAT}: a picture needs {LEAST_POINTS} runs; there are {len(rows)}.")
         return
+    result.omissions += capped_perplexity(perplexity, len(rows), WHAT)
     planes = {"MDS": classical_mds(apart_NN), "t-SNE": tsne(apart_NN, perplexity, seed)}
     k = min(NEIGHBOURS, (len(rows) - 1) // 2)
     trust = {}
