@@ -800,10 +800,10 @@ def test_a_folder_of_ones_own_with_tables_and_figures_is_not_replaced(cli, own):
         (["analysis=[curves]"], "runs: name the runs' folder, or several: runs=outputs/<name>"),
         (["runs=3", "analysis=[curves]"], "runs: name the runs' folder, or several"),
         (["runs=absent", "analysis=[curves]"], "absent: no such folder"),
-        (["runs=mine", "analysis=[curves]"], "runs=mine: no completed runs lie there"),
+        (["runs=mine", "analysis=[curves]"], "mine: no completed runs lie there"),
         (
             ["runs=runs", "analysis=[curves]", "where=init == 'pen'"],
-            "runs=runs: no completed runs lie there for which init == 'pen'",
+            "runs: no completed runs lie there for which init == 'pen'",
         ),
         (
             ["runs=runs", "analysis=[curves]", "where=colour == 'red'"],
@@ -898,6 +898,7 @@ def test_runs_of_one_task_name_with_different_data_are_not_pooled(cli):
     assert (
         "task plus_one: these runs have several data sets (aaaaaaaa, bbbbbbbb), which are never pooled" in outcome.err
     )
+    assert cli("runs=two", "analysis=[curves,atlas]").status == 2, "one of them pools"
     assert cli("runs=two", "analysis=[curves]", "where=data == 'bbbbbbbb'").status == 0
 
 

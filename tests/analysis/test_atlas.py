@@ -440,12 +440,13 @@ def test_whole_prompts_need_one_length_and_tell_tokens_apart(runs):
 # Run folders.
 
 
-def folder_of(place: Path, width: int = 8, fingerprint: str | None = "sha256:aa", **config) -> Path:
+def folder_of(place: Path, width: int = 8, fingerprint: str | None = "sha256:aa", data: str | None = None) -> Path:
     """Twelve runs: two tasks x three inits x two rates, prompts of 2 or 3 tokens."""
     for n in range(12):
         one = header(("plus_one", "plus_two")[n % 2], ("cat", "dog", "pen")[n // 2 % 3], n)
         one["config"]["optimizer"]["lr"] = (0.1, 0.2)[n // 6]
-        one |= {"id": f"{place.name}{n}", "fingerprints": {"model": fingerprint} if fingerprint else {}}
+        known = {"model": fingerprint, "data": data and f"sha256:{data * 32}"}
+        one |= {"id": f"{place.name}{n}", "fingerprints": {of: known[of] for of in known if known[of]}}
         write_run(place / f"run{n}", one, prompts_of(n, width))
     return place
 
@@ -488,6 +489,19 @@ def test_runs_of_several_folders_rates_and_lengths_lie_on_one_map_and_the_report
     with pytest.raises(UserError, match=r"atlas\.html: its SHA-256 is not the one"):
         read(tmp_path / "a/analysis/atlas")
     assert alone.stored is not None
+
+
+def test_runs_of_a_task_with_several_data_sets_lie_on_one_map_and_that_is_said(tmp_path):
+    for name, data in (("a", "aa"), ("b", "bb")):
+        folder_of(tmp_path / name, data=data)
+    (answer,), said = analysed(tmp_path / "a", tmp_path / "b", out=tmp_path / "both")
+    assert len(answer.stored.tables["points"]) == 48
+    several = (
+        "runs of task plus_one have several data sets (aaaaaaaa, bbbbbbbb); what clusters share by task is told of"
+    )
+    assert any(several in each for each in answer.stored.info["omissions"]) and any(several in line for line in said)
+    (alone,), _ = analysed(tmp_path / "a", out=tmp_path / "alone")
+    assert not any("data sets" in each for each in alone.stored.info["omissions"])
 
 
 def test_from_run_folders_to_files_neighbours_are_those_of_brute_force(tmp_path):

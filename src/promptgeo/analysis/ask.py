@@ -22,7 +22,7 @@ from promptgeo.config.compose_analyze import AnalyzeConfig, available
 from promptgeo.config.explain import refusal
 from promptgeo.config.paths import require_writable, user_path
 from promptgeo.errors import UserError
-from promptgeo.runs.alike import Alike, alike
+from promptgeo.runs.alike import ALL, Alike, alike, require_one_data_set_per_task
 from promptgeo.runs.folder import Run, find_runs
 from promptgeo.runs.table import RunTable, table_of
 
@@ -74,6 +74,8 @@ def _run_analyses(config: AnalyzeConfig, notify: Callable[[str], None], own: Own
         )
     variants = [analysis.variants(config.of, config.convention) for analysis in analyses]
     runs, left_out = usable_runs(folders, config.where)
+    if any(ALL not in analysis.declared.factors for analysis in analyses):  # a map may hold what is never pooled
+        require_one_data_set_per_task(runs)
     for line in left_out:
         notify(f"left out: {line}")
     out = _results_folder(config.out, folders)
@@ -215,9 +217,10 @@ class _Command:
         return Answer(name, None, refused=reason)
 
 
-def usable_runs(folders: Sequence[str], where: str | None) -> tuple[RunTable, list[str]]:
+def usable_runs(folders: Sequence[str], where: str | None, option: str = "{}=") -> tuple[RunTable, list[str]]:
     """The runs to analyse, and which were left out and why: damaged, not completed, the same as another.
 
+    option: how messages write an option's name.
     Raises UserError for a query that these runs cannot answer, and where no run is left.
     """
     runs: dict[str, Run] = {}
@@ -233,21 +236,11 @@ def usable_runs(folders: Sequence[str], where: str | None) -> tuple[RunTable, li
     try:
         table = table.query(where) if where and runs else table
     except UserError as error:
-        raise UserError(f"where={error}") from error
+        raise UserError(f"{option.format('where')}{error}") from error
     if not len(table):
         condition = f" for which {where}" if where else ""
-        raise UserError(f"runs={','.join(map(str, folders))}: no completed runs lie there{condition}")
-    _require_one_data_set_per_task(table)
+        raise UserError(f"{', '.join(map(str, folders))}: no completed runs lie there{condition}")
     return table, left_out
-
-
-def _require_one_data_set_per_task(runs: RunTable) -> None:
-    for task, data in runs.table.groupby("task", sort=False)["data"]:
-        if len(different := data.dropna().unique()) > 1:
-            raise UserError(
-                f"task {task}: these runs have several data sets ({', '.join(different)}), which are never pooled; "
-                f"choose one with where=\"data == '{different[0]}'\", or give each a task.name"
-            )
 
 
 def _run_folders(runs: Any) -> list[str]:

@@ -115,8 +115,10 @@ def material_of(folder: Path) -> "Material":
     from promptgeo.config.identity import differences
     from promptgeo.report.contents import Material
     from promptgeo.report.study import study_of
+    from promptgeo.runs.alike import require_one_data_set_per_task
 
     table, left_out = usable_runs([str(folder)], None)
+    require_one_data_set_per_task(table)
     stored = [read(info.parent) for info in sorted((folder / "analysis").glob(f"*/{INFO}"))]
     if not stored:
         raise UserError(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from promptgeo.errors import UserError
 from promptgeo.runs.table import UNLIKE, RunTable
 
 FACTORS = ("task", "init", "seed")
@@ -88,6 +89,23 @@ def model_of_each(runs: RunTable) -> list[Model]:
         return fitting[0] if not model.content and len(fitting) == 1 else model
 
     return [resolved(model) for model in own]
+
+
+def data_sets(runs: RunTable) -> dict[str, list[str]]:
+    """Tasks whose runs have several data sets: name -> the first digits of each one's content."""
+    if not {"task", "data"} <= {*runs.table}:
+        return {}
+    found = {str(task): data.dropna().unique() for task, data in runs.table.groupby("task", sort=False)["data"]}
+    return {task: list(digits) for task, digits in found.items() if len(digits) > 1}
+
+
+def require_one_data_set_per_task(runs: RunTable) -> None:
+    """Raises UserError where runs of one task were trained or scored on different examples."""
+    for task, digits in data_sets(runs).items():
+        raise UserError(
+            f"task {task}: these runs have several data sets ({', '.join(digits)}), which are never pooled; "
+            f"choose one with where=\"data == '{digits[0]}'\", or give each a task.name"
+        )
 
 
 def _by_model(runs: RunTable) -> list[Alike]:

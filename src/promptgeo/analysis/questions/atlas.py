@@ -30,7 +30,7 @@ from promptgeo.analysis.resampling import exchangeable, orders_within, percentil
 from promptgeo.analysis.result import Finding, Number, Result
 from promptgeo.config.waiting import said_when_slow
 from promptgeo.errors import UserError
-from promptgeo.runs.alike import ALL, model_of_each
+from promptgeo.runs.alike import ALL, data_sets, model_of_each
 from promptgeo.runs.table import RunTable
 
 NEAREST, WORDS = 20, 10
@@ -115,7 +115,7 @@ def atlas(
     points, omissions = prompt_points(
         runs, "atlas", checkpoints=checkpoints, whole=prompt == "whole", most=max_points, seed=seed
     )
-    result = Result(omissions=[*omissions, *_taken_for_known(runs)])
+    result = Result(omissions=[*omissions, *_taken_for_known(runs), *_of_several_data_sets(runs)])
     chosen = Distance(distance)
     if chosen is Distance.cosine:
         points.require_directions("atlas")
@@ -166,6 +166,14 @@ def _taken_for_known(runs: RunTable) -> list[str]:
         else f"{unknown} imports do not say which model they are"
     )
     return [f"atlas: {those} of; taken for {name}'s, whose width they have."]
+
+
+def _of_several_data_sets(runs: RunTable) -> list[str]:
+    return [
+        f"atlas: runs of task {task} have several data sets ({', '.join(digits)}); what clusters share by task is told "
+        "of all of them together."
+        for task, digits in data_sets(runs).items()
+    ]
 
 
 def _compared(points: PromptPoints, distance: Distance) -> np.ndarray:
