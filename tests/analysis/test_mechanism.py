@@ -300,7 +300,7 @@ def test_a_share_of_no_gain_is_said_to_be_unknown(without_figures):
     ("options", "says"),
     [
         ({"shots": 1}, "mechanism: shots=1, sets=3"),
-        ({"scales": [1, 0]}, "mechanism: scales=[1.0, 0.0]: numbers other than 0"),
+        ({"scales": [1, 0]}, "mechanism: scales=[1, 0]: finite numbers other than 0"),
         ({"least": 0}, "mechanism: least=0: an accuracy between 0 and 1"),
         ({"shots": 20}, "has 19 training examples, of which 10 are left for 20 demonstrations"),
     ],

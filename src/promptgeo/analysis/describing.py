@@ -44,6 +44,14 @@ def layer_pairs(layers: int, count: int) -> list[Pair]:
 # Descriptions.
 
 
+def require_placeholder(target: str) -> None:
+    """Raises UserError for a target without one {prompt}."""
+    if not isinstance(target, str) or target.count(PROMPT) != 1:
+        raise UserError(
+            f"describe: target={str(target)[:60]!r}: a text with one {PROMPT} is needed, where the placeholders stand"
+        )
+
+
 def states(lm: LM, prompts_NPd: Tensor, task: Task, layers: Sequence[int]) -> list[Tensor]:
     """Of each layer [N, P, D] fp32 on CPU: the hidden states at the tokens of prompts, as the task's template has them.
 
@@ -77,10 +85,7 @@ def descriptions(
 
     Raises UserError for a target without {prompt} or that the model has no positions for, and as `states` does.
     """
-    if not isinstance(target, str) or target.count(PROMPT) != 1:
-        raise UserError(
-            f"describe: target={str(target)[:60]!r}: a text with one {PROMPT} is needed, where the placeholders stand"
-        )
+    require_placeholder(target)
     alike: dict[tuple[int, int], list[int]] = {}
     for n, (prompt_Pd, task) in enumerate(zip(prompts_N, task_N, strict=True)):
         alike.setdefault((len(prompt_Pd), id(task)), []).append(n)

@@ -26,6 +26,7 @@ from promptgeo.analysis.describing import (
     label_words,
     layer_pairs,
     named_share,
+    require_placeholder,
     rouge_1,
 )
 from promptgeo.analysis.figures import COLOURS, NEUTRAL, estimates, panels, svg
@@ -76,7 +77,13 @@ MATTERS = {"plug_in": 0.1, "label_words": 0.02}
 """To exceed the nulls by less would not matter."""
 
 
-@question(lm=True, claims=tuple(CLAIMS))
+def _check(target: str, layers: int, max_new_tokens: int, chosen_on: int) -> None:
+    require_placeholder(target)
+    if min(layers, max_new_tokens, chosen_on) < 1:
+        raise UserError("describe: layers, max_new_tokens and chosen_on must be at least 1")
+
+
+@question(lm=True, claims=tuple(CLAIMS), check=_check)
 def describe(
     runs: RunTable,
     *,
@@ -128,8 +135,7 @@ def describe(
     without {prompt} or that the model has no positions for, and an option that cannot be.
     """
     # Long because all its numbers and options are named here.
-    if min(layers, max_new_tokens, chosen_on) < 1:
-        raise UserError("describe: layers, max_new_tokens and chosen_on must be at least 1")
+    _check(target, layers, max_new_tokens, chosen_on)
     sets_N = evaluation_sets(runs, "describe", max_examples, seed)
     result = Result()
     result.omissions += sampled_examples("describe", sets_N, max_examples, seed)

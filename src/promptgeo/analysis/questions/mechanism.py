@@ -49,7 +49,21 @@ MATTERS = 0.1
 """An accuracy, or a cosine, that lies by less above its control does not matter."""
 
 
-@question(lm=True, claims=(VECTOR, *SAME_AS.values()))
+def _check(
+    shots: int, sets: int, examples: int, validation: int, layers: int | None, scales: Sequence[float], least: float
+) -> None:
+    if shots < 2 or sets < 1 or examples < 1 or validation < 1 or (layers is not None and layers < 1):
+        raise UserError(
+            f"mechanism: shots={shots}, sets={sets}, examples={examples}, validation={validation}, layers={layers}: at "
+            "least 2, 1, 1, 1 and 1 are needed"
+        )
+    if not scales or not all(np.isfinite(scales)) or 0.0 in scales:
+        raise UserError(f"mechanism: scales={list(scales)}: finite numbers other than 0 are needed")
+    if not 0 < least < 1:
+        raise UserError(f"mechanism: least={least:g}: an accuracy between 0 and 1 is needed")
+
+
+@question(lm=True, claims=(VECTOR, *SAME_AS.values()), check=_check)
 def mechanism(
     runs: RunTable,
     *,
@@ -92,16 +106,8 @@ def mechanism(
     states cannot be read and written between its blocks, and a task with too few training examples.
     """
     # Long because all its numbers and options are named here.
+    _check(shots, sets, examples, validation, layers, scales, least)
     scales = tuple(float(scale) for scale in scales)
-    if shots < 2 or sets < 1 or examples < 1 or validation < 1 or (layers is not None and layers < 1):
-        raise UserError(
-            f"mechanism: shots={shots}, sets={sets}, examples={examples}, validation={validation}, layers={layers}: at "
-            "least 2, 1, 1, 1 and 1 are needed"
-        )
-    if not scales or not all(np.isfinite(scales)) or 0.0 in scales:
-        raise UserError(f"mechanism: scales={list(scales)}: numbers other than 0 are needed")
-    if not 0 < least < 1:
-        raise UserError(f"mechanism: least={least:g}: an accuracy between 0 and 1 is needed")
     made = measured(lm, runs, Options(shots, sets, examples, validation, max_examples, layers, scales, least, seed))
     result = Result()
     result.omissions += sampled_examples("mechanism", made.tests, max_examples, seed)
