@@ -27,7 +27,7 @@ from promptgeo.model.batching import GEMM_ROWS, MAX_TOKENS, Batch, collate, next
 from promptgeo.model.checks import Reference, require_grid_agrees, run_on, tree_agrees
 from promptgeo.model.choosing import Choose, likeliest
 from promptgeo.model.cpu_linear import prepack, rows_are_independent, unpack
-from promptgeo.model.hidden import Blocks, at_prompts, places, require_one_stream
+from promptgeo.model.hidden import Blocks, as_prompts, asked, at_prompts, places, require_one_stream
 from promptgeo.model.loading import model_fingerprint, read_model, reads_ids, resolve_device, resolve_precision
 from promptgeo.model.remembered import Remembered
 from promptgeo.model.tokenizer import leading_tokens
@@ -75,9 +75,8 @@ class FrozenLM:
         self.tokenizer = tokenizer
         self.name = name
         self.fingerprint = fingerprint
-        self._label_at: Tensor | None = None
+        self._running: tuple[Batch, Tensor] | None = None
         self._compiled = False
-        self._patch: tuple[int, Tensor, bool] | None = None
         head = model.get_output_embeddings()
         if head is None:
             raise UserError(f"model {name}: has no causal language-model head")
@@ -316,26 +315,25 @@ class FrozenLM:
             # embedding, as a gather of rows: on a GPU the backward of index_select adds in another order each time.
             tokens = embedding(batch.prompt_from, prompts_NPd.reshape(-1, self.width)).to(flat_Fd.dtype)
             embeds = flat_Fd.index_copy(0, batch.prompt_at, tokens).view_as(embeds)
-        self._label_at = batch.label_at_M
+        self._running = batch, prompts_NPd
         try:
             with (
                 self._tree.over(batch, cache) if batch.paths else nullcontext(),
                 self._eager_if(cache is not None),
-                self._patched_in(batch),
             ):
                 # Not every family has the argument, and none needs it in a grid.
                 places = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
                 logits = run_on(self.model, batch.ids, embeds, self._by_ids, **places)
         finally:
-            self._label_at = None
+            self._running = None
         return logits.squeeze(0).float()  # not [0]: its backward fills an array of this size
 
     def _keep_label_positions(self, head: nn.Module, args: tuple) -> tuple | None:
         # The head alone is a third to a half of a small model's work; most positions predict nothing we score.
-        if self._label_at is None:
+        if self._running is None:
             return None
-        hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._label_at)[None], *args[1:])
+        hidden, label_at_M = args[0], self._running[0].label_at_M
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, label_at_M)[None], *args[1:])
 
     def _tree_agrees(self, reference: Reference) -> bool:
         return tree_agrees(reference, self.label_logits, self.dtype) and self._tree.calls == self.layers
@@ -464,11 +462,14 @@ class FrozenLM:
             layers: S of 0 (what the embeddings come to) to `layers` (behind the last norm).
             positions: of each row Q places in its text, prompt tokens among them; negative ones from the text's end.
 
-        Raises UserError for a layer or a position that there is not, and where the model's blocks cannot be found.
+        Raises UserError for an argument that does not go with the others or the model, and where the model's blocks
+        cannot be found.
         """
+        count = len(rows)
+        prompts_NPd, rows, prompt_of, positions_BQ = asked(self, prompts_NPd, rows, prompt_of, positions)
         read: list[Tensor] = []
         for batch in self.batches(rows, prompt_of, prompts_NPd.shape[1]):
-            at_bQ = torch.from_numpy(places(batch, rows, positions)).to(self.device)
+            at_bQ = torch.from_numpy(places(batch, positions_BQ)).to(self.device)
             own: dict[int, Tensor] = {}
 
             def keep(
@@ -489,7 +490,7 @@ class FrozenLM:
             read = read or [torch.empty((len(rows), *own[place].shape[1:])) for place in range(len(layers))]
             for place, states_BQD in enumerate(read):
                 states_BQD[batch.rows] = own[place]
-        return read
+        return [states_BQD[:count] for states_BQD in read]
 
     @torch.no_grad()
     def active_neurons(self, prompts_NPd: Tensor, rows: Sequence[Row], prompt_of: Sequence[int]) -> Tensor:
@@ -497,11 +498,13 @@ class FrozenLM:
 
         Active: its pre-activation is above 0 (Su et al. 2022, arXiv 2111.06719). Arguments as for `hidden`.
 
-        Raises UserError where the blocks, or their activations, cannot be found.
+        Raises UserError where the blocks, or their activations, cannot be found, and for arguments as `hidden` does.
         """
+        count = len(rows)
+        prompts_NPd, rows, prompt_of, ends_B1 = asked(self, prompts_NPd, rows, prompt_of, np.full((count, 1), -1))
         read = torch.empty((len(rows), 0), dtype=torch.bool)
         for batch in self.batches(rows, prompt_of, prompts_NPd.shape[1]):
-            at_b = torch.from_numpy(places(batch, rows, [[-1]] * len(rows))[:, 0]).to(self.device)
+            at_b = torch.from_numpy(places(batch, ends_B1)[:, 0]).to(self.device)
             own: list[Tensor] = []
 
             def keep(states_FK: Tensor, batch: Batch = batch, at_b: Tensor = at_b, own: list[Tensor] = own) -> None:
@@ -517,31 +520,29 @@ class FrozenLM:
             if not read.shape[1]:
                 read = torch.empty((len(rows), active_bK.shape[1]), dtype=torch.bool)
             read[batch.rows] = active_bK
-        return read
+        return read[:count]
 
     @contextmanager
     def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> Iterator[None]:
         """Within, block `layer` reads these states where prompt tokens stand, whatever runs on the model.
 
+        `hidden` too. Patches may stand one within another: each changes what the outer ones leave.
+
         Args:
             layer: 0 to `layers` - 1.
-            states_NPD: of each prompt that will be given, fp32.
+            states_NPD: of each prompt that will be given, fp32; a numpy array is taken too.
             add: to what stands there, not in its place.
 
-        Raises UserError for a layer that there is not.
+        Raises UserError for a layer that there is not; and in a forward whose prompts, or whose hidden states, are not
+        those of the states' shape.
         """
-        self._blocks.check(layer, self.layers - 1)
-        self._patch = layer, states_NPD.to(self.device), add
-        try:
-            yield
-        finally:
-            self._patch = None
+        states_NPD = as_prompts("states_NPD", states_NPD, self.device)
 
-    def _patched_in(self, batch: Batch) -> AbstractContextManager[None]:
-        if self._patch is None:
-            return nullcontext()
-        layer, states_NPD, add = self._patch
-        return self._blocks.written(layer, at_prompts(batch, states_NPD, add))
+        def change(states_FD: Tensor) -> Tensor:
+            return at_prompts(states_FD, *self._running, states_NPD, add) if self._running else states_FD
+
+        with self._blocks.written(layer, change):
+            yield
 
     @contextmanager
     def dropout(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ hidden states (of some models not that of the embeddings, d), K feed-forward neu
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from promptgeo.data.row import Row
 from promptgeo.errors import UserError
 from promptgeo.model.batching import Batch
+from promptgeo.model.interface import LM
 
 
 class Blocks:
@@ -35,17 +36,19 @@ class Blocks:
         # Not model.base_model: a head may call what lies in it.
         self.base = next(m for m in model.modules() if any(child is self.blocks for child in m.children()))
 
-    def check(self, layer: int, most: int) -> None:
+    def check(self, layers: np.ndarray, most: int) -> None:
         """Raises UserError for a layer that there is not."""
-        if not 0 <= layer <= most:
-            raise UserError(f"layer {layer}: the model has layers 0 to {most} here")
+        for layer in layers.flat:
+            if not 0 <= layer <= most:
+                raise UserError(f"layer {layer}: the model has layers 0 to {most} here")
 
     @contextmanager
     def read(self, layers: Sequence[int], keep: Callable[[int, Tensor], None]) -> Iterator[None]:
         """Within, keep(place in `layers`, states [F, D]) is called of each layer in every forward."""
+        layers_S = _whole_numbers("layers", layers, 1)
+        self.check(layers_S, len(self.blocks))
         handles = []
-        for place, layer in enumerate(layers):
-            self.check(layer, len(self.blocks))
+        for place, layer in enumerate(layers_S.tolist()):
 
             def flat(states: Tensor, place: int = place) -> None:
                 keep(place, states.reshape(-1, states.shape[-1]))
@@ -64,8 +67,8 @@ class Blocks:
 
     @contextmanager
     def written(self, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Within, block `layer` reads change(states [F, D]) in every forward."""
-        self.check(layer, len(self.blocks) - 1)
+        """Within, block `layer` reads change(states [F, D]) in every forward, and so does who reads the layer later."""
+        self.check(_whole_numbers("layer", layer, 0), len(self.blocks) - 1)
         handle = self._before(layer, lambda states: change(states.reshape(-1, states.shape[-1])).view_as(states))
         try:
             yield
@@ -122,40 +125,112 @@ def _rectifies(module: nn.Module) -> bool:
     return bool((made[0, [0, 2]].abs() < 0.05).all() and made[0, 1] > 4)
 
 
+# What is asked.
+
+
+class Asked(NamedTuple):
+    """Rows to read states of, checked. Where there are none, one stands in: its forward tells how wide states are."""
+
+    prompts_NPd: Tensor
+    rows: Sequence[Row]
+    prompt_of: list[int]
+    positions_BQ: np.ndarray
+    """int64: places in each row's text, from its beginning."""
+
+
+def asked(lm: LM, prompts: Any, rows: Sequence[Row], prompt_of: Sequence[int], positions: Any) -> Asked:
+    """What was asked for: arguments as of LM.hidden, prompts also as a numpy array.
+
+    Raises UserError that names the argument which the others, or the model, do not go with.
+    """
+    prompts_NPd = as_prompts("prompts_NPd", prompts, lm.device)
+    count, length, width = prompts_NPd.shape
+    if width != lm.width:
+        raise UserError(f"prompts_NPd: width {width}, the model's embeddings have {lm.width}")
+    if others := [row for row in rows if not isinstance(row, Row)]:
+        raise UserError(f"rows: {str(others[0])[:60]} is no Row")
+    tokens = np.concatenate([np.zeros(0, np.int64), *(part for row in rows for part in (row.ids, row.label))])
+    for token in tokens[(tokens < -length) | (tokens >= lm.token_limit)]:
+        raise UserError(
+            f"rows: token {token}: prompts have {length} tokens (-1, -2, ...), the model {lm.token_limit} (0, 1, ...)"
+        )
+    prompt_of_B = _of_rows("prompt_of", prompt_of, 1, len(rows))
+    for i in np.flatnonzero((prompt_of_B < 0) | (prompt_of_B >= count)):
+        raise UserError(f"prompt_of: {prompt_of_B[i]} of row {i}: there are {count} prompts, counted from 0")
+    positions_BQ = _of_rows("positions", positions, 2, len(rows))
+    lengths_B1 = np.array([len(row.ids) for row in rows], dtype=np.int64)[:, None]
+    for i, q in np.argwhere((positions_BQ < -lengths_B1) | (positions_BQ >= lengths_B1)):
+        raise UserError(f"positions: {positions_BQ[i, q]}: row {i} has {lengths_B1[i, 0]} tokens before its label")
+    if not len(rows):
+        token = np.zeros(1, np.int64)
+        return Asked(prompts_NPd, [Row(token, token)], [0], np.zeros((1, positions_BQ.shape[1]), np.int64))
+    return Asked(prompts_NPd, rows, prompt_of_B.tolist(), positions_BQ % lengths_B1)
+
+
+def as_prompts(name: str, numbers: Any, device: torch.device) -> Tensor:
+    """[N, P, width] on `device`. Raises UserError, that calls it `name`, where that is not what it is."""
+    try:
+        found = torch.as_tensor(numbers, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name}: a tensor [prompts, prompt tokens, width] is needed: {error}") from None
+    if found.ndim != 3:
+        raise UserError(f"{name}: a tensor [prompts, prompt tokens, width] is needed, not {list(found.shape)}")
+    return found
+
+
+def _of_rows(name: str, numbers: Any, axes: int, rows: int) -> np.ndarray:
+    found = _whole_numbers(name, numbers, axes)
+    if len(found) != rows:
+        raise UserError(f"{name}: given for {len(found)} rows, there are {rows}")
+    return found
+
+
+def _whole_numbers(name: str, numbers: Any, axes: int) -> np.ndarray:
+    """int64, of so many axes."""
+    try:
+        found = np.asarray(numbers)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths
+        found = np.array(None)
+    if not found.size:
+        found = found.reshape(found.shape + (0,) * (axes - found.ndim)).astype(np.int64)
+    if found.ndim != axes or found.dtype.kind not in "iu":
+        wanted = ("a whole number is", "whole numbers are", "whole numbers, as many of each row, are")[axes]
+        raise UserError(f"{name}: {wanted} needed, not {str(numbers)[:60]}")
+    return found.astype(np.int64)
+
+
+# Where it stands in a batch.
+
+
 def require_one_stream(states_FD: Tensor, batch: Batch) -> None:
     """Raises UserError for a model whose blocks hold more than one state for a position."""
     if len(states_FD) != batch.ids.numel():
         raise UserError("its blocks hold several states for a position: hidden states cannot be read")
 
 
-def places(batch: Batch, rows: Sequence[Row], positions: Sequence[Sequence[int]]) -> np.ndarray:
-    """[b, Q] int64: where in the batch's flat positions the positions of its rows stand.
-
-    positions: of every row, Q places in its text (Row.ids); negative ones count from the text's end.
-
-    Raises UserError for a place outside of a row's text.
-    """
-    found = []
+def places(batch: Batch, positions_BQ: np.ndarray) -> np.ndarray:
+    """[b, Q] int64: where in the batch's flat positions the positions of its rows stand."""
+    found = np.empty((len(batch.rows), positions_BQ.shape[1]), dtype=np.int64)
     for k, i in enumerate(batch.rows):
-        length = len(rows[i].ids)
-        wanted = [q + length if q < 0 else q for q in positions[i]]
-        if outside := [q for q in wanted if not 0 <= q < length]:
-            raise UserError(f"position {outside[0]}: row {i} has {length} tokens before its label")
         path = batch.path_of[i] if batch.paths else range(k * batch.ids.shape[1], (k + 1) * batch.ids.shape[1])
-        found.append([path[q] for q in wanted])
-    return np.array(found, dtype=np.int64).reshape(len(found), -1)
+        found[k] = [path[q] for q in positions_BQ[i]]
+    return found
 
 
-def at_prompts(batch: Batch, states_NPD: Tensor, add: bool) -> Callable[[Tensor], Tensor]:
-    """What puts states in place of a batch's prompt tokens, or adds them to what stands there."""
+def at_prompts(states_FD: Tensor, batch: Batch, prompts_NPd: Tensor, states_NPD: Tensor, add: bool) -> Tensor:
+    """[F, D]: what a block reads, with states put in place of a batch's prompt tokens, or added to what stands there.
 
-    def change(states_FD: Tensor) -> Tensor:
-        if not len(batch.prompt_at):
-            return states_FD
-        require_one_stream(states_FD, batch)
-        own = states_NPD.flatten(0, 1)[batch.prompt_from].to(states_FD.dtype)
-        if add:
-            own = own + states_FD[batch.prompt_at]
-        return states_FD.index_copy(0, batch.prompt_at, own)
-
-    return change
+    Raises UserError where there is not one state for each token of the prompts.
+    """
+    wanted = [*prompts_NPd.shape[:2], states_FD.shape[1]]
+    if list(states_NPD.shape) != wanted:
+        raise UserError(
+            f"states_NPD: {list(states_NPD.shape)} does not fit the prompts given and the width of the layer: {wanted}"
+        )
+    if not len(batch.prompt_at):
+        return states_FD
+    require_one_stream(states_FD, batch)
+    own = states_NPD.flatten(0, 1)[batch.prompt_from].to(states_FD.dtype)
+    if add:
+        own = own + states_FD[batch.prompt_at]
+    return states_FD.index_copy(0, batch.prompt_at, own)

@@ -181,7 +181,10 @@ class LM(TextModel, Protocol):
         """
 
     def patched(self, layer: int, states_NPD: Tensor, add: bool = False) -> AbstractContextManager[None]:
-        """Within: block `layer` reads these states where prompt tokens stand; or these are added to what it reads."""
+        """Within: block `layer` reads these states where prompt tokens stand; or these are added to what it reads.
+
+        The prompts of every forward within are N of P tokens. One patch may stand within another.
+        """
 
     def dropout(self) -> AbstractContextManager[None]:
         """Within: the model's own dropout is on; at all other times it is off."""
