@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptgeo.config.explain import OneLineParser
@@ -19,8 +18,9 @@ Search finished runs for the prompts nearest to a word, a sentence or a prompt, 
     promptgeo-runs near outputs/quickstart outputs/other "write the capital of the country"
     promptgeo-runs near outputs/quickstart outputs/quickstart/tiny-plus_one-cat-s0-1b2c3d4e --other-runs --top 5
 
-The last argument is a run where it is the folder of one, and else a text. Mean tokens are compared; a text's tokens are
-those that init.text=... would give.
+The last argument is a run where it is the folder of one, and else a text; the first line says which. A path without a
+run, or a run's name, is refused: --text searches for such a text. Mean tokens are compared; a text's tokens are those
+that init.text=... would give.
 """
 COLUMNS = ("rank", "distance", "run", "task", "init", "step")
 """Printed; the rest stands in the run's name, or pg.nearest_prompts has it."""
@@ -30,18 +30,16 @@ def near(arguments: Sequence[str]) -> None:
     """The subcommand. Raises UserError for whatever the user must mend."""
     given = near_parser().parse_intermixed_args(arguments)
     from promptgeo.analysis.near import nearest_prompts
-    from promptgeo.runs.folder import Run
 
-    place = Path(given.to).expanduser()
-    to = Run.load(place) if (place / "run.json").is_file() else given.to
     with said_when_slow("searching"):
         found = nearest_prompts(
             given.folders,
-            to,
+            given.to,
             top=given.top,
             which=int(given.which) if given.which.isdecimal() else given.which,
             checkpoints=not given.final,
             other_runs=given.other_runs,
+            text=given.text,
             distance=given.distance,
             where=given.where,
             model=given.model,
@@ -49,6 +47,7 @@ def near(arguments: Sequence[str]) -> None:
             notify=warn,
             option="--{} ",
         )
+    say(f"nearest to {_cell(found.attrs['to'])}")
     say(_table(found))
 
 
@@ -62,6 +61,9 @@ def near_parser() -> OneLineParser:
     parser.add_argument("--which", metavar="PROMPT", default="final", help=which)
     parser.add_argument("--final", action="store_true", help="search among final prompts alone, not checkpoints")
     parser.add_argument("--other-runs", action="store_true", help="leave out the RUN's own prompts")
+    parser.add_argument(
+        "--text", action="store_true", help="the last argument is a text, although it looks like a path"
+    )
     parser.add_argument("--distance", choices=("cosine", "l2"), default="cosine", help="default: cosine")
     parser.add_argument("--where", metavar="CONDITION", help="only runs for which it holds, as in promptgeo.analyze")
     parser.add_argument("--model", metavar="FOLDER", help="where the runs' model lies now; default: as the runs say")
