@@ -72,6 +72,7 @@ def nearest_prompts(
     Raises UserError where no run is there, several models are (a text is of one), `to` is none of these, or looks like
     a path and no finished run lies there, and for an option that cannot be or has no effect.
     """
+    # Long because its options are named here.
     _check(top, which, distance, where, model, device, option)
     runs, left_out = usable_runs(_folders(folders), where, option)
     for line in left_out:
