@@ -33,6 +33,8 @@ TESTS = (
     # Of cells: runs of a task from one init. What clusters by cells is no task's, and no init's.
     Test("atlas", r"clusters?\..*task", "task", planted=False),
     Test("atlas", r"clusters?\..*init", "init", planted=False),
+    Test("atlas", r"nearest\.task", "task"),
+    Test("atlas", r"nearest\.init", "init"),
     Test("decoding", r"decoding\.task\..*", "where"),
     Test("decoding", r"decoding\.init\..*", "init"),
     Test("init_vs_task|over_training", r".*(turned|rotat|where|beyond_moved|beyond_distance).*", "where"),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from test_analyze import header, trained
 
 import promptgeo as pg
 from promptgeo.analysis.ask import run_analyses
-from promptgeo.analysis.geometry.clusters import NONE, clusters_of, shares
+from promptgeo.analysis.geometry.clusters import NONE, clusters_of, nearest_shares, shares
 from promptgeo.analysis.geometry.nearest import Distance, kept, nearest_points
 from promptgeo.analysis.geometry.vocabulary import Vocabulary
 from promptgeo.analysis.questions.atlas import atlas
@@ -161,6 +162,44 @@ def test_points_say_run_step_accuracy_and_the_runs_cluster(result):
     assert points["step"].tolist() == [1, 2, 3] * 36
     assert points["accuracy"].isna().tolist() == [True, True, False] * 36
     assert (points.groupby("run")["cluster"].nunique() == 1).all()
+
+
+# What nearest prompts share.
+
+
+def test_the_nearest_final_prompt_is_of_the_same_init_where_inits_lie_apart(runs, result):
+    unit = means(runs)[2::3] / np.linalg.norm(means(runs)[2::3], axis=1, keepdims=True)  # the last of 3 checkpoints
+    nearest = (unit @ unit.T - 9 * np.eye(36)).argmax(1)
+    for factor in ("task", "init"):
+        levels = runs.table[factor].to_numpy()
+        assert number(result, f"nearest.{factor}").value == pytest.approx(np.mean(levels == levels[nearest]))
+    assert number(result, "nearest.init").value == 1 and number(result, "nearest.init").p < 0.02
+    assert number(result, "nearest.init.chance").value < 0.5 and number(result, "nearest.task").p > 0.05
+    assert "of the same init in 100% of runs, more than where runs exchange it" in result.findings[1].sentence
+
+
+def test_whole_cells_exchange_a_level_within_cells_that_have_all_else_in_common():
+    grid = pd.DataFrame([(f"t{t}", f"i{i}") for t in range(3) for i in range(3)] * 2, columns=["task", "init"])
+    nearest = np.random.default_rng(0).integers(0, 18, 18)
+    (task, _) = nearest_shares(nearest, grid, 1999, 0)
+    codes, draws = pd.factorize(grid["task"])[0], []
+    for orders in product(permutations(range(3)), repeat=3):  # of tasks, within each init: both runs of a cell together
+        level = np.array([orders[i][t] for t, i in zip(codes, pd.factorize(grid["init"])[0], strict=True)])
+        draws.append(np.mean(level == level[nearest]))
+    assert task.share == np.mean(codes == codes[nearest])
+    assert task.chance_B.mean() == pytest.approx(np.mean(draws), abs=0.01)
+    assert set(np.round(task.chance_B, 9)) <= set(np.round(draws, 9))
+
+
+def test_where_cells_lie_together_nearest_prompts_seldom_share_more_than_that():
+    """5 % of studies, or fewer, may say that the task or the init is shared; of 150, more than 15 in one of 200."""
+    generator, said = np.random.default_rng(0), np.zeros(2, dtype=int)
+    grid = pd.DataFrame([(f"t{t}", f"i{i}") for t in range(4) for i in range(4)] * 3, columns=["task", "init"])
+    for draw in range(150):
+        x = np.tile(generator.normal(size=(16, 8)), (3, 1)) + 0.9 * generator.normal(size=(48, 8))
+        nearest = (np.linalg.norm(x[:, None] - x, axis=2) + np.diag([np.inf] * 48)).argmin(1)
+        said += [each.p <= 0.05 for each in nearest_shares(nearest, grid, 199, draw)]
+    assert (said <= 15).all(), said
 
 
 # Clusters.

@@ -1,4 +1,4 @@
-"""Which runs lie in clusters, and what do the runs of a cluster share beyond chance?
+"""Which runs lie in clusters, and what do the runs of a cluster, and nearest ones, share beyond chance?
 
 Shapes: N runs, D coordinates, C clusters, L levels of a factor, B permutations.
 """
@@ -34,7 +34,7 @@ class Share:
     """That so much is by chance, adjusted for all clusters and factors (Holm); None: too few runs can be exchanged."""
 
 
-Tested = TypeVar("Tested", "Share", "Association")
+Tested = TypeVar("Tested", "Share", "Association", "Nearest")
 
 
 def clusters_of(points_ND: np.ndarray, least: int) -> np.ndarray:
@@ -106,6 +106,36 @@ def shares(
             share = float((level_N[inside_N] == at).mean())
             found.append(Share(cluster, int(inside_N.sum()), factor, str(levels[at]), share, float(share_L[at]), p))
     return _adjusted(associations), sorted(_adjusted(found), key=lambda share: share.cluster)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """How often the run nearest to a run has its level of a factor."""
+
+    factor: str
+    share: float
+    p: float | None
+    """Adjusted for all factors (Holm); None as a Share's."""
+    chance_B: np.ndarray | None
+    """The share where runs have exchanged the factor's level. None where p is."""
+
+
+def nearest_shares(nearest_N: np.ndarray, factors: pd.DataFrame, permutations: int, seed: int) -> list[Nearest]:
+    """For each factor that varies, how often a run's nearest one has its level. Runs exchange levels as in `shares`.
+
+    nearest_N: [N] int64, the number of the run nearest to each. factors: N rows, a column of levels for each factor.
+    """
+    found = []
+    varied = [factor for factor in factors if factors[factor].nunique() > 1]
+    for factor in varied:
+        level_N, _ = pd.factorize(factors[factor])
+        null_BN, least_p = _exchanged(level_N, factors[[each for each in varied if each != factor]], permutations, seed)
+        share = float((level_N == level_N[nearest_N]).mean())
+        null_B = (null_BN == null_BN[:, nearest_N]).mean(1)
+        tested = least_p < LEVEL
+        p = max(permutation_p(share, null_B), least_p) if tested else None
+        found.append(Nearest(factor, share, p, null_B if tested else None))
+    return _adjusted(found)
 
 
 def _exchanged(level_N: np.ndarray, others: pd.DataFrame, permutations: int, seed: int) -> tuple[np.ndarray, float]:

@@ -19,7 +19,7 @@ import pandas as pd
 from promptgeo.analysis.atlas_page import Map, page
 from promptgeo.analysis.deciding import LEVEL
 from promptgeo.analysis.figures import levels_at, panels, svg
-from promptgeo.analysis.geometry.clusters import NONE, Share, clusters_of, shares
+from promptgeo.analysis.geometry.clusters import NONE, Share, clusters_of, nearest_shares, shares
 from promptgeo.analysis.geometry.nearest import Distance, Nearest, kept, nearest_points
 from promptgeo.analysis.geometry.planes import capped_perplexity, laid_out, leading_components, require_perplexity
 from promptgeo.analysis.geometry.prompt_points import PromptPoints, prompt_points
@@ -91,9 +91,11 @@ def atlas(
     """Lays prompts out in the plane and says what the plane keeps, which prompts are near, and what clusters share.
 
     Numbers `trustworthiness` and `recall` (k = 20, fewer where there are few prompts) and the same `.other_runs`, each
-    with `.chance`: whole runs at each other's places. `clusters.<factor>`: Cramer's V of clusters and a factor, and its
-    `.chance`: runs have exchanged the factor's level; `cluster.<c>.<factor>`: the share of the cluster's runs that have
-    the level by which it stands out; the p of either kind are adjusted for each other (Holm). Intervals leave out runs.
+    with `.chance`: whole runs at each other's places. `nearest.<factor>`: the share of runs to whose final prompt the
+    nearest is one of the same level, and its `.chance`: runs have exchanged the factor's level. `clusters.<factor>`:
+    Cramer's V of clusters and a factor, and its `.chance`, likewise; `cluster.<c>.<factor>`: the share of the cluster's
+    runs that have the level by which it stands out; the p of either kind are adjusted for each other (Holm). Intervals
+    leave out runs.
 
     Args:
         checkpoints: also the prompts that each run kept while it trained.
@@ -129,13 +131,16 @@ def atlas(
     cluster_N = clusters_of(spread_KD[points.final_N], cluster_size)
     table = points.table.assign(point=np.arange(len(points)))[["point", *points.table]]
     table = table.assign(x=plane_K2[:, 0], y=plane_K2[:, 1], cluster=cluster_N[points.run_K])
-    _report_clusters(result, table.iloc[points.final_N], cluster_N, permutations, seed)
+    finals = table.iloc[points.final_N]
+    factors = pd.DataFrame({name: finals[name].map(_level).to_numpy() for name in FACTORS if name in finals})
+    _report_nearest(result, points, chosen, factors, permutations, seed)
+    _report_clusters(result, cluster_N, factors, permutations, seed)
     _report_quality(result, points, near, plane_K2, plane, seed)
     result.tables = {"points": table, "neighbours": _neighbour_table(near, points.run_K)} | result.tables
     words = _words(result, points, vocabulary)
     if words is not None:
         result.tables["words"] = words
-    result.figures["atlas"] = _figure(table.iloc[points.final_N], plane, prompt)
+    result.figures["atlas"] = _figure(finals, plane, prompt)
     said = tuple(finding.sentence for finding in result.findings)
     shown = Map("Atlas of prompts", said, _keeps(result, k), table, points.run_K, *near, words)
     result.pages["atlas"] = page(shown)
@@ -255,14 +260,35 @@ def _keeps(result: Result, k: int) -> str:
     return f"the map keeps {recall['recall']:.0%} of the {k} nearest prompts{others}"
 
 
-# What clusters share.
+# What nearest prompts, and clusters, share.
 
 
-def _report_clusters(result: Result, finals: pd.DataFrame, cluster_N: np.ndarray, permutations: int, seed: int) -> None:
+def _report_nearest(
+    result: Result, points: PromptPoints, distance: Distance, factors: pd.DataFrame, permutations: int, seed: int
+) -> None:
+    """How often the final prompt nearest to a run's is of the same task, init, ..."""
+    near, _ = nearest_points(points.vectors_KD[points.final_N], np.arange(len(factors)), 1, distance)
+    for each in nearest_shares(near.nearest_Kk[:, 0], factors, permutations, seed):
+        number = result.number(f"nearest.{each.factor}", each.share, len(factors), "runs", p=each.p)
+        if number.p is None or each.chance_B is None:
+            continue
+        interval, unit = percentile_interval(each.chance_B), "exchanges of runs"
+        chance = result.number(f"{number.quantity}.chance", each.chance_B.mean(), permutations, unit, *interval)
+        how = "more than" if number.p < LEVEL else "not detectably more than"
+        sentence = (
+            f"The final prompt nearest to a run's is of the same {NAMED.get(each.factor, each.factor)} in "
+            f"{number.value:.0%} of runs, {how} where runs exchange it: {chance.value:.0%} (p = {number.p:.2g}, "
+            f"adjusted for all factors; n = {number.n} runs)."
+        )
+        result.findings.append(Finding.of(number, sentence))
+
+
+def _report_clusters(
+    result: Result, cluster_N: np.ndarray, factors: pd.DataFrame, permutations: int, seed: int
+) -> None:
     count = int(cluster_N.max(initial=NONE)) + 1
     result.number("clusters", count, len(cluster_N), "runs")
     result.number("clustered", (cluster_N != NONE).mean(), len(cluster_N), "runs")
-    factors = pd.DataFrame({name: finals[name].map(_level).to_numpy() for name in FACTORS if name in finals})
     associations, found = shares(cluster_N, factors, permutations, seed)
     columns = ["cluster", "runs", "factor", "level", "inside", "overall", "p"]
     result.tables["clusters"] = pd.DataFrame([vars(share) for share in found], columns=columns)
