@@ -152,5 +152,5 @@ display(SVG(capacity.figures["length"]))
 # these few steps. If information is the limit, both kinds of text end at the same bits, whatever their tokens. Three
 # texts of at most 16 tokens cannot say that of `tiny`, and `tiny` says nothing of a larger model.
 #
-# Each of these but `transfer` and `atlas` is a whole study: `promptgeo-reproduce describe`, `mechanism`, `capacity`.
+# Each of these but `transfer` is a whole study: `promptgeo-reproduce describe`, `mechanism`, `capacity`, `atlas`.
 # What a real model said to some of them lies in docs/results/.

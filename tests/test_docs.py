@@ -138,9 +138,11 @@ def test_a_page_can_be_followed_word_for_word(page, clone):
 
 @pytest.mark.long
 def test_readmes_python_runs(clone):
-    """After a cut-down `make demo`, whose runs it reads."""
+    """After a cut-down `make demo`, whose runs it reads; and so does what docs/analyses.md has of hidden states."""
     give("promptgeo-train sweep=quickstart training.max_steps=2 task.split.max_test=10 -m > table.txt", clone)
-    (clone / "readme.py").write_text("\n".join(blocks(ROOT / "README.md", "python")), encoding="utf-8")
+    (states,) = (code for code in blocks(ROOT / "docs" / "analyses.md", "python") if "lm.hidden" in code)
+    code = [*blocks(ROOT / "README.md", "python"), states]
+    (clone / "readme.py").write_text("\n".join(code), encoding="utf-8")
     give("python readme.py", clone)
 
 

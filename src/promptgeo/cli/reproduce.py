@@ -63,7 +63,8 @@ def reproduce(name: str, overrides: Sequence[str]) -> int:
     configs = compose_grid(line)
     settings = _settings(study)
     folder = Path(configs[0].outputs) / configs[0].name
-    with _step(f"1/3 training {counted(len(configs), 'run')} of {name}"):
+    doing = "what would be trained," if configs[0].preview else "training"
+    with _step(f"1/3 {doing} {counted(len(configs), 'run')} of {name}"):
         cells = cells_of(configs)
         status = _train(line, cells, folder)
     if configs[0].preview:

@@ -115,7 +115,7 @@ class Nearest:
     factor: str
     share: float
     p: float | None
-    """Adjusted for all factors (Holm); None as a Share's."""
+    """Adjusted for all factors (Holm); None as a Share's, and where exchanges hardly change the share."""
     chance_B: np.ndarray | None
     """The share where runs have exchanged the factor's level. None where p is."""
 
@@ -132,7 +132,7 @@ def nearest_shares(nearest_N: np.ndarray, factors: pd.DataFrame, permutations: i
         null_BN, least_p = _exchanged(level_N, factors[[each for each in varied if each != factor]], permutations, seed)
         share = float((level_N == level_N[nearest_N]).mean())
         null_B = (null_BN == null_BN[:, nearest_N]).mean(1)
-        tested = least_p < LEVEL
+        tested = least_p < LEVEL and _has_room(null_B)
         p = max(permutation_p(share, null_B), least_p) if tested else None
         found.append(Nearest(factor, share, p, null_B if tested else None))
     return _adjusted(found)
@@ -149,6 +149,11 @@ def _exchanged(level_N: np.ndarray, others: pd.DataFrame, permutations: int, see
         null_BN = level_N[orders_within(strata_N, permutations, seed)]
         ways = assignments(level_N, strata_N)
     return null_BN, 1 / min(ways, 1e9)
+
+
+def _has_room(null_B: np.ndarray) -> bool:
+    """Whether the largest value that exchanges lead to would be found: of a value that they hardly change none is."""
+    return permutation_p(float(null_B.max()), null_B) < LEVEL
 
 
 def _above(level_BM: np.ndarray, share_L: np.ndarray) -> np.ndarray:

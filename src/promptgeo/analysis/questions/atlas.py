@@ -245,7 +245,7 @@ def _quality_finding(quality: _Quality, other_runs: bool, k: int, plane: str, ru
     beside = ""
     if chance is not None and recall.p is not None:
         above = "above" if recall.p < LEVEL else "not detectably above"
-        beside = f", {above} the {chance.value:.1%} of runs at each other's places (p = {recall.p:.2g})"
+        beside = f", {above} the {chance.value:.1%} of a map with runs in each other's places (p = {recall.p:.2g})"
     low, high = recall.interval
     return Finding.of(
         recall,
@@ -268,19 +268,27 @@ def _report_nearest(
 ) -> None:
     """How often the final prompt nearest to a run's is of the same task, init, ..."""
     near, _ = nearest_points(points.vectors_KD[points.final_N], np.arange(len(factors)), 1, distance)
+    untested = []
     for each in nearest_shares(near.nearest_Kk[:, 0], factors, permutations, seed):
         number = result.number(f"nearest.{each.factor}", each.share, len(factors), "runs", p=each.p)
+        what = NAMED.get(each.factor, each.factor)
         if number.p is None or each.chance_B is None:
+            untested.append(f"{what} ({number.value:.0%} of {number.n} runs)")
             continue
         interval, unit = percentile_interval(each.chance_B), "exchanges of runs"
         chance = result.number(f"{number.quantity}.chance", each.chance_B.mean(), permutations, unit, *interval)
         how = "more than" if number.p < LEVEL else "not detectably more than"
         sentence = (
-            f"The final prompt nearest to a run's is of the same {NAMED.get(each.factor, each.factor)} in "
-            f"{number.value:.0%} of runs, {how} where runs exchange it: {chance.value:.0%} (p = {number.p:.2g}, "
-            f"adjusted for all factors; n = {number.n} runs)."
+            f"The final prompt nearest to a run's is of the same {what} in {number.value:.0%} of runs, {how} by "
+            f"chance: {chance.value:.0%} where cells of runs have exchanged it (p = {number.p:.2g}, adjusted for all "
+            f"factors; n = {number.n} runs)."
         )
         result.findings.append(Finding.of(number, sentence))
+    if untested:
+        result.omissions.append(
+            f"atlas: how often the nearest final prompt is of the same {', '.join(untested)} cannot be tested: cells "
+            "of runs that exchange it leave it as it is, or nearly; more tasks, inits, rates may do, not more seeds."
+        )
 
 
 def _report_clusters(
@@ -305,8 +313,8 @@ def _report_clusters(
             what = NAMED.get(each.factor, each.factor)
             how = "more than" if v.p < LEVEL else "not detectably more than"
             sentence = (
-                f"Clusters go with the {what} {how} where runs exchange it: Cramer's V {v.value:.2f}, "
-                f"{chance.value:.2f} there (p = {v.p:.2g}, adjusted for all factors; n = {v.n} runs in clusters)."
+                f"Clusters go with the {what} {how} by chance: Cramer's V {v.value:.2f}, {chance.value:.2f} where "
+                f"cells of runs have exchanged it (p = {v.p:.2g}, adjusted for all factors; n = {v.n} clustered runs)."
             )
             result.findings.append(Finding.of(v, sentence))
     numbers = {
