@@ -3,10 +3,12 @@
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -115,7 +117,6 @@ def analysis(name: str) -> Analysis:
     settings = analysis_file(name)
     own = {**CHEAP, **ONLY.get(name, {})}
     settings |= {key: own[key] for key in settings if key in own and settings[key] is not True}
-    _prepare()
     return analysis_of(name, settings)
 
 
@@ -140,18 +141,38 @@ def fits(name: str, scenario: Geometry | Skills) -> bool:
 
 
 @cache
-def _prepare() -> None:
-    """Leaves out what is not counted here and takes most of the time: figures, and reading a run's task anew."""
-    torch.set_num_threads(1)
+def _left_out() -> list[tuple[ModuleType, str, Any]]:
+    """(module, name, what stands in) of what is not counted here and takes most of the time.
+
+    Figures, and reading a run's task anew.
+    """
+    found: list[tuple[ModuleType, str, Any]] = []
     root = Path(promptgeo.__file__).parent / "analysis"
     for path in sorted(root.rglob("*.py")):
         names = path.relative_to(root.parents[1]).with_suffix("").parts
         module = import_module(".".join(names[:-1] if names[-1] == "__init__" else names))
         for name in list(vars(module)):
             if name.endswith("figure"):
-                setattr(module, name, lambda *args, **options: "")
+                found.append((module, name, lambda *args, **options: ""))
             elif name == "task_of":
-                setattr(module, name, task_of_run)
+                found.append((module, name, task_of_run))
+    return found
+
+
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """Within, what is left out has its stand-in, and torch one thread; behind it all is as it was."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    before = [getattr(module, name) for module, name, _ in _left_out()]
+    for module, name, instead in _left_out():
+        setattr(module, name, instead)
+    try:
+        yield
+    finally:
+        for (module, name, _), own in zip(_left_out(), before, strict=True):
+            setattr(module, name, own)
+        torch.set_num_threads(threads)
 
 
 def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple[dict[str, str], Result]]:
@@ -168,11 +189,12 @@ def results(name: str, scenario: Geometry | Skills, seed: int) -> Iterator[tuple
     options = asked.options | ({"seed": given_seed(name, seed)} if "seed" in asked.options else {})
     for variant in asked.variants(convention="corrected"):  # lines.reason says why not paper
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _quickly():
                 warnings.simplefilter("ignore")
-                yield dict(variant), asked.function(runs, **options, **given, **variant)
+                said = asked.function(runs, **options, **given, **variant)
         except UserError:
             continue
+        yield dict(variant), said
 
 
 def said(name: str, scenario: Geometry | Skills, seed: int) -> list[Said]:

@@ -275,8 +275,8 @@ def test_the_analysis_says_what_was_measured(runs, plans, made):
     assert numbers(result)["injected.prompt"].value == pytest.approx(own)
     assert claims(result)[VECTOR].outcome is Outcome.undecidable  # of two runs a task, the premise of independent runs
     assert set(result.tables["ways"]["way"]) == set(mechanism_scores.WAYS)
-    ids = result.tables["injected"].query("way == 'prompt' and vector == 'own'").run
-    assert [*ids] == [run.id for run in runs.runs] and len(set(ids)) == 4
+    units = result.tables["units"]
+    assert [*units["run"]] == [run.id for run in runs.runs] and [*units["unit"]] == [0, 1, 0, 1]
 
 
 def test_settings_that_are_lowered_and_shares_that_are_not_known_are_said(runs):

@@ -120,10 +120,6 @@ class Way:
     ids: Sequence[str] = ()
     """Of each unit's run; none of what is no run."""
 
-    def id(self, unit: int) -> str:
-        """Of the unit's run; empty where it is none."""
-        return self.ids[unit] if self.ids else ""
-
     def helps(self, least: float) -> bool:
         """Whether it beats both no prompt and what says nothing by so much."""
         return min(self.gain, self.beyond) >= least

@@ -89,7 +89,8 @@ def mechanism(
     `difference.<way>.<control>`; `recovery.<way>` = (injected - none) / (accuracy - none), `recovery.<way>.<control>`;
     `recovery.<way>.of.<other way>`: in units of what the other way gains. `cosine.<way>.<other way>`: the mean cosine
     of two ways' vectors of one task less that of different tasks, mean over layers; its p exchanges whole tasks, its
-    interval leaves them out. Tables: `ways`, `layers` (on choosing examples), `injected`, `cosines`.
+    interval leaves them out. Tables: `ways`, `units`, `layers` (on
+    choosing examples), `injected`, `cosines`.
 
     Args:
         shots: demonstrations of one draw; sets: draws, and word orders of the instruction.
@@ -129,6 +130,7 @@ def answer(made: Measured, least: float, permutations: int, seed: int, result: R
     result.claims += [_same_claim(made, pairs["prompt", kind], kind, least) for kind in SAME_AS]
     tables = {
         "ways": _way_table(made),
+        "units": _unit_table(made),
         "layers": _layer_table(made),
         "injected": _injected_table(made),
         "cosines": _cosine_table(made, pairs),
@@ -370,6 +372,17 @@ def _way_table(made: Measured) -> pd.DataFrame:
     ).astype({"layer": "Int64"})
 
 
+def _unit_table(made: Measured) -> pd.DataFrame:
+    """A row per unit of trained prompts, as other tables count them: the id of its run."""
+    return pd.DataFrame(
+        [
+            {"task": made.names[way.task], "way": way.kind, "unit": u, "run": run}
+            for way in made.ways
+            for u, run in enumerate(way.ids)
+        ]
+    )
+
+
 def _layer_table(made: Measured) -> pd.DataFrame:
     """A row per task, way, unit and layer: what is right of the choosing examples, at the layer's best scale."""
     rows = []
@@ -383,7 +396,6 @@ def _layer_table(made: Measured) -> pd.DataFrame:
                     "task": made.names[way.task],
                     "way": way.kind,
                     "unit": u,
-                    "run": way.id(u),
                     "layer": layer,
                     "norm": np.linalg.norm(way.vectors_USD[u, s]),
                     "scale": made.scales[best_S[s]],
@@ -403,7 +415,6 @@ def _injected_table(made: Measured) -> pd.DataFrame:
                 "task": made.names[way.task],
                 "way": way.kind,
                 "unit": u,
-                "run": way.id(u),
                 "vector": vector,
                 "injected": right_UE[u].mean(),
                 "accuracy": way.right_UE[u].mean(),
