@@ -548,9 +548,7 @@ def test_runs_of_a_task_with_several_data_sets_lie_on_one_map_and_that_is_said(t
         folder_of(tmp_path / name, data=data)
     (answer,), said = analysed(tmp_path / "a", tmp_path / "b", out=tmp_path / "both")
     assert len(answer.stored.tables["points"]) == 48
-    several = (
-        "runs of task plus_one have several data sets (aaaaaaaa, bbbbbbbb); what clusters share by task is told of"
-    )
+    several = "runs of task plus_one have several data sets (aaaaaaaa, bbbbbbbb); what is said of the task is said of"
     assert any(several in each for each in answer.stored.info["omissions"]) and any(several in line for line in said)
     (alone,), _ = analysed(tmp_path / "a", out=tmp_path / "alone")
     assert not any("data sets" in each for each in alone.stored.info["omissions"])

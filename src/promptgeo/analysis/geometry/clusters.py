@@ -34,7 +34,7 @@ class Share:
     """That so much is by chance, adjusted for all clusters and factors (Holm); None: too few runs can be exchanged."""
 
 
-Tested = TypeVar("Tested", "Share", "Association", "Nearest")
+Tested = TypeVar("Tested", "Share", "Association", "NearestShare")
 
 
 def clusters_of(points_ND: np.ndarray, least: int) -> np.ndarray:
@@ -109,7 +109,7 @@ def shares(
 
 
 @dataclass(frozen=True, eq=False)
-class Nearest:
+class NearestShare:
     """How often the run nearest to a run has its level of a factor."""
 
     factor: str
@@ -120,7 +120,7 @@ class Nearest:
     """The share where runs have exchanged the factor's level. None where p is."""
 
 
-def nearest_shares(nearest_N: np.ndarray, factors: pd.DataFrame, permutations: int, seed: int) -> list[Nearest]:
+def nearest_shares(nearest_N: np.ndarray, factors: pd.DataFrame, permutations: int, seed: int) -> list[NearestShare]:
     """For each factor that varies, how often a run's nearest one has its level. Runs exchange levels as in `shares`.
 
     nearest_N: [N] int64, the number of the run nearest to each. factors: N rows, a column of levels for each factor.
@@ -134,7 +134,7 @@ def nearest_shares(nearest_N: np.ndarray, factors: pd.DataFrame, permutations: i
         null_B = (null_BN == null_BN[:, nearest_N]).mean(1)
         tested = least_p < LEVEL and _has_room(null_B)
         p = max(permutation_p(share, null_B), least_p) if tested else None
-        found.append(Nearest(factor, share, p, null_B if tested else None))
+        found.append(NearestShare(factor, share, p, null_B if tested else None))
     return _adjusted(found)
 
 

@@ -175,7 +175,7 @@ def _taken_for_known(runs: RunTable) -> list[str]:
 
 def _of_several_data_sets(runs: RunTable) -> list[str]:
     return [
-        f"atlas: runs of task {task} have several data sets ({', '.join(digits)}); what clusters share by task is told "
+        f"atlas: runs of task {task} have several data sets ({', '.join(digits)}); what is said of the task is said "
         "of all of them together."
         for task, digits in data_sets(runs).items()
     ]

@@ -434,7 +434,7 @@ class Difference:
     @property
     def words(self) -> str:
         interval = "" if self.number.low is None else f" ({self.number.low:+.2f} to {self.number.high:+.2f})"
-        side = ", one-sided" if self.null == "others" else ""  # the others' are two-sided
+        side = ", one-sided" if self.null == "others" else ""  # tasks are exchanged so; signs are flipped two-sided
         p = "" if self.number.p is None else f", p = {self.number.p:.2g}{side}"
         return f"{self.number.value:+.2f}{interval}{p}"
 

@@ -89,8 +89,8 @@ def mechanism(
     `difference.<way>.<control>`; `recovery.<way>` = (injected - none) / (accuracy - none), `recovery.<way>.<control>`;
     `recovery.<way>.of.<other way>`: in units of what the other way gains. `cosine.<way>.<other way>`: the mean cosine
     of two ways' vectors of one task less that of different tasks, mean over layers; its p exchanges whole tasks, its
-    interval leaves them out. Tables: `ways`, `units`, `layers` (on
-    choosing examples), `injected`, `cosines`.
+    interval leaves them out. Tables: `ways`, `units` (whose runs), `layers` (on choosing examples), `injected`,
+    `cosines`.
 
     Args:
         shots: demonstrations of one draw; sets: draws, and word orders of the instruction.
